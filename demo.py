@@ -1,0 +1,221 @@
+#!/usr/bin/env python
+"""Detect objects in pictures with a trained model, and draw them.
+
+    python demo.py --config-file output/config.yaml --input a.jpg folder/ '*.png' --output found/ \\
+        MODEL.WEIGHTS output/model_final.pth
+
+Each picture is drawn into the output folder; detections.json there lists what was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.structures import Instances
+from tqdm import tqdm
+
+from ion_d2.data.readable import read_image
+from ion_d2.engine.drawing import draw_panels
+from ion_d2.engine.pictures import marks_of, save_picture
+from ion_d2.engine.predictor import IONPredictor, find_class_names
+from ion_d2.engine.setup import load_config, run_cli
+from ion_d2.errors import IONError
+
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+PANEL_SIZE = 960
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; options and KEY VALUE overrides may come in any order.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's own.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="config of the model")
+    parser.add_argument(
+        "--input", nargs="+", required=True, help="pictures, folders (with subfolders) or patterns"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="folder for the drawn pictures")
+    parser.add_argument(
+        "--confidence-threshold", type=float, default=0.5, help="lowest score to report (0.5)"
+    )
+    parser.add_argument("--json", type=Path, help="detections (OUTPUT/detections.json)")
+    parser.add_argument("--classes", help="text file with one class name a line")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
+    return parser.parse_intermixed_args(argv)
+
+
+def find_pictures(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
+    """Find the pictures and choose where each is drawn.
+
+    A picture of a searched folder keeps its place below it. No two drawings share a file, and none
+    takes the place of an input. Drawings of an earlier run, in an output folder below a searched
+    one, are not taken for inputs.
+
+    Args:
+        inputs: files, folders or glob patterns.
+        output: folder for the drawings.
+
+    Returns:
+        The drawing's file for each picture, in the order of the inputs.
+
+    Raises:
+        IONError: an input matches no picture.
+    """
+    places: dict[Path, Path] = {}
+    for text in inputs:
+        found = _expand(text, output)
+        if not found:
+            raise IONError(
+                f"--input {text} matches no picture; give files, folders or quoted patterns, and "
+                "KEY VALUE overrides after another option's value, for instance --output's."
+            )
+        for picture, place in found:
+            places.setdefault(picture, place)
+    taken = {_identity(picture) for picture in places}
+    return {picture: _free(output / place, taken) for picture, place in places.items()}
+
+
+def _expand(text: str, output: Path) -> list[tuple[Path, Path]]:
+    """List the pictures of one input with their places below the output folder."""
+    path = Path(text).expanduser()
+    if path.is_file():
+        return [(path, Path(path.name))]
+    if path.is_dir():
+        own = output.resolve()
+        nested = own != path.resolve() and path.resolve() in own.parents
+        files = [p for p in sorted(path.rglob("*")) if not (nested and own in p.resolve().parents)]
+        return [(p, p.relative_to(path)) for p in files if _is_picture(p)]
+    files = map(Path, sorted(glob.glob(str(path), recursive=True)))
+    return [(p, Path(p.name)) for p in files if _is_picture(p)]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _identity(path: Path) -> str:
+    """Name a file alike however it is reached; case does not tell files apart on every system."""
+    return str(path.resolve()).lower()
+
+
+def _free(wanted: Path, taken: set[str]) -> Path:
+    """Turn a wanted file name into a JPEG's that is not taken yet, and take it."""
+    place, number = wanted.with_suffix(".jpg"), 1
+    while _identity(place) in taken:
+        number += 1
+        place = wanted.with_name(f"{wanted.stem}_{number}.jpg")
+    taken.add(_identity(place))
+    return place
+
+
+def describe(picture: Path, found: Instances, names: Sequence[str]) -> dict[str, Any]:
+    """Put the detections of a picture into plain values for JSON, the surest first.
+
+    Args:
+        picture: its file.
+        found: its detections, in its pixels.
+        names: class names by id.
+    """
+    height, width = found.image_size
+    rows = zip(found.pred_boxes.tensor.tolist(), found.scores.tolist(), found.pred_classes.tolist())
+    detections = [
+        {
+            "class": names[label],
+            "class_id": label,
+            "score": round(score, 4),
+            "box": [round(value, 2) for value in box],
+        }
+        for box, score, label in sorted(rows, key=lambda row: -row[1])
+    ]
+    return {"file": str(picture), "width": width, "height": height, "detections": detections}
+
+
+def setup(args: argparse.Namespace) -> tuple[CfgNode, list[str]]:
+    """Read the config and the class names, and make the two agree.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        The config, whose score threshold lets pass all that is to be reported, and a name for every
+        class.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    names = find_class_names(cfg, args.classes)
+    cfg.defrost()
+    heads = cfg.MODEL.ROI_HEADS
+    if names is None:
+        names = [f"class {label}" for label in range(heads.NUM_CLASSES)]
+    heads.NUM_CLASSES = len(names)
+    if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 0:
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(names) + 1
+    # Only ever lower: where boxes vote, those of low scores have a voice too.
+    heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, args.confidence_threshold)
+    cfg.freeze()
+    return cfg, names
+
+
+def main() -> int:
+    """Detect, draw and list; return 1 if a picture could not be read, else 0."""
+    args = parse_args()
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    pictures = find_pictures(args.input, args.output)
+    report = args.json or args.output / "detections.json"
+    _make_folders(args.output, report.parent)
+    cfg, names = setup(args)
+    predictor = IONPredictor.from_config(cfg)
+    listed = []
+    for picture, place in tqdm(pictures.items(), desc="detecting", unit="picture"):
+        try:
+            image = read_image(str(picture), "BGR")
+        except IONError as error:
+            reason = error.__cause__ or error
+            tqdm.write(f"error: {picture} cannot be read as a picture ({reason})", file=sys.stderr)
+            continue
+        found = predictor(image)
+        found = found[found.scores >= args.confidence_threshold]
+        listed.append(describe(picture, found, names))
+        _make_folders(place.parent)
+        draw(image, found, names, place)
+    report.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    return int(len(listed) < len(pictures))
+
+
+def draw(image: np.ndarray, found: Instances, names: Sequence[str], place: Path) -> None:
+    """Write a picture with its detections.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        found: the detections, all of which are drawn.
+        names: class names by id.
+        place: the file to write.
+    """
+    panels = [("", marks_of(found))]
+    save_picture(draw_panels(image[:, :, ::-1], panels, names, panel_size=PANEL_SIZE), place)
+
+
+def _make_folders(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IONError(
+                f"The folder {folder} cannot be made ({error.strerror}); choose another --output."
+            ) from error
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,26 @@
+"""Datasets: VOC-layout folders, COCO files, segmentation labels, and the mapper to the model."""
+
+from ion_d2.data.catalog import check_num_classes, class_names, ensure_registered
+from ion_d2.data.mapper import IONDatasetMapper
+from ion_d2.data.readable import UnreadableImageError, filter_unreadable, read_image
+from ion_d2.data.sem_seg import read_label_map, transform_label_map
+from ion_d2.data.voc_layout import find_classes, load_voc_layout, read_split
+from ion_d2.data.voc_xml import Annotation, VOCObject, parse_annotation
+
+__all__ = [
+    "Annotation",
+    "IONDatasetMapper",
+    "UnreadableImageError",
+    "VOCObject",
+    "check_num_classes",
+    "class_names",
+    "ensure_registered",
+    "filter_unreadable",
+    "find_classes",
+    "load_voc_layout",
+    "parse_annotation",
+    "read_image",
+    "read_label_map",
+    "read_split",
+    "transform_label_map",
+]

@@ -1,0 +1,73 @@
+"""Listing folders and reading short text files of a dataset, with clear errors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ion_d2.errors import IONError
+
+
+def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
+    """Find the files with given extensions in a folder, listing it once.
+
+    Args:
+        folder: the folder.
+        extensions: with dot and in lower case (files may have any case); where a stem has several
+            files, the earlier extension wins. Hidden files do not count.
+
+    Returns:
+        Path by file name without extension.
+
+    Raises:
+        IONError: the folder is missing or cannot be read.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for file_name in list_folder(folder):
+        stem, extension = os.path.splitext(file_name)
+        if file_name.startswith(".") or extension.lower() not in extensions:
+            continue
+        rank = extensions.index(extension.lower())
+        if stem not in found or rank < found[stem][0]:
+            found[stem] = (rank, os.path.join(folder, file_name))
+    return {stem: path for stem, (_, path) in found.items()}
+
+
+def list_folder(folder: str) -> list[str]:
+    """List a folder of a dataset.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        The sorted names in it.
+
+    Raises:
+        IONError: it is missing or cannot be read.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise IONError(
+            f"Folder {folder} cannot be read ({error.strerror}); a dataset in VOC layout has the "
+            "folders Annotations, ImageSets/Main and JPEGImages."
+        ) from error
+
+
+def read_lines(path: str) -> list[str]:
+    """Read the lines of a UTF-8 text file.
+
+    Args:
+        path: the file; a byte-order mark and any kind of line end are fine.
+
+    Returns:
+        The lines that are not blank, without surrounding white space.
+
+    Raises:
+        IONError: the file cannot be read or is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise IONError(f"{path} cannot be read as UTF-8 text ({error}); replace it.") from error

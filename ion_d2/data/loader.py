@@ -1,0 +1,216 @@
+"""A training data stream that depends on the seed and the iteration alone.
+
+Whether a run was interrupted and resumed, and how many worker processes load its images, changes
+neither which images a step sees nor how they are augmented.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import IONError
+
+logger = logging.getLogger(__name__)
+
+# A stream position and the index of the dataset dict that is there.
+Key = tuple[int, int]
+
+
+class ResumableLoader:
+    """Endless, seeded training batches, which can start at any iteration.
+
+    The images are shuffled anew in each pass over the dataset. With several processes, each takes
+    every ``world_size``-th image of the stream.
+    """
+
+    def __init__(
+        self,
+        dicts: Sequence[dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], Any],
+        *,
+        batch_size: int,
+        seed: int,
+        num_workers: int = 0,
+        group_by_aspect: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """
+        Args:
+            dicts: Detectron2 dataset dicts.
+            mapper: turns one of them into the model's input, or into None to leave it out.
+            batch_size: images per batch of this process.
+            seed: seeds order and augmentation; the same in all processes.
+            num_workers: worker processes; 0 loads in this one.
+            group_by_aspect: whether a batch holds either only wide or only tall images, to waste
+                less on padding.
+            rank: index of this process.
+            world_size: number of processes.
+
+        Raises:
+            IONError: there are no images.
+        """
+        if not dicts:
+            raise IONError(
+                "The training set is empty: DATASETS.TRAIN has no image with a usable box "
+                "(DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes)."
+            )
+        self.first_iteration = 0
+        self._dataset = _Stream(dicts, mapper, seed)
+        self._batch_size = batch_size
+        self._num_workers = num_workers
+        self._wide = [group_by_aspect and d["width"] > d["height"] for d in dicts]
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        """Yield batches from ``first_iteration`` on, which may be set until the first is drawn."""
+        loader = DataLoader(
+            self._dataset,
+            batch_sampler=self._batches(self.first_iteration),
+            num_workers=self._num_workers,
+            collate_fn=_keep_list,
+            worker_init_fn=ignore_interrupt,
+            # Its own generator: the default one would lend it a number at each start.
+            generator=torch.Generator().manual_seed(self._seed),
+        )
+        for batch in loader:
+            yield raise_errors(batch)
+
+    def _batches(self, first: int) -> Iterator[list[Key]]:
+        """Form batches as they fill, and skip those of earlier iterations."""
+        buckets: dict[bool, list[Key]] = {False: [], True: []}
+        for key in self._keys():
+            bucket = buckets[self._wide[key[1]]]
+            bucket.append(key)
+            if len(bucket) == self._batch_size:
+                if first == 0:
+                    yield list(bucket)
+                first = max(first - 1, 0)
+                bucket.clear()
+
+    def _keys(self) -> Iterator[Key]:
+        size, position = len(self._wide), 0
+        while True:
+            generator = torch.Generator().manual_seed(self._seed + position // size)
+            for index in torch.randperm(size, generator=generator).tolist():
+                if position % self._world_size == self._rank:
+                    yield position, index
+                position += 1
+
+
+class _Stream(Dataset):
+    """Maps (position, index) to the mapped dict; the position alone seeds its random numbers."""
+
+    def __init__(self, dicts: Sequence[dict[str, Any]], mapper: Callable, seed: int) -> None:
+        self._dicts, self._mapper, self._seed = dicts, mapper, seed
+
+    def __getitem__(self, key: Key) -> Any:
+        position, index = key
+        with _seeded(self._seed, position):
+            for offset in range(len(self._dicts)):
+                dataset_dict = self._dicts[(index + offset) % len(self._dicts)]
+                mapped = deferring_errors(self._mapper)(dataset_dict)
+                if mapped is not None:
+                    return mapped
+        return IONError("No image of the training set can be read.")
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, position: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's generators for one image, then restore them."""
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    entropy = np.random.SeedSequence([seed, position]).generate_state(1)[0]
+    random.seed(int(entropy))
+    np.random.seed(entropy)
+    torch.random.default_generator.manual_seed(int(entropy))
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.random.set_rng_state(states[2])
+
+
+def deferring_errors(mapper: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let a mapper return an :class:`IONError` instead of raising it.
+
+    An exception that leaves a worker process arrives with the worker's traceback for a message.
+
+    Args:
+        mapper: the function to wrap.
+
+    Returns:
+        The wrapped function; :func:`raise_errors` raises what it caught.
+    """
+    return _Deferring(mapper)
+
+
+class _Deferring:
+    """A picklable closure: worker processes may be started by pickling."""
+
+    def __init__(self, mapper: Callable[[Any], Any]) -> None:
+        self._mapper = mapper
+
+    def __call__(self, item: Any) -> Any:
+        try:
+            return self._mapper(item)
+        except IONError as error:
+            return error
+
+
+def raise_errors(batch: list[Any]) -> list[Any]:
+    """Raise the first error that :func:`deferring_errors` put into a batch.
+
+    Args:
+        batch: mapped items.
+
+    Returns:
+        The batch, if there is none.
+
+    Raises:
+        IONError: an item is one.
+    """
+    for item in batch:
+        if isinstance(item, IONError):
+            raise item
+    return batch
+
+
+class RaisingLoader:
+    """A loader of mapped items whose errors are raised in the process that reads them."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        """
+        Args:
+            loader: yields lists of items of a mapper wrapped by :func:`deferring_errors`.
+        """
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for batch in self._loader:
+            yield raise_errors(batch)
+
+
+def ignore_interrupt(worker_id: int) -> None:
+    """Let Ctrl-C reach the training process only, which stops its workers in good order.
+
+    Args:
+        worker_id: index of the worker, unused.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _keep_list(batch: list[Any]) -> list[Any]:
+    return batch

@@ -1,0 +1,189 @@
+"""Dataset dict -> what the model takes, augmentations included."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetMapper, detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode, Instances
+
+from ion_d2.data.readable import UnreadableImageError, read_image
+from ion_d2.data.sem_seg import read_label_map, transform_label_map
+from ion_d2.errors import IONError
+
+logger = logging.getLogger(__name__)
+
+
+class IONDatasetMapper(DatasetMapper):
+    """Detectron2's mapper with raw segmentation labels, difficult objects and clear errors.
+
+    Everything that Detectron2's config says about augmentation, masks, keypoints and proposals is
+    honoured. Label maps are read as raw ids and follow the image's geometry.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        use_difficult: bool = False,
+        skip_unreadable: bool = False,
+        num_label_ids: int | None = None,
+        ignore_label: int = 255,
+        **kwargs: Any,
+    ) -> None:
+        """Set up the mapper.
+
+        Args:
+            is_train: whether augmentations for training, objects and labels are wanted.
+            use_difficult: keep objects marked difficult in training.
+            skip_unreadable: in training, return None for a picture that cannot be decoded.
+            num_label_ids: number of ids in the label maps, the background included; None if the
+                model takes no label maps, which are then never opened.
+            ignore_label: the id of label pixels that belong to no class.
+            **kwargs: the arguments of Detectron2's DatasetMapper.
+        """
+        super().__init__(is_train, **kwargs)
+        self.use_difficult = use_difficult
+        self.skip_unreadable = skip_unreadable
+        self.num_label_ids = num_label_ids
+        self.ignore_label = ignore_label
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        """Translate a config into the arguments of the constructor.
+
+        Args:
+            cfg: a config with ION's keys.
+            is_train: whether the mapper is for training.
+
+        Returns:
+            The constructor's arguments.
+        """
+        arguments = super().from_config(cfg, is_train)
+        head = cfg.MODEL.SEM_SEG_HEAD
+        arguments.update(
+            use_difficult=cfg.DATASETS.USE_DIFFICULT,
+            skip_unreadable=cfg.INPUT.SKIP_UNREADABLE,
+            num_label_ids=head.NUM_CLASSES if cfg.MODEL.SEG_REGULARIZER_ON else None,
+            ignore_label=head.IGNORE_VALUE,
+        )
+        return arguments
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
+        """Read one image and prepare it for the model.
+
+        Args:
+            dataset_dict: one image in Detectron2's dataset format; it is not changed.
+
+        Returns:
+            The dict with "image", a (C, H, W) tensor, and in training "instances" and, where there
+            is a label map and the model wants it, "sem_seg", an (H, W) int64 tensor of ids. None
+            for a picture that is to be skipped.
+
+        Raises:
+            IONError: the picture or label map is missing, broken or of another size than stated.
+        """
+        record = copy.deepcopy(dataset_dict)
+        image = self._read(record)
+        if image is None:
+            return None
+        annotations = self._wanted(record.pop("annotations", None))
+        labels = self._labels(record, image)
+        boxes = None if annotations is None else _xyxy(annotations)
+        inputs = T.AugInput(image, boxes=boxes, sem_seg=labels)
+        transforms = self.augmentations(inputs)
+        height, width = inputs.image.shape[:2]
+        record["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        if self.proposal_topk is not None:
+            detection_utils.transform_proposals(
+                record, (height, width), transforms, proposal_topk=self.proposal_topk
+            )
+        if annotations is not None:
+            record["instances"] = self._instances(annotations, transforms, (height, width))
+        if labels is not None:
+            moved = transform_label_map(labels, transforms, self.num_label_ids, self.ignore_label)
+            record["sem_seg"] = torch.as_tensor(moved)
+        return record
+
+    def _read(self, record: dict[str, Any]) -> np.ndarray | None:
+        file_name = record["file_name"]
+        try:
+            image = read_image(file_name, self.image_format)
+            detection_utils.check_image_size(record, image)
+        except UnreadableImageError as error:
+            # At test time another image in its place would falsify the result.
+            if not (self.skip_unreadable and self.is_train):
+                raise
+            logger.warning("Skipped: %s", error)
+            return None
+        except detection_utils.SizeMismatchError as error:
+            raise IONError(
+                f"Image {file_name} is {image.shape[1]}x{image.shape[0]} pixels (turned as its "
+                f"EXIF data asks), but its annotation says {record['width']}x{record['height']}; "
+                "correct the annotation or replace the image."
+            ) from error
+        return image
+
+    def _wanted(self, annotations: list[dict] | None) -> list[dict] | None:
+        """The objects to train on, without the fields that the model does not take."""
+        if not self.is_train or annotations is None:
+            return None
+        unwanted = set() if self.use_instance_mask else {"segmentation"}
+        unwanted |= set() if self.use_keypoint else {"keypoints"}
+        return [
+            {key: value for key, value in annotation.items() if key not in unwanted}
+            for annotation in annotations
+            if not annotation.get("iscrowd", 0)
+            and (self.use_difficult or not annotation.get("difficult", 0))
+        ]
+
+    def _labels(self, record: dict[str, Any], image: np.ndarray) -> np.ndarray | None:
+        if not self.is_train:
+            return None
+        file_name = record.pop("sem_seg_file_name", None)
+        if file_name is None or self.num_label_ids is None:
+            return None
+        labels = read_label_map(file_name, self.num_label_ids, self.ignore_label)
+        if labels.shape != image.shape[:2]:
+            raise IONError(
+                f"Segmentation label {file_name} is {labels.shape[1]}x{labels.shape[0]} pixels, "
+                f"but its image {record['file_name']} is {image.shape[1]}x{image.shape[0]}; make "
+                "the label anew at the image's size."
+            )
+        return labels
+
+    def _instances(
+        self, annotations: list[dict], transforms: T.Transform, image_size: tuple[int, int]
+    ) -> Instances:
+        moved = [
+            detection_utils.transform_instance_annotations(
+                annotation,
+                transforms,
+                image_size,
+                keypoint_hflip_indices=self.keypoint_hflip_indices,
+            )
+            for annotation in annotations
+        ]
+        for annotation in moved:
+            # As an array each, the boxes become a tensor slowly, and torch warns about it.
+            annotation["bbox"] = annotation["bbox"].tolist()
+        instances = detection_utils.annotations_to_instances(
+            moved, image_size, mask_format=self.instance_mask_format
+        )
+        # A cropped mask can be smaller than its cropped box.
+        if self.recompute_boxes and instances.has("gt_masks"):
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        return detection_utils.filter_empty_instances(instances)
+
+
+def _xyxy(annotations: list[dict]) -> np.ndarray:
+    """(N, 4) float32 boxes in absolute corner coordinates."""
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)

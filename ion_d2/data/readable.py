@@ -1,0 +1,96 @@
+"""Reading pictures, with one clear sentence for those that cannot be decoded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from detectron2.data import detection_utils
+from PIL import Image
+
+from ion_d2.errors import IONError
+
+logger = logging.getLogger(__name__)
+
+# Pillow's decoders report damage in all these ways.
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+_MAX_THREADS = 8
+
+
+class UnreadableImageError(IONError):
+    """A picture is there, but cannot be decoded."""
+
+
+def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
+    """Decode a picture completely, turned as its EXIF data asks.
+
+    Args:
+        file_name: the picture.
+        image_format: "BGR", "RGB", ... as in INPUT.FORMAT; None keeps the file's own.
+
+    Returns:
+        (H, W, C) array, or (H, W) for a one-channel file and no ``image_format``.
+
+    Raises:
+        UnreadableImageError: it is truncated, empty or not a picture.
+        IONError: there is no such file.
+    """
+    try:
+        return detection_utils.read_image(file_name, format=image_format)
+    except FileNotFoundError as error:
+        raise IONError(
+            f"Image {file_name} does not exist; restore it, or take it out of the dataset."
+        ) from error
+    except _DECODE_ERRORS as error:
+        raise UnreadableImageError(
+            f"Image {file_name} cannot be decoded ({error}); replace it, or leave out such "
+            "pictures with INPUT.SKIP_UNREADABLE True."
+        ) from error
+
+
+def filter_unreadable(dicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the images that cannot be decoded, with a warning that names each.
+
+    Every picture is decoded completely, on several threads.
+
+    Args:
+        dicts: Detectron2 dataset dicts.
+
+    Returns:
+        Those whose picture can be decoded, in the same order.
+
+    Raises:
+        IONError: a picture is missing, or none can be decoded.
+    """
+    workers = min(_MAX_THREADS, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        errors = list(pool.map(_decode_error, [record["file_name"] for record in dicts]))
+    for error in filter(None, errors):
+        logger.warning("Skipped: %s", error)
+    kept = [record for record, error in zip(dicts, errors) if error is None]
+    if dicts and not kept:
+        raise IONError(f"None of the {len(dicts)} images can be decoded, for instance: {errors[0]}")
+    return kept
+
+
+def _decode_error(file_name: str) -> UnreadableImageError | None:
+    try:
+        read_image(file_name)
+    except UnreadableImageError as error:
+        return error
+    return None

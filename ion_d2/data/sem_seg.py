@@ -1,0 +1,94 @@
+"""Segmentation label maps: read as raw ids, moved along with the image.
+
+A label map is a PNG whose pixel values are class ids: 0 the background, 1..K the classes, 255 void.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from detectron2.data import transforms as T
+from PIL import Image
+
+from ion_d2.errors import IONError
+
+_MODES = ("P", "L", "1")
+# Pillow stretches greyscale of 2 and 4 bits to 0..255; the divisor gives the stored id back.
+_GREY_STRETCH = {"L;2": 85, "L;4": 17}
+
+
+def read_label_map(
+    path: str | os.PathLike, num_classes: int, ignore_label: int = 255
+) -> np.ndarray:
+    """Read a label map without turning its palette into colours.
+
+    Args:
+        path: a PNG with one channel: a palette (as in VOC), greyscale or black-and-white.
+        num_classes: number of ids, the background included; valid ids are 0 .. num_classes - 1.
+        ignore_label: the id of pixels that belong to no class.
+
+    Returns:
+        (H, W) uint8 array of ids.
+
+    Raises:
+        IONError: the file cannot be read, has colour channels or 16 bits, or holds other ids.
+    """
+    labels = _read_indices(path)
+    ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    wrong = [int(i) for i in ids if i >= num_classes and i != ignore_label]
+    if wrong:
+        raise IONError(
+            f"Segmentation label {path} holds the id(s) {', '.join(map(str, wrong))}, but only "
+            f"0..{num_classes - 1} and {ignore_label} (ignored) are valid; correct the label or "
+            "the list of classes."
+        )
+    return labels
+
+
+def _read_indices(path: str | os.PathLike) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            mode, stretch = image.mode, _grey_stretch(image)
+            indices = np.array(image) if mode in _MODES else None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise IONError(
+            f"Segmentation label {path} cannot be read ({error}); replace it or remove it."
+        ) from error
+    if indices is None:
+        raise IONError(
+            f"Segmentation label {path} has pixel mode {mode}, but must hold one 8-bit class id a "
+            "pixel (palette or greyscale PNG); convert its colours to ids."
+        )
+    return indices.astype(np.uint8) // np.uint8(stretch)
+
+
+def _grey_stretch(image: Image.Image) -> int:
+    # The raw mode is the last entry of Pillow's decoder arguments, a name or a tuple of it.
+    arguments = image.tile[0][3] if image.tile else None
+    raw_mode = arguments[0] if isinstance(arguments, tuple) else arguments
+    return _GREY_STRETCH.get(raw_mode, 1)
+
+
+def transform_label_map(
+    labels: np.ndarray, transforms: T.Transform, num_classes: int, ignore_label: int = 255
+) -> np.ndarray:
+    """Apply an image's geometric transforms to its label map, with nearest-neighbour sampling.
+
+    Pixels that the transforms add around the image (padding, the corners of a rotation) are
+    ignored, whichever value the transforms fill them with.
+
+    Args:
+        labels: (H, W) uint8 ids, 0 .. num_classes - 1 or ``ignore_label``.
+        transforms: what was applied to the image.
+        num_classes: number of ids, the background included, at most 254.
+        ignore_label: the id of pixels that belong to no class.
+
+    Returns:
+        (H', W') int64 array of ids.
+    """
+    # Fills are 0 (some versions: 255). Ids are shifted up by one, so that neither is a class.
+    shifted = np.where(labels == ignore_label, 0, labels + np.uint8(1)).astype(np.uint8)
+    moved = transforms.apply_segmentation(shifted).astype(np.int64) - 1
+    moved[(moved < 0) | (moved >= num_classes)] = ignore_label
+    return moved

@@ -1,0 +1,145 @@
+"""One Pascal VOC annotation file (XML) -> plain Python values.
+
+Boxes in the files are 1-based with inclusive right and bottom; here they are 0-based with exclusive
+right and bottom, in pixels: ``(xmin - 1, ymin - 1, xmax, ymax)``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, ParseError
+
+import defusedxml.ElementTree
+from defusedxml.common import DefusedXmlException
+
+from ion_d2.errors import IONError
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# Labelling tools write these flags as digits or words, or leave the element empty.
+_FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1, "unspecified": 0, "": 0}
+
+
+@dataclass(frozen=True)
+class VOCObject:
+    """One labelled object.
+
+    Attributes:
+        name: class name.
+        bbox: x0, y0, x1, y1 in pixels, 0-based, right and bottom exclusive.
+        difficult: 1 if marked as hard to recognise, else 0.
+        truncated: 1 if marked as cut off by the border or another object, else 0.
+    """
+
+    name: str
+    bbox: tuple[float, float, float, float]
+    difficult: int
+    truncated: int
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What one annotation file says about one image.
+
+    Attributes:
+        width: image width in pixels, or None if the file does not give a positive one.
+        height: image height in pixels, or None if the file does not give a positive one.
+        objects: the objects in the order of the file.
+    """
+
+    width: int | None
+    height: int | None
+    objects: list[VOCObject]
+
+
+def parse_annotation(path: str | os.PathLike) -> Annotation:
+    """Read one annotation file.
+
+    Args:
+        path: the XML file. ``pose``, ``truncated``, ``difficult`` and ``size`` may be missing, and
+            coordinates may be fractions.
+
+    Returns:
+        Its content; boxes are neither clipped nor checked for extent.
+
+    Raises:
+        IONError: the file cannot be read, is not VOC XML, declares entities, or an object lacks its
+            name or a number of its box.
+    """
+    root = _parse_xml(path)
+    if root.tag != "annotation":
+        raise IONError(
+            f"{path} has <{root.tag}> as its outermost element, but a VOC annotation file has "
+            "<annotation>; remove or replace it."
+        )
+    return Annotation(
+        width=_size(root, "width", path),
+        height=_size(root, "height", path),
+        objects=[_object(element, path) for element in root.iterfind("object")],
+    )
+
+
+def _parse_xml(path: str | os.PathLike) -> Element:
+    try:
+        with open(path, "rb") as file:
+            return defusedxml.ElementTree.fromstring(file.read())
+    except OSError as error:
+        raise IONError(
+            f"Annotation file {path} cannot be read ({error.strerror}); restore it, or take its "
+            "image out of the split."
+        ) from error
+    except DefusedXmlException as error:
+        raise IONError(
+            f"{path} declares XML entities, which annotation files never need and which can "
+            "exhaust the memory; remove its <!DOCTYPE ...> part."
+        ) from error
+    except (ParseError, ValueError, LookupError) as error:
+        raise IONError(f"{path} is not well-formed XML ({error}); repair or replace it.") from error
+
+
+def _object(element: Element, path: str | os.PathLike) -> VOCObject:
+    # Only direct children count: VOC2012 nests <part> elements with names and boxes of their own.
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise IONError(f"{path} has an <object> without a <name>; name its class or remove it.")
+    box = element.find("bndbox")
+    if box is None:
+        raise IONError(f"{path}: object '{name}' has no <bndbox>; add one or remove the object.")
+    xmin, ymin, xmax, ymax = (_number(box, corner, path) for corner in _CORNERS)
+    return VOCObject(
+        name=name,
+        bbox=(xmin - 1.0, ymin - 1.0, xmax, ymax),
+        difficult=_flag(element, "difficult", path),
+        truncated=_flag(element, "truncated", path),
+    )
+
+
+def _number(element: Element, tag: str, path: str | os.PathLike) -> float:
+    text = element.findtext(tag)
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise IONError(
+            f"{path}: <{tag}> of <{element.tag}> is {text!r}, but must be a number of pixels; "
+            "correct it."
+        )
+    return value
+
+
+def _flag(element: Element, tag: str, path: str | os.PathLike) -> int:
+    text = element.findtext(tag) or ""
+    value = _FLAGS.get(text.strip().lower())
+    if value is None:
+        raise IONError(f"{path}: <{tag}> of an object is {text!r}, but must be 0 or 1; correct it.")
+    return value
+
+
+def _size(root: Element, tag: str, path: str | os.PathLike) -> int | None:
+    size = root.find("size")
+    if size is None or not (size.findtext(tag) or "").strip():
+        return None
+    value = int(_number(size, tag, path))
+    return value if value > 0 else None

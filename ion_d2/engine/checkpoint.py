@@ -1,0 +1,174 @@
+"""Checkpointer: Detectron2's, with torchvision VGG files, clear errors and harmless failures."""
+
+from __future__ import annotations
+
+import os
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+from ..errors import IONError
+from .checkpoint_files import reading, write_atomically
+from .vgg_weights import map_vgg_weights, recognise
+
+
+class IONCheckpointer(DetectionCheckpointer):
+    """Loads and saves models with their training state; a drop-in for Detectron2's checkpointer.
+
+    Beyond Detectron2's formats it maps a torchvision VGG state dict to the model (see
+    ``ion_d2.engine.vgg_weights``). Bad files raise ``IONError``, and so does one of which nothing
+    fits the model. A save that fails or is interrupted leaves every earlier file as it was.
+    """
+
+    _source = ""  # what is being loaded, as the user named it
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load weights, and training state where the file has it.
+
+        Args:
+            path: a file or URL; "" loads nothing.
+            checkpointables: names of the training states to load; None loads all there are.
+
+        Returns:
+            What else the file holds, e.g. the iteration.
+
+        Raises:
+            IONError: the file is missing, damaged, of another kind or for another model, or the
+                download failed.
+        """
+        if path:
+            self._check_available(path)
+        self._source = path
+        try:
+            return super().load(path, checkpointables)
+        finally:
+            # Detectron2 main would refuse every later load after one that failed.
+            if hasattr(self, "_parsed_url_during_load"):
+                self._parsed_url_during_load = None
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Resume from the folder's last checkpoint if asked and possible, else load weights alone.
+
+        Args:
+            path: weights to start from, as in ``load``.
+            resume: whether to prefer the last checkpoint.
+
+        Returns:
+            As ``load``.
+
+        Raises:
+            IONError: ``last_checkpoint`` names a file that is not there, or as in ``load``.
+        """
+        if resume and self.has_checkpoint():
+            last = self.get_checkpoint_file()
+            if not os.path.isfile(last):
+                raise IONError(
+                    f"{os.path.join(self.save_dir, 'last_checkpoint')} names "
+                    f"{os.path.basename(last)!r}, which is not in that folder; put the file back, "
+                    "name another checkpoint of the folder there, or start without --resume."
+                )
+        return super().resume_or_load(path, resume=resume)
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Save the model and its training state, and note the file as the last checkpoint.
+
+        Args:
+            name: file name without its folder and ``.pth``.
+            kwargs: further values to save, e.g. the iteration.
+
+        Raises:
+            IONError: the file cannot be written, e.g. for want of disk space.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict()}
+        data.update({key: item.state_dict() for key, item in self.checkpointables.items()})
+        data.update(kwargs)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        write_atomically(path, lambda file: torch.save(data, file))
+        self.tag_last_checkpoint(os.path.basename(path))
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Note the checkpoint from which ``--resume`` goes on.
+
+        Args:
+            last_filename_basename: its file name, without folder.
+
+        Raises:
+            IONError: the note cannot be written.
+        """
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        write_atomically(path, lambda file: file.write(last_filename_basename.encode()))
+
+    def _check_available(self, path: str) -> None:
+        # Detectron2 main, known by this attribute, reads options such as ?matching_heuristics=True.
+        if hasattr(self, "_parsed_url_during_load"):
+            path = urlparse(path)._replace(query="").geturl()
+        try:
+            found = os.path.isfile(path) or os.path.isfile(self.path_manager.get_local_path(path))
+        except (OSError, HTTPException, ValueError) as error:
+            raise IONError(
+                f"MODEL.WEIGHTS {path} could not be downloaded ({error}); check the address and "
+                "the network, or fetch the file by other means and give its local path as "
+                "MODEL.WEIGHTS."
+            ) from error
+        if not found:
+            raise IONError(
+                f"MODEL.WEIGHTS {path} is not a file; give the path or URL of a checkpoint, or '' "
+                "to start from random weights."
+            )
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        with reading(filename):
+            checkpoint = super()._load_file(filename)
+        state = checkpoint["model"]
+        _check_state(state, filename)
+        self._convert_ndarray_to_tensor(state)
+        consume_prefix_in_state_dict_if_present(state, "module.")
+        layout = recognise(state)
+        if layout is not None:
+            checkpoint["model"] = map_vgg_weights(state, layout, self.model, self._source)
+        return checkpoint
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        keys = list(checkpoint["model"])
+        incompatible = super()._load_model(checkpoint)
+        parameters = [name for name, _ in self.model.named_parameters()]
+        if parameters and set(parameters) <= set(incompatible.missing_keys):
+            shapes = "".join(
+                f"; {key} is {theirs} there and {ours} here"
+                for key, theirs, ours in incompatible.incorrect_shapes[:1]
+            )
+            raise IONError(
+                f"Nothing in {self._source} fits the model: it holds {_some(keys)}, the model "
+                f"has {_some(parameters)}{shapes}; choose a checkpoint of this model or of its "
+                "backbone."
+            )
+        return incompatible
+
+
+def _check_state(state: Any, filename: str) -> None:
+    if not isinstance(state, dict):
+        raise IONError(
+            f"{filename} holds a {type(state).__name__} where a dict of tensors (a state dict) is "
+            "expected; save model.state_dict() instead."
+        )
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
+            raise IONError(
+                f"{filename} holds a {type(value).__name__} under {key!r} where a dict of tensors "
+                "(a state dict) is expected; save model.state_dict() instead."
+            )
+
+
+def _some(keys: list[str]) -> str:
+    """Name a few keys and the number of all."""
+    if not keys:
+        return "no tensors"
+    return ", ".join(keys[:3]) + (f", ... ({len(keys)} in all)" if len(keys) > 3 else "")

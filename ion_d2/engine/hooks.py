@@ -1,0 +1,86 @@
+"""Training hooks: per-step seeding, and stopping in good order on Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import HookBase
+
+logger = logging.getLogger(__name__)
+
+
+class SeedEachStep(HookBase):
+    """Makes the random numbers of a step depend on the seed, the iteration and the process alone.
+
+    A resumed run then samples the same ROIs and drops the same units as one that never stopped.
+    """
+
+    def __init__(self, seed: int, rank: int) -> None:
+        """
+        Args:
+            seed: the run's seed.
+            rank: index of this process.
+        """
+        self._seed, self._rank = seed, rank
+
+    def before_step(self) -> None:
+        """Seed Python's, NumPy's and torch's generators, those of the GPU included."""
+        entropy = [self._seed, self._rank, self.trainer.iter]
+        state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        random.seed(state)
+        np.random.seed(state)
+        torch.manual_seed(state)
+
+
+class TrainingInterrupted(Exception):
+    """Training was stopped by a signal, after the step at hand was finished and saved."""
+
+
+class StopOnSignal(HookBase):
+    """On Ctrl-C or SIGTERM, finishes the step, saves a checkpoint and stops.
+
+    A second signal stops at once, as without this hook.
+    """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, checkpointer: DetectionCheckpointer | None) -> None:
+        """
+        Args:
+            checkpointer: writes the checkpoint; None in the processes that do not write any.
+        """
+        self._checkpointer = checkpointer
+        self._previous: dict[int, Any] = {}
+        self._stop = False
+
+    def before_train(self) -> None:
+        """Take over the signals."""
+        for number in self._SIGNALS:
+            self._previous[number] = signal.signal(number, self._handle)
+
+    def after_train(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: Any) -> None:
+        logger.info("Stopping after this iteration; once more to stop at once.")
+        self._stop = True
+        for each, handler in self._previous.items():
+            signal.signal(each, handler)
+
+    def after_step(self) -> None:
+        """Stop, if a signal came."""
+        iteration = self.trainer.iter
+        if not self._stop or iteration + 1 >= self.trainer.max_iter:
+            return
+        if self._checkpointer is not None:
+            self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+        raise TrainingInterrupted(f"Stopped after iteration {iteration}.")

@@ -1,0 +1,67 @@
+"""Pictures of detections beside ground truth, made while a dataset is evaluated."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Instances
+from detectron2.utils import comm
+
+from .pictures import save_pictures
+
+logger = logging.getLogger(__name__)
+
+
+class PictureEvaluator(DatasetEvaluator):
+    """Keeps the detections of a few images, spread evenly over the dataset, and draws them."""
+
+    def __init__(self, dataset_name: str, output_dir: str, num_pictures: int) -> None:
+        """
+        Args:
+            dataset_name: a registered name, whose dicts carry the ground truth.
+            output_dir: folder for the pictures; made if need be.
+            num_pictures: how many to draw.
+        """
+        dicts = DatasetCatalog.get(dataset_name)
+        step = max(len(dicts) // num_pictures, 1)
+        self._chosen = {d["image_id"]: d for d in dicts[::step][:num_pictures]}
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._output_dir = output_dir
+        self._detections: dict[Any, Instances] = {}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, dataset_name: str) -> PictureEvaluator:
+        """Read ``TEST.NUM_PICTURES``; the pictures go to ``OUTPUT_DIR/pictures``."""
+        output_dir = os.path.join(cfg.OUTPUT_DIR, "pictures")
+        return cls(dataset_name, output_dir, cfg.TEST.NUM_PICTURES)
+
+    def reset(self) -> None:
+        """Forget all detections."""
+        self._detections = {}
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Keep the detections of the chosen images.
+
+        Args:
+            inputs: the model's inputs, with "image_id".
+            outputs: its outputs, with "instances".
+        """
+        for x, output in zip(inputs, outputs):
+            if x["image_id"] in self._chosen:
+                self._detections[x["image_id"]] = output["instances"].to("cpu")
+
+    def evaluate(self) -> None:
+        """Draw the pictures, in the main process; they add no figures to the results."""
+        gathered = comm.gather(self._detections, dst=0)
+        if not comm.is_main_process():
+            return
+        detections = {k: v for part in gathered for k, v in part.items()}
+        dicts = [d for k, d in self._chosen.items() if k in detections]
+        chosen = [detections[d["image_id"]] for d in dicts]
+        save_pictures(dicts, chosen, self._metadata, self._output_dir)
+        logger.info("Pictures of %d images are in %s", len(dicts), self._output_dir)

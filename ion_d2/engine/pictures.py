@@ -1,0 +1,116 @@
+"""Pictures of detections beside ground truth, and sheets of such pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import Metadata
+from detectron2.structures import BoxMode, Instances
+from PIL import Image
+
+from ion_d2.data.readable import read_image
+from ion_d2.engine.drawing import BACKGROUND, Marks, draw_panels
+
+__all__ = ["contact_sheet", "marks_of", "save_picture", "save_pictures"]
+
+
+def marks_of(detections: Instances, score_threshold: float = 0.0) -> Marks:
+    """Take the detections that are sure enough, the surest last, so that it is drawn on top.
+
+    Args:
+        detections: Instances with ``pred_boxes``, ``scores`` and ``pred_classes``.
+        score_threshold: lowest score to keep.
+
+    Returns:
+        Their boxes, classes and scores.
+    """
+    found = detections[detections.scores >= score_threshold].to("cpu")
+    found = found[found.scores.argsort()]
+    return Marks(
+        found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores.tolist()
+    )
+
+
+def save_pictures(
+    dataset_dicts: Sequence[dict[str, Any]],
+    detections: Sequence[Instances],
+    metadata: Metadata,
+    out_dir: str | Path,
+    *,
+    score_threshold: float = 0.5,
+) -> list[Path]:
+    """Save each image with its ground truth on the left and its detections on the right.
+
+    Args:
+        dataset_dicts: Detectron2 dataset dicts with ``annotations``, one per picture wanted.
+        detections: the model's Instances for each, in pixels of the image file.
+        metadata: the dataset's; its ``thing_classes`` name the classes.
+        out_dir: folder for the pictures, made if missing; files of the same name are replaced.
+        score_threshold: lowest score of a detection to draw.
+
+    Returns:
+        The files written, ``NN_<name of the image>.jpg``, in the order given.
+
+    Raises:
+        IONError: an image cannot be read.
+    """
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = metadata.get("thing_classes") or []
+    written = []
+    for number, (record, found) in enumerate(zip(dataset_dicts, detections)):
+        truth, marks = _truth_of(record), marks_of(found, score_threshold)
+        panels = [
+            (f"ground truth: {len(truth.boxes)}", truth),
+            (f"detections: {len(marks.boxes)} (score \u2265 {score_threshold:g})", marks),
+        ]
+        sheet = draw_panels(read_image(record["file_name"], "RGB"), panels, names)
+        written.append(folder / f"{number:02d}_{Path(record['file_name']).stem}.jpg")
+        save_picture(sheet, written[-1])
+    return written
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture; as JPEG with the chroma kept whole, or thin coloured lines would smear.
+
+    Args:
+        picture: what to write.
+        path: where; its suffix decides the format.
+    """
+    options = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    picture.save(path, **options)
+
+
+def contact_sheet(pictures: Sequence[str | Path], out: str | Path, *, columns: int = 1) -> Path:
+    """Put a few pictures on one sheet, for instance for a README.
+
+    Args:
+        pictures: files, row by row.
+        out: the file to write, ``.png`` or ``.jpg``; its folder is made if missing.
+        columns: pictures in a row.
+
+    Returns:
+        ``out`` as a path.
+    """
+    images = [Image.open(path).convert("RGB") for path in pictures]
+    rows = [images[i : i + columns] for i in range(0, len(images), columns)]
+    width = max(sum(image.width for image in row) for row in rows)
+    heights = [max(image.height for image in row) for row in rows]
+    sheet = Image.new("RGB", (width, sum(heights)), BACKGROUND)
+    for number, row in enumerate(rows):
+        x, y = 0, sum(heights[:number])
+        for image in row:
+            sheet.paste(image, (x, y))
+            x += image.width
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_picture(sheet, path)
+    return path
+
+
+def _truth_of(record: dict[str, Any]) -> Marks:
+    annotations = record.get("annotations", [])
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    return Marks(boxes, [a["category_id"] for a in annotations])

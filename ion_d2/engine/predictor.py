@@ -1,0 +1,148 @@
+"""A trained model applied to single pictures, and the names of its classes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from torch import nn
+
+from ion_d2.data.catalog import class_names
+from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.errors import IONError
+
+__all__ = ["IONPredictor", "find_class_names"]
+
+logger = logging.getLogger(__name__)
+
+
+class IONPredictor:
+    """Runs a detector on one picture at a time, resized as for evaluation."""
+
+    def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
+        """
+        Args:
+            cfg: the model's config; INPUT tells the size and the order of the channels.
+            model: the detector, on its device and with its weights; put into evaluation mode.
+        """
+        shortest = cfg.INPUT.MIN_SIZE_TEST
+        self.model = model.eval()
+        self._resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
+        self._flip_channels = cfg.INPUT.FORMAT == "RGB"
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> IONPredictor:
+        """Build the model of a config and load MODEL.WEIGHTS into it.
+
+        Args:
+            cfg: the full config; MODEL.DEVICE must be available.
+
+        Raises:
+            IONError: no weights are given, or they cannot be loaded.
+        """
+        if not cfg.MODEL.WEIGHTS:
+            raise IONError(
+                "MODEL.WEIGHTS is empty, but detecting needs a trained model; add MODEL.WEIGHTS "
+                "path/to/model_final.pth to the command."
+            )
+        model = build_model(cfg)
+        IONCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        return cls(cfg, model)
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray) -> Instances:
+        """Detect the objects of a picture.
+
+        Args:
+            image: (H, W, 3) uint8, BGR.
+
+        Returns:
+            ``pred_boxes`` in pixels of ``image``, ``scores`` and ``pred_classes``, on the CPU.
+        """
+        height, width = image.shape[:2]
+        if self._flip_channels:
+            image = image[:, :, ::-1]
+        image = np.ascontiguousarray(image)
+        resized = self._resize.get_transform(image).apply_image(image)
+        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        inputs = {"image": tensor, "height": height, "width": width}
+        return self.model([inputs])[0]["instances"].to("cpu")
+
+
+def find_class_names(cfg: CfgNode, classes_file: str | None = None) -> list[str] | None:
+    """Find the names of a model's classes.
+
+    Args:
+        cfg: the model's config; where MODEL.ROI_HEADS.NUM_CLASSES is 0, any number of names will
+            do.
+        classes_file: a text file with one name a line, in the order of the class ids; None asks the
+            first dataset of DATASETS.TEST or, without one, of DATASETS.TRAIN.
+
+    Returns:
+        The names, or None (with a warning) where the dataset is unknown here or has another number
+        of classes than the model.
+
+    Raises:
+        IONError: the file cannot be read or does not fit the model, or nothing tells how many
+            classes the model has.
+    """
+    expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if classes_file is not None:
+        names = _read_class_file(classes_file)
+        if expected not in (0, len(names)):
+            raise IONError(
+                f"{classes_file} names {len(names)} classes, but MODEL.ROI_HEADS.NUM_CLASSES is "
+                f"{expected}; give one name a line, for all classes of the model."
+            )
+        return names
+    found = _dataset_classes(cfg)
+    if expected == 0 and found is None:
+        raise IONError(
+            "MODEL.ROI_HEADS.NUM_CLASSES is 0 and no dataset at hand tells the number of classes; "
+            "give --classes FILE, or the config.yaml in the folder of the training run."
+        )
+    if found is not None and expected not in (0, len(found)):
+        logger.warning(
+            "The dataset has %d classes and the model %d: classes appear as numbers; --classes "
+            "FILE would name them.",
+            len(found),
+            expected,
+        )
+        return None
+    return found
+
+
+def _read_class_file(path: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise IONError(
+            f"{path} cannot be read as a list of classes ({error}); give a text file with one "
+            "class name a line."
+        ) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise IONError(f"{path} names no class; give a text file with one class name a line.")
+    return names
+
+
+def _dataset_classes(cfg: CfgNode) -> list[str] | None:
+    """Ask the catalogs, which know Detectron2's own datasets also where their files are missing."""
+    datasets = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)[:1]
+    if not datasets:
+        return None
+    try:
+        return class_names(datasets)
+    except IONError as error:
+        known = datasets[0] in DatasetCatalog.list()
+        names = MetadataCatalog.get(datasets[0]).get("thing_classes") if known else None
+        if names is None:
+            logger.warning("The names of the classes are not known: %s", error)
+        return names

@@ -1,0 +1,135 @@
+"""What every program does first: read the config, choose the device, report bad input."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Callable, NoReturn
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from ..config import add_ion_config
+from ..errors import IONError
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(
+    config_file: str, opts: Sequence[str] = (), *, weights: str | None = None
+) -> CfgNode:
+    """Read a config file, apply overrides and choose the device.
+
+    Args:
+        config_file: path of a YAML file with Detectron2's and ION's keys.
+        opts: overrides, alternating keys and values, as on the command line.
+        weights: overrides ``MODEL.WEIGHTS``.
+
+    Returns:
+        The config, frozen. ``MODEL.DEVICE`` "cuda" has become "cpu" where there is no GPU.
+
+    Raises:
+        IONError: the file is missing or not valid YAML, a key is unknown, or a value has the wrong
+        type.
+    """
+    cfg = get_cfg()
+    add_ion_config(cfg)
+    if not os.path.isfile(config_file):
+        raise IONError(
+            f"The config file {config_file} does not exist; see configs/ for those there are."
+        )
+    _merge(cfg, lambda: cfg.merge_from_file(config_file), config_file)
+    _check_overrides(opts)
+    _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
+    if weights is not None:
+        cfg.MODEL.WEIGHTS = weights
+    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
+    cfg.freeze()
+    return cfg
+
+
+def choose_device(wanted: str) -> str:
+    """Fall back to the CPU where a GPU is asked for and there is none.
+
+    Args:
+        wanted: a torch device name, such as "cuda" (Detectron2's default) or "cpu".
+
+    Returns:
+        ``wanted``, or "cpu".
+    """
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        logger.info("No GPU is available: running on the CPU.")
+        return "cpu"
+    return wanted
+
+
+def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
+    """Merge values into ``cfg`` and turn what yacs and fvcore raise into one sentence."""
+    try:
+        merge()
+    except (AttributeError, TypeError) as error:
+        raise IONError(f"{source} is not a valid config: it must hold KEY: VALUE lines.") from error
+    except (AssertionError, KeyError, ValueError, OSError, yaml.YAMLError) as error:
+        reason = " ".join(str(error.args[0] if error.args else error).split())
+        if reason.startswith("Non-existent"):
+            # yacs: "Non-existent config key: A.B.C", or "Non-existent key: A.B.C".
+            key = reason.rsplit(" ", 1)[-1]
+            reason = f"there is no config key {key}.{_suggest(cfg, key)}"
+        raise IONError(f"{source} is not a valid config: {reason}") from error
+
+
+def _check_overrides(opts: Sequence[str]) -> None:
+    flags = [o for o in opts[::2] if o.startswith("-")]
+    if flags:
+        raise IONError(
+            f"Put {flags[0]} before the first KEY VALUE override; after one it has no effect."
+        )
+    if len(opts) % 2:
+        raise IONError(f"Overrides come as pairs KEY VALUE, but {opts[-1]!r} has no value.")
+
+
+def _suggest(cfg: CfgNode, key: str) -> str:
+    close = difflib.get_close_matches(key, list(_leaf_keys(cfg)), n=1, cutoff=0.7)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _leaf_keys(node: CfgNode, prefix: str = "") -> Sequence[str]:
+    keys = []
+    for name, value in node.items():
+        keys.append(prefix + name)
+        if isinstance(value, CfgNode):
+            keys.extend(_leaf_keys(value, f"{prefix}{name}."))
+    return keys
+
+
+def run_cli(main: Callable[[], int | None]) -> NoReturn:
+    """Run a program's main function and exit with its status.
+
+    Bad input (:class:`IONError`) is printed as one sentence to standard error, with status 1;
+    everything else keeps its traceback.
+
+    Args:
+        main: returns the exit status, or None for 0.
+    """
+    try:
+        status = main() or 0
+    except IONError as error:
+        sys.stderr.write(f"error: {error}\n")
+        status = 1
+    sys.exit(status)
+
+
+def hide_user_error_tracebacks() -> None:
+    """Keep Detectron2's training loop from logging a traceback for bad input.
+
+    :func:`run_cli` prints the sentence that says what is wrong.
+    """
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_not_user_error)
+
+
+def _is_not_user_error(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], IONError))

@@ -1,0 +1,239 @@
+"""Detectron2's trainer with ION's data, evaluation and checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from torch import nn
+from torch.optim import Optimizer
+
+from ..compat import TRAINER_SAVES_OPTIMIZER
+from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
+from ..data.mapper import IONDatasetMapper
+from ..data.readable import filter_unreadable
+from ..errors import IONError
+from ..evaluation import IONSemSegEvaluator, IONVOCEvaluator
+from .checkpoint import IONCheckpointer
+from .clipping import build_clipping_optimizer
+from .hooks import SeedEachStep, StopOnSignal
+from .picture_evaluator import PictureEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+class IONTrainer(DefaultTrainer):
+    """Trains and evaluates any config with ION's keys.
+
+    Over its base class: batches and random numbers depend on the seed and the iteration alone, so
+    that a resumed run continues exactly; Ctrl-C saves before it stops; checkpoints are written
+    atomically; evaluation is chosen by the dataset's type.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """
+        Args:
+            cfg: the full config; its datasets must be registered.
+        """
+        PathManager.mkdirs(cfg.OUTPUT_DIR)
+        super().__init__(_with_seed(cfg))
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Detectron2's hooks, seeding before and stopping on signals after them."""
+        # The base class has just made its checkpointer, and its hooks are about to keep it.
+        self.checkpointer = IONCheckpointer(
+            self.checkpointer.model, self.cfg.OUTPUT_DIR, **self.checkpointer.checkpointables
+        )
+        writer: DetectionCheckpointer | None = None
+        if comm.is_main_process():
+            writer = self.checkpointer
+        first = SeedEachStep(self.cfg.SEED, comm.get_rank())
+        return [first, *super().build_hooks(), StopOnSignal(writer)]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS``.
+
+        Args:
+            resume: whether to continue from the last checkpoint, if there is one.
+        """
+        super().resume_or_load(resume=resume)
+        loader = self._trainer.data_loader
+        if isinstance(loader, ResumableLoader):
+            loader.first_iteration = self.start_iter
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides the weights: iteration, schedule and optimizer.
+
+        Returns:
+            The state, in the layout of Detectron2's main branch, whichever version runs.
+        """
+        state = super().state_dict()
+        state.setdefault("_trainer", self._trainer.state_dict())
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave.
+
+        Args:
+            state_dict: the state.
+        """
+        super().load_state_dict(state_dict)
+        if not TRAINER_SAVES_OPTIMIZER:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        """Build the optimizer, with clipping of the whole gradient's norm.
+
+        Args:
+            cfg: the config.
+            model: the model to train.
+
+        Returns:
+            The optimizer.
+        """
+        return build_clipping_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:
+        """Build the endless training batches of this process.
+
+        Args:
+            cfg: the config.
+
+        Returns:
+            An iterable of lists of mapped dicts.
+
+        Raises:
+            IONError: a setting that it cannot honour, or no images.
+        """
+        _check_loader_settings(cfg)
+        dicts = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+        return ResumableLoader(
+            dicts,
+            IONDatasetMapper(cfg, is_train=True),
+            batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            seed=_with_seed(cfg).SEED,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            group_by_aspect=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+        )
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Build a loader of one test dataset, one image at a time.
+
+        Args:
+            cfg: the config.
+            dataset_name: a registered name.
+
+        Returns:
+            An iterable of lists with one mapped dict.
+        """
+        loader = build_detection_test_loader(
+            dataset=test_dicts(cfg, dataset_name),
+            mapper=deferring_errors(IONDatasetMapper(cfg, is_train=False)),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+        return RaisingLoader(loader)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
+        """Choose the evaluators of a dataset by the type in its metadata.
+
+        Args:
+            cfg: the config.
+            dataset_name: a registered name.
+
+        Returns:
+            Box evaluation, segmentation if ``TEST.SEM_SEG``, and pictures.
+
+        Raises:
+            IONError: the dataset's type is not one of VOC or COCO.
+        """
+        kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+        if kind == "ion_voc":
+            evaluators = _voc_evaluators(cfg, dataset_name)
+        elif kind == "coco":
+            # pycocotools itself, since the C++ copy of it is not in every build of Detectron2.
+            evaluators = [
+                COCOEvaluator(dataset_name, output_dir=cfg.OUTPUT_DIR, use_fast_impl=False)
+            ]
+        else:
+            raise IONError(
+                f"The dataset {dataset_name} is of the type {kind}, which has no evaluator here."
+            )
+        if cfg.TEST.NUM_PICTURES:
+            evaluators.append(PictureEvaluator.from_config(cfg, dataset_name))
+        return DatasetEvaluators(evaluators)
+
+
+def _voc_evaluators(cfg: CfgNode, dataset_name: str) -> list[Any]:
+    ids = [d["image_id"] for d in test_dicts(cfg, dataset_name)]
+    evaluators: list[Any] = [
+        IONVOCEvaluator(
+            dataset_name, metric=cfg.TEST.VOC_METRIC, output_dir=cfg.OUTPUT_DIR, image_ids=ids
+        )
+    ]
+    if cfg.TEST.SEM_SEG:
+        evaluators.append(
+            IONSemSegEvaluator(
+                dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, output_dir=cfg.OUTPUT_DIR
+            )
+        )
+    return evaluators
+
+
+def _with_seed(cfg: CfgNode) -> CfgNode:
+    """The config with a seed that all processes share, a random one if it asks for none."""
+    if cfg.SEED >= 0:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = comm.shared_random_seed()
+    cfg.freeze()
+    return cfg
+
+
+def test_dicts(cfg: CfgNode, dataset_name: str) -> list[dict]:
+    """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
+
+    Args:
+        cfg: the config.
+        dataset_name: a registered name.
+
+    Returns:
+        Dataset dicts.
+    """
+    dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False)
+    return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
+
+
+def _check_loader_settings(cfg: CfgNode) -> None:
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise IONError(
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; ION's trainer has "
+            "'TrainingSampler' only."
+        )
+    world_size = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % world_size:
+        raise IONError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it must be a multiple of the "
+            f"{world_size} processes."
+        )

@@ -1,0 +1,11 @@
+"""The one exception that means "your input is wrong", as opposed to a bug of ours."""
+
+from __future__ import annotations
+
+
+class IONError(ValueError):
+    """Bad input, told in one sentence.
+
+    The message names the file, config key or value at fault, says what was expected and what to do
+    about it. The command-line programs print it alone, without a traceback, and exit with status 1.
+    """

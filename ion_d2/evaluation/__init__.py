@@ -1,0 +1,20 @@
+"""Evaluation: VOC and COCO average precision of boxes, mean IoU of segmentation."""
+
+from ion_d2.evaluation.coco_style import COCO_METRICS, evaluate_coco_style
+from ion_d2.evaluation.records import Detections, GroundTruth
+from ion_d2.evaluation.sem_seg_evaluator import IONSemSegEvaluator
+from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS, VOCResult, evaluate_voc, voc_average_precision
+from ion_d2.evaluation.voc_evaluator import IONVOCEvaluator
+
+__all__ = [
+    "COCO_METRICS",
+    "COCO_THRESHOLDS",
+    "Detections",
+    "GroundTruth",
+    "IONSemSegEvaluator",
+    "IONVOCEvaluator",
+    "VOCResult",
+    "evaluate_coco_style",
+    "evaluate_voc",
+    "voc_average_precision",
+]

@@ -1,0 +1,103 @@
+"""COCO's average precision and recall, split by object size, for data in any format."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ion_d2.evaluation.records import Detections, GroundTruth
+
+COCO_METRICS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    *("AR1", "AR10", "AR100", "ARs", "ARm", "ARl"),
+)
+"""Names of COCO's twelve figures, in the order in which pycocotools gives them."""
+
+
+def evaluate_coco_style(
+    ground_truth: Mapping[Hashable, GroundTruth],
+    detections: Mapping[Hashable, Detections],
+    class_names: Sequence[str],
+) -> dict[str, float]:
+    """COCO's twelve box figures, computed by pycocotools.
+
+    Two things differ from COCO proper, because VOC-format data has neither masks nor crowds. An
+    object's size (small below 32x32 pixels, large from 96x96 on) is the area of its box, not of its
+    mask. A difficult box is treated as COCO treats a crowd: it need not be found, and detections of
+    its class that lie mostly inside it are not counted against the detector.
+
+    Args:
+        ground_truth: image id -> its labelled boxes, 0-based with exclusive right and bottom edge.
+        detections: image id -> its detections, likewise. Every image must be in `ground_truth`.
+        class_names: the name of each class index.
+
+    Returns:
+        `COCO_METRICS` in percent: AP (IoU 0.50:0.95), AP50, AP75, AP of small, medium and large
+        objects; AR with 1, 10 and 100 detections an image, AR by size. NaN where there is no object
+        to be found.
+    """
+    numbers = {image_id: number for number, image_id in enumerate(ground_truth, start=1)}
+    # pycocotools prints as it goes; what it prints is in the result.
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = _coco(numbers, class_names, _truth_annotations(ground_truth, numbers))
+        found = _coco(numbers, class_names, _detection_annotations(detections, numbers))
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {
+        name: 100 * float(value) if value >= 0 else float("nan")
+        for name, value in zip(COCO_METRICS, evaluation.stats)
+    }
+
+
+def _coco(
+    numbers: Mapping[Hashable, int], class_names: Sequence[str], annotations: list[dict[str, Any]]
+) -> COCO:
+    """A COCO data set in memory. (COCO.loadRes would do for detections, but not for none.)"""
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": number} for number in numbers.values()],
+        "categories": [{"id": index, "name": name} for index, name in enumerate(class_names)],
+        # Ids start at 1: pycocotools marks a match by the id, and takes 0 for "not matched".
+        "annotations": [{"id": number, **a} for number, a in enumerate(annotations, start=1)],
+    }
+    coco.createIndex()
+    return coco
+
+
+def _truth_annotations(
+    ground_truth: Mapping[Hashable, GroundTruth], numbers: Mapping[Hashable, int]
+) -> list[dict[str, Any]]:
+    return [
+        {**_box_fields(box, category), "image_id": numbers[image_id], "iscrowd": int(difficult)}
+        for image_id, truth in ground_truth.items()
+        for box, category, difficult in zip(truth.boxes, truth.classes, truth.difficult)
+    ]
+
+
+def _detection_annotations(
+    detections: Mapping[Hashable, Detections], numbers: Mapping[Hashable, int]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            **_box_fields(box, category),
+            "image_id": numbers[image_id],
+            "iscrowd": 0,
+            "score": float(score),
+        }
+        for image_id, found in detections.items()
+        for box, score, category in zip(found.boxes, found.scores, found.classes)
+    ]
+
+
+def _box_fields(box: np.ndarray, category: int) -> dict[str, Any]:
+    x0, y0, x1, y1 = box.tolist()
+    width, height = x1 - x0, y1 - y0
+    return {"bbox": [x0, y0, width, height], "area": width * height, "category_id": int(category)}

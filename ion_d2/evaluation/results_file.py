@@ -1,0 +1,48 @@
+"""Result files: JSON that is either complete or not there."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any
+
+from ion_d2.errors import IONError
+
+
+def write_json(path: str, content: Any, indent: int | None = None) -> None:
+    """Write a JSON file atomically, creating its folder.
+
+    A reader sees the old file or the whole new one, never half of it.
+
+    Args:
+        path: the file.
+        content: dicts, lists, strings and plain numbers; NaN is written as null.
+        indent: spaces per level for a file that people read; None puts all on one line.
+
+    Raises:
+        IONError: if the file cannot be written.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(_nan_to_none(content), file, indent=indent, allow_nan=False)
+            os.replace(temporary, path)
+        finally:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+    except OSError as error:
+        raise IONError(
+            f"Cannot write the result file {path} ({error.strerror}): make room or choose another "
+            "OUTPUT_DIR."
+        ) from error
+
+
+def _nan_to_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _nan_to_none(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nan_to_none(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

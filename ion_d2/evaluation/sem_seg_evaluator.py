@@ -1,0 +1,201 @@
+"""Detectron2 evaluator for segmentation: mean intersection over union.
+
+Detectron2's own SemSegEvaluator is not used: it needs a label map for every image, and what "mIoU"
+averages over depends on its version.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from ion_d2.data.sem_seg import read_label_map
+from ion_d2.errors import IONError
+from ion_d2.evaluation.results_file import write_json
+from ion_d2.evaluation.tables import class_table
+
+
+class IONSemSegEvaluator(DatasetEvaluator):
+    """Mean IoU over the pixels whose true class is known, of the images that have a label map."""
+
+    def __init__(
+        self,
+        dataset_name: str,
+        num_classes: int,
+        ignore_label: int = 255,
+        output_dir: str | None = None,
+        distributed: bool = True,
+        *,
+        image_ids: Sequence[str] | None = None,
+    ) -> None:
+        """
+        Args:
+            dataset_name: a registered dataset; its dicts name label maps under "sem_seg_file_name".
+            num_classes: number of ids, the background included (MODEL.SEM_SEG_HEAD.NUM_CLASSES).
+            ignore_label: the id of pixels that belong to no class.
+            output_dir: folder for sem_seg_results.json; None writes no file.
+            distributed: add up the counts of all ranks; else evaluate those of this process.
+            image_ids: the images to evaluate; None is all of the dataset.
+
+        Raises:
+            IONError: if the dataset's `stuff_classes` are not `num_classes` names.
+        """
+        self._dataset_name = dataset_name
+        self._num_classes = num_classes
+        self._ignore_label = ignore_label
+        self._output_dir = output_dir
+        self._distributed = distributed
+        self._class_names = _class_names(dataset_name, num_classes)
+        wanted = None if image_ids is None else set(image_ids)
+        self._label_files: dict[str, str] = {
+            record["image_id"]: record["sem_seg_file_name"]
+            for record in DatasetCatalog.get(dataset_name)
+            if "sem_seg_file_name" in record and (wanted is None or record["image_id"] in wanted)
+        }
+        self._logger = logging.getLogger(__name__)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        # confusion[t, p]: pixels of true class t predicted as class p.
+        self._confusion = np.zeros((self._num_classes, self._num_classes), dtype=np.int64)
+        self._seen: set[str] = set()
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Count the pixels of a batch; images without a label map are left out.
+
+        Args:
+            inputs: dataset dicts, of which "image_id" is read.
+            outputs: the model's outputs, of which "sem_seg" is read: a (num_classes, H, W) tensor
+                of scores or logits at the size of the original image.
+
+        Raises:
+            IONError: if a label map cannot be used, or differs in size or number of classes from
+                the prediction.
+        """
+        for record, output in zip(inputs, outputs):
+            image_id = record["image_id"]
+            if image_id not in self._label_files or image_id in self._seen:
+                continue
+            truth = read_label_map(
+                self._label_files[image_id], self._num_classes, self._ignore_label
+            )
+            self._check_shape(image_id, tuple(output["sem_seg"].shape), truth.shape)
+            predicted = output["sem_seg"].argmax(dim=0).cpu().numpy()
+            self._confusion += confusion_matrix(
+                truth, predicted, self._num_classes, self._ignore_label
+            )
+            self._seen.add(image_id)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Evaluate the predictions of all ranks.
+
+        Returns:
+            On the main process, {"sem_seg": figures in percent}: "mIoU" over the classes that occur
+            in prediction or truth, "pACC" (pixels that are right), "IoU-<class>" (NaN for a class
+            that occurs in neither). Empty elsewhere.
+
+        Raises:
+            IONError: on the main process, if an image with a label map has not been processed.
+        """
+        own = (self._confusion, self._seen)
+        parts = comm.gather(own, dst=0) if self._distributed else [own]
+        if not parts:
+            return OrderedDict()
+        self._check_complete(set().union(*(seen for _, seen in parts)))
+        mean_iou, accuracy, iou = scores_from_confusion(sum(confusion for confusion, _ in parts))
+        figures = {"mIoU": 100 * mean_iou, "pACC": 100 * accuracy}
+        per_class = dict(zip(self._class_names, (100 * iou).tolist()))
+        self._report(figures, per_class)
+        figures.update({f"IoU-{name}": value for name, value in per_class.items()})
+        return OrderedDict(sem_seg=figures)
+
+    def _report(self, figures: dict[str, float], per_class: dict[str, float]) -> None:
+        """Log the table and write the result file."""
+        self._logger.info(
+            "Segmentation of %s (%d images, percent):\n%s",
+            self._dataset_name,
+            len(self._label_files),
+            class_table(per_class, "IoU", figures["mIoU"]),
+        )
+        if self._output_dir:
+            report = {"dataset": self._dataset_name, "num_images": len(self._label_files)}
+            path = os.path.join(self._output_dir, "sem_seg_results.json")
+            write_json(path, {**report, **figures, "IoU": per_class}, indent=1)
+
+    def _check_shape(
+        self, image_id: str, predicted: tuple[int, ...], truth: tuple[int, ...]
+    ) -> None:
+        if predicted != (self._num_classes, *truth):
+            raise IONError(
+                f"The segmentation of image {image_id} has shape {predicted}, but "
+                f"{self._num_classes} classes and the label map {self._label_files[image_id]} ask "
+                f"for {(self._num_classes, *truth)}: check the label map's size and "
+                "MODEL.SEM_SEG_HEAD.NUM_CLASSES."
+            )
+
+    def _check_complete(self, seen: set[str]) -> None:
+        missing = [image_id for image_id in self._label_files if image_id not in seen]
+        if missing:
+            raise IONError(
+                f"{len(missing)} of {len(self._label_files)} images of {self._dataset_name} with a "
+                f'label map have not been run through the model (first: "{missing[0]}"): run all '
+                "of them, or name those to evaluate in image_ids."
+            )
+
+
+def confusion_matrix(
+    truth: np.ndarray, predicted: np.ndarray, num_classes: int, ignore_label: int
+) -> np.ndarray:
+    """Count the pixels of each pair of true and predicted class.
+
+    Args:
+        truth: (H, W) int array of ids; pixels with `ignore_label` are not counted.
+        predicted: (H, W) int array of ids below `num_classes`.
+        num_classes: number of ids.
+        ignore_label: the id of pixels that belong to no class.
+
+    Returns:
+        (num_classes, num_classes) int64 array, rows the true class, columns the predicted one.
+    """
+    valid = truth != ignore_label
+    pairs = truth[valid].astype(np.int64) * num_classes + predicted[valid]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def scores_from_confusion(confusion: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Figures of a confusion matrix.
+
+    Args:
+        confusion: (K, K) int array, rows the true class, columns the predicted one.
+
+    Returns:
+        Mean IoU over the classes that occur, the share of pixels that are right, and the (K,) IoU
+        per class, all in 0..1; NaN for what has no pixel.
+    """
+    right = np.diagonal(confusion).astype(np.float64)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - right
+    iou = np.divide(right, union, out=np.full_like(right, np.nan), where=union > 0)
+    occurring = iou[union > 0]
+    if not occurring.size:
+        return float("nan"), float("nan"), iou
+    return float(occurring.mean()), float(right.sum() / confusion.sum()), iou
+
+
+def _class_names(dataset_name: str, num_classes: int) -> list[str]:
+    names = MetadataCatalog.get(dataset_name).get("stuff_classes")
+    if names is None or len(names) != num_classes:
+        raise IONError(
+            f"The segmentation head has {num_classes} classes, but the metadata of {dataset_name} "
+            f"names {0 if names is None else len(names)} in stuff_classes: set "
+            "MODEL.SEM_SEG_HEAD.NUM_CLASSES to the number of classes plus one for the background."
+        )
+    return list(names)

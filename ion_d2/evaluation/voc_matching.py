@@ -1,0 +1,157 @@
+"""Matching of detections with labelled boxes, as the PASCAL VOC devkit does it.
+
+Shape shorthand in this module:
+    N: detections, G: labelled boxes (of an image or of a class, as said).
+
+Boxes are (x0, y0, x1, y1) in the devkit's convention: 1-based pixels, right and bottom edge
+inclusive, so a box is x1 - x0 + 1 pixels wide.
+
+A detection is compared with the box of its class and image that it overlaps most, whatever the IoU
+threshold, so the overlaps are computed once and a threshold costs only a few vector operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ion_d2.evaluation.records import Detections, GroundTruth
+
+
+class ClassMatches(NamedTuple):
+    """All detections of one class, surest first, each with the labelled box that it overlaps most.
+
+    Attributes:
+        scores: (N,) float array, descending.
+        overlaps: (N,) IoU with that box, -inf where the image has no box of the class.
+        truth_index: (N,) number of that box among all G of the class, -1 where there is none.
+        difficult: (G,) bool array.
+        num_images: images with at least one box of the class that is not difficult.
+    """
+
+    scores: np.ndarray
+    overlaps: np.ndarray
+    truth_index: np.ndarray
+    difficult: np.ndarray
+    num_images: int
+
+    @property
+    def num_positives(self) -> int:
+        """Boxes to be found: those that are not difficult."""
+        return int(np.sum(~self.difficult))
+
+
+def inclusive_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes whose right and bottom pixels belong to them.
+
+    Args:
+        boxes: (N, 4) array.
+        truth: (G, 4) array.
+
+    Returns:
+        (N, G) float64 array.
+    """
+    boxes, truth = boxes[:, None, :].astype(np.float64), truth[None, :, :].astype(np.float64)
+    corner_min = np.maximum(boxes[..., :2], truth[..., :2])
+    corner_max = np.minimum(boxes[..., 2:], truth[..., 2:])
+    intersection = np.maximum(corner_max - corner_min + 1.0, 0.0).prod(axis=-1)
+    return intersection / (_area(boxes) + _area(truth) - intersection)
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2:] - boxes[..., :2] + 1.0).prod(axis=-1)
+
+
+def match_class(
+    ground_truth: Mapping[Hashable, GroundTruth],
+    detections: Mapping[Hashable, Detections],
+    class_index: int,
+) -> ClassMatches:
+    """Compare every detection of a class with the labelled box that it overlaps most.
+
+    Detections of equal score stay in the order given: that of the images in `detections`, then
+    within an image.
+
+    Args:
+        ground_truth: image id -> its labelled boxes.
+        detections: image id -> its detections. Images that `ground_truth` lacks count as images
+            without boxes.
+        class_index: the class to look at.
+
+    Returns:
+        The detections of the class over all images.
+    """
+    truth_of, difficult = _truth_of_class(ground_truth, class_index)
+    parts = [
+        _match_image(truth_of.get(image_id), found, found.classes == class_index)
+        for image_id, found in detections.items()
+    ]
+    columns = [np.concatenate(column) for column in zip(*parts)] if parts else [np.zeros(0)] * 3
+    order = np.argsort(-columns[0], kind="stable")
+    scores, overlaps, truth_index = (column[order] for column in columns)
+    num_images = sum(
+        not all(difficult[start : start + len(boxes)]) for start, boxes in truth_of.values()
+    )
+    return ClassMatches(scores, overlaps, truth_index.astype(np.int64), difficult, num_images)
+
+
+def _truth_of_class(
+    ground_truth: Mapping[Hashable, GroundTruth], class_index: int
+) -> tuple[dict[Hashable, tuple[int, np.ndarray]], np.ndarray]:
+    """The boxes of a class, per image that has any, and the difficult flags of all of them.
+
+    Returns:
+        Image id -> (running number of its first box, its boxes); the flags by running number.
+    """
+    truth_of: dict[Hashable, tuple[int, np.ndarray]] = {}
+    flags: list[np.ndarray] = [np.zeros(0, dtype=bool)]
+    start = 0
+    for image_id, truth in ground_truth.items():
+        chosen = truth.classes == class_index
+        if chosen.any():
+            truth_of[image_id] = (start, truth.boxes[chosen])
+            flags.append(truth.difficult[chosen].astype(bool))
+            start += int(chosen.sum())
+    return truth_of, np.concatenate(flags)
+
+
+def _match_image(
+    truth: tuple[int, np.ndarray] | None, found: Detections, chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of an image's chosen detections, their greatest IoU, and the box it is with."""
+    scores = found.scores[chosen]
+    if truth is None or not scores.size:
+        return scores, np.full(len(scores), -np.inf), np.full(len(scores), -1)
+    start, boxes = truth
+    iou = inclusive_iou(found.boxes[chosen], boxes)
+    return scores, iou.max(axis=1), start + iou.argmax(axis=1)
+
+
+def precision_recall(matches: ClassMatches, iou_threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall after each detection, surest first.
+
+    A detection is right if its IoU is above the threshold (not equal to it) and no surer one took
+    the same box; a second one on a box is wrong. One whose best box is difficult is neither.
+
+    Args:
+        matches: the detections of a class.
+        iou_threshold: in 0..1.
+
+    Returns:
+        Precision and recall, (N,) arrays in 0..1. Recall is NaN if the class has no box to be
+        found.
+    """
+    hit = matches.overlaps > iou_threshold
+    ignored = np.zeros_like(hit)
+    ignored[hit] = matches.difficult[matches.truth_index[hit]]
+    candidates = np.flatnonzero(hit & ~ignored)
+    _, first = np.unique(matches.truth_index[candidates], return_index=True)
+    right = np.zeros_like(hit)
+    right[candidates[first]] = True
+    num_right, num_counted = np.cumsum(right), np.cumsum(~ignored)
+    # A leading run of ignored detections has counted nothing yet: precision 0, as in the devkit.
+    precision = num_right / np.maximum(num_counted, 1)
+    recall = num_right / (matches.num_positives or np.nan)
+    return precision, recall

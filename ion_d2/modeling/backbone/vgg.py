@@ -1,0 +1,220 @@
+"""VGG backbone (11, 13, 16 or 19 layers), a feature per block: the base of ION (sec. 3, 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec, get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from fvcore.nn import weight_init
+from torch import nn
+from torch.nn import functional as F
+
+from ...errors import IONError
+
+# Convolutions in each of the five blocks, by depth.
+CONVS_PER_BLOCK = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+_CHANNELS = (64, 128, 256, 512, 512)
+_FEATURES = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
+
+def conv_names(depth: int) -> list[list[str]]:
+    """Name the convolutions of a VGG, block by block.
+
+    Args:
+        depth: number of weighted layers, 11, 13, 16 or 19.
+
+    Returns:
+        Five lists, e.g. ``["conv1_1", "conv1_2"]`` first for depth 16.
+    """
+    return [
+        [f"conv{block}_{index}" for index in range(1, count + 1)]
+        for block, count in enumerate(CONVS_PER_BLOCK[depth], start=1)
+    ]
+
+
+class VGG(Backbone):
+    """The convolutions of a VGG; each feature is the last ReLU of its block.
+
+    Features ``conv1`` to ``conv5`` have strides 1, 2, 4, 8 and 16: a 2x2 max-pooling stands between
+    two blocks and none follows the fifth. Blocks beyond the deepest requested feature are not
+    built. The poolings round sizes down. Cell (i, j) of a feature of stride s then still covers
+    pixels from (s*i, s*j) on, so no padding is asked for (``size_divisibility`` is 0).
+    """
+
+    # An incomplete last cell is dropped: a side of 250 pixels has 15 cells at stride 16, not 16.
+    rounds_down = True
+
+    def __init__(
+        self,
+        depth: int = 16,
+        width_multiplier: float = 1.0,
+        norm: str = "",
+        out_features: Sequence[str] = ("conv3", "conv4", "conv5"),
+        freeze_at: int = 0,
+        in_channels: int = 3,
+    ) -> None:
+        """Build the blocks with random weights and freeze the first ones.
+
+        Args:
+            depth: number of weighted layers of the VGG, 11, 13, 16 or 19.
+            width_multiplier: factor on the channel counts 64, 128, 256, 512, 512; the products
+                are rounded to multiples of 8, at least 8.
+            norm: normalisation between convolution and ReLU, a name known to Detectron2's
+                ``get_norm``, or "" for none. Convolutions have biases only without normalisation.
+                "GN" takes 32 groups where they divide the channels into two or more each, else
+                groups of 8 channels.
+            out_features: names of the features to return.
+            freeze_at: blocks 1 to ``freeze_at`` are not trained; 0 trains all.
+            in_channels: channels of the image.
+
+        Raises:
+            IONError: an argument is out of its range; the message names the config key.
+        """
+        super().__init__()
+        _check_arguments(depth, width_multiplier, out_features, freeze_at)
+        num_blocks = max(_FEATURES.index(name) for name in out_features) + 1
+        self.depth = depth
+        self._names = conv_names(depth)[:num_blocks]
+        self._out_features = list(out_features)
+        self._out_feature_strides = {name: 2**i for i, name in enumerate(_FEATURES[:num_blocks])}
+        self._out_feature_channels = {
+            name: _scaled_width(width, width_multiplier)
+            for name, width in zip(_FEATURES[:num_blocks], _CHANNELS)
+        }
+        for feature, names in zip(_FEATURES, self._names):
+            out_channels = self._out_feature_channels[feature]
+            for name in names:
+                self.add_module(name, _make_conv(in_channels, out_channels, norm))
+                in_channels = out_channels
+        self.freeze(freeze_at)
+
+    def freeze(self, freeze_at: int) -> VGG:
+        """Stop training the first blocks and fix the statistics of their batch normalisation.
+
+        Args:
+            freeze_at: number of blocks to freeze, from the first.
+
+        Returns:
+            This backbone.
+        """
+        for names in self._names[:freeze_at]:
+            for name in names:
+                conv = getattr(self, name)
+                for parameter in conv.parameters():
+                    parameter.requires_grad = False
+                FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
+        return self
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Compute the features.
+
+        Args:
+            x: images, float of shape (N, in_channels, H, W); each side at least the deepest stride.
+
+        Returns:
+            The requested features by name; one of stride s has shape (N, C, H // s, W // s).
+
+        Raises:
+            IONError: the image is smaller than one cell of the deepest feature.
+        """
+        self._check_size(x)
+        outputs = {}
+        for block, (feature, names) in enumerate(zip(_FEATURES, self._names)):
+            if block > 0:
+                x = F.max_pool2d(x, kernel_size=2, stride=2)
+            for name in names:
+                x = getattr(self, name)(x)
+            if feature in self._out_features:
+                outputs[feature] = x
+        return outputs
+
+    def _check_size(self, x: torch.Tensor) -> None:
+        feature, stride = list(self._out_feature_strides.items())[-1]
+        height, width = x.shape[-2:]
+        if min(height, width) < stride:
+            raise IONError(
+                f"An image batch of {height}x{width} pixels is too small for {feature} of the "
+                f"VGG, whose stride is {stride}: both sides need {stride} pixels or more, so "
+                "raise INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST or leave such images out."
+            )
+
+
+@BACKBONE_REGISTRY.register()
+def build_ion_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
+    """Build the VGG that a config describes.
+
+    Args:
+        cfg: reads MODEL.VGG.* and MODEL.BACKBONE.FREEZE_AT.
+        input_shape: gives the number of image channels.
+
+    Returns:
+        The backbone, with random weights.
+    """
+    return VGG(
+        depth=cfg.MODEL.VGG.DEPTH,
+        width_multiplier=cfg.MODEL.VGG.WIDTH_MULTIPLIER,
+        norm=cfg.MODEL.VGG.NORM,
+        out_features=cfg.MODEL.VGG.OUT_FEATURES,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        in_channels=input_shape.channels,
+    )
+
+
+def _check_arguments(
+    depth: int, width_multiplier: float, out_features: Sequence[str], freeze_at: int
+) -> None:
+    if depth not in CONVS_PER_BLOCK:
+        raise IONError(f"MODEL.VGG.DEPTH is {depth!r}; choose one of {sorted(CONVS_PER_BLOCK)}.")
+    if not width_multiplier > 0:
+        raise IONError(f"MODEL.VGG.WIDTH_MULTIPLIER is {width_multiplier!r}; it must be above 0.")
+    unknown = [name for name in out_features if name not in _FEATURES]
+    if unknown or not out_features:
+        raise IONError(
+            f"MODEL.VGG.OUT_FEATURES is {list(out_features)}; it must name one or more of "
+            f"{list(_FEATURES)}."
+        )
+    if freeze_at not in range(len(_FEATURES) + 1):
+        raise IONError(
+            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at!r}; a VGG has five blocks, so it must be 0 "
+            "(train all) to 5 (freeze all)."
+        )
+
+
+def _scaled_width(channels: int, multiplier: float) -> int:
+    return max(8, 8 * round(channels * multiplier / 8))
+
+
+def _make_conv(in_channels: int, out_channels: int, norm: str) -> Conv2d:
+    conv = Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size=3,
+        padding=1,
+        bias=not norm,
+        norm=_make_norm(norm, out_channels),
+        activation=F.relu_,
+    )
+    weight_init.c2_msra_fill(conv)
+    return conv
+
+
+def _make_norm(norm: str, channels: int) -> nn.Module | None:
+    # 32 groups fit only multiples of 32, and with 32 channels would normalise each channel alone.
+    if norm == "GN" and (channels % 32 or channels < 64):
+        return nn.GroupNorm(channels // 8, channels)
+    try:
+        return get_norm(norm, channels)
+    except KeyError:
+        raise IONError(
+            f"MODEL.VGG.NORM is {norm!r}, which Detectron2's get_norm does not know; use for "
+            "instance "
+            '"", "GN", "BN", "SyncBN" or "FrozenBN".'
+        ) from None

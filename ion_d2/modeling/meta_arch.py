@@ -1,0 +1,158 @@
+"""The ION detector: Detectron2's GeneralizedRCNN with context and a segmentation loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_sem_seg_head
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from .backbone import ContextBackbone
+from .seg_head import IONSegHead
+
+
+@META_ARCH_REGISTRY.register()
+class ION(GeneralizedRCNN):
+    """Inside-Outside Net (Fig. 1) on top of Detectron2's two-stage detector.
+
+    Over its base class it tells a :class:`ContextBackbone` the size of each image, so that the
+    context of an image depends on neither its padding nor its batch mates, and it adds the
+    segmentation loss.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        sem_seg_head: IONSegHead | None = None,
+        predict_sem_seg: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            sem_seg_head: the segmentation regulariser, or None.
+            predict_sem_seg: whether inference returns the head's predictions as well ("sem_seg").
+            kwargs: the arguments of Detectron2's ``GeneralizedRCNN``.
+        """
+        super().__init__(**kwargs)
+        self.sem_seg_head = sem_seg_head
+        self.predict_sem_seg = predict_sem_seg and sem_seg_head is not None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Read the config; the head is built when ``MODEL.SEG_REGULARIZER_ON``."""
+        ret = super().from_config(cfg)
+        if cfg.MODEL.SEG_REGULARIZER_ON:
+            ret["sem_seg_head"] = build_sem_seg_head(cfg, ret["backbone"].output_shape())
+        ret["predict_sem_seg"] = cfg.TEST.SEM_SEG
+        return ret
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """
+        Args:
+            batched_inputs: Detectron2's input dicts: "image" (3, H, W), in training "instances"
+                and, where there are labels, "sem_seg" (H, W) integer class indices; at test time
+                "height" and "width" of the result, in pixels.
+
+        Returns:
+            In training, the dict of losses. Otherwise one dict per image with "instances" and, if
+            asked for, "sem_seg" (num_classes, height, width) logits.
+        """
+        if not self.training:
+            return self.inference(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        targets = None
+        if "instances" in batched_inputs[0]:
+            targets = [x["instances"].to(self.device) for x in batched_inputs]
+        features = self._features(images)
+        proposals, losses = self._propose(batched_inputs, images, features, targets)
+        _, detector_losses = self.roi_heads(images, features, proposals, targets)
+        losses.update(detector_losses)
+        if self.sem_seg_head is not None:
+            labels = self._label_maps(batched_inputs, images)
+            losses.update(self.sem_seg_head.losses(features, labels))
+        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+            self.visualize_training(batched_inputs, proposals)
+        return losses
+
+    def inference(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        detected_instances: list[Instances] | None = None,
+        do_postprocess: bool = True,
+    ) -> Any:
+        """Detect, as Detectron2's ``GeneralizedRCNN.inference`` does.
+
+        Args:
+            batched_inputs: see :meth:`forward`.
+            detected_instances: known boxes, whose other outputs (masks, ...) are wanted; or None.
+            do_postprocess: whether to rescale results to "height" and "width".
+
+        Returns:
+            One dict per image, or raw :class:`Instances` without post-processing.
+        """
+        images = self.preprocess_image(batched_inputs)
+        features = self._features(images)
+        if detected_instances is None:
+            proposals, _ = self._propose(batched_inputs, images, features, None)
+            results, _ = self.roi_heads(images, features, proposals, None)
+        else:
+            known = [x.to(self.device) for x in detected_instances]
+            results = self.roi_heads.forward_with_given_boxes(features, known)
+        if not do_postprocess:
+            return results
+        outputs = GeneralizedRCNN._postprocess(results, batched_inputs, images.image_sizes)
+        if self.predict_sem_seg:
+            self._add_sem_seg(outputs, batched_inputs, images, features)
+        return outputs
+
+    def _features(self, images: ImageList) -> dict[str, Tensor]:
+        if isinstance(self.backbone, ContextBackbone):
+            return self.backbone(images.tensor, images.image_sizes)
+        return self.backbone(images.tensor)
+
+    def _propose(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        images: ImageList,
+        features: dict[str, Tensor],
+        targets: list[Instances] | None,
+    ) -> tuple:
+        """Proposals and their losses: from the RPN, or as they came with the images."""
+        if self.proposal_generator is None:
+            return [x["proposals"].to(self.device) for x in batched_inputs], {}
+        proposals, losses = self.proposal_generator(images, features, targets)
+        return proposals, dict(losses)
+
+    def _label_maps(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> Tensor | None:
+        """Batch the label maps; images without one and padding get the ignored label."""
+        if not any("sem_seg" in x for x in batched_inputs):
+            return None
+        shape = (len(batched_inputs), *images.tensor.shape[-2:])
+        ignore = self.sem_seg_head.ignore_value
+        labels = torch.full(shape, ignore, dtype=torch.long, device=self.device)
+        for target, x in zip(labels, batched_inputs):
+            if "sem_seg" in x:
+                height, width = x["sem_seg"].shape
+                target[:height, :width] = x["sem_seg"].to(self.device)
+        return labels
+
+    def _add_sem_seg(
+        self,
+        outputs: list[dict[str, Any]],
+        batched_inputs: list[dict[str, Any]],
+        images: ImageList,
+        features: dict[str, Tensor],
+    ) -> None:
+        size = (images.tensor.shape[-2], images.tensor.shape[-1])
+        logits = self.sem_seg_head(features, size)
+        for output, scores, x, image_size in zip(
+            outputs, logits, batched_inputs, images.image_sizes
+        ):
+            height, width = x.get("height", image_size[0]), x.get("width", image_size[1])
+            output["sem_seg"] = sem_seg_postprocess(scores, image_size, height, width)

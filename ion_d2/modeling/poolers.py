@@ -1,0 +1,109 @@
+"""Skip pooling: one descriptor per ROI from several backbone features (paper sec. 3.1, "inside").
+
+Shape shorthand: M is the number of ROIs of the whole batch, P the pooler's resolution in bins, L
+the number of features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+
+from ..errors import IONError
+from ..layers.l2_norm import NORMS, l2_normalize
+from .scale import FeatureScale
+
+
+class SkipPooler(nn.Module):
+    """Pools, L2-normalises, concatenates, re-scales and merges several features for each ROI.
+
+    Each feature is pooled at its own stride. With norm "none" there is no scale either (the "1x1
+    only" column of Table 4); if then there is a single feature which already has ``out_channels``
+    channels, there is no convolution, and the result is that of a plain ROI pooler, as in Fast
+    R-CNN.
+    """
+
+    def __init__(
+        self,
+        input_shapes: Sequence[ShapeSpec],
+        *,
+        output_size: int | tuple[int, int] = 7,
+        sampling_ratio: int = 0,
+        pooler_type: str = "ROIPool",
+        norm: str = "roi",
+        scale_init: float = 1000.0,
+        learn_scale: bool = True,
+        scale_batches: int = 8,
+        scale_source: int = -1,
+        out_channels: int = 512,
+    ) -> None:
+        """
+        Args:
+            input_shapes: channels and stride of each feature, in the order in which ``forward``
+                gets them.
+            output_size: P, or (height, width), in bins.
+            sampling_ratio: samples per bin side of the ROIAlign kinds; 0 adapts it to the ROI's
+                size.
+            pooler_type: "ROIPool" (max pooling, as in the paper), "ROIAlign" or "ROIAlignV2".
+            norm: "roi", "position" or "none"; see :func:`ion_d2.layers.l2_normalize`.
+            scale_init: start of the per-channel scale; 0 measures it, see :class:`FeatureScale`.
+            learn_scale: whether the scale is trained.
+            scale_batches: training batches over which ``scale_init`` 0 averages.
+            scale_source: index of the feature whose pooled norm ``scale_init`` 0 measures.
+            out_channels: channels of the result.
+
+        Raises:
+            IONError: no features, an unknown ``norm`` or a negative ``scale_init``.
+        """
+        super().__init__()
+        _check(input_shapes, norm, scale_init)
+        self.norm = norm
+        self.scale_source = scale_source
+        self.level_poolers = nn.ModuleList(
+            ROIPooler(output_size, (1.0 / shape.stride,), sampling_ratio, pooler_type)
+            for shape in input_shapes
+        )
+        channels = sum(shape.channels for shape in input_shapes)
+        self.scale = None
+        if norm != "none":
+            self.scale = FeatureScale(channels, scale_init, learn_scale, scale_batches)
+        self.reduce = None
+        if norm != "none" or len(input_shapes) > 1 or channels != out_channels:
+            self.reduce = nn.Conv2d(channels, out_channels, kernel_size=1)
+            weight_init.c2_xavier_fill(self.reduce)
+        self.out_channels = out_channels
+
+    def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
+        """
+        Args:
+            features: L tensors (N, C_l, H_l, W_l), in the order of ``input_shapes``.
+            boxes: N :class:`Boxes` in pixels of the input image, M in all.
+
+        Returns:
+            (M, out_channels, P, P).
+        """
+        pooled = [pooler([x], boxes) for pooler, x in zip(self.level_poolers, features)]
+        if self.scale is not None:
+            self.scale.observe(pooled[self.scale_source], self.norm)
+        merged = torch.cat([l2_normalize(x, self.norm) for x in pooled], dim=1)
+        if self.scale is not None:
+            merged = self.scale(merged)
+        return merged if self.reduce is None else self.reduce(merged)
+
+
+def _check(input_shapes: Sequence[ShapeSpec], norm: str, scale_init: float) -> None:
+    if not input_shapes:
+        raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")
+    if norm not in NORMS:
+        raise IONError(f"MODEL.SKIP_POOLER.NORM is {norm!r}; use one of {NORMS}.")
+    if scale_init < 0:
+        raise IONError(
+            f"MODEL.SKIP_POOLER.SCALE_INIT is {scale_init}; use a positive number, "
+            "or 0 to measure it."
+        )

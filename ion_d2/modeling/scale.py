@@ -1,0 +1,88 @@
+"""The per-channel scale after L2 normalisation, and how its start is found (paper sec. 3.1)."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from ..layers.l2_norm import mean_l2_norm
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureScale(nn.Module):
+    """Multiplies each channel by a factor that starts at one common value.
+
+    That value matters: it gives the normalised features the amplitude that the next layers were
+    made for. The paper measured 1000, the mean L2 norm of VGG16's pooled conv5. With ``init`` 0 the
+    same measurement is made here, over the first training batches.
+    """
+
+    def __init__(self, channels: int, init: float, learn: bool = True, batches: int = 8) -> None:
+        """
+        Args:
+            channels: number of factors.
+            init: start of every factor; 0 measures it in training.
+            learn: whether the factors are trained.
+            batches: number of training batches over which ``init`` 0 averages.
+        """
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((channels,), init or 1.0), requires_grad=learn)
+        # Buffers, so that a resumed run goes on measuring where it was, or does not measure again.
+        self.register_buffer("batches_left", torch.tensor(0 if init else batches))
+        self.register_buffer("norm_sum", torch.zeros(()))
+        self.register_buffer("norm_count", torch.zeros(()))
+        # The same as batches_left, on the host: reading the buffer would stall a GPU in every step.
+        self._measuring = not init
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        Args:
+            x: (M, channels, P, P).
+
+        Returns:
+            ``x`` times the channel's factor.
+        """
+        return x * self.factor.to(x.dtype)[:, None, None]
+
+    @torch.no_grad()
+    def observe(self, pooled: Tensor, norm: str) -> None:
+        """While measuring, set the factors to the mean norm of what was observed so far.
+
+        Does nothing in evaluation, or once the measurement is over. All processes of a distributed
+        run must call it together; they end with the same factors.
+
+        Args:
+            pooled: (M, C, P, P) pooled feature whose amplitude is to be met; M may be 0.
+            norm: "roi" or "position", see :func:`ion_d2.layers.l2_normalize`.
+        """
+        if not (self.training and self._measuring):
+            return
+        total = torch.zeros(2, device=self.factor.device)
+        if len(pooled):
+            total[0] = mean_l2_norm(pooled, norm) * len(pooled)
+            total[1] = len(pooled)
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(total)
+        self.norm_sum += total[0]
+        self.norm_count += total[1]
+        if self.norm_count > 0:
+            self.factor.fill_(self.norm_sum / self.norm_count)
+            self.batches_left -= 1
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        self._measuring = bool(self.batches_left > 0)
+        if not self._measuring:
+            logger.info(
+                "SKIP_POOLER: the scale starts at %.4g, the mean norm over %d regions.",
+                float(self.norm_sum / self.norm_count),
+                int(self.norm_count),
+            )
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._measuring = bool(self.batches_left > 0)

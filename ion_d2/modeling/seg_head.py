@@ -1,0 +1,139 @@
+"""The segmentation regulariser: per-pixel classes from the context feature (sec. 3.2, Fig. 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import Tensor, nn
+
+from ..errors import IONError
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class IONSegHead(nn.Module):
+    """One deconvolution to image resolution, and a softmax loss over the labelled pixels.
+
+    The kernel is twice the stride wide (32 for the context feature of VGG16). It starts as bilinear
+    interpolation of Xavier-initialised class scores.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        in_feature: str = "context",
+        num_classes: int,
+        ignore_value: int = 255,
+        loss_weight: float = 1.0,
+    ) -> None:
+        """
+        Args:
+            input_shape: channels and stride of the backbone's features.
+            in_feature: the feature to segment from.
+            num_classes: number of classes, background included (21 for VOC).
+            ignore_value: label of the pixels that do not count.
+            loss_weight: factor on the loss (paper: 1).
+
+        Raises:
+            IONError: the backbone has no such feature, or fewer than 2 classes.
+        """
+        super().__init__()
+        if in_feature not in input_shape:
+            raise IONError(
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {in_feature!r}, but the backbone "
+                f"returns only {', '.join(input_shape)}."
+            )
+        if num_classes < 2:
+            raise IONError(
+                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}; it must be the number of object "
+                "classes plus 1 for the background."
+            )
+        shape = input_shape[in_feature]
+        self.in_feature = in_feature
+        self.ignore_value = ignore_value
+        self.loss_weight = loss_weight
+        stride = shape.stride
+        self.deconv = nn.ConvTranspose2d(
+            shape.channels,
+            num_classes,
+            kernel_size=2 * stride - stride % 2,
+            stride=stride,
+            padding=stride // 2,
+        )
+        _init_bilinear(self.deconv)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Read ``MODEL.SEM_SEG_HEAD.*``."""
+        head = cfg.MODEL.SEM_SEG_HEAD
+        if len(head.IN_FEATURES) != 1:
+            raise IONError(
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {head.IN_FEATURES}; IONSegHead takes one "
+                "feature, for instance ['context']."
+            )
+        return {
+            "input_shape": input_shape,
+            "in_feature": head.IN_FEATURES[0],
+            "num_classes": head.NUM_CLASSES,
+            "ignore_value": head.IGNORE_VALUE,
+            "loss_weight": head.LOSS_WEIGHT,
+        }
+
+    def forward(self, features: dict[str, Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Class scores of every pixel.
+
+        Args:
+            features: the backbone's features, (N, C, H / stride, W / stride) the one in use.
+            image_size: (H, W) of the padded batch, in pixels.
+
+        Returns:
+            (N, num_classes, H, W) logits.
+        """
+        return _fit(self.deconv(features[self.in_feature]), image_size)
+
+    def losses(self, features: dict[str, Tensor], targets: Tensor | None) -> dict[str, Tensor]:
+        """The mean softmax loss over the labelled pixels of the batch.
+
+        Args:
+            features: the backbone's features.
+            targets: (N, H, W) integer labels, ``ignore_value`` where there is none; or None when no
+                image of the batch has labels.
+
+        Returns:
+            ``{"loss_sem_seg": scalar}``. It is 0, with a zero gradient for every parameter of the
+            head, when no pixel is labelled.
+        """
+        if targets is None:
+            return {"loss_sem_seg": sum(p.sum() for p in self.parameters()) * 0.0}
+        logits = self(features, (targets.shape[-2], targets.shape[-1])).float()
+        total = F.cross_entropy(logits, targets, ignore_index=self.ignore_value, reduction="sum")
+        labelled = (targets != self.ignore_value).sum().clamp(min=1)
+        return {"loss_sem_seg": total / labelled * self.loss_weight}
+
+
+def _init_bilinear(deconv: nn.ConvTranspose2d) -> None:
+    kernel, stride = deconv.kernel_size[0], deconv.stride[0]
+    center = (kernel - 1) / 2
+    line = 1 - (torch.arange(kernel) - center).abs() / stride
+    scores = torch.empty(deconv.in_channels, deconv.out_channels)
+    nn.init.xavier_uniform_(scores)
+    with torch.no_grad():
+        deconv.weight.copy_(scores[:, :, None, None] * line[:, None] * line[None, :])
+        deconv.bias.zero_()
+
+
+def _fit(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop to a size, or repeat the last row and column up to it.
+
+    A backbone that drops incomplete cells leaves up to stride - 1 pixels at the right and the
+    bottom without scores of their own.
+    """
+    logits = logits[..., : size[0], : size[1]]
+    missing = (0, size[1] - logits.shape[-1], 0, size[0] - logits.shape[-2])
+    return F.pad(logits, missing, mode="replicate") if any(missing) else logits

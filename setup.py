@@ -1,0 +1,51 @@
+"""Packaging of ion_d2. Detectron2 is not on the package index: see tools/install_detectron2.py."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Read ``__version__`` without importing the package, whose requirements may be missing."""
+    source = (ROOT / "ion_d2" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    if found is None:
+        raise RuntimeError('ion_d2/__init__.py has no line `__version__ = "..."`.')
+    return found.group(1)
+
+
+setup(
+    name="ion_d2",
+    version=read_version(),
+    description="Inside-Outside Net (ION) as a Detectron2 extension",
+    author="The ion_d2 authors",
+    license="MIT",
+    python_requires=">=3.9",
+    packages=find_packages(include=["ion_d2", "ion_d2.*"]),
+    install_requires=[
+        "torch>=2.0",
+        "torchvision",
+        "numpy>=1.22",
+        "Pillow>=9.1",
+        "defusedxml>=0.7",
+        # The headless build: opencv-python itself needs libGL, which a bare machine does not have.
+        "opencv-python-headless>=4.5",
+        # What Detectron2 imports: tools/install_detectron2.py installs it without its requirements.
+        "cloudpickle",
+        "fvcore>=0.1.5",
+        "hydra-core>=1.1",
+        "iopath>=0.1.7",
+        "matplotlib>=3.5",
+        "omegaconf>=2.1",
+        "pycocotools>=2.0.2",
+        "tabulate",
+        "tensorboard",
+        "termcolor>=1.1",
+        "tqdm>4.29.0",
+        "yacs>=0.1.8",
+    ],
+    extras_require={"dev": ["hypothesis", "pytest>=7", "ruff"]},
+)

@@ -1,0 +1,225 @@
+import json
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances, register_pascal_voc
+from voc_folder import COCO_VOC20, object_xml, write_image, write_voc
+
+from ion_d2.config import add_ion_config
+from ion_d2.data.catalog import check_num_classes, class_names, ensure_registered
+from ion_d2.errors import IONError
+
+OBJECTS = {
+    "a": [object_xml("dog", (1, 1, 9, 9))],
+    "b": [object_xml("cat", (1, 1, 9, 9), "<difficult>1</difficult>")],
+}
+
+
+@pytest.fixture(autouse=True)
+def catalogs():
+    """Both catalogs as they were, after each test."""
+    saved = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
+    yield
+    DatasetCatalog.data, MetadataCatalog.data = saved
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_voc(tmp_path / "VOC", OBJECTS, split="trainval")
+
+
+@pytest.fixture
+def coco(tmp_path):
+    image = write_image(tmp_path / "x.jpg")
+    box = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 8, 9], "area": 72, "iscrowd": 0}
+    content = {
+        "images": [{"id": 1, "file_name": image.name, "width": 40, "height": 30}],
+        "annotations": [box],
+        "categories": [{"id": 7, "name": "zebra"}, {"id": 3, "name": "ant"}],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def expect_error(*words, names):
+    with pytest.raises(IONError) as caught:
+        ensure_registered(names)
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_a_voc_name_registers_loader_and_metadata_once(folder):
+    name = f"voc:{folder}:trainval"
+    ensure_registered([name, name])
+    ensure_registered([name])
+    metadata = MetadataCatalog.get(name)
+    assert metadata.thing_classes == ["cat", "dog"]
+    assert metadata.stuff_classes == ["background", "cat", "dog"]
+    assert metadata.evaluator_type == "ion_voc"
+    assert (metadata.dirname, metadata.split) == (str(folder), "trainval")
+    assert metadata.ignore_label == 255
+    dicts = DatasetCatalog.get(name)
+    assert [r["image_id"] for r in dicts] == ["a", "b"]
+    assert [r["annotations"][0]["category_id"] for r in dicts] == [1, 0]
+
+
+def test_paths_relative_in_the_home_folder_and_with_colons(tmp_path, monkeypatch):
+    root = write_voc(tmp_path / "C:drive" / "VOC", OBJECTS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = ["voc:C:drive/VOC:train", "voc:~/C:drive/VOC:train", f"voc:{root}/:train"]
+    ensure_registered(names)
+    monkeypatch.chdir("/")
+    for name in names:
+        assert MetadataCatalog.get(name).dirname == str(root)
+        assert len(DatasetCatalog.get(name)) == 2
+
+
+@pytest.mark.parametrize("name", ["voc:", "voc:somewhere", "voc::train", "voc:somewhere:"])
+def test_voc_names_of_the_wrong_form(name):
+    expect_error(f"'{name}'", "voc:PATH:SPLIT", names=[name])
+
+
+def test_missing_folder_or_split(folder, tmp_path):
+    expect_error(str(tmp_path / "none"), "exist", names=[f"voc:{tmp_path}/none:train"])
+    expect_error("train.txt", "trainval", names=[f"voc:{folder}:train"])
+
+
+def test_an_unknown_name_gets_suggestions():
+    expect_error(
+        "'voc_2007_trianval'", "voc_2007_trainval", "voc:PATH", names=["voc_2007_trianval"]
+    )
+    expect_error("'qqqqqqqq'", "coco:JSON:IMAGE_DIR", names=["qqqqqqqq"])
+
+
+def test_detectron2s_voc_names_are_read_by_ions_loader(folder):
+    register_pascal_voc("their_voc", str(folder), "trainval", 2007, ["dog", "cat"])
+    MetadataCatalog.get("their_voc").set(evaluator_type="pascal_voc", extra="kept")
+    ensure_registered(["their_voc"])
+    ensure_registered(["their_voc"])
+    metadata = MetadataCatalog.get("their_voc")
+    assert (metadata.evaluator_type, metadata.year, metadata.extra) == ("ion_voc", 2007, "kept")
+    assert metadata.thing_classes == ["dog", "cat"]
+    assert metadata.stuff_classes == ["background", "dog", "cat"]
+    assert (metadata.dirname, metadata.split, metadata.name) == (
+        str(folder),
+        "trainval",
+        "their_voc",
+    )
+    found = [record["annotations"][0] for record in DatasetCatalog.get("their_voc")]
+    assert [(a["category_id"], a["difficult"]) for a in found] == [(0, 0), (1, 1)]
+
+
+def test_missing_built_in_data_names_the_folder_and_the_variable(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("voc_2007_trainval", "coco_2017_val"):
+        folder = MetadataCatalog.get(name).get("dirname") or MetadataCatalog.get(name).json_file
+        expect_error(folder, "DETECTRON2_DATASETS", names=[name])
+        assert MetadataCatalog.get(name).evaluator_type in ("pascal_voc", "coco")
+
+
+def test_a_coco_name_knows_its_classes_at_once_and_loads(coco, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "coco:instances.json:."
+    ensure_registered([name, name])
+    metadata = MetadataCatalog.get(name)
+    assert metadata.thing_classes == ["ant", "zebra"]
+    assert (metadata.evaluator_type, metadata.json_file) == ("coco", str(coco))
+    (record,) = DatasetCatalog.get(name)
+    assert record["file_name"] == str(tmp_path / "x.jpg")
+    assert record["annotations"][0]["category_id"] == 1
+    assert metadata.thing_classes == ["ant", "zebra"]
+
+
+@pytest.mark.parametrize("json_name", ["C:x.json", "labels"])
+def test_coco_paths_with_colons_or_without_extension(coco, tmp_path, json_name):
+    coco.rename(tmp_path / json_name)
+    (tmp_path / "D:img").mkdir()
+    image_dir = tmp_path / ("D:img" if ".json" in json_name else "")
+    name = f"coco:{tmp_path}/{json_name}:{image_dir}"
+    ensure_registered([name])
+    assert MetadataCatalog.get(name).image_root == str(image_dir)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("", "JSON"),
+        ('{"categories": ', "JSON"),
+        ("{}", "categories"),
+        ("[]", "categories"),
+        ('{"categories": []}', "categories"),
+        ('{"categories": [{"id": 1}]}', "categories"),
+    ],
+)
+def test_broken_coco_files_are_named(coco, tmp_path, content, word):
+    coco.write_text(content)
+    expect_error(str(coco), word, names=[f"coco:{coco}:{tmp_path}"])
+
+
+def test_coco_names_with_something_missing(coco, tmp_path):
+    expect_error("no.json", "exist", names=[f"coco:{tmp_path}/no.json:{tmp_path}"])
+    expect_error("no_dir", "exist", names=[f"coco:{coco}:{tmp_path}/no_dir"])
+    expect_error("coco:JSON:IMAGE_DIR", names=[f"coco:{coco}"])
+
+
+def test_classes_must_agree(folder, tmp_path):
+    other = write_voc(tmp_path / "other", {"a": OBJECTS["a"]})
+    names = [f"voc:{folder}:trainval", f"voc:{other}:train"]
+    assert class_names(names[:1] * 2) == ["cat", "dog"]
+    with pytest.raises(IONError) as caught:
+        class_names(names)
+    assert all(name in str(caught.value) for name in names)
+    with pytest.raises(IONError, match="DATASETS"):
+        class_names([])
+
+
+def test_classes_that_are_known_only_after_loading(coco, tmp_path):
+    register_coco_instances("plain_coco", {}, str(coco), str(tmp_path))
+    assert class_names(["plain_coco"]) == ["ant", "zebra"]
+    DatasetCatalog.register("no_classes", lambda: [])
+    with pytest.raises(IONError, match="'no_classes'.*thing_classes"):
+        class_names(["no_classes"])
+
+
+def make_config(name, boxes, labels=None):
+    cfg = get_cfg()
+    add_ion_config(cfg)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (name,), (name,)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = boxes
+    if labels is not None:
+        cfg.MODEL.SEG_REGULARIZER_ON = True
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = labels
+    return cfg
+
+
+@pytest.mark.parametrize(("boxes", "labels"), [(0, None), (2, None), (0, 0), (2, 3)])
+def test_numbers_of_classes_are_settled(folder, boxes, labels):
+    cfg = make_config(f"voc:{folder}:trainval", boxes, labels)
+    untouched = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    check_num_classes(cfg)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == (untouched if labels is None else 3)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "labels", "words"),
+    [
+        (20, None, ("MODEL.ROI_HEADS.NUM_CLASSES is 20", "has 2 classes (cat, dog)", "to 2")),
+        (2, 2, ("MODEL.SEM_SEG_HEAD.NUM_CLASSES is 2", "background", "to 3")),
+    ],
+)
+def test_contradicting_numbers_are_told(folder, boxes, labels, words):
+    name = f"voc:{folder}:trainval"
+    with pytest.raises(IONError) as caught:
+        check_num_classes(make_config(name, boxes, labels))
+    assert all(word in str(caught.value) for word in (*words, name))
+
+
+@pytest.mark.skipif(not COCO_VOC20.is_dir(), reason="the coco_voc20 data is not there")
+def test_real_data_has_vocs_twenty_classes_in_both_splits():
+    names = [f"voc:{COCO_VOC20}:trainval", f"voc:{COCO_VOC20}:test"]
+    assert class_names(names) == MetadataCatalog.get("voc_2007_train").thing_classes

@@ -1,0 +1,67 @@
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+from voc_folder import write_image
+
+from ion_d2.data.readable import UnreadableImageError, filter_unreadable, read_image
+from ion_d2.errors import IONError
+
+
+def truncated(path):
+    write_image(path, size=(200, 150))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+BREAK = {
+    "truncated.jpg": truncated,
+    "truncated.png": truncated,
+    "empty.jpg": lambda path: path.write_bytes(b""),
+    "text.jpg": lambda path: path.write_text("<html>404</html>"),
+}
+
+
+def test_pixels_equal_pillows_own(tmp_path):
+    path = write_image(tmp_path / "a.png")
+    expected = np.asarray(Image.open(path))
+    np.testing.assert_array_equal(read_image(str(path), "RGB"), expected)
+    np.testing.assert_array_equal(read_image(str(path), "BGR"), expected[:, :, ::-1])
+
+
+@pytest.mark.parametrize("name", sorted(BREAK))
+def test_broken_pictures_are_named_with_the_way_out(tmp_path, name):
+    BREAK[name](tmp_path / name)
+    with pytest.raises(UnreadableImageError, match="INPUT.SKIP_UNREADABLE True") as caught:
+        read_image(str(tmp_path / name), "BGR")
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_damage_is_never_decoded_silently():
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_a_missing_picture_is_an_error_that_skipping_does_not_hide(tmp_path):
+    record = {"file_name": str(tmp_path / "none.jpg")}
+    with pytest.raises(IONError, match=r"none\.jpg does not exist") as caught:
+        filter_unreadable([record])
+    assert not isinstance(caught.value, UnreadableImageError)
+
+
+def test_filter_names_what_it_leaves_out_and_keeps_the_order(tmp_path, caplog):
+    names = ["a.jpg", "truncated.jpg", "b.jpg", "empty.jpg", "text.jpg", "c.png"]
+    for name in names:
+        BREAK.get(name, write_image)(tmp_path / name)
+    dicts = [{"file_name": str(tmp_path / name), "image_id": name} for name in names]
+    with caplog.at_level(logging.WARNING):
+        kept = filter_unreadable(dicts)
+    assert [record["image_id"] for record in kept] == ["a.jpg", "b.jpg", "c.png"]
+    assert len(caplog.records) == 3
+    assert all(name in caplog.text for name in ("truncated.jpg", "empty.jpg", "text.jpg"))
+
+
+def test_filter_refuses_to_leave_nothing(tmp_path):
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    with pytest.raises(IONError, match=r"None of the 1 images.*empty\.jpg"):
+        filter_unreadable([{"file_name": str(tmp_path / "empty.jpg")}])
+    assert filter_unreadable([]) == []

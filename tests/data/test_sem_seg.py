@@ -1,0 +1,125 @@
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import PadTransform
+from PIL import Image
+from voc_folder import COCO_VOC20, write_label
+
+from ion_d2.data.sem_seg import read_label_map, transform_label_map
+from ion_d2.errors import IONError
+
+IDS = np.array([[0, 1, 2], [20, 255, 7]], dtype=np.uint8)
+
+
+def write_grey_png(path, rows, bits):
+    """A greyscale PNG of 1, 2, 4 or 8 bits a pixel, written by hand."""
+
+    def chunk(tag, data):
+        return struct.pack(">I", len(data)) + tag + data + struct.pack(">I", zlib.crc32(tag + data))
+
+    lines = b""
+    for row in rows:
+        digits = "".join(f"{value:0{bits}b}" for value in row)
+        digits += "0" * (-len(digits) % 8)
+        lines += b"\0" + bytes(int(digits[i : i + 8], 2) for i in range(0, len(digits), 8))
+    header = struct.pack(">IIBBBBB", len(rows[0]), len(rows), bits, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return path
+
+
+def test_palette_indices_are_kept_as_they_are(tmp_path):
+    path = write_label(tmp_path / "a.png", IDS)
+    assert Image.open(path).mode == "P"
+    labels = read_label_map(path, num_classes=21)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, IDS)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_greyscale_ids_of_any_depth(tmp_path, bits):
+    rows = [[0, 1, 0, 1, 1], [1, 2**bits - 1, 0, 0, 1]]
+    labels = read_label_map(write_grey_png(tmp_path / "a.png", rows, bits), num_classes=16)
+    np.testing.assert_array_equal(labels, rows)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_palettes_of_few_bits(tmp_path, bits):
+    image = Image.fromarray(np.array([[0, 1, 1], [1, 0, 2**bits - 1]], dtype=np.uint8))
+    image.putpalette([9] * 3 * 2**bits)
+    image.save(tmp_path / "a.png", bits=bits)
+    labels = read_label_map(tmp_path / "a.png", num_classes=16)
+    np.testing.assert_array_equal(labels, [[0, 1, 1], [1, 0, 2**bits - 1]])
+
+
+def test_ids_out_of_range_are_refused_by_name(tmp_path):
+    path = write_label(tmp_path / "label7.png", IDS)
+    with pytest.raises(IONError, match=r"label7\.png holds the id\(s\) 7, 20, but only 0\.\.6"):
+        read_label_map(path, num_classes=7)
+    with pytest.raises(IONError, match=r"id\(s\) 255,"):
+        read_label_map(path, num_classes=21, ignore_label=254)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
+def test_colours_and_16_bits_are_refused(tmp_path, mode):
+    Image.new(mode, (4, 3)).save(tmp_path / "colours.png")
+    with pytest.raises(IONError, match=rf"colours\.png has pixel mode {mode}"):
+        read_label_map(tmp_path / "colours.png", 21)
+
+
+def test_missing_and_broken_labels_are_named(tmp_path):
+    with pytest.raises(IONError, match=r"none\.png"):
+        read_label_map(tmp_path / "none.png", 21)
+    path = write_label(tmp_path / "cut.png", np.arange(6400).reshape(80, 80) % 20)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(IONError, match=r"cut\.png cannot be read"):
+        read_label_map(path, 21)
+
+
+def test_resize_is_nearest_and_flip_flips():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(np.array([0, 1, 20, 255], dtype=np.uint8), (12, 10))
+    tripled = transform_label_map(labels, T.TransformList([T.ResizeTransform(12, 10, 36, 30)]), 21)
+    np.testing.assert_array_equal(tripled, labels.repeat(3, axis=0).repeat(3, axis=1))
+    both = T.TransformList([T.ResizeTransform(12, 10, 24, 20), T.HFlipTransform(20)])
+    flipped = transform_label_map(labels, both, 21)
+    np.testing.assert_array_equal(flipped, labels.repeat(2, axis=0).repeat(2, axis=1)[:, ::-1])
+
+
+@pytest.mark.parametrize("size", [(7, 5), (33, 31), (100, 3)])
+def test_odd_resizes_invent_no_ids(size):
+    labels = np.random.default_rng(1).choice(np.array([0, 20, 255], dtype=np.uint8), (21, 17))
+    moved = transform_label_map(labels, T.TransformList([T.ResizeTransform(21, 17, *size)]), 21)
+    assert moved.shape == size
+    assert moved.dtype == np.int64
+    assert set(np.unique(moved)) <= {0, 20, 255}
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+@pytest.mark.parametrize("ignore", [255, 100])
+def test_padding_is_ignored_whatever_fills_it(fill, ignore):
+    labels = np.array([[0, 1], [2, ignore]], dtype=np.uint8)
+    pad = T.TransformList([PadTransform(1, 0, 2, 3, seg_pad_value=fill)])
+    expected = np.full((5, 5), ignore)
+    expected[:2, 1:3] = labels
+    np.testing.assert_array_equal(transform_label_map(labels, pad, 3, ignore), expected)
+
+
+def test_the_corners_of_a_rotation_are_ignored():
+    labels = np.zeros((20, 20), dtype=np.uint8)
+    turned = transform_label_map(labels, T.TransformList([T.RotationTransform(20, 20, 45)]), 21)
+    assert turned[0, 0] == turned[-1, -1] == 255
+    assert turned[turned.shape[0] // 2, turned.shape[1] // 2] == 0
+
+
+@pytest.mark.skipif(not COCO_VOC20.is_dir(), reason="the coco_voc20 data is not there")
+def test_coco_voc20_pixels_match_its_readme():
+    files = sorted((COCO_VOC20 / "SegmentationClass").glob("*.png"))
+    counts = sum(np.bincount(read_label_map(f, 21).ravel(), minlength=256) for f in files)
+    share = 100 * counts / counts.sum()
+    assert len(files) == 101
+    # background, person, diningtable, void
+    np.testing.assert_allclose(share[[0, 15, 11, 255]], [77.5, 8.2, 7.5, 0.5], atol=0.05)

@@ -1,0 +1,145 @@
+import time
+
+import pytest
+from voc_folder import BCCD, annotation_xml, object_xml
+
+from ion_d2.data.voc_xml import parse_annotation
+from ion_d2.errors import IONError
+
+FULL = """<?xml version="1.0" encoding="UTF-8"?>
+<annotation>
+  <folder>VOC2012</folder><filename>a.jpg</filename>
+  <owner><name>somebody</name></owner>
+  <size><width>353</width><height>500</height><depth>3</depth></size>
+  <object>
+    <part><name>head</name>
+      <bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></part>
+    <name> person </name><pose>Left</pose><truncated>1</truncated><difficult>1</difficult>
+    <bndbox><xmax>195</xmax><xmin>48</xmin><ymax>371.5</ymax><ymin>240.25</ymin></bndbox>
+    <part><name>hand</name>
+      <bndbox><xmin>5</xmin><ymin>6</ymin><xmax>7</xmax><ymax>8</ymax></bndbox></part>
+  </object>
+  <object><name>dog</name>
+    <bndbox><xmin>8</xmin><ymin>12</ymin><xmax>352</xmax><ymax>498</ymax></bndbox></object>
+</annotation>
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(text, encoding="utf-8"):
+        path = tmp_path / "broken_one.xml"
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return _write
+
+
+def test_reads_size_boxes_and_flags_and_ignores_parts(write):
+    annotation = parse_annotation(write(FULL))
+    assert (annotation.width, annotation.height) == (353, 500)
+    person, dog = annotation.objects
+    assert (person.name, person.difficult, person.truncated) == ("person", 1, 1)
+    assert person.bbox == (47.0, 239.25, 195.0, 371.5)
+    assert (dog.name, dog.difficult, dog.truncated) == ("dog", 0, 0)
+    assert dog.bbox == (7.0, 11.0, 352.0, 498.0)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_fine(write, encoding):
+    text = FULL.replace('encoding="UTF-8"', "").replace("person", "Flaschenöffner")
+    assert parse_annotation(write(text, encoding)).objects[0].name == "Flaschenöffner"
+
+
+@pytest.mark.parametrize(
+    "size", [None, (0, 0), ("", ""), (-1, 30), ("  ", "\n")], ids=lambda size: repr(size)
+)
+def test_a_size_that_is_no_size_is_none(write, size):
+    annotation = parse_annotation(write(annotation_xml(size=size)))
+    assert annotation.width is None
+    assert annotation.objects == []
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"), [("0", 0), ("1", 1), ("", 0), ("True", 1), ("Unspecified", 0)]
+)
+def test_difficult_as_labelling_tools_write_it(write, text, flag):
+    xml = annotation_xml([object_xml("cat", (1, 1, 9, 9), f"<difficult>{text}</difficult>")])
+    assert parse_annotation(write(xml)).objects[0].difficult == flag
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "well-formed"),
+        ("<annotation><object>", "well-formed"),
+        ("no xml at all", "well-formed"),
+        ('<?xml version="1.0" encoding="nonsense"?><annotation/>', "well-formed"),
+        ("<html></html>", "<html>"),
+        (annotation_xml(["<object><name>cat</name></object>"]), "<bndbox>"),
+        (annotation_xml([object_xml("", (1, 2, 3, 4))]), "<name>"),
+        (annotation_xml([object_xml("cat", (1, 2, "x3", 4))]), "'x3'"),
+        (annotation_xml([object_xml("cat", (1, "nan", 3, 4))]), "'nan'"),
+        (annotation_xml([object_xml("cat", (1, 2, 3, ""))]), "<ymax>"),
+        (annotation_xml([object_xml("cat", (1, 2, 3))]), "<ymax>"),
+        (annotation_xml([object_xml("cat", (1, 2, 3, 4), "<difficult>2</difficult>")]), "0 or 1"),
+        (annotation_xml(size=("wide", 3)), "<width>"),
+    ],
+)
+def test_bad_files_are_named_in_one_sentence(write, text, words):
+    path = write(text)
+    with pytest.raises(IONError) as caught:
+        parse_annotation(path)
+    assert str(path) in str(caught.value)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(IONError, match="gone.xml"):
+        parse_annotation(tmp_path / "gone.xml")
+
+
+def _bomb():
+    levels = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
+    return f'<!DOCTYPE annotation [<!ENTITY l0 "ha">{levels}]><annotation>&l11;</annotation>'
+
+
+ATTACKS = {
+    "billion laughs": _bomb(),
+    "external entity": '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+    "<annotation>&x;</annotation>",
+    "parameter entity": '<!DOCTYPE a [<!ENTITY % x "y"> %x;]><annotation/>',
+    "unparsed entity": '<!DOCTYPE a [<!ENTITY x SYSTEM "u" NDATA n>]><annotation/>',
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("attack", sorted(ATTACKS))
+def test_entity_attacks_are_refused_at_once(write, attack, encoding):
+    path = write(ATTACKS[attack], encoding)
+    start = time.perf_counter()
+    with pytest.raises(IONError, match=r"broken_one\.xml declares XML entities"):
+        parse_annotation(path)
+    assert time.perf_counter() - start < 1.0
+
+
+def test_a_thousand_files_take_under_a_second(write):
+    objects = [object_xml("person", (10, 20, 30, 40))] * 3
+    path = write(annotation_xml(objects))
+    start = time.process_time()
+    for _ in range(1000):
+        parse_annotation(path)
+    assert time.process_time() - start < 0.9  # 11,000 in under 10 seconds
+
+
+@pytest.mark.skipif(not BCCD.is_dir(), reason="the BCCD data is not there")
+def test_bccd_holds_the_boxes_its_readme_counts():
+    files = sorted((BCCD / "Annotations").glob("*.xml"))
+    annotations = [parse_annotation(path) for path in files]
+    names = [found.name for annotation in annotations for found in annotation.objects]
+    counts = {name: names.count(name) for name in set(names)}
+    assert len(files) == 364
+    assert counts == {"RBC": 4155, "WBC": 372, "Platelets": 361}
+    assert sum(o.truncated for a in annotations for o in a.objects) == 1131
+    assert {(a.width, a.height) for a in annotations} == {(640, 480)}

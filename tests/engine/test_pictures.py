@@ -1,0 +1,191 @@
+"""Pictures: boxes where and in the colour they should be, labels only where there is room."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import Metadata
+from detectron2.structures import Boxes, BoxMode, Instances
+from PIL import Image
+
+from ion_d2.data.voc_layout import find_classes, load_voc_layout
+from ion_d2.engine.drawing import Marks, class_colour, draw_panels
+from ion_d2.engine.pictures import contact_sheet, marks_of, save_pictures
+from ion_d2.errors import IONError
+
+BCCD = Path(__file__).resolve().parents[3] / "shared/data/bccd/VOC2007"
+GREY = np.full((48, 64, 3), 90, np.uint8)  # on a 640 px panel, enlarged 10 times
+LEFT, TOP, RIGHT = 8, 36, 8 + 640 + 8  # where the panels start
+
+
+def instances(boxes, scores, classes, size=(48, 64)):
+    found = Instances(size)
+    found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    found.scores = torch.tensor(scores, dtype=torch.float32)
+    found.pred_classes = torch.tensor(classes, dtype=torch.int64)
+    return found
+
+
+def drawn(*panels, image=GREY, names=("cell", "dot")):
+    return np.asarray(draw_panels(image, [("title", marks) for marks in panels], names))
+
+
+def test_boxes_are_outlined_in_their_class_colour_on_both_panels():
+    truth = Marks([(10, 10, 20, 30)], [0])
+    found = Marks([(30, 5, 40, 9), (10, 10, 20, 30)], [1, 0], [0.9, 0.8])
+    sheet = drawn(truth, found)
+    for left in (LEFT, RIGHT):
+        panel = sheet[TOP : TOP + 480, left : left + 640]
+        # Pixels 10 to 19 of the image are 100 to 199 of the panel; two pixels of line at each side.
+        assert (panel[300 - 20, [100, 101, 198, 199]] == class_colour(0)).all()
+        assert (panel[300 - 20, [99, 102, 197, 200]] == 90).all()
+        assert (panel[[298, 299], 150] == class_colour(0)).all()
+        assert (panel[[297, 300], 150] == 90).all()
+    other = sheet[TOP + 70, [LEFT + 300, RIGHT + 300]]
+    assert other.tolist() == [[90, 90, 90], list(class_colour(1))]
+
+
+def test_colours_of_the_image_are_kept():
+    image = GREY.copy()
+    image[:, :] = (200, 10, 60)
+    assert drawn(Marks([], []), image=image)[TOP + 100, LEFT + 100].tolist() == [200, 10, 60]
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (240, 240), (1200, 900), (3, 1000), (1, 1)])
+def test_any_size_comes_to_the_size_of_a_panel(shape):
+    sheet = drawn(Marks([], []), Marks([], [], []), image=np.zeros((*shape, 3), np.uint8))
+    scale = 640 / max(shape)
+    assert sheet.shape[1] == 2 * max(1, round(shape[1] * scale)) + 3 * 8
+    assert sheet.shape[0] > max(1, round(shape[0] * scale))
+
+
+def test_small_boxes_carry_no_label_and_large_ones_do():
+    def coloured_inside(box):
+        x0, y0, x1, y1 = (round(10 * v) for v in box)
+        panel = drawn(Marks([box], [0]))[TOP : TOP + 480, LEFT : LEFT + 640]
+        inside = panel[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2]
+        return (inside != 90).any(axis=2).mean()
+
+    assert coloured_inside((20, 20, 24, 24)) == 0  # no room for the word
+    assert coloured_inside((5, 20, 60, 25)) == 0  # too flat: the label would hide a third of it
+    assert 0 < coloured_inside((10, 10, 30, 30)) < 0.1
+
+
+def test_labels_do_not_hide_each_other():
+    box = (10, 10, 40, 40)
+    panel = drawn(Marks([box, box], [0, 1], [0.6, 0.9]))[TOP : TOP + 480, LEFT : LEFT + 640]
+    # The surest, drawn last, is labelled at the top, the other at the bottom.
+    assert (panel[100:118, 100:160] == class_colour(1)).all(axis=2).mean() > 0.5
+    assert (panel[382:399, 102:160] == class_colour(0)).all(axis=2).mean() > 0.4
+    third = drawn(Marks([box] * 3, [0, 1, 0], [0.1, 0.6, 0.9]))
+    assert third.shape == drawn(Marks([box], [0])).shape
+
+
+def test_boxes_outside_the_image_or_without_extent_are_drawn_at_its_border():
+    panel = drawn(Marks([(-50, -50, -10, -10), (70, 50, 99, 99), (5, 5, 5, 5)], [0, 1, 0]))
+    panel = panel[TOP : TOP + 480, LEFT : LEFT + 640]
+    assert tuple(panel[0, 0]) == class_colour(0) and tuple(panel[-1, -1]) == class_colour(1)
+    assert tuple(panel[50, 50]) == class_colour(0)
+
+
+def test_legend_explains_each_class_once_also_those_without_a_name():
+    def swatches(colour, classes):
+        sheet = drawn(Marks([], []), Marks([(0, 0, 9, 9)] * len(classes), classes))
+        legend = sheet[TOP + 480 :]
+        return (legend == colour).all(axis=2).sum()
+
+    assert swatches(class_colour(1), [1, 1]) == 20 * 20
+    assert swatches(class_colour(0), [1, 1]) == 0
+    assert swatches(class_colour(7), [7, 1]) == 20 * 20
+
+
+def test_long_legends_go_on_in_a_new_line():
+    names = [f"a rather long name of class {k}" for k in range(20)]
+    marks = Marks([(0, 0, 9, 9)] * 20, list(range(20)))
+    sheet = drawn(marks, names=names)
+    legend = sheet[TOP + 480 :]
+    for k in range(20):
+        assert (legend == class_colour(k)).all(axis=2).sum() == 20 * 20
+
+
+def test_colours_are_distinct():
+    colours = np.array([class_colour(k) for k in range(30)], dtype=int)
+    distance = np.abs(colours[:, None] - colours[None]).sum(axis=2) + 1000 * np.eye(30, dtype=int)
+    assert distance[:12, :12].min() >= 90
+    assert distance.min() > 0
+    assert class_colour(5) == class_colour(5)
+
+
+def test_marks_are_those_above_the_threshold_surest_last():
+    boxes = [[0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 3, 3]]
+    marks = marks_of(instances(boxes, [0.9, 0.49, 0.5], [0, 1, 2]), 0.5)
+    assert marks.boxes == [[0, 0, 3, 3], [0, 0, 1, 1]]
+    assert marks.classes == [2, 0] and marks.scores == pytest.approx([0.5, 0.9])
+
+
+def record(tmp_path, name="a.png", bbox=(10, 10, 10, 20), mode=BoxMode.XYWH_ABS):
+    Image.fromarray(GREY).save(tmp_path / name)
+    annotation = {"bbox": list(bbox), "bbox_mode": mode, "category_id": 0}
+    return {"file_name": str(tmp_path / name), "annotations": [annotation]}
+
+
+def test_truth_is_left_and_detections_right(tmp_path):
+    metadata = Metadata()
+    metadata.thing_classes = ["cell"]
+    found = instances([[40, 10, 50, 30], [1, 1, 5, 5]], [0.9, 0.2], [0, 0])
+    (path,) = save_pictures([record(tmp_path)], [found], metadata, tmp_path / "new/folder")
+    assert path == tmp_path / "new/folder/00_a.jpg"
+    sheet = np.asarray(Image.open(path)).astype(int)
+    row = sheet[TOP + 280]
+    is_line = np.abs(row - class_colour(0)).sum(axis=1) < 60  # JPEG is not exact
+    expected = [LEFT + 100, LEFT + 101, LEFT + 198, LEFT + 199]
+    expected += [RIGHT + 400, RIGHT + 401, RIGHT + 498, RIGHT + 499]
+    assert is_line.nonzero()[0].tolist() == expected
+    assert (np.abs(sheet[TOP + 30, RIGHT + 10 : RIGHT + 50] - 90).sum(axis=1) < 20).all()
+
+
+def test_pictures_of_the_same_name_do_not_replace_each_other(tmp_path):
+    (tmp_path / "b").mkdir()
+    dicts = [record(tmp_path), record(tmp_path / "b")]
+    dicts[1].pop("annotations")
+    paths = save_pictures(dicts, [instances([], [], [])] * 2, Metadata(), tmp_path / "out")
+    assert len(set(paths)) == 2 and all(path.is_file() for path in paths)
+
+
+def test_unreadable_image_is_named(tmp_path):
+    broken = record(tmp_path, "broken.png")
+    Path(broken["file_name"]).write_bytes(b"not a picture")
+    with pytest.raises(IONError, match=r"broken\.png"):
+        save_pictures([broken], [instances([], [], [])], Metadata(), tmp_path)
+
+
+def test_contact_sheet_is_a_grid(tmp_path):
+    sizes, paths = [(30, 20), (40, 10), (20, 50)], []
+    for number, size in enumerate(sizes):
+        paths.append(tmp_path / f"{number}.png")
+        Image.new("RGB", size, (0, 0, 50 * number)).save(paths[-1])
+    sheet = np.asarray(Image.open(contact_sheet(paths, tmp_path / "out/s.png", columns=2)))
+    assert sheet.shape == (70, 70, 3)
+    assert (sheet[:20, :30] == (0, 0, 0)).all() and (sheet[:10, 30:] == (0, 0, 50)).all()
+    assert (sheet[20:, :20] == (0, 0, 100)).all() and (sheet[20:, 20:] == 255).all()
+
+
+@pytest.mark.skipif(not BCCD.is_dir(), reason="the BCCD images are not at hand")
+def test_real_images(tmp_path):
+    classes = find_classes(BCCD)
+    dicts = load_voc_layout(BCCD, "test", classes)[:2]
+    metadata = Metadata()
+    metadata.thing_classes = classes
+    found = []
+    for d in dicts:
+        boxes = [a["bbox"] for a in d["annotations"]]
+        labels = [a["category_id"] for a in d["annotations"]]
+        found.append(instances(boxes, [0.9] * len(boxes), labels, (d["height"], d["width"])))
+    for path in save_pictures(dicts, found, metadata, tmp_path):
+        sheet = np.asarray(Image.open(path)).astype(int)
+        halves = sheet[TOP : TOP + 480, LEFT : LEFT + 640], sheet[TOP : TOP + 480, RIGHT:-8]
+        # Perfect detections look like the truth, but for the scores in their labels.
+        assert (np.abs(halves[0] - halves[1]).sum(axis=2) > 60).mean() < 0.05

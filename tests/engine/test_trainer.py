@@ -1,0 +1,140 @@
+"""Training, stopping, resuming and evaluating on real files."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+from model_helpers import SMALL, small_config
+
+from ion_d2.data.catalog import check_num_classes, ensure_registered
+from ion_d2.engine.clipping import build_clipping_optimizer
+from ion_d2.engine.hooks import TrainingInterrupted
+from ion_d2.engine.setup import load_config
+from ion_d2.engine.trainer import IONTrainer
+from ion_d2.errors import IONError
+
+
+class Record(HookBase):
+    """Notes the losses of each step, and may send a signal in one."""
+
+    def __init__(self, interrupt_at=None):
+        self.losses, self.interrupt_at = {}, interrupt_at
+
+    def before_step(self):
+        if self.trainer.iter == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def after_step(self):
+        latest = self.trainer.storage.latest()
+        self.losses[self.trainer.iter] = {k: v[0] for k, v in latest.items() if "loss" in k}
+
+
+def make_config(scenes, output, *opts):
+    names = (f"voc:{scenes}:trainval", f"voc:{scenes}:test")
+    opts = [
+        "DATASETS.TRAIN", f"('{names[0]}',)", "DATASETS.TEST", f"('{names[1]}',)",
+        "OUTPUT_DIR", output, "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 100,
+        "INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", 96, "MODEL.ROI_HEADS.NUM_CLASSES", 2,
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3,
+        *opts,
+    ]  # fmt: skip
+    cfg = load_config("configs/ion_tiny.yaml", [*SMALL, *map(str, opts)])
+    ensure_registered(names)
+    return cfg
+
+
+def run(cfg, record, resume=False):
+    torch.manual_seed(0)  # as default_setup does, for the weights' start
+    trainer = IONTrainer(cfg)
+    trainer.register_hooks([record])
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture
+def no_test(monkeypatch):
+    """Skip the evaluation at the end of training."""
+    monkeypatch.setattr(IONTrainer, "test", classmethod(lambda *a, **k: {}))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+    scenes, tmp_path, no_test, workers
+):
+    opts = ("DATALOADER.NUM_WORKERS", workers, "MODEL.SEG_REGULARIZER_ON", True,
+            "MODEL.CONTEXT.DROPOUT", 0.25)  # fmt: skip
+    whole = Record()
+    expected = run(make_config(scenes, tmp_path / "whole", *opts), whole)
+    cfg = make_config(scenes, tmp_path / "cut", *opts)
+    first, second = Record(interrupt_at=2), Record()
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingInterrupted, match="iteration 2"):
+        run(cfg, first)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert (tmp_path / "cut" / "model_0000002.pth").is_file()
+    resumed = run(cfg, second, resume=True)
+    assert sorted(first.losses) == [0, 1] and sorted(second.losses) == [3, 4, 5]
+    for iteration, losses in {**first.losses, **second.losses}.items():
+        assert losses == whole.losses[iteration]
+    state = resumed.model.state_dict()
+    for name, value in expected.model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(scenes, tmp_path, no_test):
+    losses = []
+    for k, seed in enumerate((3, 3, 4)):
+        record = Record()
+        cfg = make_config(scenes, tmp_path / str(k), "SEED", seed, "SOLVER.MAX_ITER", 2)
+        run(cfg, record)
+        losses.append(record.losses)
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_evaluation_writes_figures_and_pictures(scenes, tmp_path):
+    cfg = make_config(
+        scenes, tmp_path, "SOLVER.MAX_ITER", 1, "MODEL.SEG_REGULARIZER_ON", True, "TEST.SEM_SEG",
+        True, "TEST.NUM_PICTURES", 2,
+    )  # fmt: skip
+    trainer = IONTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    results = trainer._last_eval_results
+    assert {"AP", "AP50", "AP75", "AP50-cross", "AP50-triangle"} <= set(results["bbox"])
+    assert {"APs", "APm", "APl"} <= set(results["bbox_coco"]) and "mIoU" in results["sem_seg"]
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
+    assert json.loads((tmp_path / "voc_results.json").read_text())
+    assert (tmp_path / "model_final.pth").is_file()
+    assert (tmp_path / "metrics.json").is_file() and (tmp_path / "config.yaml").parent.is_dir()
+
+
+def test_clipping_takes_the_norm_of_the_whole_gradient():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    for value in (0.5, 1e9):
+        cfg = small_config("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", value, "SOLVER.MOMENTUM", 0.0,
+                           "SOLVER.BASE_LR", 1.0, "SOLVER.WEIGHT_DECAY", 0.0)  # fmt: skip
+        optimizer = build_clipping_optimizer(cfg, model)
+        optimizer.zero_grad()
+        before = [p.detach().clone() for p in model.parameters()]
+        (model(torch.ones(1, 3)).sum() * 10).backward()
+        norm = torch.cat([p.grad.flatten() for p in model.parameters()]).norm().item()
+        optimizer.step()
+        moved = torch.cat([(p - b).flatten() for p, b in zip(model.parameters(), before)])
+        assert moved.norm().item() == pytest.approx(min(norm, value), rel=1e-4)
+
+
+def test_batch_that_does_not_divide_and_unknown_sampler_are_refused(scenes, tmp_path):
+    cfg = make_config(scenes, tmp_path, "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")
+    with pytest.raises(IONError, match="DATALOADER.SAMPLER_TRAIN"):
+        IONTrainer.build_train_loader(cfg)
+
+
+def test_number_of_classes_that_contradicts_the_data(scenes, tmp_path):
+    cfg = make_config(scenes, tmp_path, "MODEL.ROI_HEADS.NUM_CLASSES", 5)
+    cfg.defrost()
+    with pytest.raises(IONError, match="MODEL.ROI_HEADS.NUM_CLASSES is 5.*2"):
+        check_num_classes(cfg)

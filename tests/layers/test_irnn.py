@@ -1,0 +1,160 @@
+"""The spatial IRNN against a per-cell definition, torch's RNN, and finite differences."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
+
+OPERATORS = [spatial_irnn, spatial_irnn_reference]
+STEPS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
+
+
+def per_cell(x, weight, directions, sizes):
+    """The definition in plain Python: every cell asks the cell before it, in float64."""
+    x = x.double().numpy()
+    count, channels, height, width = x.shape
+    out = np.zeros((count, len(directions), channels, height, width))
+    for n, (d, name) in itertools.product(range(count), enumerate(directions)):
+        rows, columns = (height, width) if sizes is None else sizes[n]
+        dy, dx = STEPS[name]
+        order = itertools.product(
+            range(rows)[:: -1 if dy < 0 else 1], range(columns)[:: -1 if dx < 0 else 1]
+        )
+        for i, j in order:
+            before = np.zeros(channels)
+            if 0 <= i - dy < rows and 0 <= j - dx < columns:
+                before = out[n, d, :, i - dy, j - dx]
+            if weight is not None:
+                w = weight[d].double().numpy()
+                before = w @ before if w.ndim == 2 else w * before
+            out[n, d, :, i, j] = np.maximum(before + x[n, :, i, j], 0)
+    return torch.from_numpy(out.reshape(count, -1, height, width))
+
+
+def make_weight(kind, channels, directions, generator):
+    shape = {"full": (channels, channels), "diagonal": (channels,), "identity": None}[kind]
+    if shape is None:
+        return None
+    return torch.randn(len(directions), *shape, generator=generator, dtype=torch.float64) * 0.6
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 1, 6), (2, 1, 5, 1), (1, 3, 1, 1)])
+@pytest.mark.parametrize("directions", [DIRECTIONS, ("up",), ("left", "down")])
+def test_equals_per_cell_definition(operator, kind, shape, directions):
+    generator = torch.Generator().manual_seed(sum(shape))
+    x = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    weight = make_weight(kind, shape[1], directions, generator)
+    expected = per_cell(x, weight, directions, None)
+    torch.testing.assert_close(operator(x, weight, directions=directions), expected)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
+def test_sizes_leave_padding_out(operator, kind):
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(3, 2, 5, 6, generator=generator, dtype=torch.float64)
+    weight = make_weight(kind, 2, DIRECTIONS, generator)
+    sizes = [[3, 4], [5, 6], [1, 2]]
+    expected = per_cell(x, weight, DIRECTIONS, sizes)
+    poisoned = x.clone()
+    poisoned[0, :, 3:], poisoned[0, :, :, 4:] = float("nan"), float("inf")
+    got = operator(poisoned, weight, sizes=torch.tensor(sizes))
+    torch.testing.assert_close(got, expected)
+    assert (got[0, :, 3:] == 0).all() and (got[0, :, :, 4:] == 0).all()
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_equals_torch_rnn_with_the_same_weights(direction):
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 5, 6, dtype=torch.float64)
+    weight = torch.randn(1, 4, 4, dtype=torch.float64) * 0.5
+    rnn = torch.nn.RNN(4, 4, nonlinearity="relu", bias=False, batch_first=True).double()
+    with torch.no_grad():
+        rnn.weight_ih_l0.copy_(torch.eye(4))
+        rnn.weight_hh_l0.copy_(weight[0])
+    # Lines along the direction of travel as sequences: (lines, steps, channels).
+    lines = x.permute(0, 2, 3, 1) if direction in ("right", "left") else x.permute(0, 3, 2, 1)
+    sequences = lines.reshape(-1, lines.shape[2], 4)
+    backwards = direction in ("left", "up")
+    states = rnn(sequences.flip(1) if backwards else sequences)[0]
+    states = (states.flip(1) if backwards else states).reshape(lines.shape)
+    order = (0, 3, 1, 2) if direction in ("right", "left") else (0, 3, 2, 1)
+    got = spatial_irnn(x, weight, directions=(direction,))
+    torch.testing.assert_close(got, states.permute(*order))
+
+
+def test_hand_computed_line():
+    x = torch.tensor([1.0, -3.0, 2.0, 1.0]).view(1, 1, 1, 4)
+    right = spatial_irnn(x, directions=("right",))
+    left = spatial_irnn(x, directions=("left",))
+    assert right.flatten().tolist() == [1, 0, 2, 3]
+    assert left.flatten().tolist() == [1, 0, 3, 1]
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
+@pytest.mark.parametrize("sizes", [None, [[2, 3], [3, 1]]])
+def test_gradcheck(operator, kind, sizes):
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(2, 2, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = make_weight(kind, 2, DIRECTIONS, generator)
+    sizes = None if sizes is None else torch.tensor(sizes)
+    if weight is None:
+        assert torch.autograd.gradcheck(lambda a: operator(a, sizes=sizes), (x,))
+    else:
+        weight.requires_grad_()
+        assert torch.autograd.gradcheck(lambda a, w: operator(a, w, sizes=sizes), (x, weight))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("shape", [(0, 2, 3, 3), (2, 2, 0, 3), (2, 2, 3, 0)])
+def test_empty_maps(operator, shape):
+    assert operator(torch.zeros(shape)).shape == (shape[0], 8, *shape[2:])
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "strided"])
+def test_memory_layouts(layout):
+    x = torch.randn(2, 3, 4, 10)
+    other = x.to(memory_format=torch.channels_last)
+    if layout == "strided":
+        x, other = x[..., ::2].contiguous(), x[..., ::2]
+    torch.testing.assert_close(spatial_irnn(other), spatial_irnn(x))
+
+
+def test_half_precision_runs_in_float32():
+    # 4096 steps of 1 stall at 256 in bfloat16, and at 2048 in float16.
+    x = torch.ones(1, 1, 1, 4096)
+    for dtype in (torch.bfloat16, torch.float16):
+        out = spatial_irnn(x.to(dtype), directions=("right",))
+        assert out.dtype == dtype and out[..., -1].item() == 4096
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = spatial_irnn(x, torch.ones(1, 1, 1), directions=("right",))
+    assert out.dtype == torch.float32 and out[..., -1].item() == 4096
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "words"),
+    [
+        ({"x": torch.zeros(2, 3, 4)}, ValueError, "x must have the shape"),
+        ({"x": torch.zeros(1, 1, 2, 2, dtype=torch.long)}, TypeError, "x must be a floating"),
+        ({"directions": ("right", "north")}, ValueError, "north"),
+        ({"directions": ()}, ValueError, "directions"),
+        ({"directions": "up"}, ValueError, "directions"),
+        ({"weight": torch.zeros(4, 2)}, ValueError, r"\(4, 3\).*\(4, 2\)"),
+        ({"weight": torch.zeros(4, 3, dtype=torch.long)}, TypeError, "weight"),
+        ({"weight": torch.zeros(4, 3, device="meta")}, ValueError, "weight must be on x's device"),
+        ({"sizes": torch.tensor([[2, 2]])}, ValueError, "sizes"),
+        ({"sizes": torch.tensor([[2, 2], [5, 2]])}, ValueError, "4 x 5.*5, 2"),
+        ({"sizes": torch.tensor([[2.0, 2], [3, 2]])}, TypeError, "sizes must be an integer"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, error, words):
+    arguments = {"x": torch.zeros(2, 3, 4, 5), **kwargs}
+    for operator in OPERATORS:
+        with pytest.raises(error, match=words):
+            operator(arguments["x"], **{k: v for k, v in arguments.items() if k != "x"})

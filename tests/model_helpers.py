@@ -1,0 +1,38 @@
+"""Small models and inputs for the tests."""
+
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+
+from ion_d2.engine.setup import load_config
+
+# Keeps every test's model a few hundred thousand parameters large.
+SMALL = [
+    "MODEL.VGG.WIDTH_MULTIPLIER", "0.125", "MODEL.CONTEXT.HIDDEN_DIM", "16",
+    "MODEL.CONTEXT.OUT_DIM", "16", "MODEL.SKIP_POOLER.OUT_CHANNELS", "64",
+    "MODEL.ROI_BOX_HEAD.FC_DIM", "32", "MODEL.ROI_HEADS.NUM_CLASSES", "3",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4", "MODEL.DEVICE", "cpu",
+]  # fmt: skip
+
+
+def small_config(*opts, config_file="configs/ion_tiny.yaml"):
+    return load_config(config_file, [*SMALL, *map(str, opts)])
+
+
+def small_model(*opts, config_file="configs/ion_tiny.yaml", seed=0):
+    torch.manual_seed(seed)
+    return build_model(small_config(*opts, config_file=config_file))
+
+
+def make_input(height=96, width=128, *, labels=False, boxes=2, seed=0):
+    """An input dict as the mapper makes it."""
+    generator = torch.Generator().manual_seed(seed)
+    instances = Instances((height, width))
+    corners = torch.tensor([[8.0, 8, 40, 48], [30, 20, 90, 80]])[:boxes]
+    instances.gt_boxes = Boxes(corners.reshape(-1, 4))
+    instances.gt_classes = torch.arange(boxes)
+    image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    result = {"image": image, "instances": instances, "height": height, "width": width}
+    if labels:
+        result["sem_seg"] = torch.randint(0, 4, (height, width), generator=generator)
+    return result

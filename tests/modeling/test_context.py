@@ -1,0 +1,126 @@
+"""The context block and the backbone that adds it, alone."""
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_backbone
+from torch import nn
+
+from ion_d2.engine.setup import load_config
+from ion_d2.errors import IONError
+from ion_d2.modeling.backbone import CONTEXT_REGISTRY, IRNN, ContextBackbone
+
+
+def num_parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_parameter_counts_of_the_paper():
+    # 512 -> 512, 2048 -> 512 and 2048 -> 512 with biases; 2 x 4 matrices of 512 x 512.
+    convolutions = 512 * 512 + 512 + 2 * (2048 * 512 + 512)
+    assert num_parameters(IRNN(512, transition="identity")) == convolutions == 2_360_832
+    full = num_parameters(IRNN(512, transition="full"))
+    assert full == convolutions + 8 * 512 * 512 == 4_457_984
+    assert num_parameters(IRNN(512, transition="diagonal")) == convolutions + 8 * 512
+
+
+@pytest.mark.parametrize("transition", ["full", "diagonal"])
+def test_transition_starts_as_identity(transition):
+    torch.manual_seed(0)
+    learned = IRNN(4, hidden_dim=6, out_dim=5, transition=transition).eval()
+    fixed = IRNN(4, hidden_dim=6, out_dim=5, transition="identity").eval()
+    missing, unexpected = fixed.load_state_dict(learned.state_dict(), strict=False)
+    assert not missing and all("weight" in key for key in unexpected)
+    x = torch.randn(2, 4, 5, 7)
+    torch.testing.assert_close(learned(x), fixed(x))
+
+
+def test_every_cell_sees_every_other_after_two_stacks_but_not_after_one():
+    # All positive, so that no ReLU closes and every path carries a gradient.
+    x = torch.ones(1, 3, 6, 7, dtype=torch.float64, requires_grad=True)
+    reached = {}
+    for stacks in (1, 2):
+        block = IRNN(3, hidden_dim=16, out_dim=8, num_stacks=stacks, dropout=0.0).double()
+        for parameter in block.parameters():
+            parameter.data.abs_()
+        gradient = torch.autograd.grad(block(x)[0, :, 2, 3].sum(), x)[0].abs().sum(1)[0] > 0
+        reached[stacks] = gradient
+    assert reached[2].all()
+    cross = torch.zeros(6, 7, dtype=torch.bool)
+    cross[2], cross[:, 3] = True, True
+    assert torch.equal(reached[1], cross)
+
+
+def test_dropout_acts_in_training_only():
+    block = IRNN(3, hidden_dim=4, out_dim=4, dropout=0.5)
+    x = torch.randn(1, 3, 5, 5)
+    assert not torch.equal(block(x), block(x))
+    block.eval()
+    assert torch.equal(block(x), block(x))
+
+
+def test_sizes_make_context_that_of_the_image_alone():
+    torch.manual_seed(2)
+    block = IRNN(3, hidden_dim=8, out_dim=6).eval()
+    x = torch.randn(2, 3, 6, 8)
+    both = block(x, torch.tensor([[4, 5], [6, 8]]))
+    torch.testing.assert_close(both[0, :, :4, :5], block(x[:1, :, :4, :5])[0])
+    torch.testing.assert_close(both[1], block(x[1:])[0])
+    assert (both[0, :, 4:] == 0).all() and (both[0, :, :, 5:] == 0).all()
+
+
+class _Strided(Backbone):
+    """A backbone whose sides round up, as those of Detectron2's ResNets do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, kernel_size=3, stride=4, padding=1)
+
+    def forward(self, x):
+        return {"s4": self.conv(x)}
+
+    def output_shape(self):
+        return {"s4": ShapeSpec(channels=4, stride=4)}
+
+
+def test_any_backbone_can_be_wrapped_and_its_rounding_is_met():
+    torch.manual_seed(3)
+    model = ContextBackbone(_Strided(), IRNN(4, hidden_dim=4, out_dim=5).eval(), "s4")
+    assert model.output_shape()["context"].stride == 4
+    assert model.output_shape()["context"].channels == 5
+    x = torch.randn(2, 3, 21, 30)
+    features = model(x, [(21, 18), (13, 30)])
+    assert features["context"].shape == (2, 5, 6, 8)
+    # 18 pixels are 4.5 cells, of which a strided convolution makes 5.
+    assert (features["context"][0, :, :, 5:] == 0).all()
+    assert (features["context"][0, :, :, 4] != 0).any()
+    assert (features["context"][1, :, 4:] == 0).all()
+
+
+def test_without_image_sizes_the_whole_map_counts():
+    torch.manual_seed(4)
+    model = ContextBackbone(_Strided(), IRNN(4, hidden_dim=4, out_dim=5).eval(), "s4")
+    x = torch.randn(1, 3, 16, 16)
+    assert torch.equal(model(x)["context"], model(x, [(16, 16)])["context"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("MODEL.CONTEXT.NAME", "LSTM9", "MODEL.CONTEXT.NAME is 'LSTM9'.*IRNN"),
+        ("MODEL.CONTEXT.IN_FEATURE", "conv9", "MODEL.CONTEXT.IN_FEATURE.*conv3, conv4, conv5"),
+        ("MODEL.CONTEXT.BOTTOM_UP", "build_nothing", "MODEL.CONTEXT.BOTTOM_UP"),
+        ("MODEL.CONTEXT.TRANSITION", "cubic", "MODEL.CONTEXT.TRANSITION"),
+        ("MODEL.CONTEXT.NUM_STACKS", 0, "MODEL.CONTEXT.NUM_STACKS"),
+    ],
+)
+def test_bad_settings_name_the_key(key, value, words):
+    cfg = load_config("configs/ion_tiny.yaml", [key, str(value)])
+    with pytest.raises(IONError, match=words):
+        build_backbone(cfg)
+
+
+def test_registered_names():
+    assert "IRNN" in CONTEXT_REGISTRY
+    for name in ("build_ion_vgg_backbone", "build_ion_context_backbone"):
+        assert name in BACKBONE_REGISTRY

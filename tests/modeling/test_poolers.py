@@ -1,0 +1,147 @@
+"""Skip pooling against torchvision's operators and hand-made references."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+
+from ion_d2.errors import IONError
+from ion_d2.modeling.poolers import SkipPooler
+
+SHAPES = [ShapeSpec(channels=3, stride=4), ShapeSpec(channels=5, stride=16)]
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(0)
+    features = [torch.rand(2, 3, 24, 32), torch.rand(2, 5, 6, 8)]
+    boxes = [
+        Boxes(torch.tensor([[3.0, 5, 60, 70], [10, 10, 22, 19], [0, 0, 128, 96]])),
+        Boxes(torch.tensor([[40.0, 2, 90, 93]])),
+    ]
+    return features, boxes
+
+
+def torchvision_pool(features, boxes, kind, size=7):
+    rois = [b.tensor for b in boxes]
+    if kind == "ROIPool":
+        return [
+            torchvision.ops.roi_pool(x, rois, size, 1 / s.stride) for x, s in zip(features, SHAPES)
+        ]
+    aligned = kind == "ROIAlignV2"
+    return [
+        torchvision.ops.roi_align(x, rois, size, 1 / s.stride, 2, aligned)
+        for x, s in zip(features, SHAPES)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["ROIPool", "ROIAlign", "ROIAlignV2"])
+@pytest.mark.parametrize("norm", ["roi", "position", "none"])
+def test_equals_the_paper_step_by_step(inputs, kind, norm):
+    features, boxes = inputs
+    pooler = SkipPooler(
+        SHAPES, pooler_type=kind, sampling_ratio=2, norm=norm, scale_init=20.0, out_channels=6
+    )
+    pooled = torchvision_pool(features, boxes, kind)
+    if norm == "roi":
+        pooled = [x / x.flatten(1).norm(dim=1)[:, None, None, None] * 20 for x in pooled]
+    elif norm == "position":
+        # ROIPool leaves bins empty that no cell falls into; they stay 0.
+        pooled = [x / x.norm(dim=1, keepdim=True).clamp(min=1e-9) * 20 for x in pooled]
+    expected = F.conv2d(torch.cat(pooled, 1), pooler.reduce.weight, pooler.reduce.bias)
+    got = pooler(features, boxes)
+    assert got.shape == (4, 6, 7, 7)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_feature_without_norm_is_a_plain_pooler(inputs):
+    features, boxes = inputs
+    pooler = SkipPooler(SHAPES[1:], norm="none", out_channels=5, pooler_type="ROIAlignV2")
+    plain = ROIPooler(7, (1 / 16,), 0, "ROIAlignV2")
+    assert not list(pooler.parameters())
+    assert torch.equal(pooler(features[1:], boxes), plain(features[1:], boxes))
+
+
+def test_no_boxes_and_no_images(inputs):
+    features, _ = inputs
+    pooler = SkipPooler(SHAPES, out_channels=6)
+    empty = [Boxes(torch.zeros(0, 4)), Boxes(torch.zeros(0, 4))]
+    out = pooler(features, empty)
+    assert out.shape == (0, 6, 7, 7)
+    out.sum().backward()
+    assert all(p.grad is not None for p in pooler.parameters())
+    assert pooler([x[:0] for x in features], []).shape == (0, 6, 7, 7)
+
+
+def test_scale_is_measured_on_the_first_batches_and_then_learned(inputs, caplog):
+    features, boxes = inputs
+    pooler = SkipPooler(SHAPES, scale_init=0.0, scale_batches=2, out_channels=6)
+    norms = torchvision_pool(features, boxes, "ROIPool")[1].flatten(1).norm(dim=1)
+    with caplog.at_level("INFO", logger="ion_d2"):
+        pooler([x * 3 for x in features], boxes)
+        torch.testing.assert_close(pooler.scale.factor, torch.full((8,), 3 * norms.mean().item()))
+        pooler(features, boxes)
+    torch.testing.assert_close(pooler.scale.factor, torch.full((8,), 2 * norms.mean().item()))
+    assert sum("scale starts at" in r.message for r in caplog.records) == 1
+    before = pooler.scale.factor.clone()
+    pooler([x * 100 for x in features], boxes)
+    assert torch.equal(pooler.scale.factor, before)
+    assert pooler.scale.factor.requires_grad
+
+
+def test_measurement_survives_a_checkpoint(inputs):
+    features, boxes = inputs
+
+    def make():
+        return SkipPooler(SHAPES, scale_init=0.0, scale_batches=3, out_channels=6)
+
+    whole, first, second = make(), make(), make()
+    batches = [[x * k for x in features] for k in (1, 2, 5, 9)]
+    for batch in batches:
+        whole(batch, boxes)
+    for batch in batches[:2]:
+        first(batch, boxes)
+    second.load_state_dict(first.state_dict())
+    for batch in batches[2:]:
+        second(batch, boxes)
+    assert torch.equal(whole.scale.factor, second.scale.factor)
+    trained = make()
+    trained.load_state_dict(whole.state_dict())
+    trained(batches[3], boxes)
+    assert torch.equal(trained.scale.factor, whole.scale.factor)
+
+
+def test_evaluation_never_measures(inputs):
+    features, boxes = inputs
+    pooler = SkipPooler(SHAPES, scale_init=0.0, out_channels=6).eval()
+    pooler(features, boxes)
+    assert (pooler.scale.factor == 1).all() and pooler.scale.batches_left == 8
+
+
+def test_batches_without_boxes_do_not_count():
+    pooler = SkipPooler(SHAPES, scale_init=0.0, scale_batches=1, out_channels=6)
+    pooler([torch.rand(1, 3, 8, 8), torch.rand(1, 5, 2, 2)], [Boxes(torch.zeros(0, 4))])
+    assert pooler.scale.batches_left == 1 and torch.isfinite(pooler.scale.factor).all()
+
+
+def test_fixed_scale_gets_no_gradient(inputs):
+    features, boxes = inputs
+    pooler = SkipPooler(SHAPES, learn_scale=False, out_channels=6)
+    pooler(features, boxes).sum().backward()
+    assert pooler.scale.factor.grad is None and pooler.reduce.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "words"),
+    [
+        ({"norm": "batch"}, "MODEL.SKIP_POOLER.NORM is 'batch'"),
+        ({"scale_init": -1.0}, "MODEL.SKIP_POOLER.SCALE_INIT is -1"),
+        ({"input_shapes": []}, "MODEL.ROI_HEADS.IN_FEATURES is empty"),
+    ],
+)
+def test_bad_settings_name_the_key(kwargs, words):
+    with pytest.raises(IONError, match=words):
+        SkipPooler(**{"input_shapes": SHAPES, **kwargs})

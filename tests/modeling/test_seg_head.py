@@ -1,0 +1,79 @@
+"""The segmentation head: geometry, bilinear start, and a loss that is safe without labels."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+
+from ion_d2.errors import IONError
+from ion_d2.modeling.seg_head import IONSegHead
+
+
+def make(stride=16, channels=6, num_classes=3, **kwargs):
+    shapes = {"context": ShapeSpec(channels=channels, stride=stride)}
+    return IONSegHead(shapes, num_classes=num_classes, **kwargs)
+
+
+def test_size_of_the_paper():
+    head = make(channels=512, num_classes=21)
+    # 32x32 kernels from 512 channels to 21 classes (paper Fig. 2).
+    assert head.deconv.weight.numel() == 512 * 21 * 32 * 32
+    assert head({"context": torch.zeros(1, 512, 3, 4)}, (48, 64)).shape == (1, 21, 48, 64)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 8, 16])
+def test_starts_as_bilinear_interpolation_of_class_scores(stride):
+    torch.manual_seed(0)
+    head = make(stride=stride)
+    x = torch.randn(2, 6, 5, 7)
+    got = head({"context": x}, (5 * stride, 7 * stride))
+    center = (head.deconv.kernel_size[0] - 1) // 2
+    peak = (1 - 0.5 / stride) ** 2 if stride % 2 == 0 else 1.0
+    scores = head.deconv.weight[:, :, center, center] / peak
+    expected = F.interpolate(
+        torch.einsum("nchw,ck->nkhw", x, scores), scale_factor=stride, mode="bilinear"
+    )
+    inside = slice(stride, -stride)
+    torch.testing.assert_close(
+        got[..., inside, inside], expected[..., inside, inside], rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("size", [(48, 64), (50, 79), (41, 64), (63, 70)])
+def test_output_has_the_images_size(size):
+    head = make()
+    x = torch.randn(1, 6, size[0] // 16, size[1] // 16)
+    out = head({"context": x}, size)
+    assert out.shape[-2:] == size
+    rows, columns = x.shape[2] * 16, x.shape[3] * 16
+    assert (out[..., rows:, :] == out[..., rows - 1 : rows, :]).all()
+    assert (out[..., columns:] == out[..., columns - 1 : columns]).all()
+
+
+def test_loss_counts_labelled_pixels_only():
+    torch.manual_seed(1)
+    head = make(loss_weight=2.0)
+    features = {"context": torch.randn(2, 6, 2, 3)}
+    targets = torch.full((2, 32, 48), 255)
+    targets[0, 3, 4], targets[1, 20, 40] = 2, 0
+    logits = head(features, (32, 48)).detach()
+    expected = -(logits[0, :, 3, 4].log_softmax(0)[2] + logits[1, :, 20, 40].log_softmax(0)[0]) / 2
+    loss = head.losses(features, targets)["loss_sem_seg"]
+    assert loss.item() == pytest.approx(2 * expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("targets", [None, torch.full((1, 32, 48), 255)])
+def test_no_labels_give_zero_loss_and_zero_gradients(targets):
+    head = make()
+    features = {"context": torch.randn(1, 6, 2, 3, requires_grad=True)}
+    loss = head.losses(features, targets)["loss_sem_seg"]
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is not None and (p.grad == 0).all() for p in head.parameters())
+
+
+def test_bad_settings_name_the_key():
+    with pytest.raises(IONError, match="MODEL.SEM_SEG_HEAD.IN_FEATURES.*'p2'.*context"):
+        make(in_feature="p2")
+    with pytest.raises(IONError, match="MODEL.SEM_SEG_HEAD.NUM_CLASSES is 1"):
+        make(num_classes=1)

@@ -1,0 +1,123 @@
+"""Every shipped config takes a training step; the keys of the contract exist."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from model_helpers import make_input
+
+from ion_d2 import add_ion_config
+from ion_d2.engine.clipping import build_clipping_optimizer
+from ion_d2.engine.setup import choose_device, load_config
+from ion_d2.errors import IONError
+
+CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_config_takes_a_training_step(path):
+    opts = ["MODEL.DEVICE", "cpu"]
+    cfg = load_config(str(path), opts)
+    if cfg.MODEL.ROI_HEADS.NUM_CLASSES == 0:
+        opts += ["MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4"]
+        cfg = load_config(str(path), opts)
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    optimizer = build_clipping_optimizer(cfg, model)
+    with EventStorage():
+        losses = model([make_input(64, 96, labels=cfg.MODEL.SEG_REGULARIZER_ON)])
+    sum(losses.values()).backward()
+    assert ("loss_sem_seg" in losses) == cfg.MODEL.SEG_REGULARIZER_ON
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
+    before = model.roi_heads.box_head.fc7.weight.detach().clone()
+    optimizer.step()
+    assert not torch.equal(before, model.roi_heads.box_head.fc7.weight)
+
+
+def test_configs_need_no_file_of_detectron2():
+    for path in CONFIGS:
+        base = yaml.safe_load(path.read_text()).get("_BASE_")
+        assert base is None or (path.parent / base).is_file()
+
+
+def test_keys_and_defaults_of_the_contract():
+    cfg = get_cfg()
+    add_ion_config(cfg)
+    assert (cfg.MODEL.VGG.DEPTH, cfg.MODEL.VGG.WIDTH_MULTIPLIER, cfg.MODEL.VGG.NORM) == (
+        16,
+        1.0,
+        "",
+    )
+    assert cfg.MODEL.VGG.OUT_FEATURES == ["conv3", "conv4", "conv5"]
+    context = cfg.MODEL.CONTEXT
+    assert (context.NAME, context.BOTTOM_UP) == ("IRNN", "build_ion_vgg_backbone")
+    assert (context.IN_FEATURE, context.TRANSITION, context.DROPOUT) == ("conv5", "full", 0.25)
+    assert (context.NUM_STACKS, context.HIDDEN_DIM, context.OUT_DIM) == (2, 512, 512)
+    pooler = cfg.MODEL.SKIP_POOLER
+    assert (pooler.NORM, pooler.SCALE_INIT, pooler.LEARN_SCALE) == ("roi", 1000.0, True)
+    assert pooler.OUT_CHANNELS == 512 and cfg.MODEL.SEG_REGULARIZER_ON is False
+    refinement = cfg.TEST.BOX_REFINEMENT
+    assert (refinement.ENABLED, refinement.ROUNDS, refinement.VOTE_IOU) == (False, 2, 0.5)
+
+
+def test_adding_the_keys_again_changes_nothing():
+    cfg = get_cfg()
+    add_ion_config(cfg)
+    cfg.MODEL.VGG.DEPTH = 19
+    add_ion_config(cfg)
+    assert cfg.MODEL.VGG.DEPTH == 19
+
+
+def test_every_key_has_a_comment_above_it():
+    lines = (Path(__file__).parent.parent / "ion_d2/config.py").read_text().splitlines()
+    keys = [i for i, line in enumerate(lines) if " = " in line and line.lstrip()[0] in "mr"]
+    keys = [i for i in keys if not lines[i].endswith("CfgNode()")]
+    assert len(keys) > 20
+    assert all(lines[i - 1].lstrip().startswith("# ") for i in keys)
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (
+            ["MODEL.CONTEXT.DROPUOT", "0"],
+            "MODEL.CONTEXT.DROPUOT.*Did you mean MODEL.CONTEXT.DROPOUT",
+        ),
+        (["MODEL.VGG.DEPTH", "deep"], "not a valid config"),
+        (["MODEL.VGG.DEPTH"], "pairs KEY VALUE"),
+        (["MODEL.VGG.DEPTH", "16", "--resume", "x"], "Put --resume before"),
+    ],
+)
+def test_bad_overrides_are_one_sentence(opts, words):
+    with pytest.raises(IONError, match=words) as error:
+        load_config("configs/ion_tiny.yaml", opts)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "MODEL: [", "MODEL:\n  NOPE: 1", "just words", "_BASE_: gone.yaml"]
+)
+def test_bad_files_are_named(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(IONError, match="broken.yaml") as error:
+        load_config(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_missing_file():
+    with pytest.raises(IONError, match="configs/gone.yaml does not exist"):
+        load_config("configs/gone.yaml")
+
+
+def test_device_falls_back_to_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("cuda") == choose_device("cuda:1") == "cpu"
+    assert choose_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("cuda") == "cuda"

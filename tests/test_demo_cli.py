@@ -1,0 +1,186 @@
+"""demo.py: which pictures it finds, where it draws them, what it lists, and how it fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+
+import ion_d2  # noqa: F401 (registers the models)
+from ion_d2.engine.setup import load_config, run_cli
+from ion_d2.errors import IONError
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = str(ROOT / "configs/ion_tiny.yaml")
+OPTS = [
+    *("MODEL.DEVICE", "cpu", "MODEL.VGG.WIDTH_MULTIPLIER", "0.0625"),
+    *("MODEL.CONTEXT.HIDDEN_DIM", "8", "MODEL.CONTEXT.OUT_DIM", "8"),
+    *("MODEL.SKIP_POOLER.OUT_CHANNELS", "8", "MODEL.SKIP_POOLER.SCALE_INIT", "10.0"),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.RPN.POST_NMS_TOPK_TEST", "30"),
+    *("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96"),
+    *("DATASETS.TRAIN", "()", "DATASETS.TEST", "()"),
+]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    spec = importlib.util.spec_from_file_location("demo_under_test", ROOT / "demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_model(load_config(CONFIG, [*OPTS, "MODEL.ROI_HEADS.NUM_CLASSES", "3"]))
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    torch.save({"model": model.state_dict()}, path)
+    return str(path)
+
+
+def picture(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def run(demo, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        run_cli(demo.main)
+    return stop.value.code
+
+
+def test_folders_are_searched_and_keep_their_shape(demo, tmp_path):
+    for name in ("in/a.jpg", "in/deep/er/a.PNG", "in/b.jpeg"):
+        picture(tmp_path / name)
+    (tmp_path / "in/notes.txt").write_text("no picture")
+    found = demo.find_pictures([str(tmp_path / "in")], tmp_path / "out")
+    places = {p.relative_to(tmp_path).as_posix(): q for p, q in found.items()}
+    assert {k: v.relative_to(tmp_path).as_posix() for k, v in places.items()} == {
+        "in/a.jpg": "out/a.jpg",
+        "in/b.jpeg": "out/b.jpg",
+        "in/deep/er/a.PNG": "out/deep/er/a.jpg",
+    }
+
+
+def test_equal_names_do_not_collide(demo, tmp_path):
+    names = ("x/a.jpg", "y/a.jpg", "x/a.png", "y/A.bmp", "x/a_2.png")
+    inputs = [str(picture(tmp_path / name)) for name in names]
+    places = demo.find_pictures(inputs, tmp_path / "out").values()
+    assert len({str(place).lower() for place in places}) == len(inputs)
+
+
+def test_inputs_are_never_replaced(demo, tmp_path):
+    inputs = [picture(tmp_path / name) for name in ("a.jpg", "b.png", "b.jpg", "sub/a.jpg")]
+    for output in (tmp_path, tmp_path / "sub", tmp_path / "sub/.."):
+        found = demo.find_pictures([str(tmp_path), str(inputs[3])], output)
+        taken = {path.resolve() for path in inputs}
+        assert not taken & {place.resolve() for place in found.values()}
+
+
+def test_drawings_of_an_earlier_run_are_no_inputs(demo, tmp_path):
+    picture(tmp_path / "a.jpg")
+    picture(tmp_path / "out/a.jpg")
+    assert list(demo.find_pictures([str(tmp_path)], tmp_path / "out")) == [tmp_path / "a.jpg"]
+
+
+def test_patterns_and_repeats(demo, tmp_path):
+    for name in ("a1.png", "a2.png", "b.png", "[x].png"):
+        picture(tmp_path / name)
+    inputs = [str(tmp_path / text) for text in ("a*.png", "a1.png", "[x].png")]
+    found = demo.find_pictures(inputs, tmp_path / "out")
+    assert [path.name for path in found] == ["a1.png", "a2.png", "[x].png"]
+
+
+@pytest.mark.parametrize("text", ["none*.jpg", "none.jpg", "empty", "MODEL.WEIGHTS"])
+def test_input_that_matches_nothing(demo, tmp_path, text):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(IONError, match="matches no picture"):
+        demo.find_pictures([str(tmp_path / text)], tmp_path / "out")
+
+
+def test_options_and_overrides_in_any_order(demo):
+    args = demo.parse_args(
+        "--config-file c.yaml --input a b --output out A.B 1 --json x.json C.D -1".split()
+    )
+    assert args.input == ["a", "b"] and args.opts == ["A.B", "1", "C.D", "-1"]
+    assert args.json == Path("x.json") and args.confidence_threshold == 0.5
+
+
+def test_detections_are_drawn_and_listed(demo, weights, tmp_path, monkeypatch):
+    inputs = [picture(tmp_path / "x/a.png"), picture(tmp_path / "y/a.png", seed=1)]
+    before = [path.read_bytes() for path in inputs]
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
+    code = run(
+        *(demo, monkeypatch, "--config-file", CONFIG, "--input", *inputs),
+        *("--output", tmp_path / "out", "--classes", tmp_path / "classes.txt"),
+        *("--confidence-threshold", "0.02", "MODEL.WEIGHTS", weights, *OPTS),
+    )
+    assert code == 0 and [path.read_bytes() for path in inputs] == before
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "a.jpg",
+        "a_2.jpg",
+        "detections.json",
+    }
+    listed = json.loads((tmp_path / "out/detections.json").read_text())
+    assert [entry["file"] for entry in listed] == [str(path) for path in inputs]
+    for entry in listed:
+        scores = [found["score"] for found in entry["detections"]]
+        assert scores and scores == sorted(scores, reverse=True) and min(scores) >= 0.02
+        assert (entry["width"], entry["height"]) == (80, 60)
+        for found in entry["detections"]:
+            assert found["class"] == ["ant", "bee", "cat"][found["class_id"]]
+            x0, y0, x1, y1 = found["box"]
+            assert 0 <= x0 < x1 <= 80 and 0 <= y0 < y1 <= 60
+
+
+def test_unreadable_pictures_are_named_and_the_others_done(
+    demo, weights, tmp_path, monkeypatch, capfd
+):
+    good = picture(tmp_path / "good.png")
+    data = good.read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    (tmp_path / "text.png").write_text("not a picture")
+    code = run(
+        *(demo, monkeypatch, "--config-file", CONFIG, "--input", tmp_path),
+        *("--output", tmp_path / "out", "--json", tmp_path / "made/found.json"),
+        *("MODEL.WEIGHTS", weights, "MODEL.ROI_HEADS.NUM_CLASSES", "3", *OPTS),
+    )
+    errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert code == 1 and len(errors) == 2
+    assert "cut.png" in errors[0] and "text.png" in errors[1]
+    assert (tmp_path / "out/good.jpg").is_file()
+    assert len(json.loads((tmp_path / "made/found.json").read_text())) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config-file", "none.yaml"], "none.yaml"),
+        (["--config-file", CONFIG, "MODEL.WIEGHTS", "x"], "MODEL.WIEGHTS"),
+        (["--config-file", CONFIG, *OPTS, "MODEL.ROI_HEADS.NUM_CLASSES", "3"], "MODEL.WEIGHTS"),
+        (["--config-file", CONFIG, *OPTS], "--classes"),
+    ],
+)
+def test_bad_input_is_one_sentence(demo, tmp_path, monkeypatch, capsys, arguments, said):
+    path = picture(tmp_path / "a.png")
+    options = ["--input", path, "--output", tmp_path / "out"]
+    assert run(demo, monkeypatch, *options, *arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert said in error and error.startswith("error:") and "\n" not in error
+
+
+def test_output_that_is_a_file(demo, tmp_path, monkeypatch, capsys):
+    path = picture(tmp_path / "a.png")
+    assert run(demo, monkeypatch, "--config-file", CONFIG, "--input", path, "--output", path) == 1
+    assert "a.png cannot be made" in capsys.readouterr().err

@@ -1,0 +1,102 @@
+"""setup.py, the Makefile and .ci/run agree with the tree."""
+
+import ast
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# Modules whose distribution has another name.
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "hydra": "hydra-core"}
+
+
+def name_of(requirement):
+    return re.match(r"[\w.-]+", requirement).group().lower()
+
+
+@pytest.fixture(scope="module")
+def arguments():
+    """What setup.py passes to setuptools, taken in an interpreter of its own."""
+    program = "import json, runpy, setuptools; seen = {}; setuptools.setup = seen.update; "
+    program += "runpy.run_path('setup.py'); print(json.dumps(seen))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    if "No module named 'setuptools'" in done.stderr:
+        pytest.skip("setuptools is not installed")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def test_version_is_the_one_of_the_package(arguments):
+    ion_d2 = pytest.importorskip("ion_d2", exc_type=ImportError)
+    assert arguments["version"] == ion_d2.__version__
+
+
+def test_every_folder_of_the_package_and_no_other_is_packaged(arguments):
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "ion_d2").rglob("*.py")}
+    assert set(arguments["packages"]) == {".".join(folder.parts) for folder in folders}
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="needs sys.stdlib_module_names")
+def test_every_imported_module_is_a_requirement(arguments):
+    declared = {name_of(requirement) for requirement in arguments["install_requires"]}
+    own = {path.stem for path in (ROOT / "tools").glob("*.py")} | {"ion_d2", "detectron2"}
+    files = [*ROOT.glob("*.py"), *(ROOT / "ion_d2").rglob("*.py"), *(ROOT / "tools").glob("*.py")]
+    for path in files:
+        if path.name == "setup.py":
+            continue
+        for module in set(imported_modules(path)) - own - sys.stdlib_module_names:
+            name = DISTRIBUTIONS.get(module, module).lower()
+            assert name in declared, f"{path} imports {module}, which setup.py does not require"
+
+
+def test_requirements_of_the_pure_detectron2_are_ours_too(arguments):
+    declared = {name_of(requirement) for requirement in arguments["install_requires"]}
+    build = runpy.run_path(str(ROOT / "tools" / "detectron2_pure.py"))
+    assert {name_of(requirement) for requirement in build["REQUIRES"]} <= declared
+
+
+def test_developers_get_the_tools_of_the_makefile(arguments):
+    assert {"pytest", "ruff"} <= {name_of(extra) for extra in arguments["extras_require"]["dev"]}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    "target, command",
+    [
+        ("test", "/bin/python -m pytest -q"),
+        ("demo", "/bin/python tools/demo_run.py"),
+        ("lint", "/bin/python -m ruff format --check ."),
+    ],
+)
+def test_make_targets_set_up_first_and_use_the_given_environment(tmp_path, target, command):
+    dry = ["make", "-n", target, f"VENV={tmp_path}/env", "PYTHON=python-of-mine"]
+    # A surrounding make passes its own flags and variables on through these.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, env=clean)
+    assert done.returncode == 0, done.stderr
+    steps = ["python-of-mine -m venv", "torch==2.11.0", "install -e '.[dev]'"]
+    steps += ["tools/install_detectron2.py", f"{tmp_path}/env{command}"]
+    places = [done.stdout.index(step) for step in steps]
+    assert places == sorted(places)
+
+
+def test_ci_runs_lint_and_the_tests():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    lines = script.read_text().splitlines()
+    assert lines[-2:] == ["make lint", "make test"] and "set -euo pipefail" in lines

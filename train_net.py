@@ -1,0 +1,120 @@
+#!/usr/bin/env python
+"""Train or evaluate ION, or any other Detectron2 config, from a YAML file.
+
+python train_net.py --config-file configs/ion_vgg16_voc.yaml
+python train_net.py --config-file configs/ion_vgg16_voc.yaml --eval-only MODEL.WEIGHTS model.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+
+from ion_d2.data.catalog import check_num_classes, ensure_registered
+from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.hooks import TrainingInterrupted
+from ion_d2.engine.setup import hide_user_error_tracebacks, load_config, run_cli
+from ion_d2.engine.trainer import IONTrainer
+from ion_d2.errors import IONError
+
+# What a shell reports for a program that Ctrl-C stopped.
+EXIT_INTERRUPTED = 130
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Read the config, register the datasets it names and set up logging and seeds.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        The full config, frozen.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    cfg.defrost()
+    names = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    ensure_registered(names)
+    check_num_classes(cfg, names)
+    cfg.freeze()
+    default_setup(cfg, args)
+    hide_user_error_tracebacks()
+    logging.getLogger("ion_d2").info("Running on %s", cfg.MODEL.DEVICE)
+    return cfg
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train or evaluate in this process.
+
+    Args:
+        args: the parsed command line.
+    """
+    cfg = setup(args)
+    if args.eval_only:
+        evaluate(cfg)
+        return
+    trainer = IONTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    try:
+        trainer.train()
+    except TrainingInterrupted as stop:
+        if comm.is_main_process():
+            sys.stderr.write(f"{stop} Run the same command with --resume to continue.\n")
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def evaluate(cfg: CfgNode) -> None:
+    """Evaluate ``MODEL.WEIGHTS`` on ``DATASETS.TEST``.
+
+    Args:
+        cfg: the full config.
+
+    Raises:
+        IONError: no weights are given.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise IONError("--eval-only needs weights: add MODEL.WEIGHTS path/to/model_final.pth.")
+    model = IONTrainer.build_model(cfg)
+    IONCheckpointer(model, save_dir=cfg.OUTPUT_DIR).load(cfg.MODEL.WEIGHTS)
+    results = IONTrainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+
+
+def _parse(argv: list) -> argparse.Namespace:
+    parser = default_argument_parser(epilog=__doc__)
+    parser.set_defaults(num_gpus=min(1, torch.cuda.device_count()))
+    args = parser.parse_args(argv)
+    if not args.config_file:
+        parser.error("--config-file is required, for instance configs/ion_vgg16_voc.yaml")
+    return args
+
+
+def cli() -> None:
+    """Parse the command line and start one process per GPU.
+
+    Raises:
+        IONError: more GPUs are asked for than there are.
+    """
+    args = _parse(sys.argv[1:])
+    available = torch.cuda.device_count()
+    if args.num_gpus > max(available, 1):
+        raise IONError(f"--num-gpus is {args.num_gpus}, but this machine has {available} GPUs.")
+    launch(
+        main,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+if __name__ == "__main__":
+    run_cli(cli)
