@@ -8,6 +8,7 @@ python train_net.py --config-file configs/ion_vgg16_voc.yaml --eval-only MODEL.W
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import sys
 
@@ -16,16 +17,15 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
 
 from ion_d2.data.catalog import check_num_classes, ensure_registered
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.hooks import TrainingInterrupted
-from ion_d2.engine.setup import hide_user_error_tracebacks, load_config, run_cli
+from ion_d2.engine.setup import hide_expected_tracebacks, load_config, run_cli
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
-
-# What a shell reports for a program that Ctrl-C stopped.
-EXIT_INTERRUPTED = 130
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -43,8 +43,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     ensure_registered(names)
     check_num_classes(cfg, names)
     cfg.freeze()
-    default_setup(cfg, args)
-    hide_user_error_tracebacks()
+    try:
+        default_setup(cfg, args)
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ion_d2")
+    except OSError as error:
+        raise IONError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written ({error.strerror}); choose another "
+            "folder, or free space there."
+        ) from error
+    hide_expected_tracebacks()
     logging.getLogger("ion_d2").info("Running on %s", cfg.MODEL.DEVICE)
     return cfg
 
@@ -66,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
     except TrainingInterrupted as stop:
         if comm.is_main_process():
             sys.stderr.write(f"{stop} Run the same command with --resume to continue.\n")
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(stop.exit_status)
 
 
 def evaluate(cfg: CfgNode) -> None:
@@ -85,6 +92,15 @@ def evaluate(cfg: CfgNode) -> None:
     results = IONTrainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
+
+
+def process(args: argparse.Namespace) -> None:
+    """Be one of the processes, and exit with its status.
+
+    Args:
+        args: the parsed command line.
+    """
+    run_cli(functools.partial(main, args))
 
 
 def _parse(argv: list) -> argparse.Namespace:
@@ -106,14 +122,17 @@ def cli() -> None:
     available = torch.cuda.device_count()
     if args.num_gpus > max(available, 1):
         raise IONError(f"--num-gpus is {args.num_gpus}, but this machine has {available} GPUs.")
-    launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    try:
+        launch(
+            process,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except ProcessExitedException as error:
+        sys.exit(error.exit_code)  # it has said why
 
 
 if __name__ == "__main__":

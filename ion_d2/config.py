@@ -73,6 +73,12 @@ def _add_context(model: CfgNode) -> None:
     # Hidden-to-hidden transition: "full" matrix (Eq. 1), "diagonal" (one weight a channel) or
     # "identity" (Eq. 2).
     model.CONTEXT.TRANSITION = "full"
+    # Start of the block's 1x1 convolutions, on which the paper is silent: "xavier", or
+    # "pass_through", which hands the feature and then the mean of the four directions on unchanged.
+    model.CONTEXT.INIT = "xavier"
+    # Start of the biases of the convolutions that feed a recurrence, in units of their output.
+    # Below 0, what is common everywhere (the background) does not add up along a sweep.
+    model.CONTEXT.BIAS_INIT = 0.0
     # Dropout probability after each concatenation of the four directions (sec. 3.2: 0.25).
     model.CONTEXT.DROPOUT = 0.25
 
@@ -106,6 +112,12 @@ def _add_segmentation(model: CfgNode) -> None:
     # Add the semantic-segmentation loss on the context feature (sec. 3.2); MODEL.SEM_SEG_HEAD
     # describes its head. Training only, unless TEST.SEM_SEG asks for its predictions.
     model.SEG_REGULARIZER_ON = False
+    model.SEM_SEG_HEAD = CfgNode()
+    # Whether IONSegHead brings the feature of each cell to unit mean square before the
+    # deconvolution. The recurrence sums along whole rows and columns, so that the context feature
+    # is tens to hundreds of times larger than conv5; the loss does not train from there. Fig. 2
+    # draws no such step.
+    model.SEM_SEG_HEAD.NORMALIZE_INPUT = True
 
 
 def _add_data(root: CfgNode) -> None:

@@ -1,5 +1,8 @@
 """Paths and fixtures that tests of several folders share."""
 
+import contextlib
+import importlib.util
+import logging
 import os
 import sys
 from pathlib import Path
@@ -7,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "data")]
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +35,41 @@ def scenes(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("scenes") / "VOC"
     return generate_scenes(folder, num_train=7, num_test=3, families=("ordinary",), size=128).root
+
+
+@contextlib.contextmanager
+def fresh_loggers():
+    """Log as a new process does; afterwards, no handler holds on to streams that were captured."""
+    from detectron2.utils.logger import setup_logger
+
+    names = ("detectron2", "fvcore", "ion_d2")
+    before = {n: (logging.getLogger(n).handlers[:], logging.getLogger(n).propagate) for n in names}
+    setup_logger.cache_clear()
+    try:
+        yield
+    finally:
+        for name, (handlers, propagate) in before.items():
+            logging.getLogger(name).handlers[:] = handlers
+            logging.getLogger(name).propagate = propagate
+
+
+@pytest.fixture
+def train_net(monkeypatch, capfd):
+    """Runs train_net.py in this process: arguments -> (exit status, stdout, stderr)."""
+    from ion_d2.engine.setup import run_cli
+
+    spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["train_net.py", *map(str, args)])
+        capfd.readouterr()
+        with fresh_loggers():
+            try:
+                run_cli(module.cli)
+            except SystemExit as stop:
+                status = stop.code
+        return (status, *capfd.readouterr())
+
+    return run

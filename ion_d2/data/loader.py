@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import signal
 from collections.abc import Iterator, Sequence
@@ -78,7 +79,7 @@ class ResumableLoader:
             batch_sampler=self._batches(self.first_iteration),
             num_workers=self._num_workers,
             collate_fn=_keep_list,
-            worker_init_fn=ignore_interrupt,
+            worker_init_fn=ignore_signals,
             # Its own generator: the default one would lend it a number at each start.
             generator=torch.Generator().manual_seed(self._seed),
         )
@@ -194,6 +195,7 @@ class RaisingLoader:
             loader: yields lists of items of a mapper wrapped by :func:`deferring_errors`.
         """
         self._loader = loader
+        loader.worker_init_fn = ignore_signals
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -203,13 +205,16 @@ class RaisingLoader:
             yield raise_errors(batch)
 
 
-def ignore_interrupt(worker_id: int) -> None:
-    """Let Ctrl-C reach the training process only, which stops its workers in good order.
+def ignore_signals(worker_id: int) -> None:
+    """Let Ctrl-C and its like reach the main process only, which stops its workers in good order.
 
     Args:
         worker_id: index of the worker, unused.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        # SIGTERM, which ``timeout`` sends to a whole group, is how the main process ends workers.
+        os.setpgrp()
 
 
 def _keep_list(batch: list[Any]) -> list[Any]:

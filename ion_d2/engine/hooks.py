@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,16 @@ class SeedEachStep(HookBase):
 class TrainingInterrupted(Exception):
     """Training was stopped by a signal, after the step at hand was finished and saved."""
 
+    def __init__(self, iteration: int, number: int) -> None:
+        """
+        Args:
+            iteration: the last one that was finished.
+            number: of the signal.
+        """
+        super().__init__(f"Stopped after iteration {iteration}.")
+        # What a shell reports for a program that the signal ended.
+        self.exit_status = 128 + number
+
 
 class StopOnSignal(HookBase):
     """On Ctrl-C or SIGTERM, finishes the step, saves a checkpoint and stops.
@@ -57,7 +68,7 @@ class StopOnSignal(HookBase):
         """
         self._checkpointer = checkpointer
         self._previous: dict[int, Any] = {}
-        self._stop = False
+        self._signal = 0
 
     def before_train(self) -> None:
         """Take over the signals."""
@@ -72,15 +83,20 @@ class StopOnSignal(HookBase):
 
     def _handle(self, number: int, frame: Any) -> None:
         logger.info("Stopping after this iteration; once more to stop at once.")
-        self._stop = True
+        self._signal = number
         for each, handler in self._previous.items():
             signal.signal(each, handler)
 
     def after_step(self) -> None:
-        """Stop, if a signal came."""
+        """Stop, if a signal came to any of the processes."""
         iteration = self.trainer.iter
-        if not self._stop or iteration + 1 >= self.trainer.max_iter:
+        if iteration + 1 >= self.trainer.max_iter:
+            self.after_train()  # all is saved, so that a signal may stop the evaluation at once
+            return
+        number = max(comm.all_gather(self._signal))
+        if not number:
             return
         if self._checkpointer is not None:
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
-        raise TrainingInterrupted(f"Stopped after iteration {iteration}.")
+        comm.synchronize()  # the first process to exit ends the others
+        raise TrainingInterrupted(iteration, number)

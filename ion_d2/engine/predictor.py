@@ -10,12 +10,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import nn
 
 from ion_d2.data.catalog import class_names
 from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.setup import build_model
 from ion_d2.errors import IONError
 
 __all__ = ["IONPredictor", "find_class_names"]

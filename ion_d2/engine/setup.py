@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
 import os
 import sys
@@ -11,10 +12,18 @@ from typing import Callable, NoReturn
 
 import torch
 import yaml
+from detectron2 import modeling
 from detectron2.config import CfgNode, get_cfg
+from torch import nn
 
 from ..config import add_ion_config
 from ..errors import IONError
+from .hooks import TrainingInterrupted
+
+# What a shell reports for a program that Ctrl-C stopped.
+_EXIT_INTERRUPTED = 130
+# A full disk, a quota, a limit on the size of files.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +69,41 @@ def choose_device(wanted: str) -> str:
 
     Returns:
         ``wanted``, or "cpu".
+
+    Raises:
+        IONError: it is not the name of a device.
     """
+    try:
+        torch.device(wanted)
+    except RuntimeError as error:
+        raise IONError(
+            f"MODEL.DEVICE is {wanted!r}; give cpu, cuda or another device of PyTorch."
+        ) from error
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU is available: running on the CPU.")
         return "cpu"
     return wanted
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """Build the model that a config describes.
+
+    Args:
+        cfg: the full config.
+
+    Returns:
+        The model, on its device.
+
+    Raises:
+        IONError: the config names a part that is not registered, or a part refuses its settings.
+    """
+    try:
+        return modeling.build_model(cfg)
+    except KeyError as error:
+        reason = str(error.args[0])
+        if "registry" not in reason:
+            raise
+        raise IONError(f"The config names an unknown part of the model: {reason}") from error
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
@@ -75,6 +114,8 @@ def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
         raise IONError(f"{source} is not a valid config: it must hold KEY: VALUE lines.") from error
     except (AssertionError, KeyError, ValueError, OSError, yaml.YAMLError) as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
+        if "key: DATASETS." in reason:
+            reason += "; give datasets as \"('NAME',)\"."
         if reason.startswith("Non-existent"):
             # yacs: "Non-existent config key: A.B.C", or "Non-existent key: A.B.C".
             key = reason.rsplit(" ", 1)[-1]
@@ -109,27 +150,45 @@ def _leaf_keys(node: CfgNode, prefix: str = "") -> Sequence[str]:
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a program's main function and exit with its status.
 
-    Bad input (:class:`IONError`) is printed as one sentence to standard error, with status 1;
-    everything else keeps its traceback.
+    Bad input (:class:`IONError`) and a full disk are told in one sentence on standard error, with
+    status 1, Ctrl-C in one word, with status 130; everything else keeps its traceback.
 
     Args:
         main: returns the exit status, or None for 0.
     """
     try:
         status = main() or 0
-    except IONError as error:
-        sys.stderr.write(f"error: {error}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        status = _EXIT_INTERRUPTED
+    except (IONError, OSError) as error:
+        if not _is_expected(error):
+            raise
+        sys.stderr.write(f"error: {_sentence(error)}\n")
         status = 1
     sys.exit(status)
 
 
-def hide_user_error_tracebacks() -> None:
-    """Keep Detectron2's training loop from logging a traceback for bad input.
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else " the output"
+        return (
+            f"Writing{place} failed ({error.strerror}); checkpoints saved earlier are intact: free "
+            "space, then go on with --resume."
+        )
+    return str(error)
 
-    :func:`run_cli` prints the sentence that says what is wrong.
-    """
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_not_user_error)
+
+def _is_expected(error: BaseException | None) -> bool:
+    """Whether an error is the user's to mend, or a stop that the user asked for."""
+    no_space = isinstance(error, OSError) and error.errno in _NO_SPACE
+    return no_space or isinstance(error, (IONError, TrainingInterrupted))
 
 
-def _is_not_user_error(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], IONError))
+def hide_expected_tracebacks() -> None:
+    """Keep Detectron2's training loop from logging a traceback where one sentence says it all."""
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_is_unexpected)
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and _is_expected(record.exc_info[1]))

@@ -29,6 +29,7 @@ from .checkpoint import IONCheckpointer
 from .clipping import build_clipping_optimizer
 from .hooks import SeedEachStep, StopOnSignal
 from .picture_evaluator import PictureEvaluator
+from .setup import build_model
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,42 @@ class IONTrainer(DefaultTrainer):
             self._trainer.load_state_dict(state_dict["_trainer"])
 
     @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build the model, and log its structure.
+
+        Args:
+            cfg: the config.
+
+        Returns:
+            The model.
+
+        Raises:
+            IONError: the config names a part that does not exist.
+        """
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
+        return model
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> Any:
+        """Build the schedule of the learning rate.
+
+        Args:
+            cfg: the config.
+            optimizer: whose learning rate it sets.
+
+        Returns:
+            The schedule.
+
+        Raises:
+            IONError: the settings make no schedule.
+        """
+        try:
+            return super().build_lr_scheduler(cfg, optimizer)
+        except ValueError as error:
+            raise IONError(f"SOLVER describes no learning-rate schedule: {error}.") from error
+
+    @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
         """Build the optimizer, with clipping of the whole gradient's norm.
 
@@ -118,14 +155,9 @@ class IONTrainer(DefaultTrainer):
         Raises:
             IONError: a setting that it cannot honour, or no images.
         """
-        _check_loader_settings(cfg)
-        dicts = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN,
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-        )
+        _check_settings(cfg)
         return ResumableLoader(
-            dicts,
+            _train_dicts(cfg),
             IONDatasetMapper(cfg, is_train=True),
             batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
             seed=_with_seed(cfg).SEED,
@@ -184,6 +216,20 @@ class IONTrainer(DefaultTrainer):
         return DatasetEvaluators(evaluators)
 
 
+def _train_dicts(cfg: CfgNode) -> list[dict]:
+    try:
+        return get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+    except AssertionError as error:  # Detectron2's way to say that no image is left
+        raise IONError(
+            f"DATASETS.TRAIN gives nothing to train on: {error} "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
+        ) from error
+
+
 def _voc_evaluators(cfg: CfgNode, dataset_name: str) -> list[Any]:
     ids = [d["image_id"] for d in test_dicts(cfg, dataset_name)]
     evaluators: list[Any] = [
@@ -225,15 +271,24 @@ def test_dicts(cfg: CfgNode, dataset_name: str) -> list[dict]:
     return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
 
 
-def _check_loader_settings(cfg: CfgNode) -> None:
+def _check_settings(cfg: CfgNode) -> None:
+    if not cfg.DATASETS.TRAIN:
+        raise IONError("DATASETS.TRAIN names no dataset to train on.")
+    for key, value, least in (
+        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1),
+        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
+    ):
+        if value < least:
+            raise IONError(f"{key} is {value}; it must be at least {least}.")
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         raise IONError(
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; ION's trainer has "
             "'TrainingSampler' only."
         )
     world_size = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % world_size:
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if batch < 1 or batch % world_size:
         raise IONError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; it must be a multiple of the "
-            f"{world_size} processes."
+            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a positive multiple of the number of "
+            f"processes ({world_size})."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from ..errors import IONError
+from ..layers import l2_normalize
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -31,6 +33,7 @@ class IONSegHead(nn.Module):
         num_classes: int,
         ignore_value: int = 255,
         loss_weight: float = 1.0,
+        normalize_input: bool = True,
     ) -> None:
         """
         Args:
@@ -39,6 +42,8 @@ class IONSegHead(nn.Module):
             num_classes: number of classes, background included (21 for VOC).
             ignore_value: label of the pixels that do not count.
             loss_weight: factor on the loss (paper: 1).
+            normalize_input: whether the feature of each cell is first divided by its root mean
+                square over the channels.
 
         Raises:
             IONError: the backbone has no such feature, or fewer than 2 classes.
@@ -58,6 +63,7 @@ class IONSegHead(nn.Module):
         self.in_feature = in_feature
         self.ignore_value = ignore_value
         self.loss_weight = loss_weight
+        self.normalize_input = normalize_input
         stride = shape.stride
         self.deconv = nn.ConvTranspose2d(
             shape.channels,
@@ -83,6 +89,7 @@ class IONSegHead(nn.Module):
             "num_classes": head.NUM_CLASSES,
             "ignore_value": head.IGNORE_VALUE,
             "loss_weight": head.LOSS_WEIGHT,
+            "normalize_input": head.NORMALIZE_INPUT,
         }
 
     def forward(self, features: dict[str, Tensor], image_size: tuple[int, int]) -> Tensor:
@@ -95,7 +102,10 @@ class IONSegHead(nn.Module):
         Returns:
             (N, num_classes, H, W) logits.
         """
-        return _fit(self.deconv(features[self.in_feature]), image_size)
+        x = features[self.in_feature]
+        if self.normalize_input:
+            x = l2_normalize(x, "position") * math.sqrt(x.shape[1])
+        return _fit(self.deconv(x), image_size)
 
     def losses(self, features: dict[str, Tensor], targets: Tensor | None) -> dict[str, Tensor]:
         """The mean softmax loss over the labelled pixels of the batch.

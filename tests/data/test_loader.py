@@ -1,13 +1,14 @@
 """The training stream: the same batches however it is cut, shared or parallelised."""
 
 import itertools
+import os
 import random
 
 import numpy as np
 import pytest
 import torch
 
-from ion_d2.data.loader import ResumableLoader
+from ion_d2.data.loader import RaisingLoader, ResumableLoader
 from ion_d2.errors import IONError
 
 
@@ -97,3 +98,18 @@ def test_items_left_out_are_replaced_by_the_next():
 def test_no_images():
     with pytest.raises(IONError, match="training set is empty"):
         ResumableLoader([], Mapper(), batch_size=1, seed=0)
+
+
+@pytest.mark.skipif(not hasattr(os, "setpgrp"), reason="no process groups on this system")
+def test_a_signal_to_the_programs_group_does_not_reach_the_workers():
+    settings = {"batch_size": 1, "seed": 0, "num_workers": 1}
+    training = ResumableLoader([{"width": 1, "height": 1}], process_group, **settings)
+    (group,) = next(iter(training))
+    assert group != os.getpgrp()
+    loader = torch.utils.data.DataLoader([0], num_workers=1, collate_fn=process_group)
+    (group,) = next(iter(RaisingLoader(loader)))
+    assert group != os.getpgrp()
+
+
+def process_group(item):
+    return [os.getpgrp()] if isinstance(item, list) else os.getpgrp()

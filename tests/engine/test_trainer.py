@@ -37,8 +37,8 @@ def make_config(scenes, output, *opts):
     opts = [
         "DATASETS.TRAIN", f"('{names[0]}',)", "DATASETS.TEST", f"('{names[1]}',)",
         "OUTPUT_DIR", output, "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 100,
-        "INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", 96, "MODEL.ROI_HEADS.NUM_CLASSES", 2,
-        "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3,
+        "INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", 96,
+        "MODEL.ROI_HEADS.NUM_CLASSES", 2, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3,
         *opts,
     ]  # fmt: skip
     cfg = load_config("configs/ion_tiny.yaml", [*SMALL, *map(str, opts)])

@@ -8,6 +8,7 @@ from torch import nn
 
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
+from ion_d2.layers import spatial_irnn_reference
 from ion_d2.modeling.backbone import CONTEXT_REGISTRY, IRNN, ContextBackbone
 
 
@@ -49,6 +50,24 @@ def test_every_cell_sees_every_other_after_two_stacks_but_not_after_one():
     cross = torch.zeros(6, 7, dtype=torch.bool)
     cross[2], cross[:, 3] = True, True
     assert torch.equal(reached[1], cross)
+
+
+def test_pass_through_starts_as_the_recurrences_alone():
+    torch.manual_seed(5)
+    block = IRNN(3, hidden_dim=3, out_dim=3, dropout=0.0, init="pass_through", bias_init=-0.5)
+    x = torch.rand(1, 3, 4, 5)
+
+    def sweeps(x):
+        return spatial_irnn_reference(x).unflatten(1, (4, 3)).mean(dim=1)
+
+    torch.testing.assert_close(block(x), sweeps(sweeps(x - 0.5) - 0.5))
+
+
+def test_pass_through_between_unequal_widths():
+    block = IRNN(3, hidden_dim=5, out_dim=2, init="pass_through", dropout=0.0)
+    x = torch.rand(1, 3, 4, 5)
+    assert torch.equal(block.convs[0](x)[:, :3], x) and (block.convs[0](x)[:, 3:] == 0).all()
+    assert block(x).shape == (1, 2, 4, 5)
 
 
 def test_dropout_acts_in_training_only():
@@ -111,6 +130,7 @@ def test_without_image_sizes_the_whole_map_counts():
         ("MODEL.CONTEXT.IN_FEATURE", "conv9", "MODEL.CONTEXT.IN_FEATURE.*conv3, conv4, conv5"),
         ("MODEL.CONTEXT.BOTTOM_UP", "build_nothing", "MODEL.CONTEXT.BOTTOM_UP"),
         ("MODEL.CONTEXT.TRANSITION", "cubic", "MODEL.CONTEXT.TRANSITION"),
+        ("MODEL.CONTEXT.INIT", "ones", "MODEL.CONTEXT.INIT is 'ones'"),
         ("MODEL.CONTEXT.NUM_STACKS", 0, "MODEL.CONTEXT.NUM_STACKS"),
     ],
 )

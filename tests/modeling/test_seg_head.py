@@ -11,7 +11,8 @@ from ion_d2.modeling.seg_head import IONSegHead
 
 def make(stride=16, channels=6, num_classes=3, **kwargs):
     shapes = {"context": ShapeSpec(channels=channels, stride=stride)}
-    return IONSegHead(shapes, num_classes=num_classes, **kwargs)
+    settings = {"normalize_input": False, **kwargs}
+    return IONSegHead(shapes, num_classes=num_classes, **settings)
 
 
 def test_size_of_the_paper():
@@ -60,6 +61,17 @@ def test_loss_counts_labelled_pixels_only():
     expected = -(logits[0, :, 3, 4].log_softmax(0)[2] + logits[1, :, 20, 40].log_softmax(0)[0]) / 2
     loss = head.losses(features, targets)["loss_sem_seg"]
     assert loss.item() == pytest.approx(2 * expected.item(), rel=1e-5)
+
+
+def test_normalized_input_makes_the_amplitude_of_a_cell_irrelevant():
+    torch.manual_seed(2)
+    head, plain = make(normalize_input=True), make()
+    plain.load_state_dict(head.state_dict())
+    x = torch.randn(2, 6, 3, 4)
+    unit = x / x.pow(2).mean(dim=1, keepdim=True).sqrt()
+    scaled = x * torch.rand(2, 1, 3, 4).add(0.1).mul(1000)
+    expected = plain({"context": unit}, (48, 64))
+    torch.testing.assert_close(head({"context": scaled}, (48, 64)), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("targets", [None, torch.full((1, 32, 48), 255)])

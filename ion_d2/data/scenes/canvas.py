@@ -13,14 +13,16 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 _COARSEST_AMPLITUDE = 14.0
 _DECAY_PER_OCTAVE = 0.72
+_SATURATION = 0.2
 _NOISE = 4.0
 
 
 def make_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Paint a cloudy, grainy surface of random colour.
+    """Paint a cloudy, grainy surface of random, muted colour.
 
     Octaves of smooth noise with falling amplitude give the nearly 1/f spectrum of natural
-    pictures; the two coarsest octaves also shift the hue.
+    pictures; the two coarsest octaves also shift the hue. The colour is muted, as that of soil or
+    stone is: a background as colourful as a band would be a second, contradicting cue.
 
     Args:
         rng: source of randomness.
@@ -38,7 +40,8 @@ def make_background(rng: np.random.Generator, size: int) -> np.ndarray:
         octave = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
         canvas += octave.reshape(size, size, channels)
         amplitude, cells = amplitude * _DECAY_PER_OCTAVE, cells * 2
-    return canvas
+    grey = (canvas @ LUMA)[..., None]
+    return grey + _SATURATION * (canvas - grey)
 
 
 def finish(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -86,10 +86,9 @@ def _add_family(
 ) -> None:
     """Add a random number of objects of one family, none above row ``top``."""
     if family == "inside":
-        for _ in range(int(rng.integers(1, 3))):
-            _add_cluster(layout, rng, top)
+        _add_cluster(layout, rng, top)
         return
-    count = rng.integers(0, 3) if state is None else rng.integers(1, 4)
+    count = rng.integers(0, 3) if state is None else rng.integers(2, 5)
     for _ in range(int(count)):
         if state is None:
             name = FAMILY_CLASSES[family][rng.integers(2)]

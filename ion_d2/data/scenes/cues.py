@@ -81,7 +81,7 @@ def _draw_mark(canvas: np.ndarray, rng: np.random.Generator, state: int, top: in
     patch += mark_alpha(state)[..., None] * (tone - patch)
 
 
-BAND = Cue(24, _draw_band)
+BAND = Cue(40, _draw_band)
 """A tinted band, 24 px: warm orange (state 0) or cool blue (state 1), opposite about grey."""
 
 BALANCED = Cue(2 * (_BALANCED_GAP + _BALANCED_BAND) + _BALANCED_GAP, _draw_balanced)

@@ -18,7 +18,7 @@ from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
 
-SCENES_VERSION = 1
+SCENES_VERSION = 3
 """Raised whenever the same arguments give other pictures than before."""
 
 _KIND = "ion_d2 synthetic scenes"

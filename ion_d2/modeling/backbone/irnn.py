@@ -15,6 +15,7 @@ from ...layers.irnn.arguments import valid_mask
 from .context import CONTEXT_REGISTRY
 
 TRANSITIONS = ("full", "diagonal", "identity")
+INITS = ("xavier", "pass_through")
 
 
 class SpatialIRNN(nn.Module):
@@ -58,14 +59,25 @@ class SpatialIRNN(nn.Module):
         return spatial_irnn(x, self.weight, sizes=sizes)
 
 
+def _pass_through(conv: nn.Conv2d, directions: int) -> None:
+    """Start a 1x1 convolution as the mean of the directions that its input concatenates.
+
+    Channels beyond those of the output are dropped, channels beyond those of the input start at 0.
+    """
+    identity = torch.eye(conv.out_channels, conv.in_channels // directions)
+    with torch.no_grad():
+        conv.weight.copy_(identity.repeat(1, directions)[:, :, None, None] / directions)
+
+
 @CONTEXT_REGISTRY.register()
 class IRNN(nn.Module):
     """Stacked IRNNs: 1x1 conv, recurrence, concat, 1x1 conv, recurrence, concat, 1x1 conv + ReLU.
 
     One 1x1 convolution feeds all four directions of a stack (sec. 3.2). The hidden-to-output layer
     of one stack and the input-to-hidden layer of the next are the same convolution, without a ReLU
-    (Fig. 2). The paper does not say how these convolutions start; here it is Xavier, as for its
-    other 1x1.
+    (Fig. 2). The paper does not say how these convolutions start. "xavier" treats them as its other
+    1x1; "pass_through" starts the block as the recurrences alone: the first convolution hands the
+    feature on, each later one the mean of the four directions.
     """
 
     @configurable
@@ -78,6 +90,8 @@ class IRNN(nn.Module):
         num_stacks: int = 2,
         transition: str = "full",
         dropout: float = 0.25,
+        init: str = "xavier",
+        bias_init: float = 0.0,
     ) -> None:
         """
         Args:
@@ -87,9 +101,11 @@ class IRNN(nn.Module):
             num_stacks: number of stacked IRNNs, at least 1.
             transition: see :class:`SpatialIRNN`.
             dropout: probability with which an entry is dropped after each concatenation.
+            init: start of the 1x1 convolutions, "xavier" or "pass_through".
+            bias_init: start of the biases of the convolutions that feed a recurrence.
 
         Raises:
-            IONError: ``num_stacks`` or ``transition`` is out of range.
+            IONError: ``num_stacks``, ``transition`` or ``init`` is out of range.
         """
         super().__init__()
         if num_stacks < 1:
@@ -104,8 +120,17 @@ class IRNN(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Conv2d(channels, out_dim, kernel_size=1)
         self.out_channels = out_dim
+        self._init_weights(init, bias_init)
+
+    def _init_weights(self, init: str, bias_init: float) -> None:
+        if init not in INITS:
+            raise IONError(f"MODEL.CONTEXT.INIT is {init!r}; use one of {INITS}.")
         for conv in [*self.convs, self.output]:
             weight_init.c2_xavier_fill(conv)
+            if init == "pass_through":
+                _pass_through(conv, 1 if conv is self.convs[0] else len(DIRECTIONS))
+        for conv in self.convs:
+            nn.init.constant_(conv.bias, bias_init)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
@@ -118,6 +143,8 @@ class IRNN(nn.Module):
             "num_stacks": context.NUM_STACKS,
             "transition": context.TRANSITION,
             "dropout": context.DROPOUT,
+            "init": context.INIT,
+            "bias_init": context.BIAS_INIT,
         }
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:

@@ -1,0 +1,108 @@
+"""Two processes measure the scale's start, share the images and stop together, as one would."""
+
+import itertools
+import os
+
+import pytest
+import torch
+from detectron2.utils import comm
+from torch import distributed, multiprocessing
+
+from ion_d2.data.loader import ResumableLoader
+from ion_d2.engine.hooks import StopOnSignal, TrainingInterrupted
+from ion_d2.layers.l2_norm import mean_l2_norm
+from ion_d2.modeling.scale import FeatureScale
+
+BATCHES = 3
+# ROIs of each process in each batch; a process may have none, and all together.
+COUNTS = ((0, 0), (5, 2), (0, 7), (4, 4), (9, 9))
+
+
+def pooled(step, rank):
+    generator = torch.Generator().manual_seed(10 * step + rank)
+    return torch.randn(COUNTS[step][rank], 6, 3, 3, generator=generator) * (1 + 4 * rank)
+
+
+class Trainer:
+    """As much of a trainer as the hook looks at."""
+
+    iter, max_iter = 0, 9
+
+
+def measure(norm, rank=None):
+    """Factors after each batch: of this process' ROIs, or of all in one batch."""
+    scale, factors = FeatureScale(6, init=0.0, batches=BATCHES).train(), []
+    for step in range(len(COUNTS)):
+        parts = [pooled(step, r) for r in ((0, 1) if rank is None else (rank,))]
+        scale.observe(torch.cat(parts), norm)
+        factors.append(scale.factor.detach().clone())
+    return torch.stack(factors), int(scale.batches_left)
+
+
+def images(rank, world_size):
+    dicts = [{"i": i, "width": 1, "height": 1} for i in range(7)]
+    settings = {"batch_size": 2 // world_size, "seed": 3, "rank": rank, "world_size": world_size}
+    loader = ResumableLoader(dicts, _index, **settings)
+    return [item for batch in itertools.islice(loader, 7) for item in batch]
+
+
+def _index(dataset_dict):
+    return dataset_dict["i"]
+
+
+def stopped_at(rank):
+    """The step after which a process stops, where process 1 alone gets a signal in step 2."""
+    hook, trainer = StopOnSignal(None), Trainer()
+    hook.trainer = trainer
+    for step in range(trainer.max_iter):
+        trainer.iter = step
+        if rank == 1 and step == 2:
+            hook._handle(15, None)
+        try:
+            hook.after_step()
+        except TrainingInterrupted as stop:
+            return step, stop.exit_status
+    return None
+
+
+def work(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    result = {norm: measure(norm, rank) for norm in ("roi", "position")}
+    result["images"] = images(comm.get_rank(), comm.get_world_size())
+    result["stop"] = stopped_at(rank)
+    torch.save(result, os.path.join(folder, f"{rank}.pth"))
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What each of two processes found."""
+    if not distributed.is_gloo_available():
+        pytest.skip("this PyTorch has no gloo")
+    folder = str(tmp_path_factory.mktemp("processes"))
+    multiprocessing.spawn(work, args=(folder,), nprocs=2)
+    return [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(2)]
+
+
+@pytest.mark.parametrize("norm", ["roi", "position"])
+def test_scale_is_that_of_one_process_with_all_rois(results, norm):
+    (first, left), (second, _) = (result[norm] for result in results)
+    assert torch.equal(first, second) and left == 0
+    alone, _ = measure(norm)
+    torch.testing.assert_close(first, alone, rtol=1e-6, atol=0)
+    # Batch 0 has no ROI and does not count; the three after it do, each ROI with equal weight.
+    rois = torch.cat([pooled(step, rank) for step in (1, 2, 3) for rank in (0, 1)])
+    assert first[-1].tolist() == pytest.approx([mean_l2_norm(rois, norm).item()] * 6, rel=1e-5)
+    assert torch.equal(first[3], first[4])
+
+
+def test_processes_share_the_images_of_one(results):
+    pairs = zip(*(result["images"] for result in results))
+    assert list(itertools.chain(*pairs)) == images(0, 1)
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(results):
+    assert [result["stop"] for result in results] == [(2, 143), (2, 143)]

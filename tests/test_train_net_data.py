@@ -1,0 +1,90 @@
+"""train_net.py on each kind of dataset, from the command line to the figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from cli_helpers import arguments, own_lines, voc_arguments
+from PIL import Image
+from voc_folder import object_xml, write_split, write_voc
+
+
+def figures(folder):
+    """The evaluated figures in a run's metrics.json."""
+    lines = (folder / "metrics.json").read_text().splitlines()
+    merged = {key: value for line in lines for key, value in json.loads(line).items()}
+    return {key: value for key, value in merged.items() if key.startswith("bbox")}
+
+
+def test_evaluating_the_saved_model_gives_the_figures_of_the_training(train_net, scenes, tmp_path):
+    trained, again = tmp_path / "trained", tmp_path / "again"
+    # Untrained scores are all alike; without a threshold there are detections to compare.
+    opts = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 10)
+    assert train_net(*voc_arguments(scenes, trained, *opts, "SOLVER.MAX_ITER", 5))[0] == 0
+    opts = (*opts, "MODEL.WEIGHTS", trained / "model_final.pth", "DATASETS.TRAIN", "('gone',)")
+    args = voc_arguments(scenes, again, *opts, flags=["--eval-only"])
+    status, out, err = train_net(*args)
+    assert (status, own_lines(err)) == (0, [])
+    assert len(json.loads((trained / "detections.json").read_text())) > 10
+    for name in ("voc_results.json", "detections.json"):
+        assert (again / name).read_bytes() == (trained / name).read_bytes()
+    assert not (again / "model_final.pth").exists()
+
+
+def test_detectron2s_own_names(tmp_path):
+    """Their folder is read from the environment when Detectron2 is imported."""
+    boxes = {"000001": [object_xml("aeroplane", (3, 4, 30, 25))],
+             "000002": [object_xml("tvmonitor", (1, 1, 20, 20)), object_xml("cow", (9, 9, 38, 28))],
+             "000003": [object_xml("cow", (5, 5, 30, 22))]}  # fmt: skip
+    root = write_voc(tmp_path / "VOC2007", boxes, split="trainval")
+    write_split(root, "test", "000003\n")
+    args = arguments("voc_2007_trainval", "voc_2007_test", tmp_path / "out")
+    run = subprocess.run(
+        [sys.executable, "train_net.py", *args],
+        env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path), "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, own_lines(run.stderr)) == (0, []), run.stderr
+    report = json.loads((tmp_path / "out" / "voc_results.json").read_text())
+    assert report["dataset"] == "voc_2007_test"
+    per_class = figures(tmp_path / "out")
+    assert "bbox/AP50-aeroplane" in per_class and "bbox/AP50-tvmonitor" in per_class
+    assert len([key for key in per_class if key.startswith("bbox/AP50-")]) == 20
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """A dataset in COCO's format whose category ids have gaps; its name."""
+    (tmp_path / "pictures").mkdir()
+    content = {"images": [], "annotations": [], "categories": [
+        {"id": 7, "name": "blue"}, {"id": 3, "name": "red"}]}  # fmt: skip
+    for number in range(1, 5):
+        picture = Image.new("RGB", (96, 64), "white")
+        category, colour = ((3, "red"), (7, "blue"))[number % 2]
+        picture.paste(Image.new("RGB", (30, 30), colour), (8 * number, 10))
+        picture.save(tmp_path / "pictures" / f"{number}.png")
+        content["images"].append(
+            {"id": number, "file_name": f"{number}.png", "width": 96, "height": 64}
+        )
+        content["annotations"].append(
+            {"id": number, "image_id": number, "category_id": category, "iscrowd": 0,
+             "bbox": [8 * number, 10, 30, 30], "area": 900}
+        )  # fmt: skip
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    return f"coco:{tmp_path}/all.json:{tmp_path}/pictures"
+
+
+def test_coco_dataset(train_net, coco, tmp_path):
+    opts = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.NUM_PICTURES", 2)
+    status, out, err = train_net(*arguments(coco, coco, tmp_path / "out", *opts))
+    assert (status, own_lines(err)) == (0, [])
+    result = figures(tmp_path / "out")
+    assert {"bbox/AP", "bbox/AP50", "bbox/APs", "bbox/AP-red", "bbox/AP-blue"} <= result.keys()
+    found = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    assert {entry["category_id"] for entry in found} == {3, 7}
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 2

@@ -1,0 +1,161 @@
+"""train_net.py is stopped by signals and full disks in good order, and resumed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from cli_helpers import own_lines, says, voc_arguments
+
+from ion_d2.engine.trainer import IONTrainer
+
+# Enough that a signal comes before the last.
+STEPS = 25
+
+
+def run_arguments(scenes, output, *opts, flags=()):
+    """A run that writes a checkpoint a step, so that its log tells of each, and tests nothing."""
+    opts = ("SOLVER.MAX_ITER", STEPS, "SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", "()", *opts)
+    return voc_arguments(scenes, output, *opts, flags=flags)
+
+
+def start(*args):
+    """Start the program with two workers, in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, "train_net.py", *args, "DATALOADER.NUM_WORKERS", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def wait_for(output, text, process):
+    """Wait until the log holds a text."""
+    log = output / "log.txt"
+    deadline = time.monotonic() + 60
+    while not (log.is_file() and text in log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, finish(process)
+        time.sleep(0.02)
+
+
+def saved(folder):
+    """What the finished run's checkpoint holds."""
+    return torch.load(folder / "model_final.pth", weights_only=False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_saves_and_stops(scenes, tmp_path, train_net, number):
+    process = start(*run_arguments(scenes, tmp_path))
+    wait_for(tmp_path, "model_0000003.pth", process)
+    os.killpg(process.pid, number)
+    status, out, err = finish(process)
+    assert status == 128 + number
+    (line,) = own_lines(err)
+    assert "Traceback" not in out
+    last = (tmp_path / "last_checkpoint").read_text()
+    iteration = int(last[len("model_") : -len(".pth")])
+    assert 3 <= iteration < STEPS - 1
+    assert f"after iteration {iteration}." in line and "--resume" in line
+    if number == signal.SIGINT:
+        check_resuming(scenes, tmp_path, train_net, iteration)
+
+
+def check_resuming(scenes, folder, train_net, iteration):
+    """Resumed in this process and without workers, it ends as a run that nothing stopped."""
+    status, out, err = train_net(*run_arguments(scenes, folder, flags=["--resume"]))
+    assert (status, own_lines(err)) == (0, [])
+    assert f"Starting training from iteration {iteration + 1}" in out
+    whole = folder / "whole"
+    opts = ("SOLVER.CHECKPOINT_PERIOD", 100)
+    assert train_net(*run_arguments(scenes, whole, *opts))[0] == 0
+    expected, model = saved(whole)["model"], saved(folder)["model"]
+    assert expected.keys() == model.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, model[name]), name
+
+
+def children(pid):
+    """The processes that a process started."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no /proc to find workers by")
+def test_a_second_ctrl_c_gives_up_the_step_at_hand(scenes, tmp_path):
+    process = start(*run_arguments(scenes, tmp_path))
+    wait_for(tmp_path, "model_0000001.pth", process)
+    workers = children(process.pid)
+    for worker in workers:  # soon the training process waits for pictures that do not come
+        os.kill(worker, signal.SIGSTOP)
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    wait_for(tmp_path, "once more to stop at once", process)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(0.2)
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
+    status, out, err = finish(process)
+    assert status == 130 and "Traceback" not in out
+    # The workers may tell that they lost their connection.
+    assert "Interrupted." in own_lines(err) and "KeyboardInterrupt" not in err
+    assert (tmp_path / "last_checkpoint").is_file() and not list(tmp_path.glob("*.tmp"))
+
+
+def test_ctrl_c_stops_the_last_evaluation_at_once(scenes, tmp_path, train_net, monkeypatch):
+    def test(cls, cfg, model):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    monkeypatch.setattr(IONTrainer, "test", classmethod(test))
+    status, out, err = train_net(*run_arguments(scenes, tmp_path, "SOLVER.MAX_ITER", 1))
+    assert (status, own_lines(err)) == (130, ["Interrupted."]) and "Traceback" not in out
+    assert (tmp_path / "model_final.pth").is_file()
+
+
+@pytest.fixture
+def finished(scenes, tmp_path, train_net):
+    """The folder of a run of one step."""
+    opts = ("SOLVER.MAX_ITER", 1, "SOLVER.CHECKPOINT_PERIOD", 100)
+    assert train_net(*run_arguments(scenes, tmp_path, *opts))[0] == 0
+    return tmp_path
+
+
+def checkpoints(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.pth*")}
+
+
+def test_full_disk_while_a_checkpoint_is_written(scenes, finished, train_net):
+    before = checkpoints(finished)
+    args = run_arguments(scenes, finished, "SOLVER.MAX_ITER", 3, flags=["--resume"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["model_final.pth"]) // 2, hard))
+    try:
+        result = train_net(*args)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert says(result, f"{finished}/model_0000001.pth could not be written", "--resume")
+    assert checkpoints(finished) == before
+    assert train_net(*args)[0] == 0 and saved(finished)["iteration"] == 2
+
+
+def test_full_disk_while_metrics_are_written(scenes, finished, train_net):
+    (finished / "metrics.json").unlink()
+    (finished / "metrics.json").symlink_to("/dev/full")
+    before = checkpoints(finished)
+    opts = ("SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 100)
+    result = train_net(*run_arguments(scenes, finished, *opts, flags=["--resume"]))
+    assert says(result, "No space left on device", "--resume")
+    assert checkpoints(finished).keys() >= before.keys() and saved(finished)["model"]
