@@ -1,14 +1,14 @@
 """Synthetic scenes: pictures with a known answer, to measure what *inside* and *outside* bring.
 
 A square picture (256 px unless told otherwise) shows things on a cloudy, grainy background of
-random colour. Four families of two classes each:
+random, muted colour. Four families of two classes each:
 
 outside: ``lamp_day``, ``lamp_night``
-    1-3 lamps, 20-40 px, low in the picture. Colour, brightness, size, position and orientation are
+    2-4 lamps, 20-40 px, low in the picture. Colour, brightness, size, position and orientation are
     drawn in the same way for both classes, and all lamps of a picture are of one class. Which one,
     only the cue at the upper border tells:
 
-    - cue "band" (default): 24 rows tinted warm orange (day) or cool blue (night), equally bright,
+    - cue "band" (default): 40 rows tinted warm orange (day) or cool blue (night), equally bright,
       opposite about grey. The picture's mean colour differs between the states, which a network
       that normalises over the whole picture (GroupNorm) can exploit anywhere.
     - cue "balanced": both tints in every picture, two bands of 12 rows in a grey strip of 36;
@@ -16,11 +16,11 @@ outside: ``lamp_day``, ``lamp_night``
       the same in both states. Deeper features respond to the order itself, so even here only a
       network without normalisation over the picture is proof against leaks.
 outside-far: ``kite_disc``, ``kite_ring``
-    The hard variant: 1-3 diamonds, and as cue a single disc or ring of about 20 px and equal
+    The hard variant: 2-4 diamonds, and as cue a single disc or ring of about 20 px and equal
     area, white on dark or black on light, anywhere along the top 24 rows (below the band where
     there is one).
 inside: ``tile_checked``, ``tile_striped``
-    1-2 clusters of 2x2 to 3x4 squares and discs of 8-14 px, 1-3 px apart, so that several share a
+    A cluster of 2x2 to 3x4 squares and discs of 8-14 px, 1-3 px apart, so that several share a
     cell of stride 16. Each tile is of either class, told only by its texture of 2 px squares or
     2 px stripes; mean and contrast of the two are equal.
 ordinary: ``cross``, ``triangle``

@@ -82,7 +82,7 @@ def _draw_mark(canvas: np.ndarray, rng: np.random.Generator, state: int, top: in
 
 
 BAND = Cue(40, _draw_band)
-"""A tinted band, 24 px: warm orange (state 0) or cool blue (state 1), opposite about grey."""
+"""A tinted band, 40 px: warm orange (state 0) or cool blue (state 1), opposite about grey."""
 
 BALANCED = Cue(2 * (_BALANCED_GAP + _BALANCED_BAND) + _BALANCED_GAP, _draw_balanced)
 """Both tints in every picture: bands of 12 px in a grey strip, warm (0) or cool (1) above."""
