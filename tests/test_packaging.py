@@ -79,7 +79,7 @@ def test_developers_get_the_tools_of_the_makefile(arguments):
     "target, command",
     [
         ("test", "/bin/python -m pytest -q"),
-        ("demo", "/bin/python tools/demo_run.py"),
+        ("demo", "/bin/python train_net.py --config-file configs/ion_demo.yaml"),
         ("lint", "/bin/python -m ruff format --check ."),
     ],
 )

@@ -107,4 +107,4 @@ def test_two_rounds_pool_twice_and_run_the_backbone_once():
 
 def test_convolutions_in_the_box_head_are_refused():
     with pytest.raises(IONError, match="MODEL.ROI_BOX_HEAD.NUM_CONV is 1"):
-        IONROIHeads(small_config("MODEL.ROI_BOX_HEAD.NUM_CONV", 1), SHAPES)
+        IONROIHeads(small_config(*SINGLE, "MODEL.ROI_BOX_HEAD.NUM_CONV", 1), SHAPES)

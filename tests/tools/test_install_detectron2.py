@@ -13,7 +13,6 @@ import venv
 import zipfile
 from pathlib import Path
 
-import pip
 import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -66,7 +65,9 @@ class Environment:
         self.python = folder / "env" / "bin" / "python"
         only_pip = folder / "only_pip"
         only_pip.mkdir()
-        (only_pip / "pip").symlink_to(Path(pip.__file__).parent, target_is_directory=True)
+        # Not by importing pip: setuptools then leaves distutils alone in the rest of the process.
+        pip = importlib.metadata.distribution("pip").locate_file("pip")
+        (only_pip / "pip").symlink_to(pip, target_is_directory=True)
         quiet = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_NO_CACHE_DIR": "1"}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
         self.variables = {**kept, **quiet, "PYTHONPATH": str(only_pip)}
