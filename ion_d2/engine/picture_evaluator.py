@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
@@ -33,12 +31,6 @@ class PictureEvaluator(DatasetEvaluator):
         self._metadata = MetadataCatalog.get(dataset_name)
         self._output_dir = output_dir
         self._detections: dict[Any, Instances] = {}
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, dataset_name: str) -> PictureEvaluator:
-        """Read ``TEST.NUM_PICTURES``; the pictures go to ``OUTPUT_DIR/pictures``."""
-        output_dir = os.path.join(cfg.OUTPUT_DIR, "pictures")
-        return cls(dataset_name, output_dir, cfg.TEST.NUM_PICTURES)
 
     def reset(self) -> None:
         """Forget all detections."""

@@ -7,13 +7,9 @@ from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import (
-    MetadataCatalog,
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from torch import nn
@@ -22,13 +18,11 @@ from torch.optim import Optimizer
 from ..compat import TRAINER_SAVES_OPTIMIZER
 from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
-from ..data.readable import filter_unreadable
 from ..errors import IONError
-from ..evaluation import IONSemSegEvaluator, IONVOCEvaluator
 from .checkpoint import IONCheckpointer
 from .clipping import build_clipping_optimizer
+from .evaluators import build_evaluators, test_dicts
 from .hooks import SeedEachStep, StopOnSignal
-from .picture_evaluator import PictureEvaluator
 from .setup import build_model
 
 logger = logging.getLogger(__name__)
@@ -199,21 +193,7 @@ class IONTrainer(DefaultTrainer):
         Raises:
             IONError: the dataset's type is not one of VOC or COCO.
         """
-        kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-        if kind == "ion_voc":
-            evaluators = _voc_evaluators(cfg, dataset_name)
-        elif kind == "coco":
-            # pycocotools itself, since the C++ copy of it is not in every build of Detectron2.
-            evaluators = [
-                COCOEvaluator(dataset_name, output_dir=cfg.OUTPUT_DIR, use_fast_impl=False)
-            ]
-        else:
-            raise IONError(
-                f"The dataset {dataset_name} is of the type {kind}, which has no evaluator here."
-            )
-        if cfg.TEST.NUM_PICTURES:
-            evaluators.append(PictureEvaluator.from_config(cfg, dataset_name))
-        return DatasetEvaluators(evaluators)
+        return build_evaluators(cfg, dataset_name)
 
 
 def _train_dicts(cfg: CfgNode) -> list[dict]:
@@ -230,22 +210,6 @@ def _train_dicts(cfg: CfgNode) -> list[dict]:
         ) from error
 
 
-def _voc_evaluators(cfg: CfgNode, dataset_name: str) -> list[Any]:
-    ids = [d["image_id"] for d in test_dicts(cfg, dataset_name)]
-    evaluators: list[Any] = [
-        IONVOCEvaluator(
-            dataset_name, metric=cfg.TEST.VOC_METRIC, output_dir=cfg.OUTPUT_DIR, image_ids=ids
-        )
-    ]
-    if cfg.TEST.SEM_SEG:
-        evaluators.append(
-            IONSemSegEvaluator(
-                dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, output_dir=cfg.OUTPUT_DIR
-            )
-        )
-    return evaluators
-
-
 def _with_seed(cfg: CfgNode) -> CfgNode:
     """The config with a seed that all processes share, a random one if it asks for none."""
     if cfg.SEED >= 0:
@@ -255,20 +219,6 @@ def _with_seed(cfg: CfgNode) -> CfgNode:
     cfg.SEED = comm.shared_random_seed()
     cfg.freeze()
     return cfg
-
-
-def test_dicts(cfg: CfgNode, dataset_name: str) -> list[dict]:
-    """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
-
-    Args:
-        cfg: the config.
-        dataset_name: a registered name.
-
-    Returns:
-        Dataset dicts.
-    """
-    dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False)
-    return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
 
 
 def _check_settings(cfg: CfgNode) -> None:

@@ -1,0 +1,82 @@
+"""Which evaluators a test dataset gets, and where they write."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+
+from ..data.readable import filter_unreadable
+from ..errors import IONError
+from ..evaluation import IONSemSegEvaluator, IONVOCEvaluator
+from .picture_evaluator import PictureEvaluator
+
+
+def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
+    """Choose the evaluators of a dataset by the type in its metadata.
+
+    They write to ``OUTPUT_DIR``, or, where ``DATASETS.TEST`` names several datasets, to a folder of
+    the dataset's name in it.
+
+    Args:
+        cfg: the config.
+        dataset_name: a registered name.
+
+    Returns:
+        Box evaluation, segmentation if ``TEST.SEM_SEG``, and pictures.
+
+    Raises:
+        IONError: the dataset's type is not one of VOC or COCO.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    folder = _output_dir(cfg, dataset_name)
+    if kind == "ion_voc":
+        evaluators = _voc_evaluators(cfg, dataset_name, folder)
+    elif kind == "coco":
+        # pycocotools itself, since the C++ copy of it is not in every build of Detectron2.
+        evaluators = [COCOEvaluator(dataset_name, output_dir=folder, use_fast_impl=False)]
+    else:
+        raise IONError(
+            f"The dataset {dataset_name} is of the type {kind}, which has no evaluator here."
+        )
+    if cfg.TEST.NUM_PICTURES:
+        pictures = os.path.join(folder, "pictures")
+        evaluators.append(PictureEvaluator(dataset_name, pictures, cfg.TEST.NUM_PICTURES))
+    return DatasetEvaluators(evaluators)
+
+
+def test_dicts(cfg: CfgNode, dataset_name: str) -> list[dict]:
+    """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
+
+    Args:
+        cfg: the config.
+        dataset_name: a registered name.
+
+    Returns:
+        Dataset dicts.
+    """
+    dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False)
+    return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
+
+
+def _output_dir(cfg: CfgNode, dataset_name: str) -> str:
+    if len(cfg.DATASETS.TEST) < 2:
+        return cfg.OUTPUT_DIR
+    return os.path.join(cfg.OUTPUT_DIR, re.sub(r"[^\w.-]+", "_", dataset_name))
+
+
+def _voc_evaluators(cfg: CfgNode, dataset_name: str, folder: str) -> list[Any]:
+    ids = [d["image_id"] for d in test_dicts(cfg, dataset_name)]
+    evaluators: list[Any] = [
+        IONVOCEvaluator(dataset_name, metric=cfg.TEST.VOC_METRIC, output_dir=folder, image_ids=ids)
+    ]
+    if cfg.TEST.SEM_SEG:
+        classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        evaluators.append(
+            IONSemSegEvaluator(dataset_name, classes, output_dir=folder, image_ids=ids)
+        )
+    return evaluators
