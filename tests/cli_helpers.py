@@ -38,4 +38,4 @@ def says(result, *words):
 
 def own_lines(err):
     """The lines of standard error without those that torch logs at its start."""
-    return [line for line in err.splitlines() if not re.match(r"[IW]\d{4} .* torch/", line)]
+    return [line for line in err.splitlines() if not re.match(r"[IW]\d{4} .*\btorch/", line)]
