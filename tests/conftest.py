@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+# One thread, here and in the programs that tests start: sums over another number of threads differ
+# in the last bit, and some tests compare runs bit for bit. It must be set before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "data")]
 
