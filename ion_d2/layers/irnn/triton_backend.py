@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .layout import memory_format_of
+
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -49,6 +51,11 @@ def _missing() -> str | None:
     if not hasattr(language, "split"):
         return "The Triton back-end needs Triton 3.0 or newer, which PyTorch 2.4 and newer bring."
     return None
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout of this back-end's results: that of ``x``."""
+    return memory_format_of(x)
 
 
 def forward(

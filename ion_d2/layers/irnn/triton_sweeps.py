@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .arguments import DIRECTIONS, compute_dtype
-from .layout import empty_map, memory_format
+from .layout import empty_map, memory_format_of
 from .triton_backward import backward_kernel
 from .triton_forward import forward_kernel
 from .triton_tiles import LINES, NUM_WARPS, STEPS
@@ -40,7 +40,7 @@ def sweep(
     x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
 ) -> Tensor:
     """See :func:`ion_d2.layers.irnn.triton_backend.forward`."""
-    out = empty_map(x, len(directions) * x.shape[1], x.dtype)
+    out = empty_map(x, len(directions) * x.shape[1], memory_format_of(x))
     if out.numel() == 0:
         return out
     rows, columns = _lines(x, _ROWS), _lines(x, _COLUMNS)
@@ -69,7 +69,7 @@ def sweep_back(
     grad: Tensor, output: Tensor, weight: Tensor | None, directions: Sequence[str]
 ) -> tuple[Tensor, Tensor | None]:
     """See :func:`ion_d2.layers.irnn.triton_backend.backward`."""
-    grad_x = empty_map(output, output.shape[1] // len(directions), output.dtype)
+    grad_x = empty_map(output, output.shape[1] // len(directions), memory_format_of(output))
     if grad_x.numel() == 0:
         return grad_x, None if weight is None else torch.zeros_like(weight)
     total = grad_x
@@ -140,7 +140,7 @@ def _lines(x: Tensor, axis: _Axis) -> _Lines:
     channels, others = x.shape[1], x.shape[axis.other]
     _, by_channel, by_other, by_step = _strides(x, axis)
     inner, outer, by_inner = others, channels, by_other
-    if memory_format(x) == torch.channels_last:
+    if memory_format_of(x) == torch.channels_last:
         inner, outer, by_inner = channels, others, by_channel
     # Where steps lie closer together than lines do, a tile is read along the steps, and it does
     # not matter where its lines are. Short rows of lines would leave most threads idle.
@@ -156,7 +156,7 @@ def _strides(tensor: Tensor, axis: _Axis) -> tuple[int, int, int, int]:
 
 def _options(x: Tensor) -> dict[str, Any]:
     return {
-        "CHANNELS_LAST": memory_format(x) == torch.channels_last,
+        "CHANNELS_LAST": memory_format_of(x) == torch.channels_last,
         "STATE": tl.float64 if x.dtype == torch.float64 else tl.float32,
         "LINES": LINES,
         "STEPS": STEPS,

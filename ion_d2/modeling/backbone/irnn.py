@@ -10,7 +10,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ...errors import IONError
-from ...layers import DIRECTIONS, spatial_irnn
+from ...layers import DIRECTIONS, spatial_irnn, spatial_irnn_portable
 from ...layers.irnn.arguments import valid_mask
 from .context import CONTEXT_REGISTRY
 
@@ -56,7 +56,10 @@ class SpatialIRNN(nn.Module):
         Returns:
             (N, 4 * C, H, W): the states moving right, left, down and up.
         """
-        return spatial_irnn(x, self.weight, sizes=sizes)
+        if torch.jit.is_scripting():
+            return spatial_irnn_portable(x, self.weight, [0, 1, 2, 3], sizes)
+        else:
+            return spatial_irnn(x, self.weight, sizes=sizes)
 
 
 def _pass_through(conv: nn.Conv2d, directions: int) -> None:
