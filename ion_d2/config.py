@@ -57,16 +57,20 @@ def _add_vgg(model: CfgNode) -> None:
 
 def _add_context(model: CfgNode) -> None:
     model.CONTEXT = CfgNode()
-    # Kind of context block, a name in CONTEXT_REGISTRY. "IRNN" is the paper's (sec. 3.2).
+    # Kind of context block, a name in CONTEXT_REGISTRY: "IRNN" is the paper's (sec. 3.2), "RNN" has
+    # torch's own cells; "Conv" and "GlobalAverage" (Table 7) need no recurrence; "Chain" and
+    # "Branches" join others.
     model.CONTEXT.NAME = "IRNN"
     # Registered backbone builder that the context block extends.
     model.CONTEXT.BOTTOM_UP = "build_ion_vgg_backbone"
     # Feature of that backbone which feeds the block; the new feature is called "context" (Fig. 2:
     # conv5).
     model.CONTEXT.IN_FEATURE = "conv5"
-    # Number of stacked four-directional IRNNs (sec. 3.2: 2, so that every cell sees every other).
+    # Number of stacked four-directional IRNNs (sec. 3.2: 2, so that every cell sees every other),
+    # or of the layers of "Conv".
     model.CONTEXT.NUM_STACKS = 2
-    # Channels of each directional hidden state (Table 8: 512).
+    # Channels of each directional hidden state (Table 8: 512), or of each layer of "Conv" but the
+    # last.
     model.CONTEXT.HIDDEN_DIM = 512
     # Channels of the context feature (Fig. 2: 512).
     model.CONTEXT.OUT_DIM = 512
@@ -81,6 +85,25 @@ def _add_context(model: CfgNode) -> None:
     model.CONTEXT.BIAS_INIT = 0.0
     # Dropout probability after each concatenation of the four directions (sec. 3.2: 0.25).
     model.CONTEXT.DROPOUT = 0.25
+    # Directions of travel in each stack, of "right", "left", "down" and "up"; the last list serves
+    # all further stacks. Table 9a: [["left", "right"], ["up", "down"]].
+    model.CONTEXT.DIRECTIONS = [["right", "left", "down", "up"]]
+    # Whether the directions of an "IRNN" stack share their input-to-hidden 1x1 convolution (sec.
+    # 3.2: they do, at a cost of 0.1 mAP).
+    model.CONTEXT.SHARED_INPUT = True
+    # Whether each direction of an "IRNN" learns a bias b0 for its first step (sec. 3.2: it stays
+    # near 0).
+    model.CONTEXT.FIRST_STEP_BIAS = False
+    # Return the earlier stacks of "IRNN" as well, as features "context1", ... for
+    # MODEL.ROI_HEADS.IN_FEATURES (Table 9b). Each is what the next stack is fed, after a ReLU.
+    model.CONTEXT.ALL_STACKS = False
+    # Cell of "RNN": "tanh", "gru" or "lstm" (sec. 3.2 names them; none was tried).
+    model.CONTEXT.CELL = "gru"
+    # Side of the kernels of "Conv", in cells, odd (Table 7: 3 with 512 channels, 5 with 256).
+    model.CONTEXT.KERNEL_SIZE = 3
+    # Context blocks that "Chain" runs one after another, or "Branches" side by side: the first
+    # gives "context", a further one, say "Conv", gives "context_conv" (Table 9c).
+    model.CONTEXT.PARTS = []
 
 
 def _add_skip_pooler(model: CfgNode) -> None:

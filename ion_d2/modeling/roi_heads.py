@@ -117,7 +117,7 @@ def _build_pooler(cfg: CfgNode, names: list[str], shapes: dict[str, ShapeSpec]) 
 
 def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) -> int:
     """Index of the feature with the largest stride, the last of several; context only if alone."""
-    candidates = [i for i, name in enumerate(names) if name != CONTEXT] or [0]
+    candidates = [i for i, name in enumerate(names) if not name.startswith(CONTEXT)] or [0]
     return max(candidates, key=lambda i: (shapes[names[i]].stride, i))
 
 
