@@ -129,6 +129,8 @@ def _add_box_head(model: CfgNode) -> None:
     model.ROI_BOX_HEAD = CfgNode()
     # Dropout probability after fc6 and fc7 of IONBoxHead (Fast R-CNN, and so the paper: 0.5).
     model.ROI_BOX_HEAD.FC_DROPOUT = 0.5
+    # Bins per side at each level of the spatial pyramid of SPPROIHeads (SPPnet: 6, 3, 2 and 1).
+    model.ROI_BOX_HEAD.PYRAMID_LEVELS = [6, 3, 2, 1]
 
 
 def _add_segmentation(model: CfgNode) -> None:
