@@ -36,4 +36,9 @@ def build_context_block(cfg: CfgNode, in_channels: int) -> nn.Module:
     if name not in CONTEXT_REGISTRY:
         known = ", ".join(sorted(key for key, _ in CONTEXT_REGISTRY))
         raise IONError(f"MODEL.CONTEXT.NAME is {name!r}, but the context blocks are: {known}.")
+    if not cfg.MODEL.DROPOUT_ON:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.CONTEXT.DROPOUT = 0.0
+        cfg.freeze()
     return CONTEXT_REGISTRY.get(name)(cfg, in_channels)
