@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from model_helpers import make_input, small_model
 
@@ -79,8 +80,6 @@ def test_an_image_and_its_mirror_get_mirrored_detections(refine):
 
 def test_detections_are_those_of_the_averaged_predictions():
     """Against Detectron2's inference on scores and boxes averaged word by word."""
-    from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
-
     model, x = with_given_proposals(*FLIP), with_proposals(make_input(96, 128))
     heads, views = model.roi_heads, []
     for view in (x, mirrored_input(x)):
