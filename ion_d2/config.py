@@ -36,7 +36,11 @@ def _defaults() -> CfgNode:
     _add_skip_pooler(root.MODEL)
     _add_box_head(root.MODEL)
     _add_segmentation(root.MODEL)
+    # Dropout anywhere in the model. False is row "D" of Tables 1 to 3: neither CONTEXT.DROPOUT nor
+    # ROI_BOX_HEAD.FC_DROPOUT has an effect then.
+    root.MODEL.DROPOUT_ON = True
     _add_data(root)
+    _add_solver(root)
     _add_test(root)
     return root
 
@@ -156,6 +160,20 @@ def _add_data(root: CfgNode) -> None:
     root.INPUT.SKIP_UNREADABLE = False
 
 
+def _add_solver(root: CfgNode) -> None:
+    root.SOLVER = CfgNode()
+    # Stages of the training, one mapping each (sec. 4.1 has two); empty for Detectron2's schedules.
+    # MAX_ITER: iterations. BASE_LR, END_LR (default BASE_LR): the learning rate falls exponentially
+    # from one to the other. FREEZE_AT (default MODEL.BACKBONE.FREEZE_AT): first blocks of the
+    # backbone that rest. WARMUP_ITERS (default 0): iterations of SOLVER.WARMUP_METHOD at the start.
+    # SOLVER.MAX_ITER becomes their sum; SOLVER.BASE_LR and the other keys of schedules have no
+    # effect.
+    root.SOLVER.STAGES = []
+    # Images in one forward and backward pass of a process; gradients of a step's passes are
+    # averaged. 0 takes all at once, 1 is the paper's way (sec. 4.1: 4 passes of one image a step).
+    root.SOLVER.IMS_PER_PASS = 0
+
+
 def _add_test(root: CfgNode) -> None:
     root.TEST = CfgNode()
     # Average precision that the headline VOC figures use: "11point" (VOC2007, as in Table 1) or
@@ -170,8 +188,13 @@ def _add_test(root: CfgNode) -> None:
     root.TEST.BOX_REFINEMENT = CfgNode()
     # Two-round box regression with weighted voting, the paper's "W" (sec. 4.2).
     root.TEST.BOX_REFINEMENT.ENABLED = False
-    # Number of times the boxes pass through the ROI head; all rounds' boxes take part in the vote.
+    # Number of times the boxes pass through the ROI head; the boxes of all rounds compete.
     root.TEST.BOX_REFINEMENT.ROUNDS = 2
+    # Whether each kept box becomes the score-weighted mean of the boxes that overlap it.
+    root.TEST.BOX_REFINEMENT.VOTE = True
     # IoU from which a box votes for a kept one (sec. 4.2: 0.5 on VOC; sec. 4.4: about 0.85 on
     # COCO).
     root.TEST.BOX_REFINEMENT.VOTE_IOU = 0.5
+    # Average probabilities and boxes with those of the mirrored image, for the same proposals
+    # (Table 3, post-competition). Doubles the cost of an image. Meta-architecture "ION" only.
+    root.TEST.FLIP_AVERAGING = False

@@ -19,6 +19,7 @@ from torch import nn
 from ..config import add_ion_config
 from ..errors import IONError
 from .hooks import TrainingInterrupted
+from .stages import check_overrides, follow_stages
 
 # What a shell reports for a program that Ctrl-C stopped.
 _EXIT_INTERRUPTED = 130
@@ -43,7 +44,7 @@ def load_config(
 
     Raises:
         IONError: the file is missing or not valid YAML, a key is unknown, or a value has the wrong
-        type.
+        type; or bad ``SOLVER.STAGES``.
     """
     cfg = get_cfg()
     add_ion_config(cfg)
@@ -54,6 +55,8 @@ def load_config(
     _merge(cfg, lambda: cfg.merge_from_file(config_file), config_file)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
+    check_overrides(cfg, list(opts[::2]))
+    follow_stages(cfg)
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
