@@ -154,6 +154,10 @@ def _add_data(root: CfgNode) -> None:
     # Train on boxes marked difficult as well (Fast R-CNN, and so the paper, leaves them out).
     # VOC-format data only.
     root.DATASETS.USE_DIFFICULT = False
+    # Folders of label maps for images without one of their own (VOC's SegmentationClass); the first
+    # that has one wins. A plain name is a folder beside the images' folder, anything with "/" a
+    # path. Label maps are ID.png (class ids, 255 ignored) or SBD's ID.mat.
+    root.DATASETS.SEM_SEG_DIRS = ()
     root.INPUT = CfgNode()
     # Leave out pictures that cannot be decoded, with a warning that names each, instead of
     # stopping.

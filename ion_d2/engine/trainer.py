@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..compat import TRAINER_SAVES_OPTIMIZER
+from ..data.label_folders import add_label_files, log_label_count
 from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
 from ..errors import IONError
@@ -239,7 +240,7 @@ class IONTrainer(DefaultTrainer):
 
 def _train_dicts(cfg: CfgNode) -> list[dict]:
     try:
-        return get_detection_dataset_dicts(
+        dicts = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
@@ -249,6 +250,10 @@ def _train_dicts(cfg: CfgNode) -> list[dict]:
             f"DATASETS.TRAIN gives nothing to train on: {error} "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
         ) from error
+    if cfg.MODEL.SEG_REGULARIZER_ON:
+        dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
+        log_label_count(dicts)
+    return dicts
 
 
 def _prepared(cfg: CfgNode) -> CfgNode:
