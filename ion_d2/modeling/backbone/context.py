@@ -47,18 +47,13 @@ def build_context_block(cfg: CfgNode, in_channels: int, name: str | None = None)
     key = "MODEL.CONTEXT.NAME" if name is None else "MODEL.CONTEXT.PARTS"
     name = cfg.MODEL.CONTEXT.NAME if name is None else name
     if name not in CONTEXT_REGISTRY:
-<<<<<<< HEAD
         known = ", ".join(sorted(block for block, _ in CONTEXT_REGISTRY))
         raise IONError(f"{key} is {name!r}, but the context blocks are: {known}.")
-=======
-        known = ", ".join(sorted(key for key, _ in CONTEXT_REGISTRY))
-        raise IONError(f"MODEL.CONTEXT.NAME is {name!r}, but the context blocks are: {known}.")
     if not cfg.MODEL.DROPOUT_ON:
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.CONTEXT.DROPOUT = 0.0
         cfg.freeze()
->>>>>>> recipe
     return CONTEXT_REGISTRY.get(name)(cfg, in_channels)
 
 
