@@ -66,6 +66,14 @@ class IONROIHeads(StandardROIHeads):
             "box_predictor": ImageMeanOutputLayers(cfg, box_head.output_shape),
         }
 
+    @classmethod
+    def _init_box_pooler(
+        cls, cfg: CfgNode, names: list[str], input_shape: dict[str, ShapeSpec]
+    ) -> tuple[nn.Module, int]:
+        """Build the pooler of the features of these names, and tell its bins per side."""
+        pooler = _build_pooler(cfg, names, input_shape)
+        return pooler, cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
+
     def forward(
         self,
         images: ImageList,
