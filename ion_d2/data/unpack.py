@@ -35,8 +35,9 @@ def unpack(archive: str, folder: str, place: Callable[[str], str | None]) -> Non
                     _extract(tar, member, folder, place, archive)
                     bar.update()
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+        reason = str(error).partition(":\n")[0]  # tarfile lists what it tried on further lines
         raise IONError(
-            f"{archive} cannot be unpacked ({error}); delete it, then run the command again."
+            f"{archive} cannot be unpacked ({reason}); delete it, then run the command again."
         ) from error
     except OSError as error:
         raise IONError(
