@@ -31,6 +31,7 @@ setup(
         "numpy>=1.22",
         "Pillow>=9.1",
         "defusedxml>=0.7",
+        "scipy>=1.8",
         # The headless build: opencv-python itself needs libGL, which a bare machine does not have.
         "opencv-python-headless>=4.5",
         # What Detectron2 imports: tools/install_detectron2.py installs it without its requirements.

@@ -29,7 +29,7 @@ def test_config_takes_a_training_step(path):
     model = build_model(cfg).train()
     optimizer = build_clipping_optimizer(cfg, model)
     with EventStorage():
-        losses = model([make_input(64, 96, labels=cfg.MODEL.SEG_REGULARIZER_ON)])
+        losses = model([make_input(64, 96, labels=cfg.MODEL.SEG_REGULARIZER_ON, proposals=True)])
     sum(losses.values()).backward()
     assert ("loss_sem_seg" in losses) == cfg.MODEL.SEG_REGULARIZER_ON
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 
+from ..data.label_folders import add_label_files
 from ..data.readable import filter_unreadable
 from ..errors import IONError
 from ..evaluation import IONSemSegEvaluator, IONVOCEvaluator
@@ -52,6 +53,8 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
 def test_dicts(cfg: CfgNode, dataset_name: str) -> list[dict]:
     """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
 
+    Label maps in ``DATASETS.SEM_SEG_DIRS`` are added.
+
     Args:
         cfg: the config.
         dataset_name: a registered name.
@@ -60,6 +63,7 @@ def test_dicts(cfg: CfgNode, dataset_name: str) -> list[dict]:
         Dataset dicts.
     """
     dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False)
+    dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
     return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
 
 
@@ -70,13 +74,14 @@ def _output_dir(cfg: CfgNode, dataset_name: str) -> str:
 
 
 def _voc_evaluators(cfg: CfgNode, dataset_name: str, folder: str) -> list[Any]:
-    ids = [d["image_id"] for d in test_dicts(cfg, dataset_name)]
+    dicts = test_dicts(cfg, dataset_name)
+    ids = [d["image_id"] for d in dicts]
     evaluators: list[Any] = [
         IONVOCEvaluator(dataset_name, metric=cfg.TEST.VOC_METRIC, output_dir=folder, image_ids=ids)
     ]
     if cfg.TEST.SEM_SEG:
         classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         evaluators.append(
-            IONSemSegEvaluator(dataset_name, classes, output_dir=folder, image_ids=ids)
+            IONSemSegEvaluator(dataset_name, classes, output_dir=folder, records=dicts)
         )
     return evaluators

@@ -6,6 +6,7 @@ from .meta_arch import ION
 from .poolers import SkipPooler
 from .roi_heads import IONROIHeads
 from .seg_head import IONSegHead
+from .sppnet import PyramidPooler, SPPROIHeads
 
 __all__ = [
     "CONTEXT_REGISTRY",
@@ -15,5 +16,7 @@ __all__ = [
     "IONBoxHead",
     "IONROIHeads",
     "IONSegHead",
+    "PyramidPooler",
+    "SPPROIHeads",
     "SkipPooler",
 ]

@@ -1,6 +1,7 @@
 """The spatial IRNN leaves Python: TorchScript, torch.export and ONNX give the same numbers."""
 
 import io
+from typing import Optional
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn import onnx_translation_table
 from ion_d2.layers.irnn.portable import spatial_irnn_portable
-from ion_d2.modeling.backbone.irnn import IRNN, SpatialIRNN
+from ion_d2.modeling.backbone import IRNN, SpatialIRNN
 
 KINDS = ("identity", "diagonal", "full")
 SIZES = torch.tensor([[4, 6], [2, 3]])
@@ -71,15 +72,36 @@ def test_trace_works_for_other_sizes_and_needs_no_ion(kind):
     torch.testing.assert_close(trace(x, sizes), model.expected(x, sizes))
 
 
+class Scripted(torch.nn.Module):
+    """A module of a user's that is compiled as a whole."""
+
+    def __init__(self, transition):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 1)
+        self.irnn = SpatialIRNN(4, transition)
+
+    def forward(self, x: torch.Tensor, sizes: Optional[torch.Tensor]) -> torch.Tensor:
+        return self.irnn(self.conv(x), sizes)
+
+
 @pytest.mark.parametrize("transition", KINDS)
-def test_context_block_can_be_scripted(transition):
+def test_script_needs_no_ion(transition):
     torch.manual_seed(0)
-    block = IRNN(3, hidden_dim=4, out_dim=5, transition=transition).eval()
-    script = saved_and_loaded(torch.jit.script(block))
+    model = Scripted(transition)
+    script = saved_and_loaded(torch.jit.script(model))
     assert "ion_d2::" not in str(script.inlined_graph)
     x, sizes = other_input()
     for given in (None, sizes):
-        torch.testing.assert_close(script(x, given), block(x, given))
+        torch.testing.assert_close(script(x, given), model(x, given))
+
+
+@pytest.mark.parametrize("transition", KINDS)
+def test_context_block_can_be_traced(transition):
+    torch.manual_seed(0)
+    block = IRNN(3, hidden_dim=4, out_dim=5, transition=transition).eval()
+    trace = saved_and_loaded(torch.jit.trace(block, (torch.randn(2, 3, 4, 6), SIZES)))
+    x, sizes = other_input()
+    torch.testing.assert_close(trace(x, sizes), block(x, sizes))
 
 
 @pytest.mark.skipif(not hasattr(torch.library, "custom_op"), reason="registers no operators")
