@@ -7,9 +7,10 @@ import re
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 
+from ..data.proposals import get_dicts, proposal_files
 from ..data.readable import filter_unreadable
 from ..errors import IONError
 from ..evaluation import IONSemSegEvaluator, IONVOCEvaluator
@@ -49,17 +50,21 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
     return DatasetEvaluators(evaluators)
 
 
-def test_dicts(cfg: CfgNode, dataset_name: str) -> list[dict]:
+def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) -> list[dict]:
     """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
 
     Args:
         cfg: the config.
-        dataset_name: a registered name.
+        dataset_name: one of ``DATASETS.TEST``.
+        with_proposals: add the boxes of ``DATASETS.PROPOSAL_FILES_TEST``, if the model loads any.
 
     Returns:
         Dataset dicts.
     """
-    dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False)
+    files = proposal_files(cfg, "TEST") if with_proposals else None
+    if files is not None:
+        files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
+    dicts = get_dicts([dataset_name], filter_empty=False, proposal_files=files)
     return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
 
 
