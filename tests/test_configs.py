@@ -8,7 +8,7 @@ import yaml
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from model_helpers import make_input
+from model_helpers import make_input, make_proposals
 
 from ion_d2 import add_ion_config
 from ion_d2.engine.clipping import build_clipping_optimizer
@@ -28,8 +28,11 @@ def test_config_takes_a_training_step(path):
     torch.manual_seed(0)
     model = build_model(cfg).train()
     optimizer = build_clipping_optimizer(cfg, model)
+    inputs = make_input(64, 96, labels=cfg.MODEL.SEG_REGULARIZER_ON)
+    if cfg.MODEL.LOAD_PROPOSALS:
+        inputs["proposals"] = make_proposals(64, 96)
     with EventStorage():
-        losses = model([make_input(64, 96, labels=cfg.MODEL.SEG_REGULARIZER_ON)])
+        losses = model([inputs])
     sum(losses.values()).backward()
     assert ("loss_sem_seg" in losses) == cfg.MODEL.SEG_REGULARIZER_ON
     trained = [p for p in model.parameters() if p.requires_grad]

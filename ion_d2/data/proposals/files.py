@@ -146,7 +146,7 @@ def _check(proposals: Proposals) -> None:
                 f"{told} there are {len(boxes)} boxes but {len(scores)} scores; give each box one."
             )
         for name, values in (("score", scores), ("box", boxes)):
-            bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+            bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
             if bad.any():
                 raise IONError(
                     f"{told} {name} {bad.argmax()} is {values[bad.argmax()]}, not a finite number; "
