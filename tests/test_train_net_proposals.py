@@ -29,7 +29,10 @@ def near_objects(dicts):
     for record in dicts:
         corners = rng.uniform(0, min(record["width"], record["height"]), (30, 4))
         anywhere = np.sort(corners.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
-        objects = [a["bbox"] for a in record["annotations"]] * 5
+        objects = [
+            BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
+            for a in record["annotations"]
+        ] * 5
         shaken = np.array(objects).reshape(-1, 4) + rng.uniform(-3, 3, (len(objects), 4))
         limits = [record["width"], record["height"]] * 2
         boxes.append(np.clip(np.concatenate([shaken, anywhere]), 0, limits))
@@ -90,9 +93,8 @@ def test_trains_and_evaluates_on_a_coco_file(train_net, coco, tmp_path):
     path = tmp_path / "p.pkl"
     proposals = near_objects(dicts_of(coco))
     # Ids as text, as they come from a CSV file.
-    write_proposals(
-        path, Proposals(list(map(str, proposals.ids)), proposals.boxes, proposals.scores)
-    )
+    proposals.ids = [str(image_id) for image_id in proposals.ids]
+    write_proposals(path, proposals)
     named = [f"('{path}',)"]
     opts = [*FAST_RCNN, "DATASETS.PROPOSAL_FILES_TRAIN", *named]
     opts += ["DATASETS.PROPOSAL_FILES_TEST", *named]

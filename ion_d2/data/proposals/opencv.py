@@ -100,7 +100,8 @@ class EdgeBoxes:
         finder.setMaxBoxes(self._max_boxes)
         rectangles, scores = finder.getBoundingBoxes(thin, orientation)
         boxes = _corners(np.asarray(rectangles).reshape(-1, 4))
-        return boxes, np.asarray(scores, dtype=np.float32).reshape(-1)
+        # OpenCV returns a score even where it returns no box.
+        return boxes, np.asarray(scores, dtype=np.float32).reshape(-1)[: len(boxes)]
 
 
 def build_proposer(method: str, max_boxes: int, model_file: str | None = None) -> Any:

@@ -51,37 +51,44 @@ def test_selective_search_finds_plain_rectangles(method):
     np.testing.assert_array_equal(boxes, again)
 
 
-class Edges:
-    """In place of the learned edge model: the gradient's length."""
-
-    def detectEdges(self, image):
-        assert image.dtype == np.float32 and image.max() <= 1
-        self.first_channel = image[..., 0].copy()
-        grey = image.mean(axis=2)
-        dx, dy = (cv2.Sobel(grey, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
-        return np.minimum(np.hypot(dx, dy), 1)
-
-    def computeOrientation(self, edges):
-        smooth = cv2.GaussianBlur(edges, (0, 0), 2)
-        dx, dy = (cv2.Sobel(smooth, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
-        return np.mod(np.arctan2(dy, dx), np.pi)
-
-    def edgesNms(self, edges, orientation):
-        return edges
+# A forest of one tree with one split: where the gradient in the middle of a 32 x 32 patch (channel 3
+# of the features, which have half the resolution) is large, there is an edge.
+MODEL = """%YAML:1.0
+---
+options:
+   stride: 2
+   shrinkNumber: 2
+   patchSize: 32
+   patchInnerSize: 16
+   numberOfGradientOrientations: 4
+   gradientSmoothingRadius: 0
+   regFeatureSmoothingRadius: 2
+   ssFeatureSmoothingRadius: 8
+   gradientNormalizationRadius: 4
+   selfsimilarityGridSize: 5
+   numberOfTrees: 1
+   numberOfTreesToEvaluate: 1
+childs: [ [ 2, 0, 0 ] ]
+featureIds: [ [ 904, 0, 0 ] ]
+thresholds: [ [ 0.3, 0., 0. ] ]
+edgeBoundaries: [ [ 0, 0, 0, 64 ] ]
+"""
+# The four pixels in the middle, often enough to be a strong edge.
+MODEL += f"edgeBins: [ [ {', '.join(['119, 120, 135, 136'] * 16)} ] ]\n"
 
 
 @needs_contrib
-def test_edge_boxes_on_given_edges(monkeypatch, tmp_path):
+def test_edge_boxes_on_the_edges_of_a_small_model(tmp_path):
     image, expected = squares()
-    edges = Edges()
-    monkeypatch.setattr(cv2.ximgproc, "createStructuredEdgeDetection", lambda path: edges)
-    (tmp_path / "model.yml").touch()
-    boxes, scores = opencv.build_proposer("edge-boxes", 50, str(tmp_path / "model.yml"))(image)
+    (tmp_path / "model.yml").write_text(MODEL)
+    propose = opencv.build_proposer("edge-boxes", 50, str(tmp_path / "model.yml"))
+    boxes, scores = propose(image)
     assert 2 <= len(boxes) == len(scores) <= 50 and (np.diff(scores) <= 0).all()
-    assert edges.first_channel[60, 80] == 1 and edges.first_channel[20, 30] == 0  # red first
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= [120, 90]).all()
-    for box in expected:
-        assert np.abs(boxes - box).max(axis=1).min() <= 5
+    for box in expected:  # the two best boxes are the two rectangles
+        assert np.abs(boxes[:2] - box).max(axis=1).min() <= 8
+    boxes, scores = propose(np.full((90, 120, 3), 128, np.uint8))
+    assert (boxes.shape, scores.shape) == ((0, 4), (0,))
 
 
 @needs_contrib
