@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import load_proposals_into_dataset
 from detectron2.structures import BoxMode
 from model_helpers import small_config
@@ -9,6 +10,7 @@ from model_helpers import small_config
 from ion_d2.data.proposals import (
     Proposals,
     add_proposals,
+    get_dicts,
     match_proposals,
     proposal_files,
     write_proposals,
@@ -71,6 +73,35 @@ def test_boxes_outside_the_picture_are_told(box):
 def test_a_dict_without_a_size_is_not_checked():
     proposals = Proposals(["a"], [[[0, 0, 4100, 31]]], [[1]])
     assert match_proposals(proposals, [{"image_id": "a"}], "set") == [0]
+
+
+def test_each_dataset_gets_the_boxes_of_its_own_file(tmp_path):
+    """Also where two datasets call different images by the same id."""
+    names, files = ("proposals_one", "proposals_two"), []
+    for name in names:
+        dicts = records("1", "2", "3")
+        for record in dicts[:2]:
+            record["annotations"] = [{"category_id": 0, "iscrowd": 0}]
+        dicts[2]["annotations"] = []
+        DatasetCatalog.register(name, lambda dicts=dicts: dicts)
+        MetadataCatalog.get(name).set(thing_classes=["cat"])
+        files.append(str(tmp_path / f"{name}.pkl"))
+    sets = [some(["1", "2", "3"]), some(["2", "1"])]
+    for path, proposals in zip(files, sets):
+        write_proposals(path, proposals)
+    try:
+        dicts = get_dicts(names, filter_empty=True, proposal_files=files)
+        with pytest.raises(IONError, match="proposals_two.pkl misses 1.*'proposals_two'.*'3'"):
+            get_dicts(names, filter_empty=False, proposal_files=files)
+    finally:
+        for name in names:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+    assert [d["image_id"] for d in dicts] == ["1", "2", "1", "2"]
+    expected = [(sets[0], 0), (sets[0], 1), (sets[1], 1), (sets[1], 0)]
+    for record, (proposals, i) in zip(dicts, expected):
+        best = proposals.boxes[i][proposals.scores[i].argmax()]
+        np.testing.assert_array_equal(record["proposal_boxes"][0], best)
 
 
 LOAD = ["MODEL.LOAD_PROPOSALS", "True"]

@@ -51,8 +51,8 @@ def test_selective_search_finds_plain_rectangles(method):
     np.testing.assert_array_equal(boxes, again)
 
 
-# A forest of one tree with one split: where the gradient in the middle of a 32 x 32 patch (channel 3
-# of the features, which have half the resolution) is large, there is an edge.
+# A forest of one tree with one split: where the gradient in the middle of a 32 x 32 patch is large
+# (channel 3 of the features, which have half the resolution), there is an edge.
 MODEL = """%YAML:1.0
 ---
 options:
