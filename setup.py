@@ -48,5 +48,10 @@ setup(
         "tqdm>4.29.0",
         "yacs>=0.1.8",
     ],
-    extras_require={"dev": ["hypothesis", "pytest>=7", "ruff"]},
+    extras_require={
+        "dev": ["hypothesis", "pytest>=7", "ruff"],
+        # tools/make_proposals.py. It replaces opencv-python-headless, which must go first: both
+        # install the module cv2, and the last one wins.
+        "proposals": ["opencv-contrib-python-headless>=4.5"],
+    },
 )

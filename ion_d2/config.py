@@ -39,6 +39,7 @@ def _defaults() -> CfgNode:
     # Dropout anywhere in the model. False is row "D" of Tables 1 to 3: neither CONTEXT.DROPOUT nor
     # ROI_BOX_HEAD.FC_DROPOUT has an effect then.
     root.MODEL.DROPOUT_ON = True
+    _add_rpn(root.MODEL)
     _add_data(root)
     _add_solver(root)
     _add_test(root)
@@ -147,6 +148,20 @@ def _add_segmentation(model: CfgNode) -> None:
     # is tens to hundreds of times larger than conv5; the loss does not train from there. Fig. 2
     # draws no such step.
     model.SEM_SEG_HEAD.NORMALIZE_INPUT = True
+
+
+def _add_rpn(model: CfgNode) -> None:
+    model.RPN = CfgNode()
+    # Kernel sizes in cells, odd, of the parallel convolutions of MODEL.RPN.HEAD_NAME "IONRPNHead",
+    # the RPN head of the 2015 COCO competition (supplement: 3 and 5).
+    model.RPN.MIXED_KERNELS = [3, 5]
+    # Channels of each of them; they are concatenated (supplement: 384 and 128).
+    model.RPN.MIXED_CHANNELS = [384, 128]
+    model.ANCHOR_GENERATOR = CfgNode()
+    # Sides in pixels of square anchors beside those of SIZES and ASPECT_RATIOS, for each feature of
+    # MODEL.RPN.IN_FEATURES or, as one list, for all; with NAME "IONAnchorGenerator" (supplement:
+    # 32).
+    model.ANCHOR_GENERATOR.SQUARE_SIZES = [[32]]
 
 
 def _add_data(root: CfgNode) -> None:

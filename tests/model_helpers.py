@@ -36,7 +36,15 @@ def make_input(height=96, width=128, *, labels=False, boxes=2, seed=0, proposals
     if labels:
         result["sem_seg"] = torch.randint(0, 4, (height, width), generator=generator)
     if proposals:
-        result["proposals"] = Instances((height, width))
-        result["proposals"].proposal_boxes = Boxes(corners.reshape(-1, 4) + 3)
-        result["proposals"].objectness_logits = torch.zeros(len(corners))
+        result["proposals"] = make_proposals(height, width, seed=seed)
     return result
+
+
+def make_proposals(height=96, width=128, *, number=20, seed=0):
+    """Precomputed proposals as the mapper makes them."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(number, 4, generator=generator) * torch.tensor([width, height] * 2)
+    first, second = corners.split(2, dim=1)
+    corners = torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=1)
+    scores = -torch.arange(number, dtype=torch.float32)
+    return Instances((height, width), proposal_boxes=Boxes(corners), objectness_logits=scores)

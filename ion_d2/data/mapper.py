@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
 from ion_d2.data.instance_masks import draw_label_map
-from ion_d2.data.readable import UnreadableImageError, read_image
+from ion_d2.data.readable import UnreadableImageError, read_image_of
 from ion_d2.data.sem_seg import read_label_map, transform_label_map
 from ion_d2.errors import IONError
 
@@ -127,23 +127,14 @@ class IONDatasetMapper(DatasetMapper):
         return record
 
     def _read(self, record: dict[str, Any]) -> np.ndarray | None:
-        file_name = record["file_name"]
         try:
-            image = read_image(file_name, self.image_format)
-            detection_utils.check_image_size(record, image)
+            return read_image_of(record, self.image_format)
         except UnreadableImageError as error:
             # At test time another image in its place would falsify the result.
             if not (self.skip_unreadable and self.is_train):
                 raise
             logger.warning("Skipped: %s", error)
             return None
-        except detection_utils.SizeMismatchError as error:
-            raise IONError(
-                f"Image {file_name} is {image.shape[1]}x{image.shape[0]} pixels (turned as its "
-                f"EXIF data asks), but its annotation says {record['width']}x{record['height']}; "
-                "correct the annotation or replace the image."
-            ) from error
-        return image
 
     def _wanted(self, annotations: list[dict] | None) -> list[dict] | None:
         """The objects to train on, without the fields that the model does not take."""
