@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import errno
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Callable, NoReturn
@@ -18,6 +17,8 @@ from torch import nn
 
 from ..config import add_ion_config
 from ..errors import IONError
+from ..plug_in import check_meta_architecture
+from .config_file import find_config, merge_config_file
 from .hooks import TrainingInterrupted
 
 # What a shell reports for a program that Ctrl-C stopped.
@@ -34,7 +35,8 @@ def load_config(
     """Read a config file, apply overrides and choose the device.
 
     Args:
-        config_file: path of a YAML file with Detectron2's and ION's keys.
+        config_file: path of a YAML file with Detectron2's and ION's keys, or ``model_zoo:NAME``;
+            see :func:`ion_d2.engine.config_file.merge_config_file`.
         opts: overrides, alternating keys and values, as on the command line.
         weights: overrides ``MODEL.WEIGHTS``.
 
@@ -47,11 +49,8 @@ def load_config(
     """
     cfg = get_cfg()
     add_ion_config(cfg)
-    if not os.path.isfile(config_file):
-        raise IONError(
-            f"The config file {config_file} does not exist; see configs/ for those there are."
-        )
-    _merge(cfg, lambda: cfg.merge_from_file(config_file), config_file)
+    path = find_config(config_file)
+    _merge(cfg, lambda: merge_config_file(cfg, path), config_file)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
     if weights is not None:
@@ -97,13 +96,20 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         IONError: the config names a part that is not registered, or a part refuses its settings.
     """
+    check_meta_architecture(cfg)
     try:
         return modeling.build_model(cfg)
     except KeyError as error:
         reason = str(error.args[0])
-        if "registry" not in reason:
+        if "registry" in reason:
+            raise IONError(f"The config names an unknown part of the model: {reason}") from error
+        if reason not in cfg.MODEL.RPN.IN_FEATURES:
             raise
-        raise IONError(f"The config names an unknown part of the model: {reason}") from error
+        shapes = modeling.build_backbone(cfg).output_shape()
+        raise IONError(
+            f"MODEL.RPN.IN_FEATURES names {reason!r}, but the backbone returns only "
+            f"{', '.join(shapes)}; choose from these."
+        ) from error
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:

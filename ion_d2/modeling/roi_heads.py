@@ -1,4 +1,4 @@
-"""ION's ROI heads: skip pooling, fc6 and fc7, class scores and box deltas (paper Fig. 1)."""
+"""ION's ROI heads: Detectron2's own, with skip pooling in front of each head (paper Fig. 1)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,60 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
-    FastRCNNOutputLayers,
+    CascadeROIHeads,
+    Res5ROIHeads,
     StandardROIHeads,
-    build_box_head,
 )
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..errors import IONError
-from .backbone import CONTEXT
 from .box_refinement import refine_and_vote, run_rounds
-from .poolers import SkipPooler
+from .skip_pooling import check_heads, check_no_refinement, with_skip_pooler
+
+
+class SkipPooling:
+    """Skip pooling for the box, mask and keypoint heads; to be mixed into ``StandardROIHeads``.
+
+    Each head pools all of ``MODEL.ROI_HEADS.IN_FEATURES`` at its own resolution, with a
+    :class:`~ion_d2.modeling.SkipPooler` of its own. A head that reads feature maps and not pooled
+    regions (``POOLER_TYPE`` "", as PointRend's) stays as it is.
+    """
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Check the features, then build the heads as the other base class does."""
+        check_heads(cfg, input_shape)
+        return super().from_config(cfg, input_shape)
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        build = super()._init_box_head
+        return with_skip_pooler(build, cfg, input_shape, head="ROI_BOX_HEAD", prefix="box_")
+
+    @classmethod
+    def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        build = super()._init_mask_head
+        if not (cfg.MODEL.MASK_ON and cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE):
+            return build(cfg, input_shape)
+        return with_skip_pooler(build, cfg, input_shape, head="ROI_MASK_HEAD", prefix="mask_")
+
+    @classmethod
+    def _init_keypoint_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        build = super()._init_keypoint_head
+        if not (cfg.MODEL.KEYPOINT_ON and cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE):
+            return build(cfg, input_shape)
+        return with_skip_pooler(
+            build, cfg, input_shape, head="ROI_KEYPOINT_HEAD", prefix="keypoint_"
+        )
 
 
 @ROI_HEADS_REGISTRY.register()
-class IONROIHeads(StandardROIHeads):
-    """Detectron2's standard ROI heads with a :class:`SkipPooler` over any list of features.
+class IONROIHeads(SkipPooling, StandardROIHeads):
+    """Detectron2's standard ROI heads with skip pooling over any list of features.
 
-    At test time the boxes may go through the head more than once, with weighted voting (sec. 4.2).
+    At test time the boxes may go through the box head more than once, with weighted voting
+    (sec. 4.2).
     """
 
     @configurable
@@ -45,27 +81,12 @@ class IONROIHeads(StandardROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.ROI_HEADS``, ``MODEL.ROI_BOX_HEAD``, ``MODEL.SKIP_POOLER`` and ``TEST``."""
-        _check_features(cfg.MODEL.ROI_HEADS.IN_FEATURES, input_shape)
+        """Read ``MODEL.ROI_*``, ``MODEL.SKIP_POOLER`` and ``TEST.BOX_REFINEMENT``."""
         ret = super().from_config(cfg, input_shape)
         refinement = cfg.TEST.BOX_REFINEMENT
         ret["refinement_rounds"] = refinement.ROUNDS if refinement.ENABLED else None
         ret["vote_iou"] = refinement.VOTE_IOU
         return ret
-
-    @classmethod
-    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-        resolution = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
-        pooler = _build_pooler(cfg, names, input_shape)
-        shape = ShapeSpec(channels=pooler.out_channels, height=resolution, width=resolution)
-        box_head = build_box_head(cfg, shape)
-        return {
-            "box_in_features": names,
-            "box_pooler": pooler,
-            "box_head": box_head,
-            "box_predictor": FastRCNNOutputLayers(cfg, box_head.output_shape),
-        }
 
     def _forward_box(
         self, features: dict[str, Tensor], proposals: list[Instances]
@@ -99,36 +120,48 @@ class IONROIHeads(StandardROIHeads):
         return detections
 
 
-def _build_pooler(cfg: CfgNode, names: list[str], shapes: dict[str, ShapeSpec]) -> SkipPooler:
-    head, pooler = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.SKIP_POOLER
-    return SkipPooler(
-        [shapes[name] for name in names],
-        output_size=head.POOLER_RESOLUTION,
-        sampling_ratio=head.POOLER_SAMPLING_RATIO,
-        pooler_type=head.POOLER_TYPE,
-        norm=pooler.NORM,
-        scale_init=pooler.SCALE_INIT,
-        learn_scale=pooler.LEARN_SCALE,
-        scale_batches=pooler.SCALE_BATCHES,
-        scale_source=_deepest_backbone_feature(names, shapes),
-        out_channels=pooler.OUT_CHANNELS,
-    )
+@ROI_HEADS_REGISTRY.register()
+class IONCascadeROIHeads(SkipPooling, CascadeROIHeads):
+    """Detectron2's Cascade R-CNN heads with skip pooling: all stages share one box pooler."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Read ``MODEL.ROI_*`` and ``MODEL.SKIP_POOLER``."""
+        check_no_refinement(cfg, "whose stages refine the boxes already")
+        return super().from_config(cfg, input_shape)
+
+    def _run_stage(
+        self, features: list[Tensor], proposals: list[Instances], stage: int
+    ) -> tuple[Tensor, Tensor]:
+        self.box_pooler.measures = stage == 0
+        return super()._run_stage(features, proposals, stage)
 
 
-def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) -> int:
-    """Index of the feature with the largest stride, the last of several; context only if alone."""
-    candidates = [i for i, name in enumerate(names) if name != CONTEXT] or [0]
-    return max(candidates, key=lambda i: (shapes[names[i]].stride, i))
+@ROI_HEADS_REGISTRY.register()
+class IONRes5ROIHeads(Res5ROIHeads):
+    """Detectron2's heads of "C4" models with skip pooling: it feeds res5, which stays the head.
 
+    The pooler's output has the channels that res5 reads (1024 for ResNet-50), so that res5 keeps
+    its ImageNet weights; ``MODEL.SKIP_POOLER.OUT_CHANNELS`` is not used. The mask head, as in every
+    C4 model, reads what res5 makes of the same pooled regions.
+    """
 
-def _check_features(names: list[str], shapes: dict[str, ShapeSpec]) -> None:
-    if not names:
-        raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")
-    unknown = [name for name in names if name not in shapes]
-    if unknown:
-        raise IONError(
-            f"MODEL.ROI_HEADS.IN_FEATURES names {', '.join(map(repr, unknown))}, but the backbone "
-            f"returns only {', '.join(shapes)}; choose from these."
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Read ``MODEL.ROI_*``, ``MODEL.RESNETS`` and ``MODEL.SKIP_POOLER``."""
+        check_heads(cfg, input_shape)
+        check_no_refinement(cfg, "which does not have it")
+        if cfg.MODEL.KEYPOINT_ON:
+            raise IONError(
+                "MODEL.KEYPOINT_ON is True, but MODEL.ROI_HEADS.NAME is 'IONRes5ROIHeads', which "
+                "has no keypoint head; use 'IONROIHeads'."
+            )
+        return with_skip_pooler(
+            super().from_config,
+            cfg,
+            input_shape,
+            head="ROI_BOX_HEAD",
+            prefix="",
+            # res5 reads res4, whose width is 2 ** 2 times that of res2.
+            out_channels=cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 4,
         )
-    if len(set(names)) != len(names):
-        raise IONError(f"MODEL.ROI_HEADS.IN_FEATURES names a feature twice: {list(names)}.")
