@@ -33,7 +33,7 @@ from ion_d2.engine.config_file import find_config, packaged_configs
 from ion_d2.engine.setup import build_model, load_config
 from ion_d2.errors import IONError
 from ion_d2.lazy import plug_in_lazy
-from ion_d2.plug_in import plug_in
+from ion_d2.plugging import plug_in
 
 FOLDERS = ("COCO-Detection/", "COCO-InstanceSegmentation/", "COCO-Keypoints/")
 # Besides the switches: what makes a step small enough for a CPU.

@@ -7,7 +7,7 @@ import errno
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Callable, NoReturn
+from typing import Any, Callable, NoReturn
 
 import torch
 import yaml
@@ -17,7 +17,7 @@ from torch import nn
 
 from ..config import add_ion_config
 from ..errors import IONError
-from ..plug_in import check_meta_architecture
+from ..plugging import check_meta_architecture
 from .config_file import find_config, merge_config_file
 from .hooks import TrainingInterrupted
 
@@ -30,7 +30,11 @@ logger = logging.getLogger(__name__)
 
 
 def load_config(
-    config_file: str, opts: Sequence[str] = (), *, weights: str | None = None
+    config_file: str,
+    opts: Sequence[Any] = (),
+    *,
+    weights: str | None = None,
+    adapt: Callable[[CfgNode], Any] | None = None,
 ) -> CfgNode:
     """Read a config file, apply overrides and choose the device.
 
@@ -39,6 +43,7 @@ def load_config(
             see :func:`ion_d2.engine.config_file.merge_config_file`.
         opts: overrides, alternating keys and values, as on the command line.
         weights: overrides ``MODEL.WEIGHTS``.
+        adapt: changes the file's config before the overrides.
 
     Returns:
         The config, frozen. ``MODEL.DEVICE`` "cuda" has become "cpu" where there is no GPU.
@@ -51,6 +56,8 @@ def load_config(
     add_ion_config(cfg)
     path = find_config(config_file)
     _merge(cfg, lambda: merge_config_file(cfg, path), config_file)
+    if adapt is not None:
+        adapt(cfg)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
     if weights is not None:
@@ -129,7 +136,7 @@ def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
         raise IONError(f"{source} is not a valid config: {reason}") from error
 
 
-def _check_overrides(opts: Sequence[str]) -> None:
+def _check_overrides(opts: Sequence[Any]) -> None:
     flags = [o for o in opts[::2] if o.startswith("-")]
     if flags:
         raise IONError(
