@@ -15,191 +15,34 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from detectron2.config import LazyConfig, instantiate
-from detectron2.layers import FrozenBatchNorm2d
-from detectron2.structures import Boxes, Instances, Keypoints, PolygonMasks
-from detectron2.utils.events import EventStorage
+from plugged import Excluded, build_plugged, exercise
 from tabulate import tabulate
-from torch import nn
 
-from ion_d2.engine.config_file import find_config, packaged_configs
-from ion_d2.engine.setup import build_model, load_config
-from ion_d2.errors import IONError
-from ion_d2.lazy import plug_in_lazy
-from ion_d2.plugging import plug_in
+from ion_d2.engine.config_file import packaged_configs
 
 FOLDERS = ("COCO-Detection/", "COCO-InstanceSegmentation/", "COCO-Keypoints/")
-# Besides the switches: what makes a step small enough for a CPU.
-FAST = {
-    "MODEL.WEIGHTS": "",
-    "MODEL.DEVICE": "cpu",
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 50,
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16,
-    # Random weights are not sure of anything; a few detections are wanted.
-    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
-    "TEST.DETECTIONS_PER_IMAGE": 5,
-}
-HEIGHT, WIDTH = 96, 128
-HEADER = ("config", "ROI heads", "pooled features", "parameters", "trained", "losses", "seconds")
-
-
-class Excluded(Exception):
-    """A config that is not to be checked, and why."""
+HEADER = ("config", "ROI heads", "pooled features", "parameters", "trained tensors", "losses")
 
 
 class Outcome(NamedTuple):
-    """What was seen of one config; ``trained`` counts tensors with a gradient, of those trainable.
+    """What was seen of one config.
 
-    ``overrides`` are the keys that switched ION on; empty for a LazyConfig.
+    ``trained`` counts the parameter tensors that received a gradient; ``overrides`` are the keys
+    that switched ION on, none for a LazyConfig.
     """
 
     name: str
     heads: str
     features: list[str]
     parameters: int
-    trained: str
+    trained: int
     losses: int
-    seconds: float
     overrides: dict[str, Any]
-
-
-def build_plugged(name: str, opts: Sequence[Any] = ()) -> tuple[nn.Module, dict[str, Any]]:
-    """Build a config of the zoo with ION switched on.
-
-    Args:
-        name: as in "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml".
-        opts: further overrides of a YAML config, keys and values by turns.
-
-    Returns:
-        The model, and the overrides that switched ION on (none for a LazyConfig).
-
-    Raises:
-        Excluded: it is not a model with ROI heads.
-    """
-    if name.rsplit("/", 1)[-1].startswith("Base-"):
-        raise Excluded("a base for other files, not a model")
-    if name.endswith(".py"):
-        return _build_lazy(name), {}
-    fast = [item for pair in FAST.items() for item in pair]
-    cfg = load_config(f"model_zoo:{name}", [*fast, *opts])
-    cfg.defrost()
-    if cfg.MODEL.META_ARCHITECTURE != "GeneralizedRCNN":
-        raise Excluded(f"{cfg.MODEL.META_ARCHITECTURE} has no ROI heads")
-    overrides = plug_in(cfg)
-    return build_model(cfg), overrides
-
-
-def _build_lazy(name: str) -> nn.Module:
-    model = LazyConfig.load(find_config(f"model_zoo:{name}")).model
-    if "roi_heads" not in model:
-        raise Excluded(f"{model._target_.__name__} has no ROI heads")
-    plug_in_lazy(model)
-    model.proposal_generator.post_nms_topk = (50, 20)
-    model.roi_heads.batch_size_per_image = 16
-    model.roi_heads.box_predictor.update(test_score_thresh=0.0, test_topk_per_image=5)
-    return instantiate(model)
-
-
-def make_input(model: nn.Module) -> dict[str, Any]:
-    """Make a random image with the labels (and proposals) that a model asks for.
-
-    Args:
-        model: the detector.
-
-    Returns:
-        An input dict as Detectron2's mapper makes it.
-    """
-    corners = torch.tensor([[8.0, 8, 60, 80], [30, 20, 110, 90]])
-    instances = Instances(
-        (HEIGHT, WIDTH), gt_boxes=Boxes(corners), gt_classes=torch.zeros(2).long()
-    )
-    instances.gt_masks = PolygonMasks([[_outline(box)] for box in corners.tolist()])
-    where = (
-        torch.rand(2, 17, 2) * (corners[:, None, 2:] - corners[:, None, :2]) + corners[:, None, :2]
-    )
-    instances.gt_keypoints = Keypoints(torch.cat([where, torch.full((2, 17, 1), 2.0)], dim=2))
-    image = torch.randint(0, 256, (3, HEIGHT, WIDTH), dtype=torch.uint8)
-    inputs = {"image": image, "instances": instances, "height": HEIGHT, "width": WIDTH}
-    if model.proposal_generator is None:
-        inputs["proposals"] = Instances(
-            (HEIGHT, WIDTH), proposal_boxes=Boxes(corners + 3), objectness_logits=torch.zeros(2)
-        )
-    return inputs
-
-
-def _outline(box: list[float]) -> Any:
-    x0, y0, x1, y1 = box
-    return torch.tensor([x0, y0, x1, y0, x1, y1, x0, y1]).double().numpy()
-
-
-def exercise(model: nn.Module) -> tuple[dict[str, torch.Tensor], str]:
-    """Take a training step and run an inference.
-
-    Args:
-        model: the detector.
-
-    Returns:
-        The losses, and "TENSORS WITH A GRADIENT/TRAINABLE TENSORS".
-
-    Raises:
-        IONError: a loss is not finite, a gradient missing, not finite or zero, or nothing detected.
-    """
-    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.SGD(trainable.values(), lr=1e-6)
-    with EventStorage(), _settling(model):
-        losses = model.train()([make_input(model)])
-    sum(losses.values()).backward()
-    bad = [name for name, loss in losses.items() if not torch.isfinite(loss)]
-    if bad:
-        raise IONError(f"not finite: {', '.join(bad)}")
-    without = [name for name, p in trainable.items() if not _has_gradient(p)]
-    if without:
-        raise IONError(f"{len(without)} parameters without a gradient: {', '.join(without[:3])}")
-    optimizer.step()
-    with torch.no_grad():
-        found = model.eval()([make_input(model)])[0]["instances"]
-    heads = model.roi_heads
-    wanted = {
-        "pred_boxes": True,
-        "pred_masks": heads.mask_on,
-        "pred_keypoints": getattr(heads, "keypoint_on", False),
-    }
-    missing = [field for field, on in wanted.items() if on and not found.has(field)]
-    if missing or not len(found):
-        raise IONError(f"{len(found)} detections, without {', '.join(missing) or 'any box'}")
-    return losses, f"{len(trainable)}/{len(trainable)}"
-
-
-@contextmanager
-def _settling(model: nn.Module) -> Iterator[None]:
-    """Give each frozen normalisation the statistics of what it gets, as training had done."""
-    frozen = [m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)]
-    hooks = [module.register_forward_pre_hook(_settle) for module in frozen]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@torch.no_grad()
-def _settle(module: FrozenBatchNorm2d, inputs: tuple[torch.Tensor]) -> None:
-    variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3))
-    module.running_var.copy_(variance)
-    module.running_mean.copy_(mean)
-
-
-def _has_gradient(parameter: nn.Parameter) -> bool:
-    gradient = parameter.grad
-    return gradient is not None and bool(torch.isfinite(gradient).all() and gradient.any())
 
 
 def check(name: str, opts: Sequence[Any] = ()) -> Outcome:
@@ -212,7 +55,6 @@ def check(name: str, opts: Sequence[Any] = ()) -> Outcome:
     Returns:
         What was seen.
     """
-    start = time.perf_counter()
     torch.manual_seed(0)
     model, overrides = build_plugged(name, opts)
     losses, trained = exercise(model)
@@ -224,7 +66,6 @@ def check(name: str, opts: Sequence[Any] = ()) -> Outcome:
         parameters=sum(p.numel() for p in model.parameters()),
         trained=trained,
         losses=len(losses),
-        seconds=time.perf_counter() - start,
         overrides=overrides,
     )
 
@@ -249,7 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="check configs with this in their name")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args(argv)
-    logging.disable(logging.WARNING)
     names = [n for n in packaged_configs() if n.startswith(FOLDERS) and args.only in n]
     if not names:
         print(f"error: --only {args.only} fits no config of the model zoo", file=sys.stderr)
@@ -279,10 +119,9 @@ def report(results: Sequence[tuple[str, Outcome | Exception]], style: str) -> in
     """
     good = [r for _, r in results if isinstance(r, Outcome)]
     rows = [
-        (r.name, r.heads, ", ".join(r.features), f"{r.parameters / 1e6:.1f} M", r.trained, r.losses,
-         f"{r.seconds:.1f}")
+        (r.name, r.heads, ", ".join(r.features), f"{r.parameters / 1e6:.1f} M", r.trained, r.losses)
         for r in good
-    ]  # fmt: skip
+    ]
     print("\n" + tabulate(rows, HEADER, tablefmt=style) + "\n")
     for text, count in Counter(_switches(r.overrides) for r in good if r.overrides).items():
         print(f"{count} configs with {text}")
@@ -303,4 +142,5 @@ def _switches(overrides: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
     sys.exit(main())
