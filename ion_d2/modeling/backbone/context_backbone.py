@@ -141,6 +141,11 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
         raise IONError(
             f"MODEL.CONTEXT.BOTTOM_UP is {builder!r}, which is not a registered backbone builder."
         )
+    if builder == build_ion_context_backbone.__name__:
+        raise IONError(
+            f"MODEL.CONTEXT.BOTTOM_UP is {builder!r}, which would wrap itself; name the backbone "
+            "that is to get a context feature."
+        )
     bottom_up = BACKBONE_REGISTRY.get(builder)(cfg, input_shape)
     shapes = bottom_up.output_shape()
     in_feature = cfg.MODEL.CONTEXT.IN_FEATURE
