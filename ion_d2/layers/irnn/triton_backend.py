@@ -41,7 +41,7 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _missing() -> str | None:
     """Import Triton only when a GPU asks for it: many machines lack it, and it is slow to load."""
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_tiles import line_block, quarters, stack_quarters, tile_mask, tile_pointers
+from .triton_tiles import quarters, stack_quarters
 
 
 @triton.jit
