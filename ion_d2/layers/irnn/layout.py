@@ -33,6 +33,4 @@ def empty_map(like: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
         An uninitialised (N, channels, H, W) tensor on the same device.
     """
     shape = (like.shape[0], channels, *like.shape[2:])
-    return torch.empty(
-        shape, dtype=dtype, device=like.device, memory_format=memory_format(like)
-    )
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=memory_format(like))
