@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from .arguments import DIRECTIONS
-from .layout import empty_map
+from .layout import empty_map, memory_format
 from .triton_matrix import matrix_kernel
 
 # With 512 channels and a map of 38 x 63 cells, a step in four directions has 128 tiles of this
@@ -23,10 +23,11 @@ def recur(x: Tensor, weight: Tensor, directions: Sequence[str], sizes: Tensor | 
     out = empty_map(x, len(directions) * x.shape[1], x.dtype)
     if out.numel() == 0:
         return out
-    states = _empty_states(out)
+    in_place = out.dtype == torch.float32 and memory_format(x) == torch.channels_last
+    states = out if in_place else _empty_states(out)
     codes = [DIRECTIONS.index(name) for name in directions]
     _launch(x, 0, states, weight.float(), None, sizes, codes)
-    return out.copy_(states)
+    return out if in_place else out.copy_(states)
 
 
 def recur_back(
