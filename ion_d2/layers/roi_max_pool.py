@@ -25,15 +25,11 @@ def roi_max_pool(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: f
     Returns:
         (M, C, *output_size); empty bins are 0. Gradients flow as torchvision's do.
     """
-    if x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+    slow = x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad)
+    # In ONNX, torchvision's operator is a single node.
+    if slow or torch.onnx.is_in_onnx_export():
         return roi_pool(x, rois, output_size, scale)
-    cells = x.detach().permute(0, 2, 3, 1).contiguous()
-    rows = _bins(rois[:, 2], rois[:, 4], output_size[0], scale, x.shape[2])
-    columns = _bins(rois[:, 1], rois[:, 3], output_size[1], scale, x.shape[3])
-    out = x.new_zeros(len(rois), *output_size, x.shape[1])
-    for result, image, down, across in zip(out, rois[:, 0].int().tolist(), rows, columns):
-        _pool_one(cells[image], down, across, result)
-    return out.permute(0, 3, 1, 2)
+    return _pool_all(x.detach(), rois, list(output_size), scale)
 
 
 class ROIMaxPool(nn.Module):
@@ -61,19 +57,39 @@ class ROIMaxPool(nn.Module):
         return roi_max_pool(x, rois, self.output_size, self.scale)
 
 
-def _pool_one(cells: Tensor, rows: list, columns: list, out: Tensor) -> None:
+# The functions below are TorchScript too: a trace holds their loops, so that an exported model pools
+# as fast as the one it came from.
+
+
+@torch.jit.script_if_tracing
+def _pool_all(x: Tensor, rois: Tensor, output_size: list[int], scale: float) -> Tensor:
+    cells = x.permute(0, 2, 3, 1).contiguous()
+    rows = _bins(rois[:, 2], rois[:, 4], output_size[0], scale, x.size(2))
+    columns = _bins(rois[:, 1], rois[:, 3], output_size[1], scale, x.size(3))
+    images: list[int] = rois[:, 0].long().tolist()
+    out = x.new_zeros([len(images), output_size[0], output_size[1], x.size(1)])
+    for i, image in enumerate(images):
+        _pool_one(cells[image], rows[i], columns[i], out[i])
+    return out.permute(0, 3, 1, 2)
+
+
+def _pool_one(cells: Tensor, rows: list[list[int]], columns: list[list[int]], out: Tensor) -> None:
     """Write the maxima of (H, W, C) cells over bins into a zeroed (rows, columns, C)."""
     left, right = columns[0][0], columns[-1][1]
-    strips = cells.new_zeros(len(rows), max(right - left, 0), cells.shape[2])
-    for strip, (first, last) in zip(strips, rows):
+    strips = cells.new_zeros([len(rows), max(right - left, 0), cells.size(2)])
+    for i, row in enumerate(rows):
+        first, last = row[0], row[1]
         if first < last and left < right:
-            torch.amax(cells[first:last, left:right], dim=0, out=strip)
-    for j, (first, last) in enumerate(columns):
+            torch.amax(cells[first:last, left:right], dim=[0], out=strips[i])
+    for j, column in enumerate(columns):
+        first, last = column[0], column[1]
         if first < last:
-            torch.amax(strips[:, first - left : last - left], dim=1, out=out[:, j])
+            torch.amax(strips[:, first - left : last - left], dim=[1], out=out[:, j])
 
 
-def _bins(start: Tensor, end: Tensor, count: int, scale: float, limit: int) -> list:
+def _bins(
+    start: Tensor, end: Tensor, count: int, scale: float, limit: int
+) -> list[list[list[int]]]:
     """First and one past the last cell of each bin along one side: M lists of ``count`` pairs.
 
     The arithmetic is Fast R-CNN's: whole cells, and bins that may share a cell.
@@ -83,7 +99,8 @@ def _bins(start: Tensor, end: Tensor, count: int, scale: float, limit: int) -> l
     index = torch.arange(count + 1, dtype=start.dtype) * size[:, None]
     lower = (index[:, :-1].floor() + first[:, None]).clamp(0, limit)
     upper = (index[:, 1:].ceil() + first[:, None]).clamp(0, limit)
-    return torch.stack([lower, upper], dim=2).int().tolist()
+    bins: list[list[list[int]]] = torch.stack([lower, upper], dim=2).long().tolist()
+    return bins
 
 
 def _round(x: Tensor) -> Tensor:

@@ -64,3 +64,12 @@ def test_the_input_is_left_as_it_was():
     with torch.no_grad():
         roi_max_pool(x, random_rois(5, 1, images=1, extent=9), (3, 3), 1.0).add_(1)
     assert torch.equal(x, before)
+
+
+def test_a_trace_pools_any_number_of_rois_alike():
+    pool = ROIMaxPool((7, 5), 0.25)
+    with torch.no_grad():
+        trace = torch.jit.trace(pool, (torch.randn(1, 2, 9, 9), random_rois(4, 0, images=1)))
+        for count, images, size in ((11, 3, (20, 31)), (0, 1, (9, 9))):
+            x, rois = torch.randn(images, 4, *size), random_rois(count, 1, images=images)
+            assert torch.equal(trace(x, rois), roi_pool(x, rois, (7, 5), 0.25))
