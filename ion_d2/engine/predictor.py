@@ -73,13 +73,23 @@ class IONPredictor:
             ``pred_boxes`` in pixels of ``image``, ``scores`` and ``pred_classes``, on the CPU.
         """
         height, width = image.shape[:2]
+        inputs = {"image": self.preprocess(image), "height": height, "width": width}
+        return self.model([inputs])[0]["instances"].to("cpu")
+
+    def preprocess(self, image: np.ndarray) -> torch.Tensor:
+        """Make of a picture what the model is given.
+
+        Args:
+            image: (H, W, 3) uint8, BGR.
+
+        Returns:
+            (3, H', W') uint8, resized and with its channels in the order of INPUT.FORMAT.
+        """
         if self._flip_channels:
             image = image[:, :, ::-1]
         image = np.ascontiguousarray(image)
         resized = self._resize.get_transform(image).apply_image(image)
-        tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-        inputs = {"image": tensor, "height": height, "width": width}
-        return self.model([inputs])[0]["instances"].to("cpu")
+        return torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
 
 
 def settle_classes(cfg: CfgNode, classes_file: str | None = None) -> list[str]:

@@ -57,8 +57,8 @@ class ROIMaxPool(nn.Module):
         return roi_max_pool(x, rois, self.output_size, self.scale)
 
 
-# The functions below are TorchScript too: a trace holds their loops, so that an exported model pools
-# as fast as the one it came from.
+# The functions below are TorchScript too: a trace holds their loops, so that an exported model
+# pools as fast as the one it came from.
 
 
 @torch.jit.script_if_tracing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,23 +62,26 @@ class ContextBackbone(Backbone):
         features = self.bottom_up(x)
         source = features[self.in_feature]
         sizes = None
-        if image_sizes is not None and any(tuple(s) != tuple(x.shape[-2:]) for s in image_sizes):
+        if image_sizes is not None and self._is_padded(x, image_sizes):
             sizes = self._valid_cells(image_sizes, source)
         features.update(run_context_block(self.context, source, sizes))
         return features
 
+    def _is_padded(self, x: Tensor, image_sizes: Sequence[tuple[int, int]]) -> bool:
+        if torch.jit.is_tracing():
+            # The trace serves images of other sizes, some of which will be padded.
+            return self.size_divisibility > 1
+        return any(tuple(size) != tuple(x.shape[-2:]) for size in image_sizes)
+
     def _valid_cells(self, image_sizes: Sequence[tuple[int, int]], source: Tensor) -> Tensor:
         """Size in cells that the source feature would have for each image alone, (N, 2)."""
-        stride = self._shapes[self.in_feature].stride
+        stride = int(self._shapes[self.in_feature].stride)
         # Pooling without padding (VGG) drops an incomplete last cell; strided convolutions keep it.
-        whole_cells = getattr(self.bottom_up, "rounds_down", False)
-        limits = source.shape[-2:]
-        cells: list[list[int]] = []
-        for size in image_sizes:
-            exact = [side / stride for side in size]
-            rounded = [math.floor(e) if whole_cells else math.ceil(e) for e in exact]
-            cells.append([min(max(r, 1), limit) for r, limit in zip(rounded, limits)])
-        return torch.tensor(cells, device=source.device)
+        up = 0 if getattr(self.bottom_up, "rounds_down", False) else stride - 1
+        # In a trace all sizes are tensors, and the arithmetic below becomes part of it.
+        limits = torch._shape_as_tensor(source)[2:]
+        sizes = torch.stack([s if isinstance(s, Tensor) else torch.tensor(s) for s in image_sizes])
+        return torch.minimum((sizes + up) // stride, limits).clamp(min=1).to(source.device)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any

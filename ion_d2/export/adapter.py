@@ -1,0 +1,104 @@
+"""A detector as a function of tensors, which is what can be traced."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from unittest import mock
+
+import torch
+from detectron2.modeling import GeneralizedRCNN
+from torch import Tensor, nn
+
+from ..errors import IONError
+
+# Where Detectron2 splits predictions by the number of boxes of each image.
+_COUNTING = ("cascade_rcnn", "fast_rcnn")
+
+
+class DetectorAdapter(nn.Module):
+    """Maps one image to its detections: boxes, scores and classes, the surest first.
+
+    Detectron2's ``TracingAdapter`` does the like for any input; that of version 0.5 can only be
+    imported where Caffe2 is.
+    """
+
+    def __init__(self, model: GeneralizedRCNN) -> None:
+        """
+        Args:
+            model: the detector; put into evaluation mode.
+
+        Raises:
+            IONError: see :func:`check_exportable`.
+        """
+        super().__init__()
+        check_exportable(model)
+        self.model = model.eval()
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Args:
+            image: (3, H, W) uint8, resized and with its channels in the order of INPUT.FORMAT.
+
+        Returns:
+            Boxes (M, 4), x0 y0 x1 y1 in pixels of ``image``, scores (M,) and classes (M,) int64.
+        """
+        (found,) = self.model.inference([{"image": image}], do_postprocess=False)
+        return found.pred_boxes.tensor, found.scores, found.pred_classes
+
+    def example(self) -> Tensor:
+        """An image to trace with: any will do, if all its padding and every layer count."""
+        side = torch.arange(251, device=self.model.device)
+        image = (side[:, None] * side[None, :227]) % 256
+        return image.to(torch.uint8).expand(3, -1, -1).contiguous()
+
+
+def check_exportable(model: nn.Module) -> None:
+    """Refuse a detector of which a trace would not do what the detector does.
+
+    Args:
+        model: a built model.
+
+    Raises:
+        IONError: its test time goes beyond one pass from an image to boxes.
+    """
+    if not isinstance(model, GeneralizedRCNN):
+        raise IONError(
+            f"MODEL.META_ARCHITECTURE is {type(model).__name__!r}, which cannot be exported; use "
+            "'ION' or 'GeneralizedRCNN'."
+        )
+    heads = model.roi_heads
+    obstacles = (
+        (model.proposal_generator is None, "MODEL.PROPOSAL_GENERATOR.NAME RPN", "own proposals"),
+        (getattr(model, "flip_averaging", False), "TEST.FLIP_AVERAGING False", "one image"),
+        (getattr(heads, "mask_on", False), "MODEL.MASK_ON False", "boxes without masks"),
+        (
+            getattr(heads, "keypoint_on", False),
+            "MODEL.KEYPOINT_ON False",
+            "boxes without keypoints",
+        ),
+        (
+            getattr(heads, "rounds", 1) > 1 or getattr(heads, "vote_iou", None) is not None,
+            "TEST.BOX_REFINEMENT.ENABLED False",
+            "one round and no vote",
+        ),
+    )
+    for found, setting, wanted in obstacles:
+        if found:
+            raise IONError(f"An exported model detects from {wanted}; export it with {setting}.")
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Inside the ``with`` block, Detectron2's parts can be traced for any number of boxes."""
+    with contextlib.ExitStack() as stack:
+        for name in _COUNTING:
+            # The built-in function would turn the count into a number that the trace then keeps.
+            module = f"detectron2.modeling.roi_heads.{name}"
+            stack.enter_context(mock.patch(f"{module}.len", lambda x: x.__len__(), create=True))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(warnings.catch_warnings())
+        # Checks of shapes, which a trace leaves out, and the exporters' own notes.
+        warnings.simplefilter("ignore")
+        yield

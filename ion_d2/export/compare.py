@@ -1,0 +1,94 @@
+"""Is an exported detector the one that it came from, and how fast is it?"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from .runners import Detect
+
+# How far a coordinate, in pixels, and a score may be from the original's.
+BOX_TOLERANCE = 0.5
+SCORE_TOLERANCE = 1e-3
+
+Found = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass
+class Comparison:
+    """What :func:`compare` found."""
+
+    detections: int = 0  # of the original
+    missing: int = 0  # of these, without a counterpart within the tolerances
+    extra: int = 0  # of the exported model, without a counterpart
+    box_error: float = 0.0  # largest difference of a coordinate among counterparts, pixels
+    score_error: float = 0.0  # largest difference of a score among counterparts
+    original_seconds: list[float] = field(default_factory=list)  # of each image
+    exported_seconds: list[float] = field(default_factory=list)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every detection has a counterpart."""
+        return self.missing == self.extra == 0
+
+    @property
+    def time_ratio(self) -> float:
+        """Time of the exported model, the original's being 1: the median over the images."""
+        pairs = zip(self.exported_seconds, self.original_seconds)
+        return statistics.median(exported / original for exported, original in pairs)
+
+
+@torch.no_grad()
+def compare(original: Detect, exported: Detect, images: Iterable[Tensor]) -> Comparison:
+    """Run both models on the same images in turns.
+
+    Args:
+        original: the model in Python, e.g. a :class:`ion_d2.export.DetectorAdapter`.
+        exported: what :func:`ion_d2.export.load_exported` returned.
+        images: (3, H, W) uint8 each.
+
+    Returns:
+        How far apart they are, and the time of each on every image. The first image is run twice
+        more before, since first runs are slow.
+    """
+    result = Comparison()
+    for index, image in enumerate(images):
+        for _ in range(2 if index == 0 else 0):
+            original(image), exported(image)
+        expected, seconds = _timed(original, image)
+        result.original_seconds.append(seconds)
+        found, seconds = _timed(exported, image)
+        result.exported_seconds.append(seconds)
+        _match(result, expected, found)
+    return result
+
+
+def _timed(detect: Detect, image: Tensor) -> tuple[Found, float]:
+    start = time.perf_counter()
+    boxes, scores, classes = detect(image)
+    # Results on a GPU are there once they are on the CPU.
+    found = (boxes.cpu(), scores.cpu(), classes.cpu())
+    return found, time.perf_counter() - start
+
+
+def _match(result: Comparison, expected: Found, found: Found) -> None:
+    """Pair the detections of both models one to one, and note how far apart they are."""
+    boxes = torch.cdist(expected[0], found[0], p=float("inf"))
+    scores = (expected[1][:, None] - found[1][None, :]).abs()
+    alike = (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE)
+    alike &= expected[2][:, None] == found[2][None, :]
+    # Within the tolerances the nearest; whatever else is paired does not count.
+    distances = torch.where(alike, boxes, torch.tensor(1e6))
+    pairs = [(i, j) for i, j in zip(*linear_sum_assignment(distances.numpy())) if alike[i, j]]
+    result.detections += len(expected[0])
+    result.missing += len(expected[0]) - len(pairs)
+    result.extra += len(found[0]) - len(pairs)
+    for i, j in pairs:
+        result.box_error = max(result.box_error, float(boxes[i, j]))
+        result.score_error = max(result.score_error, float(scores[i, j]))

@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""Write a trained detector as TorchScript (.ts) or ONNX (.onnx), for programs without ion_d2.
+
+    python tools/export.py --config-file output/config.yaml --output model.onnx --check pictures/ \\
+        MODEL.WEIGHTS output/model_final.pth
+
+model.onnx.json beside it tells the classes and how to prepare a picture; see docs/EXPORT.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ion_d2.data.readable import read_image
+from ion_d2.engine.predictor import IONPredictor, settle_classes
+from ion_d2.engine.setup import load_config, run_cli
+from ion_d2.errors import IONError
+from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="config of the model")
+    parser.add_argument("--output", required=True, type=Path, help="file to write, .ts or .onnx")
+    parser.add_argument("--classes", help="text file with one class name a line")
+    parser.add_argument(
+        "--check", metavar="FOLDER", type=Path, help="compare results and time on its pictures"
+    )
+    parser.add_argument(
+        "--limit", type=int, default=20, help="pictures to compare on (default: %(default)s)"
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export and, if asked to, compare.
+
+    Args:
+        argv: the arguments; None takes them from the command line.
+
+    Returns:
+        1 if the exported model differs from the original, else 0.
+    """
+    args = build_parser().parse_intermixed_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    pictures = None if args.check is None else find_pictures(args.check, args.limit)
+    # ONNX Runtime has devices of its own.
+    device = ["MODEL.DEVICE", "cpu"] if args.output.suffix == ".onnx" else []
+    cfg = load_config(args.config_file, [*args.opts, *device])
+    names = settle_classes(cfg, args.classes)
+    predictor = IONPredictor.from_config(cfg, names)
+    export_detector(predictor.model, args.output, describe(cfg, names))
+    print(f"Wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB) and its .json")
+    return 0 if pictures is None else check(predictor, args.output, pictures)
+
+
+def find_pictures(folder: Path, limit: int) -> list[Path]:
+    """List the first pictures of a folder by name.
+
+    Args:
+        folder: where to look; not in its subfolders.
+        limit: how many to return at most, at least 1.
+
+    Raises:
+        IONError: there are none.
+    """
+    if limit < 1:
+        raise IONError(f"--limit is {limit}; it must be at least 1.")
+    known = Image.registered_extensions()
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    pictures = [file for file in files if file.suffix.lower() in known]
+    if not pictures:
+        raise IONError(f"--check {folder} holds no picture; give a folder of pictures.")
+    return pictures[:limit]
+
+
+def check(predictor: IONPredictor, path: Path, pictures: Sequence[Path]) -> int:
+    """Compare an exported model with its original, and print how far apart they are.
+
+    Args:
+        predictor: holds the original.
+        path: the exported model.
+        pictures: files to compare on.
+
+    Returns:
+        1 if they differ, else 0.
+    """
+    images = (predictor.preprocess(read_image(str(file), "BGR")) for file in pictures)
+    result = compare(DetectorAdapter(predictor.model), load_exported(path), images)
+    print(f"{len(pictures)} pictures, {result.detections} detections")
+    print(f"without counterpart: {result.missing} of the original, {result.extra} exported")
+    print(f"largest difference: box {result.box_error:.2g} pixels, score {result.score_error:.2g}")
+    for name, seconds in (
+        ("original", result.original_seconds),
+        ("exported", result.exported_seconds),
+    ):
+        print(f"{name}: median {statistics.median(seconds) * 1000:.1f} ms a picture")
+    print(f"time of the exported model relative to the original: {result.time_ratio:.2f}")
+    return 0 if result.agrees else 1
+
+
+if __name__ == "__main__":
+    run_cli(functools.partial(main, sys.argv[1:]))
