@@ -1,0 +1,183 @@
+"""Exported detectors find what the original finds, for images of any size, without this project."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model_helpers import small_config, small_model
+
+from ion_d2.engine.predictor import IONPredictor
+from ion_d2.engine.setup import build_model, load_config
+from ion_d2.errors import IONError
+from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported
+
+# Random weights score all classes alike, 1/4: of about 300 boxes, some of each picture pass.
+OPTS = ["MODEL.SKIP_POOLER.SCALE_INIT", "30.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.26"]
+SIZES = [(96, 128), (131, 77), (64, 65), (200, 40)]
+FPN = [
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8,
+    "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.SKIP_POOLER.OUT_CHANNELS", 32, "MODEL.WEIGHTS", "",
+    "MODEL.CONTEXT.HIDDEN_DIM", 16, "MODEL.CONTEXT.OUT_DIM", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 32,
+    "MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.RPN.POST_NMS_TOPK_TEST", 50,
+]  # fmt: skip
+
+
+def images(sizes=SIZES):
+    generator = np.random.default_rng(0)
+    return [torch.from_numpy(generator.integers(0, 256, (3, *s), dtype=np.uint8)) for s in sizes]
+
+
+def spread(model):
+    """Make the random model's scores differ from box to box and from class to class."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("cls_score.weight", "objectness_logits.weight")):
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+def exported(model, path):
+    export_detector(model, path, {})
+    return load_exported(path)
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".onnx"])
+@pytest.mark.parametrize("pooler", ["ROIAlignV2", "ROIPool"])
+def test_same_detections_on_other_sizes(tmp_path, suffix, pooler):
+    model = spread(small_model(*OPTS, "MODEL.ROI_BOX_HEAD.POOLER_TYPE", pooler))
+    detect = exported(model, tmp_path / f"model{suffix}")
+    result = compare(DetectorAdapter(model), detect, images())
+    assert result.agrees and result.detections > 20, result
+    assert len(result.exported_seconds) == len(SIZES)
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".onnx"])
+def test_images_that_are_padded(tmp_path, suffix):
+    """An FPN pads to multiples of 32: the context must see each image's own size."""
+    config = "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
+    from ion_d2.plugging import plug_in
+
+    torch.manual_seed(0)
+    opts = [*OPTS, *FPN, "MODEL.CONTEXT.IN_FEATURE", "p3"]
+    model = spread(build_model(load_config(config, opts, adapt=plug_in)))
+    detect = exported(model, tmp_path / f"model{suffix}")
+    result = compare(DetectorAdapter(model), detect, images([(64, 96), (97, 130), (33, 120)]))
+    assert result.agrees and result.detections > 20, result
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".onnx"])
+def test_nothing_found(tmp_path, suffix):
+    model = small_model("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.999")
+    boxes, scores, classes = exported(model, tmp_path / f"model{suffix}")(images()[0])
+    assert boxes.shape == (0, 4) and len(scores) == len(classes) == 0
+
+
+PROGRAM = """
+import sys
+for name in ("ion_d2", "detectron2", "fvcore"):
+    sys.modules[name] = None  # importing it fails
+import torch, torchvision
+detect = torch.jit.load(sys.argv[1])
+boxes, scores, classes = detect(torch.load(sys.argv[2]))
+torch.save((boxes, scores, classes), sys.argv[3])
+"""
+
+
+def test_torchscript_needs_neither_this_project_nor_detectron2(tmp_path):
+    model = spread(small_model(*OPTS))
+    (image,) = images([(90, 113)])
+    export_detector(model, tmp_path / "model.ts", {})
+    torch.save(image, tmp_path / "image.pt")
+    files = [tmp_path / name for name in ("model.ts", "image.pt", "found.pt")]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, files)],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = DetectorAdapter(model)(image)
+    assert len(expected[0]) > 5
+    for got, wanted in zip(torch.load(files[2]), expected):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_facts_lie_beside_the_model(tmp_path):
+    cfg = small_config("INPUT.MIN_SIZE_TEST", "80", "INPUT.MAX_SIZE_TEST", "100", *OPTS)
+    facts = describe(cfg, ["a", "b", "c"])
+    export_detector(small_model(*OPTS), tmp_path / "new" / "model.onnx", facts)
+    read = json.loads((tmp_path / "new" / "model.onnx.json").read_text())
+    assert read == facts and read["classes"] == ["a", "b", "c"]
+    assert read["input"]["channels"] == "RGB" and read["score_threshold"] == 0.26
+    assert (read["input"]["shortest_side"], read["input"]["longest_side"]) == (80, 100)
+    assert {file.name for file in (tmp_path / "new").iterdir()} == {"model.onnx", "model.onnx.json"}
+
+
+def test_differences_are_counted():
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [5, 5, 9, 9], [1, 1, 4, 4]])
+    scores, classes = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 1, 1, 2])
+    order = torch.tensor([1, 0, 2, 3])
+    moved = boxes[order].clone()
+    moved[0, 2] += 0.25  # within the tolerance
+    moved[2, 0] += 0.75  # beyond it
+    others = classes[order].clone()
+    others[3] = 0  # another class
+    found = (moved, scores[order] + 0.0005, others)
+    result = compare(lambda x: (boxes, scores, classes), lambda x: found, [None])
+    assert (result.detections, result.missing, result.extra) == (4, 2, 2)
+    assert result.box_error == pytest.approx(0.25) and not result.agrees
+    assert result.score_error == pytest.approx(0.0005, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "opts, word",
+    [
+        (["TEST.BOX_REFINEMENT.ENABLED", "True"], "TEST.BOX_REFINEMENT.ENABLED False"),
+        (["TEST.FLIP_AVERAGING", "True"], "TEST.FLIP_AVERAGING False"),
+        (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON False"),
+        (["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"], "PROPOSAL_GENERATOR.NAME RPN"),
+    ],
+)
+def test_what_cannot_be_exported_is_told(tmp_path, opts, word):
+    with pytest.raises(IONError, match=word):
+        export_detector(small_model(*opts), tmp_path / "model.ts", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_places_are_told(tmp_path):
+    model = small_model()
+    with pytest.raises(IONError, match=r"model\.pt should end in \.ts or \.onnx"):
+        export_detector(model, tmp_path / "model.pt", {})
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IONError, match="choose another place"):
+        export_detector(model, tmp_path / "file" / "model.ts", {})
+    for suffix in (".ts", ".onnx"):
+        with pytest.raises(IONError, match="cannot be loaded"):
+            load_exported(tmp_path / f"absent{suffix}")
+
+
+def trained_model():
+    """A model trained on blood cells, where there is one; it is too large for the repository."""
+    import os
+
+    folder = Path(os.environ.get("ION_D2_BCCD_MODEL", ""))
+    if not (folder / "model_final.pth").is_file():
+        pytest.skip("ION_D2_BCCD_MODEL names no folder of a run on BCCD")
+    weights = ["MODEL.WEIGHTS", str(folder / "model_final.pth")]
+    return load_config(str(folder / "config.yaml"), [*weights, "MODEL.DEVICE", "cpu"])
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".onnx"])
+def test_trained_model_on_real_photographs(tmp_path, real_data, suffix):
+    from ion_d2.data.readable import read_image
+
+    predictor = IONPredictor.from_config(trained_model())
+    files = sorted((real_data / "bccd" / "VOC2007" / "JPEGImages").glob("*.jpg"))[:20]
+    pictures = [predictor.preprocess(read_image(str(file), "BGR")) for file in files]
+    detect = exported(predictor.model, tmp_path / f"model{suffix}")
+    result = compare(DetectorAdapter(predictor.model), detect, pictures)
+    assert result.agrees and result.detections > 200, result
