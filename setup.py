@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
 
 
 def read_version() -> str:
@@ -49,7 +50,9 @@ setup(
         "yacs>=0.1.8",
     ],
     extras_require={
-        "dev": ["hypothesis", "pytest>=7", "ruff"],
+        "dev": ["hypothesis", "pytest>=7", "ruff", *EXPORT],
+        # tools/export.py for .onnx files, and --check of them.
+        "export": EXPORT,
         # tools/make_proposals.py. It replaces opencv-python-headless, which must go first: both
         # install the module cv2, and the last one wins.
         "proposals": ["opencv-contrib-python-headless>=4.5"],

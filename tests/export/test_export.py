@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +15,15 @@ from ion_d2.engine.setup import build_model, load_config
 from ion_d2.errors import IONError
 from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported
 
-# Random weights score all classes alike, 1/4: of about 300 boxes, some of each picture pass.
-OPTS = ["MODEL.SKIP_POOLER.SCALE_INIT", "30.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.26"]
-SIZES = [(96, 128), (131, 77), (64, 65), (200, 40)]
+# Random weights score all classes alike, 1/4: of 60 boxes, some of each picture pass.
+OPTS = ["MODEL.SKIP_POOLER.SCALE_INIT", "30.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.26",
+        "MODEL.RPN.POST_NMS_TOPK_TEST", "60"]  # fmt: skip
+SIZES = [(96, 128), (131, 77), (64, 65)]
 FPN = [
     "MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8,
     "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.SKIP_POOLER.OUT_CHANNELS", 32, "MODEL.WEIGHTS", "",
     "MODEL.CONTEXT.HIDDEN_DIM", 16, "MODEL.CONTEXT.OUT_DIM", 16, "MODEL.ROI_BOX_HEAD.FC_DIM", 32,
-    "MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.RPN.POST_NMS_TOPK_TEST", 50,
+    "MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", 3,
 ]  # fmt: skip
 
 
@@ -75,35 +74,6 @@ def test_nothing_found(tmp_path, suffix):
     model = small_model("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.999")
     boxes, scores, classes = exported(model, tmp_path / f"model{suffix}")(images()[0])
     assert boxes.shape == (0, 4) and len(scores) == len(classes) == 0
-
-
-PROGRAM = """
-import sys
-for name in ("ion_d2", "detectron2", "fvcore"):
-    sys.modules[name] = None  # importing it fails
-import torch, torchvision
-detect = torch.jit.load(sys.argv[1])
-boxes, scores, classes = detect(torch.load(sys.argv[2]))
-torch.save((boxes, scores, classes), sys.argv[3])
-"""
-
-
-def test_torchscript_needs_neither_this_project_nor_detectron2(tmp_path):
-    model = spread(small_model(*OPTS))
-    (image,) = images([(90, 113)])
-    export_detector(model, tmp_path / "model.ts", {})
-    torch.save(image, tmp_path / "image.pt")
-    files = [tmp_path / name for name in ("model.ts", "image.pt", "found.pt")]
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, files)],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    with torch.no_grad():
-        expected = DetectorAdapter(model)(image)
-    assert len(expected[0]) > 5
-    for got, wanted in zip(torch.load(files[2]), expected):
-        torch.testing.assert_close(got, wanted)
 
 
 def test_facts_lie_beside_the_model(tmp_path):
