@@ -38,8 +38,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         The full config, frozen.
     """
     cfg = load_config(args.config_file, args.opts)
-    names = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    settle_data(cfg, names)
+    settle_data(cfg, train=not args.eval_only)
     try:
         default_setup(cfg, args)
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ion_d2")

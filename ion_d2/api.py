@@ -85,7 +85,7 @@ def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
         IONError: data, weights or config are not usable.
     """
     cfg = cfg.clone()
-    settle_data(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    settle_data(cfg, train=True)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
     trainer = IONTrainer(cfg)
     with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w", encoding="utf-8") as file:

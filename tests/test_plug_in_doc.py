@@ -13,7 +13,7 @@ from detectron2.utils.events import EventStorage
 from model_helpers import make_input
 
 from ion_d2.engine.setup import build_model, load_config
-from ion_d2.modeling.roi_heads import SkipPooling
+from ion_d2.modeling import SkipPooling
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "PLUG_IN.md").read_text(encoding="utf-8")

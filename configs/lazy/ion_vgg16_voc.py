@@ -13,10 +13,10 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 
 from ion_d2.lazy import skip_pooler
 from ion_d2.modeling import ION, IRNN, VGG, ContextBackbone, IONBoxHead, IONROIHeads
+from ion_d2.modeling.box_predictor import ImageMeanOutputLayers
 
 model = L(ION)(
     backbone=L(ContextBackbone)(
@@ -72,7 +72,7 @@ model = L(ION)(
         box_head=L(IONBoxHead)(
             input_shape=L(ShapeSpec)(channels=512, height=7, width=7), fc_dim=4096, dropout=0.5
         ),
-        box_predictor=L(FastRCNNOutputLayers)(
+        box_predictor=L(ImageMeanOutputLayers)(
             input_shape=L(ShapeSpec)(channels="${...box_head.fc_dim}"),
             box2box_transform=L(Box2BoxTransform)(weights=(10, 10, 5, 5)),
             num_classes="${..num_classes}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -16,15 +15,14 @@ from detectron2.config import CfgNode, get_cfg
 from torch import nn
 
 from ..config import add_ion_config
-from ..errors import IONError
+from ..errors import NO_SPACE, IONError
 from ..plugging import check_meta_architecture
 from .config_file import find_config, merge_config_file
 from .hooks import TrainingInterrupted
+from .stages import check_overrides, follow_stages
 
 # What a shell reports for a program that Ctrl-C stopped.
 _EXIT_INTERRUPTED = 130
-# A full disk, a quota, a limit on the size of files.
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +48,7 @@ def load_config(
 
     Raises:
         IONError: the file is missing or not valid YAML, a key is unknown, or a value has the wrong
-        type.
+        type; or bad ``SOLVER.STAGES``.
     """
     cfg = get_cfg()
     add_ion_config(cfg)
@@ -60,6 +58,8 @@ def load_config(
         adapt(cfg)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
+    check_overrides(cfg, list(opts[::2]))
+    follow_stages(cfg)
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
@@ -194,7 +194,7 @@ def _sentence(error: BaseException) -> str:
 
 def _is_expected(error: BaseException | None) -> bool:
     """Whether an error is the user's to mend, or a stop that the user asked for."""
-    no_space = isinstance(error, OSError) and error.errno in _NO_SPACE
+    no_space = isinstance(error, OSError) and error.errno in NO_SPACE
     return no_space or isinstance(error, (IONError, TrainingInterrupted))
 
 

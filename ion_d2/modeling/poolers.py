@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import IONError
 from ..layers.l2_norm import NORMS, l2_normalize
+from ..layers.roi_max_pool import ROIMaxPool
 from .scale import FeatureScale
 
 
@@ -69,7 +70,7 @@ class SkipPooler(nn.Module):
         self.measures = True
         self.scale_source = scale_source
         self.level_poolers = nn.ModuleList(
-            ROIPooler(output_size, (1.0 / shape.stride,), sampling_ratio, pooler_type)
+            _make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
             for shape in input_shapes
         )
         channels = sum(shape.channels for shape in input_shapes)
@@ -98,6 +99,15 @@ class SkipPooler(nn.Module):
         if self.scale is not None:
             merged = self.scale(merged)
         return merged if self.reduce is None else self.reduce(merged)
+
+
+def _make_pooler(
+    output_size: int | tuple[int, int], stride: int, sampling_ratio: int, kind: str
+) -> ROIPooler:
+    pooler = ROIPooler(output_size, (1.0 / stride,), sampling_ratio, kind)
+    if kind == "ROIPool":
+        pooler.level_poolers[0] = ROIMaxPool(pooler.output_size, 1.0 / stride)
+    return pooler
 
 
 def _check(input_shapes: Sequence[ShapeSpec], norm: str, scale_init: float) -> None:

@@ -1,4 +1,4 @@
-"""ION's ROI heads: Detectron2's own, with skip pooling in front of each head (paper Fig. 1)."""
+"""ION's ROI heads: skip pooling, fc6 and fc7, class scores and box deltas (paper Fig. 1)."""
 
 from __future__ import annotations
 
@@ -6,77 +6,39 @@ from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.roi_heads import (
-    ROI_HEADS_REGISTRY,
-    CascadeROIHeads,
-    Res5ROIHeads,
-    StandardROIHeads,
-)
-from detectron2.structures import Boxes, Instances
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from ..errors import IONError
-from .box_refinement import refine_and_vote, run_rounds
-from .skip_pooling import check_heads, check_no_refinement, with_skip_pooler
-
-
-class SkipPooling:
-    """Skip pooling for the box, mask and keypoint heads; to be mixed into ``StandardROIHeads``.
-
-    Each head pools all of ``MODEL.ROI_HEADS.IN_FEATURES`` at its own resolution, with a
-    :class:`~ion_d2.modeling.SkipPooler` of its own. A head that reads feature maps and not pooled
-    regions (``POOLER_TYPE`` "", as PointRend's) stays as it is.
-    """
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Check the features, then build the heads as the other base class does."""
-        check_heads(cfg, input_shape)
-        return super().from_config(cfg, input_shape)
-
-    @classmethod
-    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        build = super()._init_box_head
-        return with_skip_pooler(build, cfg, input_shape, head="ROI_BOX_HEAD", prefix="box_")
-
-    @classmethod
-    def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        build = super()._init_mask_head
-        if not (cfg.MODEL.MASK_ON and cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE):
-            return build(cfg, input_shape)
-        return with_skip_pooler(build, cfg, input_shape, head="ROI_MASK_HEAD", prefix="mask_")
-
-    @classmethod
-    def _init_keypoint_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        build = super()._init_keypoint_head
-        if not (cfg.MODEL.KEYPOINT_ON and cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE):
-            return build(cfg, input_shape)
-        return with_skip_pooler(
-            build, cfg, input_shape, head="ROI_KEYPOINT_HEAD", prefix="keypoint_"
-        )
+from .box_predictor import ImageMeanOutputLayers
+from .box_refinement import Predictions, refine_and_vote, run_rounds
+from .flip import average_with_mirrored, mirror_boxes
+from .skip_heads import SkipPooling
 
 
 @ROI_HEADS_REGISTRY.register()
 class IONROIHeads(SkipPooling, StandardROIHeads):
     """Detectron2's standard ROI heads with skip pooling over any list of features.
 
-    At test time the boxes may go through the box head more than once, with weighted voting
-    (sec. 4.2).
+    At test time the boxes may go through the head more than once, their boxes may vote (sec. 4.2),
+    and predictions may be averaged with those of the mirrored image.
     """
 
     @configurable
-    def __init__(
-        self, *, refinement_rounds: int | None = None, vote_iou: float = 0.5, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, rounds: int = 1, vote_iou: float | None = None, **kwargs: Any) -> None:
         """
         Args:
-            refinement_rounds: passes through the box head at test time, followed by weighted
-                voting; None for Detectron2's plain inference.
-            vote_iou: overlap from which a box votes for a kept one.
+            rounds: passes through the box head at test time, at least 1.
+            vote_iou: overlap from which a box votes for a kept one; None for no vote.
             kwargs: the arguments of Detectron2's ``StandardROIHeads``.
+
+        Raises:
+            IONError: ``rounds`` or ``vote_iou`` is out of range.
         """
         super().__init__(**kwargs)
-        self.refinement_rounds = refinement_rounds
+        _check_refinement(rounds, vote_iou)
+        self.rounds = rounds
         self.vote_iou = vote_iou
 
     @classmethod
@@ -84,29 +46,81 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
         """Read ``MODEL.ROI_*``, ``MODEL.SKIP_POOLER`` and ``TEST.BOX_REFINEMENT``."""
         ret = super().from_config(cfg, input_shape)
         refinement = cfg.TEST.BOX_REFINEMENT
-        ret["refinement_rounds"] = refinement.ROUNDS if refinement.ENABLED else None
-        ret["vote_iou"] = refinement.VOTE_IOU
+        if refinement.ENABLED:
+            ret["rounds"] = refinement.ROUNDS
+            ret["vote_iou"] = refinement.VOTE_IOU if refinement.VOTE else None
         return ret
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        ret = super()._init_box_head(cfg, input_shape)
+        ret["box_predictor"] = ImageMeanOutputLayers(cfg, ret["box_head"].output_shape)
+        return ret
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+        mirrored: dict[str, Tensor] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """
+        Args:
+            images: the batch.
+            features: the backbone's features.
+            proposals: for each image, Instances with ``proposal_boxes``.
+            targets: in training, for each image, Instances with ``gt_boxes`` and ``gt_classes``.
+            mirrored: the features of the left-right mirrored images, with which to average the
+                predictions; at test time only.
+
+        Returns:
+            In training, the sampled proposals and the losses; at test time the detections and an
+            empty dict.
+        """
+        if mirrored is None:
+            return super().forward(images, features, proposals, targets)
+        detections = self._detect(features, proposals, mirrored)
+        return self.forward_with_given_boxes(features, detections), {}
 
     def _forward_box(
         self, features: dict[str, Tensor], proposals: list[Instances]
     ) -> dict[str, Tensor] | list[Instances]:
-        if self.training or self.refinement_rounds is None:
+        if self.training or (self.rounds == 1 and self.vote_iou is None):
             return super()._forward_box(features, proposals)
-        inputs = [features[name] for name in self.box_in_features]
+        return self._detect(features, proposals)
 
-        def predict(boxes: list[Boxes]) -> tuple:
-            rois = [Instances(p.image_size, proposal_boxes=b) for p, b in zip(proposals, boxes)]
-            predictions = self.box_predictor(self.box_head(self.box_pooler(inputs, boxes)))
-            return (
-                self.box_predictor.predict_boxes(predictions, rois),
-                self.box_predictor.predict_probs(predictions, rois),
-            )
+    def _detect(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        mirrored: dict[str, Tensor] | None = None,
+    ) -> list[Instances]:
+        sizes = [p.image_size for p in proposals]
 
-        boxes, scores = run_rounds(proposals, predict, self.refinement_rounds)
-        return [self._vote(b, s, p.image_size) for b, s, p in zip(boxes, scores, proposals)]
+        def predict(boxes: list[Boxes]) -> Predictions:
+            predictions = self._predict(features, boxes, sizes)
+            if mirrored is None:
+                return predictions
+            others = self._predict(mirrored, mirror_boxes(boxes, sizes), sizes)
+            return average_with_mirrored(predictions, others, sizes)
 
-    def _vote(self, boxes: list[Tensor], scores: list[Tensor], image_size: tuple) -> Instances:
+        boxes, scores = run_rounds(proposals, predict, self.rounds)
+        return [self._finish(b, s, size) for b, s, size in zip(boxes, scores, sizes)]
+
+    def _predict(
+        self, features: dict[str, Tensor], boxes: list[Boxes], sizes: list[tuple[int, int]]
+    ) -> Predictions:
+        """Regress and score boxes: (R, K*4) and (R, K+1) for each image."""
+        rois = [Instances(size, proposal_boxes=b) for size, b in zip(sizes, boxes)]
+        pooled = self.box_pooler([features[name] for name in self.box_in_features], boxes)
+        predictions = self.box_predictor(self.box_head(pooled))
+        return (
+            self.box_predictor.predict_boxes(predictions, rois),
+            self.box_predictor.predict_probs(predictions, rois),
+        )
+
+    def _finish(self, boxes: list[Tensor], scores: list[Tensor], image_size: tuple) -> Instances:
         predictor = self.box_predictor
         detections, _ = refine_and_vote(
             boxes,
@@ -120,48 +134,14 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
         return detections
 
 
-@ROI_HEADS_REGISTRY.register()
-class IONCascadeROIHeads(SkipPooling, CascadeROIHeads):
-    """Detectron2's Cascade R-CNN heads with skip pooling: all stages share one box pooler."""
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.ROI_*`` and ``MODEL.SKIP_POOLER``."""
-        check_no_refinement(cfg, "whose stages refine the boxes already")
-        return super().from_config(cfg, input_shape)
-
-    def _run_stage(
-        self, features: list[Tensor], proposals: list[Instances], stage: int
-    ) -> tuple[Tensor, Tensor]:
-        self.box_pooler.measures = stage == 0
-        return super()._run_stage(features, proposals, stage)
-
-
-@ROI_HEADS_REGISTRY.register()
-class IONRes5ROIHeads(Res5ROIHeads):
-    """Detectron2's heads of "C4" models with skip pooling: it feeds res5, which stays the head.
-
-    The pooler's output has the channels that res5 reads (1024 for ResNet-50), so that res5 keeps
-    its ImageNet weights; ``MODEL.SKIP_POOLER.OUT_CHANNELS`` is not used. The mask head, as in every
-    C4 model, reads what res5 makes of the same pooled regions.
-    """
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.ROI_*``, ``MODEL.RESNETS`` and ``MODEL.SKIP_POOLER``."""
-        check_heads(cfg, input_shape)
-        check_no_refinement(cfg, "which does not have it")
-        if cfg.MODEL.KEYPOINT_ON:
-            raise IONError(
-                "MODEL.KEYPOINT_ON is True, but MODEL.ROI_HEADS.NAME is 'IONRes5ROIHeads', which "
-                "has no keypoint head; use 'IONROIHeads'."
-            )
-        return with_skip_pooler(
-            super().from_config,
-            cfg,
-            input_shape,
-            head="ROI_BOX_HEAD",
-            prefix="",
-            # res5 reads res4, whose width is 2 ** 2 times that of res2.
-            out_channels=cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 4,
+def _check_refinement(rounds: int, vote_iou: float | None) -> None:
+    if rounds < 1:
+        raise IONError(
+            f"TEST.BOX_REFINEMENT.ROUNDS is {rounds}, but the boxes must pass through the head at "
+            "least once; set it to 1 or more."
+        )
+    if vote_iou is not None and not 0 < vote_iou <= 1:
+        raise IONError(
+            f"TEST.BOX_REFINEMENT.VOTE_IOU is {vote_iou}; it must be above 0 and at most 1 "
+            "(TEST.BOX_REFINEMENT.VOTE False turns the vote off)."
         )

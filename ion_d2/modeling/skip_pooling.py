@@ -7,6 +7,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
+from torch import nn
 
 from ..errors import IONError
 from .backbone import CONTEXT
@@ -14,6 +15,41 @@ from .poolers import SkipPooler
 
 # Name of the one feature that Detectron2's constructors are told of: what the skip pooler returns.
 _POOLED = "pooled"
+
+
+def with_pooler(
+    build: Callable[[CfgNode, dict[str, ShapeSpec]], dict[str, Any]],
+    cfg: CfgNode,
+    pooler: nn.Module,
+    bins: int,
+    *,
+    head: str,
+    prefix: str,
+) -> dict[str, Any]:
+    """Let Detectron2 build a head over a pooler's output.
+
+    Detectron2 is told of a single feature with the pooler's channels, so that the head fits; then
+    the real features and the pooler take the place of that feature and of the pooler it made.
+
+    Args:
+        build: Detectron2's function, (cfg, shapes) -> constructor arguments.
+        cfg: the full config.
+        pooler: has ``out_channels`` and is called with the features and the boxes.
+        bins: bins per side of what it returns.
+        head: which of "ROI_BOX_HEAD", "ROI_MASK_HEAD" and "ROI_KEYPOINT_HEAD" is built.
+        prefix: of the arguments "in_features" and "pooler", e.g. "box_".
+
+    Returns:
+        The constructor arguments.
+    """
+    stand_in = cfg.clone()
+    stand_in.defrost()
+    stand_in.MODEL.ROI_HEADS.IN_FEATURES = [_POOLED]
+    stand_in.MODEL[head].POOLER_RESOLUTION = bins
+    arguments = build(stand_in, {_POOLED: ShapeSpec(channels=pooler.out_channels, stride=1)})
+    arguments[prefix + "in_features"] = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    arguments[prefix + "pooler"] = pooler
+    return arguments
 
 
 def with_skip_pooler(
@@ -25,48 +61,37 @@ def with_skip_pooler(
     prefix: str,
     out_channels: int | None = None,
 ) -> dict[str, Any]:
-    """Let Detectron2 build a head over the skip pooler's output.
-
-    Detectron2 is told of a single feature with the pooler's channels, so that the head fits; then
-    the real features and the pooler take the place of that feature and of the pooler it made.
+    """Let Detectron2 build a head over a skip pooler of its own.
 
     Args:
-        build: Detectron2's function, (cfg, shapes) -> constructor arguments.
+        build: see :func:`with_pooler`, like ``head`` and ``prefix``.
         cfg: the full config.
         shapes: the backbone's features.
-        head: which of "ROI_BOX_HEAD", "ROI_MASK_HEAD" and "ROI_KEYPOINT_HEAD" tells the resolution
-            and kind of the pooler.
-        prefix: of the arguments "in_features" and "pooler", e.g. "box_".
+        head: also tells the resolution and kind of the pooler.
+        prefix: see :func:`with_pooler`.
         out_channels: the pooler's channels; None for ``MODEL.SKIP_POOLER.OUT_CHANNELS``.
 
     Returns:
         The constructor arguments.
     """
-    names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
     # First the pooler, then the head: in the order in which an ROI passes them.
-    pooler = build_skip_pooler(cfg, names, shapes, head=head, out_channels=out_channels)
-    stand_in = cfg.clone()
-    stand_in.defrost()
-    stand_in.MODEL.ROI_HEADS.IN_FEATURES = [_POOLED]
-    arguments = build(stand_in, {_POOLED: ShapeSpec(channels=pooler.out_channels, stride=1)})
-    arguments[prefix + "in_features"] = names
-    arguments[prefix + "pooler"] = pooler
-    return arguments
+    pooler = build_skip_pooler(cfg, shapes, head=head, out_channels=out_channels)
+    bins = cfg.MODEL[head].POOLER_RESOLUTION
+    return with_pooler(build, cfg, pooler, bins, head=head, prefix=prefix)
 
 
 def build_skip_pooler(
     cfg: CfgNode,
-    names: list[str],
     shapes: dict[str, ShapeSpec],
     *,
-    head: str = "ROI_BOX_HEAD",
+    head: str,
     out_channels: int | None = None,
 ) -> SkipPooler:
     """Build the skip pooler of one head.
 
     Args:
-        cfg: reads ``MODEL.SKIP_POOLER.*`` and the pooler's keys of ``MODEL.<head>``.
-        names: the features to pool.
+        cfg: reads ``MODEL.ROI_HEADS.IN_FEATURES``, ``MODEL.SKIP_POOLER.*`` and the pooler's keys of
+            ``MODEL.<head>``.
         shapes: the backbone's features.
         head: see :func:`with_skip_pooler`.
         out_channels: see :func:`with_skip_pooler`.
@@ -74,6 +99,7 @@ def build_skip_pooler(
     Returns:
         The pooler.
     """
+    names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
     node, pooler = cfg.MODEL[head], cfg.MODEL.SKIP_POOLER
     return SkipPooler(
         [shapes[name] for name in names],
@@ -91,7 +117,7 @@ def build_skip_pooler(
 
 def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) -> int:
     """Index of the feature with the largest stride, the last of several; context only if alone."""
-    candidates = [i for i, name in enumerate(names) if name != CONTEXT] or [0]
+    candidates = [i for i, name in enumerate(names) if not name.startswith(CONTEXT)] or [0]
     return max(candidates, key=lambda i: (shapes[names[i]].stride, i))
 
 

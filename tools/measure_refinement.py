@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""Measure what the rounds of box refinement and the mirrored image cost at test time.
+
+Times the same model on one image with one round, with one more, and so on, in turns, so that
+whatever else the machine does falls on all alike. The weights are random; the number of proposals,
+which decides the cost, is exact.
+
+    python tools/measure_refinement.py --config-file configs/ion_vgg16_voc.yaml --image-size 600 800
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from ion_d2.engine.setup import build_model, load_config, run_cli
+
+
+def make_input(height: int, width: int, num_proposals: int) -> dict:
+    """A random image with random proposals of a sixteenth to all of its sides.
+
+    Args:
+        height: of the image in pixels.
+        width: of the image in pixels.
+        num_proposals: number of boxes.
+
+    Returns:
+        An input dict as the mapper makes it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    limits = torch.tensor([width, height])
+    sides = limits * (1 / 16) ** torch.rand(num_proposals, 2, generator=generator)
+    corners = (limits - sides) * torch.rand(num_proposals, 2, generator=generator)
+    proposals = Instances((height, width))
+    proposals.proposal_boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
+    proposals.objectness_logits = torch.zeros(num_proposals)
+    image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    return {"image": image, "proposals": proposals, "height": height, "width": width}
+
+
+def measure(model: nn.Module, x: dict, variants: dict[str, tuple], repeats: int) -> dict:
+    """Time the variants in turns.
+
+    Args:
+        model: an ION model in evaluation mode.
+        x: the input.
+        variants: rounds, vote IoU (or None) and whether to average with the mirror, by name.
+        repeats: number of turns, after one that does not count.
+
+    Returns:
+        Median seconds of each variant, by name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(repeats + 1):
+        for name, (rounds, vote_iou, flip) in variants.items():
+            model.roi_heads.rounds, model.roi_heads.vote_iou = rounds, vote_iou
+            model.flip_averaging = flip
+            start = time.perf_counter()
+            with torch.no_grad():
+                model([x])
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def load_model(config_file: str, opts: list[str]) -> tuple[CfgNode, nn.Module]:
+    """Build a model with random weights that reads its proposals from its input.
+
+    Args:
+        config_file: of an ION model.
+        opts: overrides, KEY VALUE ...
+
+    Returns:
+        The config and the model, in evaluation mode.
+    """
+    own = ["MODEL.ROI_HEADS.NUM_CLASSES", "20", "MODEL.PROPOSAL_GENERATOR.NAME"]
+    cfg = load_config(config_file, [*own, "PrecomputedProposals", *opts])
+    torch.manual_seed(0)
+    return cfg, build_model(cfg).eval()
+
+
+def main() -> None:
+    """Read the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--image-size", type=int, nargs=2, default=(600, 800), metavar=("H", "W"))
+    parser.add_argument("--proposals", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("opts", nargs="*", help="overrides, KEY VALUE ...")
+    args = parser.parse_args()
+    cfg, model = load_model(args.config_file, args.opts)
+    vote = cfg.TEST.BOX_REFINEMENT.VOTE_IOU
+    variants = {
+        "one round": (1, None, False),
+        "two rounds": (2, None, False),
+        "two rounds, vote": (2, vote, False),
+        "one round, mirror": (1, None, True),
+    }
+    found = measure(model, make_input(*args.image_size, args.proposals), variants, args.repeats)
+    print(f"{args.proposals} proposals, {args.image_size[0]} x {args.image_size[1]} pixels")
+    for name, seconds in found.items():
+        print(f"{name:20s} {seconds:8.2f} s {seconds / found['one round']:6.2f} x")
+
+
+if __name__ == "__main__":
+    run_cli(main)
