@@ -55,8 +55,8 @@ def load_config(
     _merge(cfg, lambda: cfg.merge_from_file(config_file), config_file)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
-    check_overrides(cfg, list(opts[::2]))
     follow_stages(cfg)
+    check_overrides(cfg, list(opts[::2]))
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
