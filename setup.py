@@ -31,6 +31,7 @@ setup(
         "numpy>=1.22",
         "Pillow>=9.1",
         "defusedxml>=0.7",
+        "scipy>=1.8",
         # The headless build: opencv-python itself needs libGL, which a bare machine does not have.
         "opencv-python-headless>=4.5",
         # What Detectron2 imports: tools/install_detectron2.py installs it without its requirements.
@@ -47,5 +48,10 @@ setup(
         "tqdm>4.29.0",
         "yacs>=0.1.8",
     ],
-    extras_require={"dev": ["hypothesis", "pytest>=7", "ruff"]},
+    extras_require={
+        "dev": ["hypothesis", "pytest>=7", "ruff"],
+        # tools/make_proposals.py. It replaces opencv-python-headless, which must go first: both
+        # install the module cv2, and the last one wins.
+        "proposals": ["opencv-contrib-python-headless>=4.5"],
+    },
 )

@@ -21,6 +21,7 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from ion_d2.data.catalog import check_num_classes, ensure_registered
+from ion_d2.data.proposals import check_proposals
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.setup import hide_expected_tracebacks, load_config, run_cli
@@ -42,6 +43,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     names = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     ensure_registered(names)
     check_num_classes(cfg, names)
+    check_proposals(cfg, train=not args.eval_only)
     cfg.freeze()
     try:
         default_setup(cfg, args)

@@ -28,8 +28,9 @@ def test_config_takes_a_training_step(path):
     torch.manual_seed(0)
     model = build_model(cfg).train()
     optimizer = build_clipping_optimizer(cfg, model)
+    wanted = {"labels": cfg.MODEL.SEG_REGULARIZER_ON, "proposals": cfg.MODEL.LOAD_PROPOSALS}
     with EventStorage():
-        losses = model([make_input(64, 96, labels=cfg.MODEL.SEG_REGULARIZER_ON)])
+        losses = model([make_input(64, 96, **wanted)])
     sum(losses.values()).backward()
     assert ("loss_sem_seg" in losses) == cfg.MODEL.SEG_REGULARIZER_ON
     trained = [p for p in model.parameters() if p.requires_grad]

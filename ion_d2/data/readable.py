@@ -63,6 +63,33 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
         ) from error
 
 
+def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np.ndarray:
+    """Decode the picture of a dataset dict and compare its size with what the dict says.
+
+    Args:
+        record: Detectron2 dataset dict; one that says no size is given the picture's.
+        image_format: see :func:`read_image`.
+
+    Returns:
+        See :func:`read_image`.
+
+    Raises:
+        UnreadableImageError: it is truncated, empty or not a picture.
+        IONError: there is no such file, or it has another size.
+    """
+    file_name = record["file_name"]
+    image = read_image(file_name, image_format)
+    try:
+        detection_utils.check_image_size(record, image)
+    except detection_utils.SizeMismatchError as error:
+        raise IONError(
+            f"Image {file_name} is {image.shape[1]}x{image.shape[0]} pixels (turned as its "
+            f"EXIF data asks), but its annotation says {record['width']}x{record['height']}; "
+            "correct the annotation or replace the image."
+        ) from error
+    return image
+
+
 def filter_unreadable(dicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave out the images that cannot be decoded, with a warning that names each.
 

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from ..errors import IONError
+from ..files import replace_file
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file that at every moment holds either its old or its new content, complete.
-
-    The content goes to a temporary file beside it, reaches the disk, and then takes the name.
+    """Write a checkpoint's file with :func:`replace_file`, and tell failures in one sentence.
 
     Args:
         path: the file to create or replace, in an existing folder.
@@ -27,7 +26,7 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
         IONError: the disk is full or the file cannot be written; the temporary file is removed.
     """
     try:
-        _replace(path, write)
+        replace_file(path, write)
     except (OSError, RuntimeError) as error:
         # PyTorch's writer raises a RuntimeError of its own over the system's error or a Ctrl-C.
         causes = list(_causes(error))
@@ -78,20 +77,6 @@ def _read_failure(path: str, error: Exception) -> str:
         f"is not a readable checkpoint ({type(error).__name__}): it is empty, cut short or of "
         "another kind; fetch or save it again (a download that broke off must be deleted first)."
     )
-
-
-def _replace(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    temporary = path + ".tmp"
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):  # it may never have been created
-            os.remove(temporary)
-        raise
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

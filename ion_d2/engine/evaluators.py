@@ -7,9 +7,11 @@ import re
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 
+from ..data.label_folders import add_label_files
+from ..data.proposals import get_dicts, proposal_files
 from ..data.readable import filter_unreadable
 from ..errors import IONError
 from ..evaluation import IONSemSegEvaluator, IONVOCEvaluator
@@ -49,17 +51,24 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
     return DatasetEvaluators(evaluators)
 
 
-def test_dicts(cfg: CfgNode, dataset_name: str) -> list[dict]:
+def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) -> list[dict]:
     """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
+
+    Label maps in ``DATASETS.SEM_SEG_DIRS`` are added.
 
     Args:
         cfg: the config.
-        dataset_name: a registered name.
+        dataset_name: one of ``DATASETS.TEST``.
+        with_proposals: add the boxes of ``DATASETS.PROPOSAL_FILES_TEST``, if the model loads any.
 
     Returns:
         Dataset dicts.
     """
-    dicts = get_detection_dataset_dicts([dataset_name], filter_empty=False)
+    files = proposal_files(cfg, "TEST") if with_proposals else None
+    if files is not None:
+        files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
+    dicts = get_dicts([dataset_name], filter_empty=False, proposal_files=files)
+    dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
     return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
 
 
@@ -70,13 +79,14 @@ def _output_dir(cfg: CfgNode, dataset_name: str) -> str:
 
 
 def _voc_evaluators(cfg: CfgNode, dataset_name: str, folder: str) -> list[Any]:
-    ids = [d["image_id"] for d in test_dicts(cfg, dataset_name)]
+    dicts = test_dicts(cfg, dataset_name)
+    ids = [d["image_id"] for d in dicts]
     evaluators: list[Any] = [
         IONVOCEvaluator(dataset_name, metric=cfg.TEST.VOC_METRIC, output_dir=folder, image_ids=ids)
     ]
     if cfg.TEST.SEM_SEG:
         classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         evaluators.append(
-            IONSemSegEvaluator(dataset_name, classes, output_dir=folder, image_ids=ids)
+            IONSemSegEvaluator(dataset_name, classes, output_dir=folder, records=dicts)
         )
     return evaluators

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import logging
 import os
 import sys
@@ -17,14 +16,12 @@ from detectron2.config import CfgNode, get_cfg
 from torch import nn
 
 from ..config import add_ion_config
-from ..errors import IONError
+from ..errors import NO_SPACE, IONError
 from .hooks import TrainingInterrupted
 from .stages import check_overrides, follow_stages
 
 # What a shell reports for a program that Ctrl-C stopped.
 _EXIT_INTERRUPTED = 130
-# A full disk, a quota, a limit on the size of files.
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +181,7 @@ def _sentence(error: BaseException) -> str:
 
 def _is_expected(error: BaseException | None) -> bool:
     """Whether an error is the user's to mend, or a stop that the user asked for."""
-    no_space = isinstance(error, OSError) and error.errno in _NO_SPACE
+    no_space = isinstance(error, OSError) and error.errno in NO_SPACE
     return no_space or isinstance(error, (IONError, TrainingInterrupted))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
@@ -18,8 +18,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..compat import TRAINER_SAVES_OPTIMIZER
+from ..data.label_folders import add_label_files, log_label_count
 from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
+from ..data.proposals import get_dicts, proposal_files
 from ..errors import IONError
 from .checkpoint import IONCheckpointer
 from .clipping import build_clipping_optimizer
@@ -214,7 +216,7 @@ class IONTrainer(DefaultTrainer):
             An iterable of lists with one mapped dict.
         """
         loader = build_detection_test_loader(
-            dataset=test_dicts(cfg, dataset_name),
+            dataset=test_dicts(cfg, dataset_name, with_proposals=True),
             mapper=deferring_errors(IONDatasetMapper(cfg, is_train=False)),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
@@ -239,16 +241,20 @@ class IONTrainer(DefaultTrainer):
 
 def _train_dicts(cfg: CfgNode) -> list[dict]:
     try:
-        return get_detection_dataset_dicts(
+        dicts = get_dicts(
             cfg.DATASETS.TRAIN,
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+            proposal_files=proposal_files(cfg, "TRAIN"),
         )
     except AssertionError as error:  # Detectron2's way to say that no image is left
         raise IONError(
             f"DATASETS.TRAIN gives nothing to train on: {error} "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
         ) from error
+    if cfg.MODEL.SEG_REGULARIZER_ON:
+        dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
+        log_label_count(dicts)
+    return dicts
 
 
 def _prepared(cfg: CfgNode) -> CfgNode:

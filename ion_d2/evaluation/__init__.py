@@ -1,6 +1,7 @@
 """Evaluation: VOC and COCO average precision of boxes, mean IoU of segmentation."""
 
 from ion_d2.evaluation.coco_style import COCO_METRICS, evaluate_coco_style
+from ion_d2.evaluation.proposal_recall import ProposalRecall, evaluate_proposals
 from ion_d2.evaluation.records import Detections, GroundTruth
 from ion_d2.evaluation.sem_seg_evaluator import IONSemSegEvaluator
 from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS, VOCResult, evaluate_voc, voc_average_precision
@@ -13,8 +14,10 @@ __all__ = [
     "GroundTruth",
     "IONSemSegEvaluator",
     "IONVOCEvaluator",
+    "ProposalRecall",
     "VOCResult",
     "evaluate_coco_style",
+    "evaluate_proposals",
     "evaluate_voc",
     "voc_average_precision",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
+from ion_d2.evaluation.proposal_recall import ProposalRecall
 from ion_d2.evaluation.voc_ap import VOCResult
 
 _SPELLED = {"11point": "11-point", "area": "area"}
@@ -77,6 +78,25 @@ def class_table(values: Mapping[str, float], value_name: str, mean: float) -> st
     """
     rows = [[name, format_percent(value)] for name, value in [*values.items(), ("mean", mean)]]
     return _table(["class", value_name], rows)
+
+
+def recall_table(result: ProposalRecall) -> str:
+    """Recall of proposals for each number of them.
+
+    Args:
+        result: evaluated at least at IoU 0.5 and 0.7.
+
+    Returns:
+        A table with the columns proposals (the most an image), mean number of them, recall at IoU
+        0.5 and 0.7, and average recall.
+    """
+    columns = (result.at(0.5), result.at(0.7), result.average)
+    rows = [
+        [str(limit), f"{number:.1f}", *(format_percent(100 * f) for f in figures)]
+        for limit, number, *figures in zip(result.limits, result.mean_number, *columns)
+    ]
+    headers = ["proposals", "per image", "recall IoU 0.5", "recall IoU 0.7", "AR 0.5:0.95"]
+    return _table(headers, rows, first_text=False)
 
 
 def _table(headers: Sequence[str], rows: Sequence[list[str]], first_text: bool = True) -> str:

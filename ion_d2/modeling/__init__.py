@@ -2,18 +2,24 @@
 
 from .backbone import CONTEXT_REGISTRY, VGG, ContextBackbone
 from .box_head import IONBoxHead
+from .competition_rpn import IONAnchorGenerator, IONRPNHead
 from .meta_arch import ION
 from .poolers import SkipPooler
 from .roi_heads import IONROIHeads
 from .seg_head import IONSegHead
+from .sppnet import PyramidPooler, SPPROIHeads
 
 __all__ = [
     "CONTEXT_REGISTRY",
     "ION",
+    "IONAnchorGenerator",
     "VGG",
     "ContextBackbone",
     "IONBoxHead",
     "IONROIHeads",
+    "IONRPNHead",
     "IONSegHead",
+    "PyramidPooler",
+    "SPPROIHeads",
     "SkipPooler",
 ]

@@ -152,10 +152,20 @@ class ION(GeneralizedRCNN):
         features: dict[str, Tensor],
         targets: list[Instances] | None,
     ) -> tuple:
-        """Proposals and their losses: from the RPN, or as they came with the images."""
+        """Proposals and their losses: from the RPN, as they came with the images, or both."""
+        given = [x["proposals"].to(self.device) for x in batched_inputs if "proposals" in x]
         if self.proposal_generator is None:
-            return [x["proposals"].to(self.device) for x in batched_inputs], {}
+            if len(given) < len(batched_inputs):
+                raise IONError(
+                    "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals, but an image came "
+                    "without proposals; this model needs a dataset with proposal files "
+                    "(MODEL.LOAD_PROPOSALS and DATASETS.PROPOSAL_FILES_TEST)."
+                )
+            return given, {}
         proposals, losses = self.proposal_generator(images, features, targets)
+        if given:
+            # As in the competition, which mixed MCG's boxes with the RPN's (Table 3).
+            proposals = [Instances.cat(pair) for pair in zip(proposals, given)]
         return proposals, dict(losses)
 
     def _label_maps(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> Tensor | None:

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads, build_box_head
 from detectron2.structures import Boxes, ImageList, Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import IONError
 from .backbone import CONTEXT
@@ -56,9 +56,8 @@ class IONROIHeads(StandardROIHeads):
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-        resolution = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
-        pooler = _build_pooler(cfg, names, input_shape)
-        shape = ShapeSpec(channels=pooler.out_channels, height=resolution, width=resolution)
+        pooler, bins = cls._init_box_pooler(cfg, names, input_shape)
+        shape = ShapeSpec(channels=pooler.out_channels, height=bins, width=bins)
         box_head = build_box_head(cfg, shape)
         return {
             "box_in_features": names,
@@ -66,6 +65,14 @@ class IONROIHeads(StandardROIHeads):
             "box_head": box_head,
             "box_predictor": ImageMeanOutputLayers(cfg, box_head.output_shape),
         }
+
+    @classmethod
+    def _init_box_pooler(
+        cls, cfg: CfgNode, names: list[str], input_shape: dict[str, ShapeSpec]
+    ) -> tuple[nn.Module, int]:
+        """Build the pooler of the features of these names, and tell its bins per side."""
+        pooler = _build_pooler(cfg, names, input_shape)
+        return pooler, cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
 
     def forward(
         self,
@@ -175,7 +182,7 @@ def _build_pooler(cfg: CfgNode, names: list[str], shapes: dict[str, ShapeSpec]) 
 
 def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) -> int:
     """Index of the feature with the largest stride, the last of several; context only if alone."""
-    candidates = [i for i, name in enumerate(names) if name != CONTEXT] or [0]
+    candidates = [i for i, name in enumerate(names) if not name.startswith(CONTEXT)] or [0]
     return max(candidates, key=lambda i: (shapes[names[i]].stride, i))
 
 

@@ -12,17 +12,14 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from ...errors import IONError
-from .context import build_context_block
-
-# Name of the feature that the context block adds.
-CONTEXT = "context"
+from .context import CONTEXT, build_context_block, run_context_block
 
 
 class ContextBackbone(Backbone):
     """Runs a backbone, then a context block on one of its features.
 
     Returns all features of the wrapped backbone and the new feature "context", of the same stride
-    as the one that feeds the block.
+    as the one that feeds the block; some blocks add more.
     """
 
     def __init__(self, bottom_up: Backbone, context: nn.Module, in_feature: str) -> None:
@@ -43,7 +40,9 @@ class ContextBackbone(Backbone):
         self.in_feature = in_feature
         stride = shapes[in_feature].stride
         self._shapes: dict[str, ShapeSpec] = dict(shapes)
-        self._shapes[CONTEXT] = ShapeSpec(channels=context.out_channels, stride=stride)
+        channels = {CONTEXT: context.out_channels, **getattr(context, "extra_channels", {})}
+        for name, width in channels.items():
+            self._shapes[name] = ShapeSpec(channels=width, stride=stride)
         # Names under which Detectron2's own tools look for the features.
         self._out_features = list(self._shapes)
 
@@ -65,7 +64,7 @@ class ContextBackbone(Backbone):
         sizes = None
         if image_sizes is not None and any(tuple(s) != tuple(x.shape[-2:]) for s in image_sizes):
             sizes = self._valid_cells(image_sizes, source)
-        features[CONTEXT] = self.context(source, sizes)
+        features.update(run_context_block(self.context, source, sizes))
         return features
 
     def _valid_cells(self, image_sizes: Sequence[tuple[int, int]], source: Tensor) -> Tensor:

@@ -1,0 +1,31 @@
+"""Precomputed proposals: made, converted from other programs' files, and fed to the model.
+
+They travel in Detectron2's proposal files (MODEL.LOAD_PROPOSALS, DATASETS.PROPOSAL_FILES_TRAIN and
+PROPOSAL_FILES_TEST); tools/make_proposals.py and tools/proposals.py are the commands.
+"""
+
+from ion_d2.data.proposals.attach import (
+    add_proposals,
+    check_proposals,
+    get_dicts,
+    match_proposals,
+    proposal_files,
+)
+from ion_d2.data.proposals.files import (
+    Proposals,
+    rank_scores,
+    read_proposals,
+    write_proposals,
+)
+
+__all__ = [
+    "Proposals",
+    "add_proposals",
+    "check_proposals",
+    "get_dicts",
+    "match_proposals",
+    "proposal_files",
+    "rank_scores",
+    "read_proposals",
+    "write_proposals",
+]

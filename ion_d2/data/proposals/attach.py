@@ -1,0 +1,190 @@
+"""Proposals meet a dataset: matched by image id, checked, and put into its dicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.structures import BoxMode
+
+from ion_d2.data.proposals.files import Proposals, read_proposals
+from ion_d2.errors import IONError
+
+# Programs differ on whether a box's right side is its last pixel or the one after it.
+_TOLERANCE = 1.0
+
+
+def proposal_files(cfg: CfgNode, split: str) -> tuple[str, ...] | None:
+    """The proposal files that a config names for its datasets.
+
+    Args:
+        cfg: the config.
+        split: "TRAIN" or "TEST".
+
+    Returns:
+        One path per dataset of the split; None unless ``MODEL.LOAD_PROPOSALS``.
+
+    Raises:
+        IONError: there are more or fewer files than datasets, one does not exist, or the model
+            needs proposals and loads none.
+    """
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
+            raise IONError(
+                "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals, but MODEL.LOAD_PROPOSALS "
+                "is False; set it to True and name the files in DATASETS.PROPOSAL_FILES_TRAIN and "
+                "DATASETS.PROPOSAL_FILES_TEST."
+            )
+        return None
+    key, names = f"DATASETS.PROPOSAL_FILES_{split}", cfg.DATASETS[split]
+    files = tuple(os.path.expanduser(path) for path in cfg.DATASETS[f"PROPOSAL_FILES_{split}"])
+    if len(files) != len(names):
+        raise IONError(
+            f"{key} names {len(files)} files, but DATASETS.{split} has {len(names)} datasets; with "
+            "MODEL.LOAD_PROPOSALS give one proposal file per dataset, in the same order."
+        )
+    for path in files:
+        if not os.path.isfile(path):
+            raise IONError(
+                f"{key}: {path} does not exist; make it with tools/make_proposals.py, or convert "
+                "boxes you have with tools/proposals.py convert."
+            )
+    return files
+
+
+def check_proposals(cfg: CfgNode, train: bool) -> None:
+    """Tell faults of the proposal files before anything is trained.
+
+    Files for training are read when the images are; those for the evaluation after it would
+    otherwise show their faults only then.
+
+    Args:
+        cfg: the config; its datasets are registered.
+        train: whether the run trains and then evaluates, or only evaluates.
+
+    Raises:
+        IONError: a file is missing or broken, or does not belong to its dataset.
+    """
+    if not train:
+        proposal_files(cfg, "TEST")
+        return
+    proposal_files(cfg, "TRAIN")
+    for name, path in zip(cfg.DATASETS.TEST, proposal_files(cfg, "TEST") or ()):
+        match_proposals(read_proposals(path), DatasetCatalog.get(name), name)
+
+
+def get_dicts(
+    names: Sequence[str], *, filter_empty: bool, proposal_files: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Detectron2's ``get_detection_dataset_dicts`` with checked proposals.
+
+    Args:
+        names: registered datasets.
+        filter_empty: leave out images without objects.
+        proposal_files: one per dataset, or None.
+
+    Returns:
+        Dataset dicts, with Detectron2's keys for proposals where there are files.
+
+    Raises:
+        IONError: a proposal file is broken or does not belong to its dataset.
+        AssertionError: no image is left.
+    """
+    if proposal_files is None:
+        return get_detection_dataset_dicts(names, filter_empty=filter_empty)
+    dicts: list[dict[str, Any]] = []
+    for name, path in zip(names, proposal_files):
+        part = get_detection_dataset_dicts([name], filter_empty=filter_empty)
+        dicts += add_proposals(part, read_proposals(path), name)
+    return dicts
+
+
+def add_proposals(
+    dicts: Sequence[dict[str, Any]], proposals: Proposals, name: str
+) -> list[dict[str, Any]]:
+    """Put the boxes of each image into its dict, the best first.
+
+    Args:
+        dicts: Detectron2 dataset dicts; they are not changed.
+        proposals: boxes of at least these images.
+        name: of the dataset, for messages.
+
+    Returns:
+        Copies of the dicts with "proposal_boxes", "proposal_objectness_logits" and
+        "proposal_bbox_mode".
+
+    Raises:
+        IONError: see :func:`match_proposals`.
+    """
+    added = []
+    for record, i in zip(dicts, match_proposals(proposals, dicts, name)):
+        order = np.argsort(-proposals.scores[i], kind="stable")
+        added.append(
+            {
+                **record,
+                "proposal_boxes": proposals.boxes[i][order],
+                "proposal_objectness_logits": proposals.scores[i][order],
+                "proposal_bbox_mode": BoxMode.XYXY_ABS,
+            }
+        )
+    return added
+
+
+def match_proposals(proposals: Proposals, dicts: Sequence[dict[str, Any]], name: str) -> list[int]:
+    """Find the entry of each image and check that its boxes lie in the picture.
+
+    Args:
+        proposals: boxes of at least these images.
+        dicts: Detectron2 dataset dicts.
+        name: of the dataset, for messages.
+
+    Returns:
+        For each dict, the position of its image in ``proposals``.
+
+    Raises:
+        IONError: images are missing, all of them or some, or a box lies more than a pixel outside.
+    """
+    index = proposals.index()
+    ids = [str(record["image_id"]) for record in dicts]
+    missing = [image_id for image_id in ids if image_id not in index]
+    if missing:
+        raise IONError(_told_missing(proposals, missing, len(ids), name))
+    found = [index[image_id] for image_id in ids]
+    for record, i in zip(dicts, found):
+        _check_inside(proposals, i, record)
+    return found
+
+
+def _told_missing(proposals: Proposals, missing: list[str], number: int, name: str) -> str:
+    source = proposals.source
+    if len(missing) == number and proposals.ids:
+        return (
+            f"Proposal file {source} belongs to another image set: it has {len(proposals.ids)} "
+            f"images such as '{proposals.ids[0]}', none of the {number} of dataset '{name}' such "
+            f"as '{missing[0]}'; give the file made for this dataset."
+        )
+    return (
+        f"Proposal file {source} misses {len(missing)} of the {number} images of dataset '{name}', "
+        f"the first '{missing[0]}'; make it for the whole dataset, or convert it with "
+        "tools/proposals.py and --fill, which gives them no boxes."
+    )
+
+
+def _check_inside(proposals: Proposals, i: int, record: dict[str, Any]) -> None:
+    width, height = record.get("width"), record.get("height")
+    boxes = proposals.boxes[i]
+    if width is None or height is None or not len(boxes):
+        return
+    limits = np.array([width, height, width, height], dtype=np.float32) + _TOLERANCE
+    outside = ((boxes < -_TOLERANCE) | (boxes > limits)).any(axis=1)
+    if outside.any():
+        raise IONError(
+            f"Proposal file {proposals.source}, image '{record['image_id']}': box "
+            f"{boxes[outside.argmax()].tolist()} (x0, y0, x1, y1), one of {outside.sum()}, lies "
+            f"outside the picture, which is {width}x{height}; the order of the coordinates was "
+            "mistaken, or the boxes were made on pictures of another size."
+        )

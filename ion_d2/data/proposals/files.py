@@ -1,0 +1,215 @@
+"""Detectron2's proposal file: a pickled dict of lists, one entry an image."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Union
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+from ion_d2.errors import IONError
+from ion_d2.files import replace_file
+
+ImageId = Union[int, str]
+
+# Detectron (1) called two of the keys otherwise.
+_OLD_NAMES = {"ids": "indexes", "objectness_logits": "scores"}
+# What a pickle of lists, numbers and NumPy arrays needs, under NumPy 1 and 2 and Python 2.
+_ADMITTED = {
+    *((f"numpy.{core}.multiarray", name)
+      for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+    ("detectron2.structures.boxes", "BoxMode"),
+}  # fmt: skip
+
+
+@dataclass
+class Proposals:
+    """Precomputed boxes of a set of images.
+
+    Attributes:
+        ids: image ids, each once; Detectron2 compares them with those of a dataset as text.
+        boxes: an (N, 4) float32 array an image: x0, y0, x1, y1 in pixels of the picture as it is
+            shown (turned as its EXIF data asks), from 0, right and bottom exclusive.
+        scores: an (N,) float32 array an image; higher is better.
+        source: file that they come from, for messages.
+    """
+
+    ids: list[ImageId]
+    boxes: list[np.ndarray]
+    scores: list[np.ndarray]
+    source: str = "memory"
+
+    def __post_init__(self) -> None:
+        self.boxes = [np.asarray(b, dtype=np.float32).reshape(-1, 4) for b in self.boxes]
+        self.scores = [np.asarray(s, dtype=np.float32).reshape(-1) for s in self.scores]
+        _check(self)
+
+    def index(self) -> dict[str, int]:
+        """Position of each image by its id as text."""
+        return {str(image_id): i for i, image_id in enumerate(self.ids)}
+
+
+def rank_scores(number: int) -> np.ndarray:
+    """Scores for boxes that are sorted but come without: 0, -1, -2, ...
+
+    Detectron2 sorts proposals by score, and not stably, so that equal scores would mix them.
+
+    Args:
+        number: of boxes.
+
+    Returns:
+        (number,) float32, strictly falling.
+    """
+    return -np.arange(number, dtype=np.float32)
+
+
+def read_proposals(path: str | os.PathLike) -> Proposals:
+    """Read a proposal file of Detectron2 or Detectron.
+
+    Nothing but lists, numbers, text and NumPy arrays is unpickled, so that the file cannot run
+    code.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its boxes.
+
+    Raises:
+        IONError: it is missing or damaged, is of another layout, names an image twice, or holds a
+            box or score that is not a finite number or a box whose corners are exchanged.
+    """
+    path = os.fspath(path)
+    content = _unpickle(path)
+    ids = _entry(content, "ids", path)
+    boxes = _entry(content, "boxes", path)
+    scores = _entry(content, "objectness_logits", path)
+    if not len(ids) == len(boxes) == len(scores):
+        raise IONError(
+            f"Proposal file {path} has {len(ids)} ids, {len(boxes)} arrays of boxes and "
+            f"{len(scores)} of scores; it must have one of each an image: write it anew."
+        )
+    mode = content.get("bbox_mode", BoxMode.XYXY_ABS)
+    boxes = [_to_xyxy(b, mode, path, i) for b, i in zip(boxes, ids)]
+    return Proposals(list(ids), boxes, list(scores), source=path)
+
+
+def write_proposals(path: str | os.PathLike, proposals: Proposals) -> None:
+    """Write a proposal file for Detectron2, atomically.
+
+    Args:
+        path: the file to create or replace; its folder is created.
+        proposals: what to write.
+
+    Raises:
+        IONError: it cannot be written.
+    """
+    path = os.fspath(path)
+    content = {
+        "ids": proposals.ids,
+        "boxes": proposals.boxes,
+        "objectness_logits": proposals.scores,
+        "bbox_mode": int(BoxMode.XYXY_ABS),
+    }
+
+    def write(file: IO[bytes]) -> None:
+        pickle.dump(content, file, protocol=4)
+
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        replace_file(path, write)
+    except OSError as error:
+        raise IONError(
+            f"Proposal file {path} cannot be written ({error.strerror}); make room or choose "
+            "another place."
+        ) from error
+
+
+def _check(proposals: Proposals) -> None:
+    seen: set[str] = set()
+    for image_id, boxes, scores in zip(proposals.ids, proposals.boxes, proposals.scores):
+        told = f"Proposal file {proposals.source}, image {image_id!r}:"
+        if str(image_id) in seen:
+            raise IONError(f"{told} the image is there more than once; keep one entry of it.")
+        seen.add(str(image_id))
+        if len(boxes) != len(scores):
+            raise IONError(
+                f"{told} there are {len(boxes)} boxes but {len(scores)} scores; give each box one."
+            )
+        for name, values in (("score", scores), ("box", boxes)):
+            bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+            if bad.any():
+                raise IONError(
+                    f"{told} {name} {bad.argmax()} is {values[bad.argmax()]}, not a finite number; "
+                    "make the file anew."
+                )
+        bad = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+        if bad.any():
+            raise IONError(
+                f"{told} box {bad.argmax()} is {boxes[bad.argmax()].tolist()}, whose right or "
+                "bottom lies before its left or top; give corners as x0, y0, x1, y1."
+            )
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it holds a {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _unpickle(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            # latin1 is what arrays from Python 2 need.
+            content = _Unpickler(io.BytesIO(file.read()), encoding="latin1").load()
+    except OSError as error:
+        raise IONError(
+            f"Proposal file {path} cannot be read ({error.strerror}); give the path of a file that "
+            "tools/make_proposals.py or tools/proposals.py wrote."
+        ) from error
+    except Exception as error:  # whatever a damaged pickle leads its reader to raise
+        raise IONError(
+            f"Proposal file {path} is not a readable pickle of lists and arrays ({error}); "
+            "convert .mat, .csv and .json files with tools/proposals.py convert."
+        ) from error
+    if not isinstance(content, dict):
+        raise IONError(
+            f"Proposal file {path} holds a {type(content).__name__} instead of a dict with the "
+            "keys ids, boxes and objectness_logits; write it anew."
+        )
+    return content
+
+
+def _entry(content: dict[str, Any], key: str, path: str) -> Sequence[Any]:
+    value = content.get(key, content.get(_OLD_NAMES.get(key, key)))
+    if value is None:
+        raise IONError(
+            f"Proposal file {path} has no key '{key}', but {', '.join(map(str, content))}; "
+            "Detectron2's proposal files have ids, boxes and objectness_logits."
+        )
+    return value
+
+
+def _to_xyxy(boxes: Any, mode: Any, path: str, image_id: ImageId) -> np.ndarray:
+    try:
+        boxes = np.asarray(boxes, dtype=np.float32)
+        if boxes.size == 0:
+            return boxes.reshape(0, 4)
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"an array of shape {boxes.shape}")
+        return BoxMode.convert(boxes, BoxMode(mode), BoxMode.XYXY_ABS)
+    except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+        raise IONError(
+            f"Proposal file {path}, image {image_id!r}: the boxes are not an (N, 4) array of "
+            f"numbers in a known bbox_mode ({error}); write the file anew."
+        ) from error

@@ -1,0 +1,116 @@
+"""How many of the objects a set of proposals covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.structures import Boxes, BoxMode, pairwise_iou
+
+from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS
+
+LIMITS = (100, 300, 1000, 2000)
+# Overlaps are float32, in which 0.7 is a little less.
+_NEAR = 1e-6
+
+
+@dataclass(frozen=True)
+class ProposalRecall:
+    """Share of objects covered, L numbers of proposals by T overlaps.
+
+    Attributes:
+        limits: (L,) the best proposals of each image that count.
+        thresholds: (T,) IoU from which a proposal covers an object.
+        recall: (L, T) share of the objects covered, 0 to 1; NaN where there are none.
+        mean_number: (L,) proposals an image that really were there.
+        num_objects: objects to be covered.
+        num_images: images, those without objects included.
+    """
+
+    limits: tuple[int, ...]
+    thresholds: np.ndarray
+    recall: np.ndarray
+    mean_number: np.ndarray
+    num_objects: int
+    num_images: int
+
+    def at(self, threshold: float) -> np.ndarray:
+        """(L,) recall at one of the thresholds."""
+        return self.recall[:, np.abs(self.thresholds - threshold).argmin()]
+
+    @property
+    def average(self) -> np.ndarray:
+        """(L,) average recall (COCO's "AR"): the mean over the thresholds."""
+        return self.recall.mean(axis=1)
+
+
+def evaluate_proposals(
+    dicts: Sequence[dict[str, Any]],
+    limits: Sequence[int] = LIMITS,
+    thresholds: Sequence[float] = COCO_THRESHOLDS,
+) -> ProposalRecall:
+    """Measure the recall of proposals.
+
+    A proposal covers one object at most: the pair with the largest overlap is taken first, then the
+    largest among the rest, and so on, as in Detectron2's evaluation of proposals. (That one leaves
+    out the objects of images without any proposal; here they count as missed.) Crowds and objects
+    marked difficult do not count.
+
+    Args:
+        dicts: dataset dicts with "annotations", "proposal_boxes" and "proposal_bbox_mode", the best
+            proposal first, as ``ion_d2.data.proposals.add_proposals`` makes them.
+        limits: numbers of proposals per image to look at.
+        thresholds: IoU from which an object counts as covered.
+
+    Returns:
+        The recall.
+    """
+    overlaps: list[list[np.ndarray]] = [[] for _ in limits]
+    for record in dicts:
+        iou = _overlaps(record)
+        for limit, found in zip(limits, overlaps):
+            found.append(_assign(iou[:limit]))
+    covered = [np.concatenate([np.zeros(0), *found]) for found in overlaps]
+    numbers = np.array([len(record["proposal_boxes"]) for record in dicts])
+    number_objects = len(covered[0])
+    hits = np.array([[(c >= t - _NEAR).sum() for t in thresholds] for c in covered], dtype=float)
+    return ProposalRecall(
+        limits=tuple(limits),
+        thresholds=np.asarray(thresholds),
+        recall=hits / number_objects if number_objects else np.full(hits.shape, np.nan),
+        mean_number=np.array([np.minimum(numbers, limit).mean() for limit in limits]),
+        num_objects=number_objects,
+        num_images=len(dicts),
+    )
+
+
+def _overlaps(record: dict[str, Any]) -> torch.Tensor:
+    """(proposals, objects) IoU of one image."""
+    objects = [
+        BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
+        for a in record.get("annotations", ())
+        if not a.get("iscrowd", 0) and not a.get("difficult", 0)
+    ]
+    proposals = BoxMode.convert(
+        np.asarray(record["proposal_boxes"], dtype=np.float32).reshape(-1, 4),
+        record["proposal_bbox_mode"],
+        BoxMode.XYXY_ABS,
+    )
+    objects_tensor = torch.tensor(objects, dtype=torch.float32).reshape(-1, 4)
+    return pairwise_iou(Boxes(torch.from_numpy(proposals)), Boxes(objects_tensor))
+
+
+def _assign(iou: torch.Tensor) -> np.ndarray:
+    """The overlap of each object with its own proposal, in any order; 0 for those left over."""
+    iou, (num_proposals, num_objects) = iou.clone(), iou.shape
+    found = np.zeros(num_objects)
+    for i in range(min(num_proposals, num_objects)):
+        best = int(iou.argmax())
+        row, column = divmod(best, num_objects)
+        found[i] = float(iou[row, column])
+        iou[row, :] = -1
+        iou[:, column] = -1
+    return found

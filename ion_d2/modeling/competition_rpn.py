@@ -1,0 +1,143 @@
+"""The RPN of ION's entry to the COCO competition of 2015 (supplement of the paper).
+
+Known: convolutions of 3x3 (384 channels) and 5x5 (128) mixed, and 22 anchors a location, one of
+32x32 and those of three aspect ratios (1:2, 1:1, 2:1) at seven scales (64, 90.5, 128, 181, 256,
+362, 512). Not known, since only the opening of the supplement was at hand: how the two are mixed,
+which feature they read (the competition's network had two further convolutions after conv5), what
+the scale of an oblong anchor is, and how the layers start. Here the two run in parallel on the same
+feature, a ReLU each, and are concatenated: together they have 512 channels, as the one convolution
+of VGG16's RPN has. A scale is the square root of an anchor's area, and the layers start as those of
+Detectron2's RPN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BufferList,
+    DefaultAnchorGenerator,
+)
+from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY, StandardRPNHead
+from torch import Tensor, nn
+
+from ..errors import IONError
+
+
+class MixedConv(nn.Module):
+    """Convolutions of several kernel sizes side by side, each with a ReLU, concatenated."""
+
+    def __init__(self, in_channels: int, kernels: Sequence[int], channels: Sequence[int]) -> None:
+        """
+        Args:
+            in_channels: channels of the feature.
+            kernels: kernel size of each convolution in cells; odd, so that the size stays.
+            channels: channels of each convolution.
+
+        Raises:
+            IONError: the two lists do not fit together, or hold a value that no convolution has.
+        """
+        super().__init__()
+        if not kernels or len(kernels) != len(channels):
+            raise IONError(
+                f"MODEL.RPN.MIXED_KERNELS is {list(kernels)} and MODEL.RPN.MIXED_CHANNELS "
+                f"{list(channels)}; give as many of one as of the other, and at least one."
+            )
+        if any(k < 1 or k % 2 == 0 for k in kernels) or any(c < 1 for c in channels):
+            raise IONError(
+                f"MODEL.RPN.MIXED_KERNELS is {list(kernels)} and MODEL.RPN.MIXED_CHANNELS "
+                f"{list(channels)}; kernels must be odd, and both positive."
+            )
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels, c, kernel_size=k, padding=k // 2)
+            for k, c in zip(kernels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, sum of channels, H, W)."""
+        return torch.cat([conv(x).relu_() for conv in self.convs], dim=1)
+
+
+@RPN_HEAD_REGISTRY.register()
+class IONRPNHead(StandardRPNHead):
+    """Detectron2's RPN head with mixed convolutions in place of the 3x3 one; see the module."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_anchors: int,
+        box_dim: int = 4,
+        kernels: Sequence[int] = (3, 5),
+        channels: Sequence[int] = (384, 128),
+    ) -> None:
+        """
+        Args:
+            in_channels: channels of the features.
+            num_anchors: anchors a location.
+            box_dim: numbers that describe a box.
+            kernels: see :class:`MixedConv`.
+            channels: see :class:`MixedConv`.
+        """
+        # Its layers are replaced below, but its forward pass is kept.
+        super().__init__(in_channels=in_channels, num_anchors=num_anchors, box_dim=box_dim)
+        self.conv = MixedConv(in_channels, kernels, channels)
+        self.objectness_logits = nn.Conv2d(sum(channels), num_anchors, kernel_size=1)
+        self.anchor_deltas = nn.Conv2d(sum(channels), num_anchors * box_dim, kernel_size=1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """Read ``MODEL.RPN.MIXED_KERNELS`` and ``MODEL.RPN.MIXED_CHANNELS``."""
+        ret = super().from_config(cfg, input_shape)
+        ret.pop("conv_dims", None)  # which Detectron2 0.5 may not have
+        ret["kernels"] = cfg.MODEL.RPN.MIXED_KERNELS
+        ret["channels"] = cfg.MODEL.RPN.MIXED_CHANNELS
+        return ret
+
+
+@ANCHOR_GENERATOR_REGISTRY.register()
+class IONAnchorGenerator(DefaultAnchorGenerator):
+    """Detectron2's anchors, every size in every aspect ratio, and square ones of further sizes."""
+
+    @configurable
+    def __init__(self, *, square_sizes: Sequence[Sequence[float]], **kwargs: Any) -> None:
+        """
+        Args:
+            square_sizes: sides of the further anchors in pixels, a list for each feature, or one
+                list in a list for all.
+            kwargs: the arguments of Detectron2's ``DefaultAnchorGenerator``.
+
+        Raises:
+            IONError: there are more or fewer lists than features.
+        """
+        super().__init__(**kwargs)
+        per_feature = list(square_sizes)
+        if len(per_feature) == 1:
+            per_feature *= self.num_features
+        if len(per_feature) != self.num_features:
+            raise IONError(
+                f"MODEL.ANCHOR_GENERATOR.SQUARE_SIZES has {len(per_feature)} lists, but "
+                f"MODEL.RPN.IN_FEATURES {self.num_features} features; give one list of sides for "
+                "each, or one for all."
+            )
+        self.cell_anchors = BufferList(
+            torch.cat([self.generate_cell_anchors(squares, (1.0,)).reshape(-1, 4), anchors])
+            for squares, anchors in zip(per_feature, self.cell_anchors)
+        )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """Read ``MODEL.ANCHOR_GENERATOR``."""
+        ret = super().from_config(cfg, input_shape)
+        ret["square_sizes"] = cfg.MODEL.ANCHOR_GENERATOR.SQUARE_SIZES
+        return ret

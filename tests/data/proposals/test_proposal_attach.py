@@ -1,0 +1,128 @@
+"""Proposals are matched by image id, in order, and faults name file, image and dataset."""
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.build import load_proposals_into_dataset
+from detectron2.structures import BoxMode
+from model_helpers import small_config
+
+from ion_d2.data.proposals import (
+    Proposals,
+    add_proposals,
+    get_dicts,
+    match_proposals,
+    proposal_files,
+    write_proposals,
+)
+from ion_d2.errors import IONError
+
+RNG = np.random.default_rng(0)
+
+
+def records(*ids, size=(40, 30)):
+    return [{"image_id": i, "width": size[0], "height": size[1]} for i in ids]
+
+
+def some(ids, number=5, **kwargs):
+    corners = RNG.uniform(0, 15, (len(ids), number, 4)).astype(np.float32)
+    corners[..., 2:] += corners[..., :2]
+    scores = RNG.permutation(len(ids) * number).reshape(len(ids), number)
+    return Proposals(list(ids), list(corners), list(scores), **kwargs)
+
+
+def test_equals_detectron2s_own_loader(tmp_path):
+    proposals = some(["7", 12, "c", "unused"])
+    write_proposals(tmp_path / "p.pkl", proposals)
+    dicts = records("c", 7, "12")
+    ours = add_proposals(dicts, proposals, "set")
+    assert "proposal_boxes" not in dicts[0]
+    theirs = load_proposals_into_dataset(records("c", 7, "12"), str(tmp_path / "p.pkl"))
+    for a, b in zip(ours, theirs):
+        assert a.keys() == b.keys() and a["proposal_bbox_mode"] == BoxMode.XYXY_ABS
+        np.testing.assert_array_equal(a["proposal_boxes"], b["proposal_boxes"])
+        key = "proposal_objectness_logits"
+        np.testing.assert_array_equal(a[key], b[key])
+        assert (np.diff(a[key]) < 0).all()
+
+
+def test_equal_scores_keep_their_order():
+    boxes = np.sort(RNG.uniform(0, 30, (200, 4)), axis=1)[:, [0, 1, 2, 3]]
+    proposals = Proposals(["a"], [boxes], [np.zeros(200)])
+    (record,) = add_proposals(records("a"), proposals, "set")
+    np.testing.assert_array_equal(record["proposal_boxes"], boxes.astype(np.float32))
+
+
+def test_missing_images_are_told():
+    with pytest.raises(IONError, match="p.pkl misses 1 of the 3 images of dataset 'set'.*'b'"):
+        match_proposals(some(["a", "c"], source="p.pkl"), records("a", "b", "c"), "set")
+
+
+def test_another_image_set_is_told():
+    with pytest.raises(IONError, match="p.pkl belongs to another image set.*'x'.*'set'.*'a'"):
+        match_proposals(some(["x", "y"], source="p.pkl"), records("a", "b"), "set")
+
+
+@pytest.mark.parametrize("box", [[0, 0, 42, 10], [0, 0, 10, 32], [-2, 0, 5, 5], [0, -1.5, 5, 5]])
+def test_boxes_outside_the_picture_are_told(box):
+    proposals = Proposals(["a", "b"], [[[0, 0, 41, 31]], [[1, 1, 2, 2], box]], [[1], [1, 0]], "p")
+    with pytest.raises(IONError, match="file p, image 'b': box .* outside the picture.*40x30"):
+        match_proposals(proposals, records("a", "b"), "set")
+
+
+def test_a_dict_without_a_size_is_not_checked():
+    proposals = Proposals(["a"], [[[0, 0, 4100, 31]]], [[1]])
+    assert match_proposals(proposals, [{"image_id": "a"}], "set") == [0]
+
+
+def test_each_dataset_gets_the_boxes_of_its_own_file(tmp_path):
+    """Also where two datasets call different images by the same id."""
+    names, files = ("proposals_one", "proposals_two"), []
+    for name in names:
+        dicts = records("1", "2", "3")
+        for record in dicts[:2]:
+            record["annotations"] = [{"category_id": 0, "iscrowd": 0}]
+        dicts[2]["annotations"] = []
+        DatasetCatalog.register(name, lambda dicts=dicts: dicts)
+        MetadataCatalog.get(name).set(thing_classes=["cat"])
+        files.append(str(tmp_path / f"{name}.pkl"))
+    sets = [some(["1", "2", "3"]), some(["2", "1"])]
+    for path, proposals in zip(files, sets):
+        write_proposals(path, proposals)
+    try:
+        dicts = get_dicts(names, filter_empty=True, proposal_files=files)
+        with pytest.raises(IONError, match="proposals_two.pkl misses 1.*'proposals_two'.*'3'"):
+            get_dicts(names, filter_empty=False, proposal_files=files)
+    finally:
+        for name in names:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+    assert [d["image_id"] for d in dicts] == ["1", "2", "1", "2"]
+    expected = [(sets[0], 0), (sets[0], 1), (sets[1], 1), (sets[1], 0)]
+    for record, (proposals, i) in zip(dicts, expected):
+        best = proposals.boxes[i][proposals.scores[i].argmax()]
+        np.testing.assert_array_equal(record["proposal_boxes"][0], best)
+
+
+LOAD = ["MODEL.LOAD_PROPOSALS", "True"]
+
+
+def test_files_go_with_datasets(tmp_path):
+    path = tmp_path / "p.pkl"
+    path.touch()
+    assert proposal_files(small_config(), "TRAIN") is None
+    named = [*LOAD, "DATASETS.TRAIN", "('a',)", "DATASETS.PROPOSAL_FILES_TRAIN", f"('{path}',)"]
+    assert proposal_files(small_config(*named), "TRAIN") == (str(path),)
+    with pytest.raises(IONError, match="PROPOSAL_FILES_TRAIN names 1 files.*TRAIN has 2"):
+        proposal_files(small_config(*named, "DATASETS.TRAIN", "('a', 'b')"), "TRAIN")
+    with pytest.raises(IONError, match="PROPOSAL_FILES_TEST names 0 files"):
+        proposal_files(small_config(*named, "DATASETS.TEST", "('a',)"), "TEST")
+    path.unlink()
+    with pytest.raises(IONError, match="p.pkl does not exist; make it"):
+        proposal_files(small_config(*named), "TRAIN")
+
+
+def test_a_model_that_needs_proposals_must_load_them():
+    opts = ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
+    with pytest.raises(IONError, match="MODEL.LOAD_PROPOSALS is False"):
+        proposal_files(small_config(*opts), "TRAIN")

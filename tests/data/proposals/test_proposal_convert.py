@@ -1,0 +1,55 @@
+"""Other names for images, images that are missing, and several sets in one."""
+
+import numpy as np
+import pytest
+
+from ion_d2.data.proposals import Proposals
+from ion_d2.data.proposals.convert import for_dataset, merge_proposals
+from ion_d2.errors import IONError
+
+DICTS = [
+    {"image_id": 9, "file_name": "/d/COCO_val2014_000000000009.jpg", "width": 40, "height": 30},
+    {"image_id": 5, "file_name": "/d/COCO_val2014_000000000005.jpg", "width": 40, "height": 30},
+]
+BOX = np.array([[0, 0, 4, 4]], dtype=np.float32)
+
+
+def one_box(ids, x=0):
+    return Proposals(list(ids), [BOX + x] * len(ids), [[0.5]] * len(ids), source="p.mat")
+
+
+def test_images_called_by_file_or_by_id():
+    stems = ["COCO_val2014_000000000001", "COCO_val2014_000000000005", "COCO_val2014_000000000009"]
+    for ids in (stems, ["1", "5", "9"], [1, 5, 9]):
+        proposals = one_box(ids)
+        proposals.boxes[1] = BOX + 1
+        found = for_dataset(proposals, DICTS, "set")
+        assert found.ids == [9, 5]
+        np.testing.assert_array_equal(found.boxes, [BOX, BOX + 1])
+
+
+def test_missing_images_are_filled_only_on_demand():
+    with pytest.raises(IONError, match="p.mat misses 1 of the 2 images.*'9'.*--fill"):
+        for_dataset(one_box(["5"]), DICTS, "set")
+    found = for_dataset(one_box(["5"]), DICTS, "set", fill=True)
+    assert found.ids == [9, 5] and [len(b) for b in found.boxes] == [0, 1]
+    with pytest.raises(IONError, match="another image set"):
+        for_dataset(one_box(["77"]), DICTS, "set", fill=True)
+
+
+def test_exchanged_coordinates_are_found():
+    wide = Proposals([9, 5], [BOX, [[0, 0, 20, 39]]], [[1], [1]], source="p.mat")
+    with pytest.raises(IONError, match="p.mat, image '5'.*order of the coordinates"):
+        for_dataset(wide, DICTS, "set")
+
+
+def test_merged_boxes_alternate_by_rank_and_occur_once():
+    left = Proposals(["a"], [[[1, 1, 9, 9], [2, 2, 9, 9], [3, 3, 9, 9]]], [[0.1, 0.3, 0.2]])
+    right = Proposals(["b", "a"], [BOX, [[5, 5, 9, 9], [2, 2, 9, 9]]], [[0], [70, 90]])
+    right_a = Proposals(["a"], right.boxes[1:], right.scores[1:])
+    merged = merge_proposals([left, right_a])
+    # By rank: 2 3 1 and 2 5.
+    np.testing.assert_array_equal(merged.boxes[0][:, 0], [2, 3, 5, 1])
+    np.testing.assert_array_equal(merged.scores[0], [0, -1, -2, -3])
+    with pytest.raises(IONError, match="'b' is in one of them only"):
+        merge_proposals([left, right])
