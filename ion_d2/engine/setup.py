@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 import sys
 from collections.abc import Sequence
-from typing import Callable, NoReturn
+from typing import Any, Callable, NoReturn
 
 import torch
 import yaml
@@ -17,6 +16,8 @@ from torch import nn
 
 from ..config import add_ion_config
 from ..errors import NO_SPACE, IONError
+from ..plugging import check_meta_architecture
+from .config_file import find_config, merge_config_file
 from .hooks import TrainingInterrupted
 from .stages import check_overrides, follow_stages
 
@@ -27,14 +28,20 @@ logger = logging.getLogger(__name__)
 
 
 def load_config(
-    config_file: str, opts: Sequence[str] = (), *, weights: str | None = None
+    config_file: str,
+    opts: Sequence[Any] = (),
+    *,
+    weights: str | None = None,
+    adapt: Callable[[CfgNode], Any] | None = None,
 ) -> CfgNode:
     """Read a config file, apply overrides and choose the device.
 
     Args:
-        config_file: path of a YAML file with Detectron2's and ION's keys.
+        config_file: path of a YAML file with Detectron2's and ION's keys, or ``model_zoo:NAME``;
+            see :func:`ion_d2.engine.config_file.merge_config_file`.
         opts: overrides, alternating keys and values, as on the command line.
         weights: overrides ``MODEL.WEIGHTS``.
+        adapt: changes the file's config before the overrides.
 
     Returns:
         The config, frozen. ``MODEL.DEVICE`` "cuda" has become "cpu" where there is no GPU.
@@ -45,11 +52,10 @@ def load_config(
     """
     cfg = get_cfg()
     add_ion_config(cfg)
-    if not os.path.isfile(config_file):
-        raise IONError(
-            f"The config file {config_file} does not exist; see configs/ for those there are."
-        )
-    _merge(cfg, lambda: cfg.merge_from_file(config_file), config_file)
+    path = find_config(config_file)
+    _merge(cfg, lambda: merge_config_file(cfg, path), config_file)
+    if adapt is not None:
+        adapt(cfg)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
     follow_stages(cfg)
@@ -97,13 +103,20 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         IONError: the config names a part that is not registered, or a part refuses its settings.
     """
+    check_meta_architecture(cfg)
     try:
         return modeling.build_model(cfg)
     except KeyError as error:
         reason = str(error.args[0])
-        if "registry" not in reason:
+        if "registry" in reason:
+            raise IONError(f"The config names an unknown part of the model: {reason}") from error
+        if reason not in cfg.MODEL.RPN.IN_FEATURES:
             raise
-        raise IONError(f"The config names an unknown part of the model: {reason}") from error
+        shapes = modeling.build_backbone(cfg).output_shape()
+        raise IONError(
+            f"MODEL.RPN.IN_FEATURES names {reason!r}, but the backbone returns only "
+            f"{', '.join(shapes)}; choose from these."
+        ) from error
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
@@ -123,7 +136,7 @@ def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
         raise IONError(f"{source} is not a valid config: {reason}") from error
 
 
-def _check_overrides(opts: Sequence[str]) -> None:
+def _check_overrides(opts: Sequence[Any]) -> None:
     flags = [o for o in opts[::2] if o.startswith("-")]
     if flags:
         raise IONError(

@@ -65,6 +65,9 @@ class SkipPooler(nn.Module):
         super().__init__()
         _check(input_shapes, norm, scale_init)
         self.norm = norm
+        # Whether a forward pass counts for the measurement of the scale. One of a step must, at
+        # most: a second would change the scale under the gradient of the first.
+        self.measures = True
         self.scale_source = scale_source
         self.level_poolers = nn.ModuleList(
             _make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
@@ -90,7 +93,7 @@ class SkipPooler(nn.Module):
             (M, out_channels, P, P).
         """
         pooled = [pooler([x], boxes) for pooler, x in zip(self.level_poolers, features)]
-        if self.scale is not None:
+        if self.scale is not None and self.measures:
             self.scale.observe(pooled[self.scale_source], self.norm)
         merged = torch.cat([l2_normalize(x, self.norm) for x in pooled], dim=1)
         if self.scale is not None:

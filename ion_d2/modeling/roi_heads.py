@@ -6,21 +6,20 @@ from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads, build_box_head
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.structures import Boxes, ImageList, Instances
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import IONError
-from .backbone import CONTEXT
 from .box_predictor import ImageMeanOutputLayers
 from .box_refinement import Predictions, refine_and_vote, run_rounds
 from .flip import average_with_mirrored, mirror_boxes
-from .poolers import SkipPooler
+from .skip_heads import SkipPooling
 
 
 @ROI_HEADS_REGISTRY.register()
-class IONROIHeads(StandardROIHeads):
-    """Detectron2's standard ROI heads with a :class:`SkipPooler` over any list of features.
+class IONROIHeads(SkipPooling, StandardROIHeads):
+    """Detectron2's standard ROI heads with skip pooling over any list of features.
 
     At test time the boxes may go through the head more than once, their boxes may vote (sec. 4.2),
     and predictions may be averaged with those of the mirrored image.
@@ -44,8 +43,7 @@ class IONROIHeads(StandardROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.ROI_HEADS``, ``MODEL.ROI_BOX_HEAD``, ``MODEL.SKIP_POOLER`` and ``TEST``."""
-        _check_features(cfg.MODEL.ROI_HEADS.IN_FEATURES, input_shape)
+        """Read ``MODEL.ROI_*``, ``MODEL.SKIP_POOLER`` and ``TEST.BOX_REFINEMENT``."""
         ret = super().from_config(cfg, input_shape)
         refinement = cfg.TEST.BOX_REFINEMENT
         if refinement.ENABLED:
@@ -55,24 +53,9 @@ class IONROIHeads(StandardROIHeads):
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-        pooler, bins = cls._init_box_pooler(cfg, names, input_shape)
-        shape = ShapeSpec(channels=pooler.out_channels, height=bins, width=bins)
-        box_head = build_box_head(cfg, shape)
-        return {
-            "box_in_features": names,
-            "box_pooler": pooler,
-            "box_head": box_head,
-            "box_predictor": ImageMeanOutputLayers(cfg, box_head.output_shape),
-        }
-
-    @classmethod
-    def _init_box_pooler(
-        cls, cfg: CfgNode, names: list[str], input_shape: dict[str, ShapeSpec]
-    ) -> tuple[nn.Module, int]:
-        """Build the pooler of the features of these names, and tell its bins per side."""
-        pooler = _build_pooler(cfg, names, input_shape)
-        return pooler, cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
+        ret = super()._init_box_head(cfg, input_shape)
+        ret["box_predictor"] = ImageMeanOutputLayers(cfg, ret["box_head"].output_shape)
+        return ret
 
     def forward(
         self,
@@ -162,38 +145,3 @@ def _check_refinement(rounds: int, vote_iou: float | None) -> None:
             f"TEST.BOX_REFINEMENT.VOTE_IOU is {vote_iou}; it must be above 0 and at most 1 "
             "(TEST.BOX_REFINEMENT.VOTE False turns the vote off)."
         )
-
-
-def _build_pooler(cfg: CfgNode, names: list[str], shapes: dict[str, ShapeSpec]) -> SkipPooler:
-    head, pooler = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.SKIP_POOLER
-    return SkipPooler(
-        [shapes[name] for name in names],
-        output_size=head.POOLER_RESOLUTION,
-        sampling_ratio=head.POOLER_SAMPLING_RATIO,
-        pooler_type=head.POOLER_TYPE,
-        norm=pooler.NORM,
-        scale_init=pooler.SCALE_INIT,
-        learn_scale=pooler.LEARN_SCALE,
-        scale_batches=pooler.SCALE_BATCHES,
-        scale_source=_deepest_backbone_feature(names, shapes),
-        out_channels=pooler.OUT_CHANNELS,
-    )
-
-
-def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) -> int:
-    """Index of the feature with the largest stride, the last of several; context only if alone."""
-    candidates = [i for i, name in enumerate(names) if not name.startswith(CONTEXT)] or [0]
-    return max(candidates, key=lambda i: (shapes[names[i]].stride, i))
-
-
-def _check_features(names: list[str], shapes: dict[str, ShapeSpec]) -> None:
-    if not names:
-        raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")
-    unknown = [name for name in names if name not in shapes]
-    if unknown:
-        raise IONError(
-            f"MODEL.ROI_HEADS.IN_FEATURES names {', '.join(map(repr, unknown))}, but the backbone "
-            f"returns only {', '.join(shapes)}; choose from these."
-        )
-    if len(set(names)) != len(names):
-        raise IONError(f"MODEL.ROI_HEADS.IN_FEATURES names a feature twice: {list(names)}.")

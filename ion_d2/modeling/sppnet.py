@@ -86,11 +86,11 @@ class SPPROIHeads(IONROIHeads):
 
     @classmethod
     def _init_box_pooler(
-        cls, cfg: CfgNode, names: list[str], input_shape: dict[str, ShapeSpec]
+        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
     ) -> tuple[nn.Module, int]:
         head = cfg.MODEL.ROI_BOX_HEAD
         pooler = PyramidPooler(
-            [input_shape[name] for name in names],
+            [input_shape[name] for name in cfg.MODEL.ROI_HEADS.IN_FEATURES],
             levels=head.PYRAMID_LEVELS,
             sampling_ratio=head.POOLER_SAMPLING_RATIO,
             pooler_type=head.POOLER_TYPE,

@@ -50,10 +50,13 @@ def make(shape, kind="identity", directions=DIRECTIONS, dtype=torch.float32, lay
         x, grad = randn(n, c + 1, h, 2 * w)[:, 1:, :, ::2], randn(1, 1, 1, 1).expand_as(grad)
     elif layout == "transposed":
         x, grad = randn(n, c, w, h).transpose(2, 3), grad.mT.contiguous().mT
-    weight = None
-    if kind == "diagonal":
-        weight = (torch.rand(len(directions), c, generator=generator) * 2 - 1).to(DEVICE, dtype)
-    return x, weight, grad
+    if kind == "identity":
+        return x, None, grad
+    weight_shape = (len(directions), c) if kind == "diagonal" else (len(directions), c, c)
+    weight = torch.rand(weight_shape, generator=generator) * 2 - 1
+    if kind == "full" and c:
+        weight /= c**0.5
+    return x, weight.to(DEVICE, dtype), grad
 
 
 def expected(x, weight, grad, directions, sizes):
@@ -90,17 +93,26 @@ def test_identity_equals_definition():
     check(*make((2, 2, 3, 18)))
 
 
+# Several blocks of lines, of channels, and of channels multiplied at a time.
+@pytest.mark.parametrize("shape", [(17, 3, 2, 3), (1, 70, 2, 3), (1, 1, 1, 1)])
+def test_full_equals_definition(shape):
+    check(*make(shape, "full"))
+
+
 @pytest.mark.parametrize(
-    ("layout", "shape"),
+    ("layout", "shape", "kind"),
     [
-        ("channels_last", (1, 34, 2, 2)),
-        ("channels_last", (1, 3, 2, 18)),
-        ("strided", (1, 2, 3, 18)),
-        ("transposed", (1, 2, 3, 18)),
+        ("channels_last", (1, 34, 2, 2), "diagonal"),
+        ("channels_last", (1, 3, 2, 18), "diagonal"),
+        ("strided", (1, 2, 3, 18), "diagonal"),
+        ("transposed", (1, 2, 3, 18), "diagonal"),
+        ("channels_last", (2, 3, 4, 5), "full"),
+        ("strided", (2, 3, 4, 5), "full"),
+        ("transposed", (2, 3, 4, 5), "full"),
     ],
 )
-def test_memory_layouts(layout, shape):
-    x, weight, grad = make(shape, "diagonal", layout=layout)
+def test_memory_layouts(layout, shape, kind):
+    x, weight, grad = make(shape, kind, layout=layout)
     for result in check(x, weight, grad)[:2]:
         channels_last = result.is_contiguous(memory_format=torch.channels_last)
         assert channels_last if layout == "channels_last" else result.is_contiguous()
@@ -109,13 +121,19 @@ def test_memory_layouts(layout, shape):
 @pytest.mark.parametrize("directions", [*SUBSETS, ("up", "left", "up"), DIRECTIONS[::-1]])
 def test_directions(directions):
     check(*make((1, 2, 3, 4), "diagonal", directions), directions)
+    check(*make((1, 2, 3, 4), "full", directions), directions)
 
 
 @pytest.mark.parametrize(
-    ("layout", "shape"), [("contiguous", (2, 1, 3, 18)), ("channels_last", (2, 2, 3, 14))]
+    ("layout", "shape", "kind"),
+    [
+        ("contiguous", (2, 1, 3, 18), "diagonal"),
+        ("channels_last", (2, 2, 3, 14), "diagonal"),
+        ("contiguous", (2, 2, 3, 12), "full"),
+    ],
 )
-def test_sizes_leave_padding_out(layout, shape):
-    x, weight, grad = make(shape, "diagonal", layout=layout)
+def test_sizes_leave_padding_out(layout, shape, kind):
+    x, weight, grad = make(shape, kind, layout=layout)
     x[0, :, 2:], x[0, :, :, 11:], x[1] = float("nan"), float("inf"), float("nan")
     sizes = torch.tensor([[2, 11], [0, 5]], device=DEVICE)
     output, grad_x, _ = check(x, weight, grad, sizes=sizes)
@@ -136,6 +154,9 @@ def test_sizes_leave_padding_out(layout, shape):
 def test_types(dtype, weight_dtype, tolerance):
     x, weight, grad = make((1, 1, 2, 18), "diagonal", dtype=dtype)
     check(x, weight.to(weight_dtype), grad, tolerance=tolerance)
+    if dtype != torch.float64:
+        x, weight, grad = make((1, 2, 3, 4), "full", dtype=dtype)
+        check(x, weight.to(weight_dtype), grad, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
@@ -164,28 +185,32 @@ def test_nan_and_infinity_come_out_as_in_the_definition():
 
 
 @on_gpu
-def test_two_runs_give_the_same_bits():
-    x, weight, grad = make((2, 32, 38, 63), "diagonal")
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+def test_two_runs_give_the_same_bits(kind):
+    x, weight, grad = make((2, 32, 38, 63), kind)
     first, second = check(x, weight, grad), check(x, weight, grad)
     assert all(torch.equal(a, b) for a, b in zip(first, second))
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3, 3), (2, 0, 3, 3), (2, 2, 0, 3), (2, 2, 3, 0)])
-def test_empty_maps(shape):
-    check(*make(shape, "diagonal"))
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+def test_empty_maps(shape, kind):
+    check(*make(shape, kind))
 
 
 def test_unavailable_says_why():
     def unavailable(device=DEVICE, dtype=torch.float32, kind="identity"):
         return triton_backend.unavailable(torch.device(device), dtype, kind)
 
-    assert unavailable() is None and unavailable(kind="diagonal") is None
+    assert all(unavailable(kind=kind) is None for kind in ("identity", "diagonal", "full"))
     assert "float8" in unavailable(dtype=torch.float8_e5m2)
+    assert "float64" in unavailable(dtype=torch.float64, kind="full")
 
 
 @on_gpu
-def test_cuda_graph_replays_on_new_values():
-    x, weight, grad = make((2, 32, 38, 63), "diagonal")
+@pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
+def test_cuda_graph_replays_on_new_values(kind):
+    x, weight, grad = make((2, 32, 38, 63), kind)
     sizes = torch.tensor([[38, 63], [20, 30]], device=DEVICE)
 
     def run():
@@ -200,15 +225,18 @@ def test_cuda_graph_replays_on_new_values():
     sizes.copy_(torch.tensor([[1, 2], [38, 63]]))
     graph.replay()
     for got, want in zip(captured, run()):
+        if got is None:
+            continue
         torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
 @on_gpu
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_real_sizes(dtype, layout):
+@pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
+def test_real_sizes(dtype, layout, kind):
     for shape in [(2, 512, 38, 63), (1, 64, 256, 256), (1, 256, 100, 152)]:
-        x, weight, grad = make(shape, "diagonal", dtype=dtype, layout=layout)
+        x, weight, grad = make(shape, kind, dtype=dtype, layout=layout)
         check(x, weight, grad, tolerance=1e-5 if dtype == torch.float32 else 1e-2)
 
 

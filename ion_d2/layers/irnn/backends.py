@@ -16,8 +16,14 @@ from torch import Tensor
 from . import torch_backend, triton_backend
 from .arguments import transition_kind
 
-# By name, the preferred one first.
 BACKENDS = {"triton": triton_backend, "torch": torch_backend}
+# The order in which a call without a choice tries them. Triton's full transition has not been timed
+# against PyTorch's matrix products on a GPU yet, so it runs only where it is asked for.
+_PREFERENCE = {
+    "identity": ("triton", "torch"),
+    "diagonal": ("triton", "torch"),
+    "full": ("torch", "triton"),
+}
 # Names a back-end for every call that does not name one itself.
 ENVIRONMENT_VARIABLE = "ION_D2_IRNN_BACKEND"
 
@@ -41,7 +47,7 @@ def unavailable_backends(
 
 
 def choose_backend(x: Tensor, weight: Tensor | None, name: str | None) -> str:
-    """The back-end for a call: the one that is named, or else the first that can serve it.
+    """The back-end for a call: the one that is named, or else the best that can serve it.
 
     Args:
         x: the input.
@@ -58,9 +64,10 @@ def choose_backend(x: Tensor, weight: Tensor | None, name: str | None) -> str:
     source = "backend"
     if name is None and os.environ.get(ENVIRONMENT_VARIABLE):
         source, name = ENVIRONMENT_VARIABLE, os.environ[ENVIRONMENT_VARIABLE]
-    reasons = unavailable_backends(x.device, x.dtype, transition_kind(weight))
+    kind = transition_kind(weight)
+    reasons = unavailable_backends(x.device, x.dtype, kind)
     if name is None:
-        return next(known for known in BACKENDS if known not in reasons)
+        return next(known for known in _PREFERENCE[kind] if known not in reasons)
     if name not in BACKENDS:
         raise ValueError(f"{source} must be one of {tuple(BACKENDS)}, got {name!r}")
     if name in reasons:

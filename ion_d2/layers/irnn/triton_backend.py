@@ -31,9 +31,10 @@ def unavailable(device: torch.device, dtype: torch.dtype, kind: str) -> str | No
         return f"The Triton back-end runs on CUDA devices, not on {device.type!r}."
     if dtype not in _DTYPES:
         return f"The Triton back-end has no kernels for {dtype}."
-    if kind == "full":
-        return "The Triton back-end has no kernels for the full transition."
-    return _missing()
+    reason = _missing()
+    if reason is None and kind == "full":
+        reason = _full_unavailable(device, dtype)
+    return reason
 
 
 def _interpreted() -> bool:
@@ -41,7 +42,7 @@ def _interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _missing() -> str | None:
     """Import Triton only when a GPU asks for it: many machines lack it, and it is slow to load."""
     try:
@@ -58,6 +59,22 @@ def memory_format(x: Tensor) -> torch.memory_format:
     return memory_format_of(x)
 
 
+def _full_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """The kernel for the full transition multiplies in TF32 and waits for the whole grid."""
+    if dtype == torch.float64:
+        return "The Triton back-end has no kernel for the full transition in float64."
+    if device.type != "cuda":
+        return None
+    if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
+        return (
+            "The Triton back-end's full transition needs an NVIDIA GPU of capability 8.0 or newer."
+        )
+    options = importlib.import_module("triton.backends.nvidia.compiler").CUDAOptions
+    if not hasattr(options, "launch_cooperative_grid"):
+        return "The Triton back-end's full transition needs a Triton with cooperative launches."
+    return None
+
+
 def forward(
     x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
 ) -> Tensor:
@@ -65,16 +82,20 @@ def forward(
 
     Args:
         x: (N, C, H, W), any strides.
-        weight: None or (D, C), floating point.
+        weight: None, (D, C) or (D, C, C), floating point.
         directions: D names.
         sizes: None or (N, 2) int64 on x's device.
 
     Returns:
         (N, D * C, H, W) of x's type, in x's memory format.
     """
-    from .triton_sweeps import sweep
-
     with _device_of(x):
+        if weight is not None and weight.dim() == 3:
+            from .triton_recurrence import recur
+
+            return recur(x, weight, directions, sizes)
+        from .triton_sweeps import sweep
+
         return sweep(x, weight, directions, sizes)
 
 
@@ -99,9 +120,13 @@ def backward(
         The gradients with respect to x, of output's type and memory format, and to the weight, of
         its type, or None. Two runs give the same bits.
     """
-    from .triton_sweeps import sweep_back
-
     with _device_of(output):
+        if weight is not None and weight.dim() == 3:
+            from .triton_recurrence import recur_back
+
+            return recur_back(grad, output, weight, directions)
+        from .triton_sweeps import sweep_back
+
         return sweep_back(grad, output, weight, directions)
 
 

@@ -139,7 +139,8 @@ def _sweep_block(
     length = tl.where(exists, steps, 0)
     valid = length
     if HAS_SIZES:
-        valid = tl.where(exists & (other < valid_others), valid_steps, 0)
+        # Never beyond the map: sizes that a replayed CUDA graph reads have not been checked.
+        valid = tl.where(exists & (other < valid_others), tl.minimum(valid_steps, steps), 0)
     factor = 1.0
     if weight is not None:
         factor = tl.load(weight + c, mask=exists, other=0).to(STATE)[None, :]

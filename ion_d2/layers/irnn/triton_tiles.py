@@ -87,7 +87,7 @@ def line_of(
 
 @triton.jit
 def tile_pointers(lines, stride, first, STEPS: tl.constexpr):
-    """Pointers [STEPS, L] to the cells from step ``first`` on, of lines [L] that start at step 0."""
+    """Pointers [STEPS, L] to cells from step ``first`` on; ``lines`` [L] point to step 0."""
     steps = (first + tl.arange(0, STEPS)).to(tl.int64)
     return lines[None, :] + steps[:, None] * stride
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -80,6 +81,17 @@ class ContextBackbone(Backbone):
             cells.append([min(max(r, 1), limit) for r, limit in zip(rounded, limits)])
         return torch.tensor(cells, device=source.device)
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Accept weights of the wrapped backbone under the names that it has without the block."""
+        own = {prefix + name for name in self.state_dict()}
+        for key in [k for k in state_dict if k.startswith(prefix) and k not in own]:
+            inner = f"{prefix}bottom_up.{key[len(prefix) :]}"
+            if inner in own:
+                state_dict[inner] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of every feature, "context" included."""
         return dict(self._shapes)
@@ -102,7 +114,11 @@ def _check_feature(name: str, shapes: dict[str, ShapeSpec]) -> None:
             f"{', '.join(shapes)}; choose one of these or add it to the backbone's OUT_FEATURES."
         )
     if CONTEXT in shapes:
-        raise IONError(f"The backbone to wrap already returns a feature called {CONTEXT!r}.")
+        raise IONError(
+            f"The backbone that MODEL.CONTEXT.BOTTOM_UP names already returns a feature called "
+            f"{CONTEXT!r}, the name of the one to add; give BOTTOM_UP a backbone without it, or "
+            "MODEL.BACKBONE.NAME that backbone itself."
+        )
 
 
 @BACKBONE_REGISTRY.register()
@@ -123,6 +139,11 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
     if builder not in BACKBONE_REGISTRY:
         raise IONError(
             f"MODEL.CONTEXT.BOTTOM_UP is {builder!r}, which is not a registered backbone builder."
+        )
+    if builder == build_ion_context_backbone.__name__:
+        raise IONError(
+            f"MODEL.CONTEXT.BOTTOM_UP is {builder!r}, which would wrap itself; name the backbone "
+            "that is to get a context feature."
         )
     bottom_up = BACKBONE_REGISTRY.get(builder)(cfg, input_shape)
     shapes = bottom_up.output_shape()
