@@ -24,9 +24,8 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ion_d2.data.readable import read_image
-from ion_d2.engine.drawing import draw_panels
-from ion_d2.engine.pictures import marks_of, save_picture
-from ion_d2.engine.predictor import IONPredictor, find_class_names
+from ion_d2.engine.pictures import draw_detections, save_picture
+from ion_d2.engine.predictor import IONPredictor, settle_classes
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 
@@ -154,14 +153,9 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, list[str]]:
         class.
     """
     cfg = load_config(args.config_file, args.opts)
-    names = find_class_names(cfg, args.classes)
+    names = settle_classes(cfg, args.classes)
     cfg.defrost()
     heads = cfg.MODEL.ROI_HEADS
-    if names is None:
-        names = [f"class {label}" for label in range(heads.NUM_CLASSES)]
-    heads.NUM_CLASSES = len(names)
-    if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 0:
-        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(names) + 1
     # Only ever lower: where boxes vote, those of low scores have a voice too.
     heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, args.confidence_threshold)
     cfg.freeze()
@@ -203,8 +197,7 @@ def draw(image: np.ndarray, found: Instances, names: Sequence[str], place: Path)
         names: class names by id.
         place: the file to write.
     """
-    panels = [("", marks_of(found))]
-    save_picture(draw_panels(image[:, :, ::-1], panels, names, panel_size=PANEL_SIZE), place)
+    save_picture(draw_detections(image, found, names, panel_size=PANEL_SIZE), place)
 
 
 def _make_folders(*folders: Path) -> None:

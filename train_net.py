@@ -20,10 +20,9 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
-from ion_d2.data.catalog import check_num_classes, ensure_registered
-from ion_d2.data.proposals import check_proposals
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.hooks import TrainingInterrupted
+from ion_d2.engine.prepare import settle_data
 from ion_d2.engine.setup import hide_expected_tracebacks, load_config, run_cli
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
@@ -39,12 +38,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         The full config, frozen.
     """
     cfg = load_config(args.config_file, args.opts)
-    cfg.defrost()
-    names = cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    ensure_registered(names)
-    check_num_classes(cfg, names)
-    check_proposals(cfg, train=not args.eval_only)
-    cfg.freeze()
+    settle_data(cfg, train=not args.eval_only)
     try:
         default_setup(cfg, args)
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ion_d2")

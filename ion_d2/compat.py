@@ -5,7 +5,14 @@ Main still calls itself 0.6, so features are looked for; versions are never comp
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import detectron2
 from detectron2.engine import DefaultTrainer
+
+# The configs that Detectron2 packages. Its own function for them needs pkg_resources, which
+# setuptools 82 removed.
+MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 
 # Whether DefaultTrainer keeps the optimizer's state (momentum) in its checkpoints. Before November
 # 2021 it did not, and a resumed run silently started with none.

@@ -36,8 +36,12 @@ def _defaults() -> CfgNode:
     _add_skip_pooler(root.MODEL)
     _add_box_head(root.MODEL)
     _add_segmentation(root.MODEL)
+    # Dropout anywhere in the model. False is row "D" of Tables 1 to 3: neither CONTEXT.DROPOUT nor
+    # ROI_BOX_HEAD.FC_DROPOUT has an effect then.
+    root.MODEL.DROPOUT_ON = True
     _add_rpn(root.MODEL)
     _add_data(root)
+    _add_solver(root)
     _add_test(root)
     return root
 
@@ -58,16 +62,20 @@ def _add_vgg(model: CfgNode) -> None:
 
 def _add_context(model: CfgNode) -> None:
     model.CONTEXT = CfgNode()
-    # Kind of context block, a name in CONTEXT_REGISTRY. "IRNN" is the paper's (sec. 3.2).
+    # Kind of context block, a name in CONTEXT_REGISTRY: "IRNN" is the paper's (sec. 3.2), "RNN" has
+    # torch's own cells; "Conv" and "GlobalAverage" (Table 7) need no recurrence; "Chain" and
+    # "Branches" join others.
     model.CONTEXT.NAME = "IRNN"
     # Registered backbone builder that the context block extends.
     model.CONTEXT.BOTTOM_UP = "build_ion_vgg_backbone"
     # Feature of that backbone which feeds the block; the new feature is called "context" (Fig. 2:
     # conv5).
     model.CONTEXT.IN_FEATURE = "conv5"
-    # Number of stacked four-directional IRNNs (sec. 3.2: 2, so that every cell sees every other).
+    # Number of stacked four-directional IRNNs (sec. 3.2: 2, so that every cell sees every other),
+    # or of the layers of "Conv".
     model.CONTEXT.NUM_STACKS = 2
-    # Channels of each directional hidden state (Table 8: 512).
+    # Channels of each directional hidden state (Table 8: 512), or of each layer of "Conv" but the
+    # last.
     model.CONTEXT.HIDDEN_DIM = 512
     # Channels of the context feature (Fig. 2: 512).
     model.CONTEXT.OUT_DIM = 512
@@ -82,6 +90,25 @@ def _add_context(model: CfgNode) -> None:
     model.CONTEXT.BIAS_INIT = 0.0
     # Dropout probability after each concatenation of the four directions (sec. 3.2: 0.25).
     model.CONTEXT.DROPOUT = 0.25
+    # Directions of travel in each stack, of "right", "left", "down" and "up"; the last list serves
+    # all further stacks. Table 9a: [["left", "right"], ["up", "down"]].
+    model.CONTEXT.DIRECTIONS = [["right", "left", "down", "up"]]
+    # Whether the directions of an "IRNN" stack share their input-to-hidden 1x1 convolution (sec.
+    # 3.2: they do, at a cost of 0.1 mAP).
+    model.CONTEXT.SHARED_INPUT = True
+    # Whether each direction of an "IRNN" learns a bias b0 for its first step (sec. 3.2: it stays
+    # near 0).
+    model.CONTEXT.FIRST_STEP_BIAS = False
+    # Return the earlier stacks of "IRNN" as well, as features "context1", ... for
+    # MODEL.ROI_HEADS.IN_FEATURES (Table 9b). Each is what the next stack is fed, after a ReLU.
+    model.CONTEXT.ALL_STACKS = False
+    # Cell of "RNN": "tanh", "gru" or "lstm" (sec. 3.2 names them; none was tried).
+    model.CONTEXT.CELL = "gru"
+    # Side of the kernels of "Conv", in cells, odd (Table 7: 3 with 512 channels, 5 with 256).
+    model.CONTEXT.KERNEL_SIZE = 3
+    # Context blocks that "Chain" runs one after another, or "Branches" side by side: the first
+    # gives "context", a further one, say "Conv", gives "context_conv" (Table 9c).
+    model.CONTEXT.PARTS = []
 
 
 def _add_skip_pooler(model: CfgNode) -> None:
@@ -99,7 +126,7 @@ def _add_skip_pooler(model: CfgNode) -> None:
     # mean.
     model.SKIP_POOLER.SCALE_BATCHES = 8
     # Channels after the 1x1 convolution that merges the features (sec. 3.1: 512, what fc6 of VGG16
-    # expects).
+    # expects). IONRes5ROIHeads takes as many as res5 reads instead.
     model.SKIP_POOLER.OUT_CHANNELS = 512
 
 
@@ -107,6 +134,8 @@ def _add_box_head(model: CfgNode) -> None:
     model.ROI_BOX_HEAD = CfgNode()
     # Dropout probability after fc6 and fc7 of IONBoxHead (Fast R-CNN, and so the paper: 0.5).
     model.ROI_BOX_HEAD.FC_DROPOUT = 0.5
+    # Bins per side at each level of the spatial pyramid of SPPROIHeads (SPPnet: 6, 3, 2 and 1).
+    model.ROI_BOX_HEAD.PYRAMID_LEVELS = [6, 3, 2, 1]
 
 
 def _add_segmentation(model: CfgNode) -> None:
@@ -140,10 +169,28 @@ def _add_data(root: CfgNode) -> None:
     # Train on boxes marked difficult as well (Fast R-CNN, and so the paper, leaves them out).
     # VOC-format data only.
     root.DATASETS.USE_DIFFICULT = False
+    # Folders of label maps for images without one of their own (VOC's SegmentationClass); the first
+    # that has one wins. A plain name is a folder beside the images' folder, anything with "/" a
+    # path. Label maps are ID.png (class ids, 255 ignored) or SBD's ID.mat.
+    root.DATASETS.SEM_SEG_DIRS = ()
     root.INPUT = CfgNode()
     # Leave out pictures that cannot be decoded, with a warning that names each, instead of
     # stopping.
     root.INPUT.SKIP_UNREADABLE = False
+
+
+def _add_solver(root: CfgNode) -> None:
+    root.SOLVER = CfgNode()
+    # Stages of the training, one mapping each (sec. 4.1 has two); empty for Detectron2's schedules.
+    # MAX_ITER: iterations. BASE_LR, END_LR (default BASE_LR): the learning rate falls exponentially
+    # from one to the other. FREEZE_AT (default MODEL.BACKBONE.FREEZE_AT): first blocks of the
+    # backbone that rest. WARMUP_ITERS (default 0): iterations of SOLVER.WARMUP_METHOD at the start.
+    # SOLVER.MAX_ITER becomes their sum; SOLVER.BASE_LR and the other keys of schedules have no
+    # effect.
+    root.SOLVER.STAGES = []
+    # Images in one forward and backward pass of a process; gradients of a step's passes are
+    # averaged. 0 takes all at once, 1 is the paper's way (sec. 4.1: 4 passes of one image a step).
+    root.SOLVER.IMS_PER_PASS = 0
 
 
 def _add_test(root: CfgNode) -> None:
@@ -160,8 +207,13 @@ def _add_test(root: CfgNode) -> None:
     root.TEST.BOX_REFINEMENT = CfgNode()
     # Two-round box regression with weighted voting, the paper's "W" (sec. 4.2).
     root.TEST.BOX_REFINEMENT.ENABLED = False
-    # Number of times the boxes pass through the ROI head; all rounds' boxes take part in the vote.
+    # Number of times the boxes pass through the ROI head; the boxes of all rounds compete.
     root.TEST.BOX_REFINEMENT.ROUNDS = 2
+    # Whether each kept box becomes the score-weighted mean of the boxes that overlap it.
+    root.TEST.BOX_REFINEMENT.VOTE = True
     # IoU from which a box votes for a kept one (sec. 4.2: 0.5 on VOC; sec. 4.4: about 0.85 on
     # COCO).
     root.TEST.BOX_REFINEMENT.VOTE_IOU = 0.5
+    # Average probabilities and boxes with those of the mirrored image, for the same proposals
+    # (Table 3, post-competition). Doubles the cost of an image. Meta-architecture "ION" only.
+    root.TEST.FLIP_AVERAGING = False

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+# How the system says that there is no room: a full disk, a quota, a limit on the size of files.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class IONError(ValueError):
     """Bad input, told in one sentence.

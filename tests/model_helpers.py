@@ -24,7 +24,7 @@ def small_model(*opts, config_file="configs/ion_tiny.yaml", seed=0):
     return build_model(small_config(*opts, config_file=config_file))
 
 
-def make_input(height=96, width=128, *, labels=False, boxes=2, seed=0):
+def make_input(height=96, width=128, *, labels=False, boxes=2, seed=0, proposals=False):
     """An input dict as the mapper makes it."""
     generator = torch.Generator().manual_seed(seed)
     instances = Instances((height, width))
@@ -35,6 +35,8 @@ def make_input(height=96, width=128, *, labels=False, boxes=2, seed=0):
     result = {"image": image, "instances": instances, "height": height, "width": width}
     if labels:
         result["sem_seg"] = torch.randint(0, 4, (height, width), generator=generator)
+    if proposals:
+        result["proposals"] = make_proposals(height, width, seed=seed)
     return result
 
 

@@ -8,7 +8,7 @@ import yaml
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from model_helpers import make_input, make_proposals
+from model_helpers import make_input
 
 from ion_d2 import add_ion_config
 from ion_d2.engine.clipping import build_clipping_optimizer
@@ -28,11 +28,9 @@ def test_config_takes_a_training_step(path):
     torch.manual_seed(0)
     model = build_model(cfg).train()
     optimizer = build_clipping_optimizer(cfg, model)
-    inputs = make_input(64, 96, labels=cfg.MODEL.SEG_REGULARIZER_ON)
-    if cfg.MODEL.LOAD_PROPOSALS:
-        inputs["proposals"] = make_proposals(64, 96)
+    wanted = {"labels": cfg.MODEL.SEG_REGULARIZER_ON, "proposals": cfg.MODEL.LOAD_PROPOSALS}
     with EventStorage():
-        losses = model([inputs])
+        losses = model([make_input(64, 96, **wanted)])
     sum(losses.values()).backward()
     assert ("loss_sem_seg" in losses) == cfg.MODEL.SEG_REGULARIZER_ON
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -66,6 +64,8 @@ def test_keys_and_defaults_of_the_contract():
     assert pooler.OUT_CHANNELS == 512 and cfg.MODEL.SEG_REGULARIZER_ON is False
     refinement = cfg.TEST.BOX_REFINEMENT
     assert (refinement.ENABLED, refinement.ROUNDS, refinement.VOTE_IOU) == (False, 2, 0.5)
+    assert (refinement.VOTE, cfg.TEST.FLIP_AVERAGING, cfg.MODEL.DROPOUT_ON) == (True, False, True)
+    assert (cfg.SOLVER.STAGES, cfg.SOLVER.IMS_PER_PASS) == ([], 0)
 
 
 def test_adding_the_keys_again_changes_nothing():

@@ -7,9 +7,8 @@ import os
 import subprocess
 import sys
 
-import pytest
-from cli_helpers import arguments, own_lines, voc_arguments
-from PIL import Image
+from cli_helpers import arguments, own_lines, says, voc_arguments
+from coco_json import BLUE, RED, write_coco
 from voc_folder import object_xml, write_split, write_voc
 
 
@@ -57,29 +56,14 @@ def test_detectron2s_own_names(tmp_path):
     assert len([key for key in per_class if key.startswith("bbox/AP50-")]) == 20
 
 
-@pytest.fixture
-def coco(tmp_path):
-    """A dataset in COCO's format whose category ids have gaps; its name."""
-    (tmp_path / "pictures").mkdir()
-    content = {"images": [], "annotations": [], "categories": [
-        {"id": 7, "name": "blue"}, {"id": 3, "name": "red"}]}  # fmt: skip
-    for number in range(1, 5):
-        picture = Image.new("RGB", (96, 64), "white")
-        category, colour = ((3, "red"), (7, "blue"))[number % 2]
-        picture.paste(Image.new("RGB", (30, 30), colour), (8 * number, 10))
-        picture.save(tmp_path / "pictures" / f"{number}.png")
-        content["images"].append(
-            {"id": number, "file_name": f"{number}.png", "width": 96, "height": 64}
-        )
-        content["annotations"].append(
-            {"id": number, "image_id": number, "category_id": category, "iscrowd": 0,
-             "bbox": [8 * number, 10, 30, 30], "area": 900}
-        )  # fmt: skip
-    (tmp_path / "all.json").write_text(json.dumps(content))
-    return f"coco:{tmp_path}/all.json:{tmp_path}/pictures"
+def write_squares(folder, *forms):
+    """A dataset in COCO's format with one red or blue square a picture; its name."""
+    squares = [((RED, BLUE)[n % 2], 8 * n + 8, 10, 30, form) for n, form in enumerate(forms)]
+    return write_coco(folder, *([square] for square in squares))
 
 
-def test_coco_dataset(train_net, coco, tmp_path):
+def test_coco_dataset(train_net, tmp_path):
+    coco = write_squares(tmp_path, None, None, None, None)
     opts = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.NUM_PICTURES", 2)
     status, out, err = train_net(*arguments(coco, coco, tmp_path / "out", *opts))
     assert (status, own_lines(err)) == (0, [])
@@ -88,3 +72,24 @@ def test_coco_dataset(train_net, coco, tmp_path):
     found = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
     assert {entry["category_id"] for entry in found} == {3, 7}
     assert len(list((tmp_path / "out" / "pictures").iterdir())) == 2
+
+
+def test_coco_dataset_with_the_segmentation_loss_on_its_masks(train_net, tmp_path):
+    coco = write_squares(tmp_path, "polygon", "runs", None, "compressed")
+    args = arguments(coco, coco, tmp_path / "out", "MODEL.SEG_REGULARIZER_ON", True)
+    status, out, err = train_net(*args)
+    assert (status, own_lines(err)) == (0, [])
+    lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
+    losses = [json.loads(line)["loss_sem_seg"] for line in lines if "loss_sem_seg" in line]
+    assert losses and all(0 < loss < 10 for loss in losses)
+    assert "Segmentation labels: 3 of 4 training images." in out
+    assert "bbox/AP-red" in figures(tmp_path / "out")
+
+
+def test_broken_masks_stop_the_run_by_name(train_net, tmp_path):
+    coco = write_squares(tmp_path, "runs", "runs")
+    content = json.loads((tmp_path / "all.json").read_text())
+    content["annotations"][1]["segmentation"]["size"].reverse()
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    result = train_net(*arguments(coco, coco, tmp_path / "out"))
+    assert says(result, f"{tmp_path}/all.json", "2.png", "size [96, 64], not [64, 96]")

@@ -1,6 +1,8 @@
 """Datasets: VOC-layout folders, COCO files, segmentation labels, and the mapper to the model."""
 
 from ion_d2.data.catalog import check_num_classes, class_names, ensure_registered
+from ion_d2.data.instance_masks import decode_mask, draw_label_map
+from ion_d2.data.label_folders import add_label_files
 from ion_d2.data.mapper import IONDatasetMapper
 from ion_d2.data.readable import UnreadableImageError, filter_unreadable, read_image
 from ion_d2.data.sem_seg import read_label_map, transform_label_map
@@ -12,8 +14,11 @@ __all__ = [
     "IONDatasetMapper",
     "UnreadableImageError",
     "VOCObject",
+    "add_label_files",
     "check_num_classes",
     "class_names",
+    "decode_mask",
+    "draw_label_map",
     "ensure_registered",
     "filter_unreadable",
     "find_classes",

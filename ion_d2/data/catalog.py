@@ -1,10 +1,9 @@
-"""Dataset names: Detectron2's own, ``voc:PATH:SPLIT`` and ``coco:JSON:IMAGE_DIR``."""
+"""Dataset names: Detectron2's own, ``voc:PATH:SPLIT``, ``coco:JSON:IMAGE_DIR`` and "07+12+S"."""
 
 from __future__ import annotations
 
 import difflib
 import functools
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -14,21 +13,31 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+from ion_d2.data.coco_file import CheckedLoader, read_categories
 from ion_d2.data.voc_layout import find_classes, load_voc_layout, read_split
+from ion_d2.data.voc_lists import NO_VAL, TRAINVAL
 from ion_d2.errors import IONError
 
 _FORMS = (
     "a dataset is voc:PATH:SPLIT (a folder in VOC layout), coco:JSON:IMAGE_DIR, or a name "
     "registered with Detectron2"
 )
+# Lists in the folders of Detectron2's VOC datasets: name -> (a dataset of that folder, split).
+_PREPARED = {
+    f"voc_2007_{TRAINVAL}": ("voc_2007_trainval", TRAINVAL),
+    f"voc_2012_{TRAINVAL}": ("voc_2012_trainval", TRAINVAL),
+    f"voc_2012_{NO_VAL}": ("voc_2012_trainval", NO_VAL),
+}
 
 
 def ensure_registered(names: Sequence[str]) -> None:
     """Make every dataset available in Detectron2's catalogs and check that its files are there.
 
     ``voc:PATH:SPLIT`` and ``coco:JSON:IMAGE_DIR`` (``~`` and paths relative to the working folder
-    are understood) are registered when first seen. Detectron2's VOC datasets keep name, folder and
-    classes but are read by ION's loader, which knows difficult objects and segmentation labels.
+    are understood) are registered when first seen, and so are ``voc_2007_trainval_0712S``,
+    ``voc_2012_trainval_0712S`` and ``voc_2012_train_0712S``, the lists of tools/prepare_voc.py.
+    Detectron2's VOC datasets keep name, folder and classes but are read by ION's loader, which
+    knows difficult objects and segmentation labels.
 
     Args:
         names: dataset names as in DATASETS.TRAIN.
@@ -43,6 +52,8 @@ def ensure_registered(names: Sequence[str]) -> None:
             _register_voc_name(name)
         elif name.startswith("coco:"):
             _register_coco_name(name)
+        elif name in _PREPARED:
+            _register_prepared(name)
         else:
             near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
             hint = f", did you mean {' or '.join(near)}" if near else ""
@@ -135,6 +146,19 @@ def _register_voc_name(name: str) -> None:
     _register_voc(name, root, split, find_classes(root))
 
 
+def _register_prepared(name: str) -> None:
+    known, split = _PREPARED[name]
+    metadata = MetadataCatalog.get(known)
+    root = _absolute(metadata.dirname)
+    path = os.path.join(root, "ImageSets", "Main", split + ".txt")
+    if not os.path.isfile(path):
+        raise IONError(
+            f"Dataset '{name}': there is no {path}; write it with `python tools/prepare_voc.py "
+            f"{os.path.dirname(root)}`, which also fetches what is missing."
+        )
+    _register_voc(name, root, split, list(metadata.thing_classes), year=metadata.year)
+
+
 def _register_voc(name: str, root: str, split: str, classes: list[str], **metadata: Any) -> None:
     DatasetCatalog.register(name, functools.partial(load_voc_layout, root, split, classes))
     MetadataCatalog.get(name).set(
@@ -161,31 +185,13 @@ def _register_coco_name(name: str) -> None:
     json_file, image_dir = _absolute(json_file), _absolute(image_dir)
     _require(name, json_file)
     _require(name, image_dir)
-    categories = _coco_categories(json_file)
+    categories = read_categories(json_file)
     metadata = {
         "thing_classes": list(categories.values()),
         "thing_dataset_id_to_contiguous_id": {key: i for i, key in enumerate(categories)},
     }
     register_coco_instances(name, metadata, json_file, image_dir)
-
-
-def _coco_categories(json_file: str) -> dict[int, str]:
-    """Category id -> name, in the order of the ids, which is Detectron2's."""
-    try:
-        with open(json_file, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError) as error:
-        raise IONError(f"{json_file} is not readable JSON ({error}); replace it.") from error
-    try:
-        categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-    except (KeyError, TypeError, ValueError):
-        categories = {}
-    if not categories:
-        raise IONError(
-            f"{json_file} has no list 'categories' of entries with 'id' and 'name', as COCO's "
-            "instance annotations do; add it or give another file."
-        )
-    return dict(sorted(categories.items()))
+    _check_loading(name, json_file)
 
 
 def _adopt(name: str) -> None:
@@ -195,6 +201,8 @@ def _adopt(name: str) -> None:
         path = metadata.get(key)
         if path and "://" not in path:
             _require(name, _absolute(path))
+    if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
+        _check_loading(name, metadata["json_file"])
     if metadata.get("evaluator_type") != "pascal_voc":
         return
     root, split = _absolute(metadata["dirname"]), metadata["split"]
@@ -205,6 +213,13 @@ def _adopt(name: str) -> None:
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
     _register_voc(name, root, split, list(metadata["thing_classes"]), **kept)
+
+
+def _check_loading(name: str, json_file: str) -> None:
+    load = DatasetCatalog.data[name]
+    if not isinstance(load, CheckedLoader):
+        DatasetCatalog.remove(name)
+        DatasetCatalog.register(name, CheckedLoader(load, json_file))
 
 
 def _absolute(path: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Callable
 
 import numpy as np
 import torch
+from detectron2.data import DatasetFromList
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import IONError
@@ -112,7 +113,9 @@ class _Stream(Dataset):
     """Maps (position, index) to the mapped dict; the position alone seeds its random numbers."""
 
     def __init__(self, dicts: Sequence[dict[str, Any]], mapper: Callable, seed: int) -> None:
-        self._dicts, self._mapper, self._seed = dicts, mapper, seed
+        # As bytes: the masks of COCO take five times the room as lists, in every worker process.
+        self._dicts = DatasetFromList(list(dicts), copy=False, serialize=True)
+        self._mapper, self._seed = mapper, seed
 
     def __getitem__(self, key: Key) -> Any:
         position, index = key

@@ -13,18 +13,22 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
+from ion_d2.data.instance_masks import draw_label_map
 from ion_d2.data.readable import UnreadableImageError, read_image_of
 from ion_d2.data.sem_seg import read_label_map, transform_label_map
 from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
 
+_MAX_IDS = 254
+
 
 class IONDatasetMapper(DatasetMapper):
     """Detectron2's mapper with raw segmentation labels, difficult objects and clear errors.
 
     Everything that Detectron2's config says about augmentation, masks, keypoints and proposals is
-    honoured. Label maps are read as raw ids and follow the image's geometry.
+    honoured. Label maps are read as raw ids, or drawn from the masks of the objects where there is
+    no file, and follow the image's geometry.
     """
 
     @configurable
@@ -48,8 +52,16 @@ class IONDatasetMapper(DatasetMapper):
                 model takes no label maps, which are then never opened.
             ignore_label: the id of label pixels that belong to no class.
             **kwargs: the arguments of Detectron2's DatasetMapper.
+
+        Raises:
+            IONError: there are more ids than an 8-bit label map has beside the ignored one.
         """
         super().__init__(is_train, **kwargs)
+        if num_label_ids is not None and num_label_ids > _MAX_IDS:
+            raise IONError(
+                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_label_ids}, but a label map has at most "
+                f"{_MAX_IDS} ids; use fewer classes or MODEL.SEG_REGULARIZER_ON False."
+            )
         self.use_difficult = use_difficult
         self.skip_unreadable = skip_unreadable
         self.num_label_ids = num_label_ids
@@ -84,18 +96,20 @@ class IONDatasetMapper(DatasetMapper):
 
         Returns:
             The dict with "image", a (C, H, W) tensor, and in training "instances" and, where there
-            is a label map and the model wants it, "sem_seg", an (H, W) int64 tensor of ids. None
-            for a picture that is to be skipped.
+            is a label map (or a mask to draw it from) and the model wants it, "sem_seg", an (H, W)
+            int64 tensor of ids. None for a picture that is to be skipped.
 
         Raises:
-            IONError: the picture or label map is missing, broken or of another size than stated.
+            IONError: the picture, label map or mask is missing, broken or of another size than
+                stated.
         """
         record = copy.deepcopy(dataset_dict)
         image = self._read(record)
         if image is None:
             return None
-        annotations = self._wanted(record.pop("annotations", None))
-        labels = self._labels(record, image)
+        annotations = record.pop("annotations", None)
+        labels = self._labels(record, annotations, image)
+        annotations = self._wanted(annotations)
         boxes = None if annotations is None else _xyxy(annotations)
         inputs = T.AugInput(image, boxes=boxes, sem_seg=labels)
         transforms = self.augmentations(inputs)
@@ -135,13 +149,21 @@ class IONDatasetMapper(DatasetMapper):
             and (self.use_difficult or not annotation.get("difficult", 0))
         ]
 
-    def _labels(self, record: dict[str, Any], image: np.ndarray) -> np.ndarray | None:
+    def _labels(
+        self, record: dict[str, Any], annotations: list[dict] | None, image: np.ndarray
+    ) -> np.ndarray | None:
+        """The image's label map, from its file or else from the masks of its objects."""
         if not self.is_train:
             return None
         file_name = record.pop("sem_seg_file_name", None)
-        if file_name is None or self.num_label_ids is None:
+        if self.num_label_ids is None:
             return None
-        labels = read_label_map(file_name, self.num_label_ids, self.ignore_label)
+        ids = (self.num_label_ids, self.ignore_label)
+        if file_name is None:
+            return draw_label_map(
+                annotations or (), *image.shape[:2], *ids, image=record["file_name"]
+            )
+        labels = read_label_map(file_name, *ids)
         if labels.shape != image.shape[:2]:
             raise IONError(
                 f"Segmentation label {file_name} is {labels.shape[1]}x{labels.shape[0]} pixels, "

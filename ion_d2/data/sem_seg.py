@@ -1,6 +1,7 @@
 """Segmentation label maps: read as raw ids, moved along with the image.
 
 A label map is a PNG whose pixel values are class ids: 0 the background, 1..K the classes, 255 void.
+Files of SBD are label maps as well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 from detectron2.data import transforms as T
 from PIL import Image
 
+from ion_d2.data.sbd import read_sbd_label
 from ion_d2.errors import IONError
 
 _MODES = ("P", "L", "1")
@@ -24,7 +26,8 @@ def read_label_map(
     """Read a label map without turning its palette into colours.
 
     Args:
-        path: a PNG with one channel: a palette (as in VOC), greyscale or black-and-white.
+        path: a PNG with one channel: a palette (as in VOC), greyscale or black-and-white; or a
+            ``.mat`` file of SBD.
         num_classes: number of ids, the background included; valid ids are 0 .. num_classes - 1.
         ignore_label: the id of pixels that belong to no class.
 
@@ -34,7 +37,8 @@ def read_label_map(
     Raises:
         IONError: the file cannot be read, has colour channels or 16 bits, or holds other ids.
     """
-    labels = _read_indices(path)
+    path = os.fspath(path)
+    labels = read_sbd_label(path) if path.lower().endswith(".mat") else _read_indices(path)
     ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     wrong = [int(i) for i in ids if i >= num_classes and i != ignore_label]
     if wrong:
@@ -46,7 +50,7 @@ def read_label_map(
     return labels
 
 
-def _read_indices(path: str | os.PathLike) -> np.ndarray:
+def _read_indices(path: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
             mode, stretch = image.mode, _grey_stretch(image)

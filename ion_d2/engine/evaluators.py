@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 
+from ..data.label_folders import add_label_files
 from ..data.proposals import get_dicts, proposal_files
 from ..data.readable import filter_unreadable
 from ..errors import IONError
@@ -53,6 +54,8 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
 def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) -> list[dict]:
     """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
 
+    Label maps in ``DATASETS.SEM_SEG_DIRS`` are added.
+
     Args:
         cfg: the config.
         dataset_name: one of ``DATASETS.TEST``.
@@ -65,6 +68,7 @@ def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) ->
     if files is not None:
         files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
     dicts = get_dicts([dataset_name], filter_empty=False, proposal_files=files)
+    dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
     return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
 
 
@@ -75,13 +79,14 @@ def _output_dir(cfg: CfgNode, dataset_name: str) -> str:
 
 
 def _voc_evaluators(cfg: CfgNode, dataset_name: str, folder: str) -> list[Any]:
-    ids = [d["image_id"] for d in test_dicts(cfg, dataset_name)]
+    dicts = test_dicts(cfg, dataset_name)
+    ids = [d["image_id"] for d in dicts]
     evaluators: list[Any] = [
         IONVOCEvaluator(dataset_name, metric=cfg.TEST.VOC_METRIC, output_dir=folder, image_ids=ids)
     ]
     if cfg.TEST.SEM_SEG:
         classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         evaluators.append(
-            IONSemSegEvaluator(dataset_name, classes, output_dir=folder, image_ids=ids)
+            IONSemSegEvaluator(dataset_name, classes, output_dir=folder, records=dicts)
         )
     return evaluators

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.data import Metadata
 from detectron2.structures import BoxMode, Instances
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 from ion_d2.data.readable import read_image
 from ion_d2.engine.drawing import BACKGROUND, Marks, draw_panels
 
-__all__ = ["contact_sheet", "marks_of", "save_picture", "save_pictures"]
+__all__ = ["contact_sheet", "draw_detections", "marks_of", "save_picture", "save_pictures"]
 
 
 def marks_of(detections: Instances, score_threshold: float = 0.0) -> Marks:
@@ -31,6 +32,24 @@ def marks_of(detections: Instances, score_threshold: float = 0.0) -> Marks:
     return Marks(
         found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores.tolist()
     )
+
+
+def draw_detections(
+    image: np.ndarray, detections: Instances, names: Sequence[str], *, panel_size: int = 640
+) -> Image.Image:
+    """Draw a picture with its detections.
+
+    Args:
+        image: (H, W, 3) uint8, BGR, as :class:`ion_d2.engine.predictor.IONPredictor` takes it.
+        detections: Instances in its pixels, all of which are drawn.
+        names: class names by id.
+        panel_size: longer side of the drawing in pixels.
+
+    Returns:
+        The drawing.
+    """
+    panels = [("", marks_of(detections))]
+    return draw_panels(image[:, :, ::-1], panels, names, panel_size=panel_size)
 
 
 def save_pictures(

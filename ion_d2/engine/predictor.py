@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.setup import build_model
 from ion_d2.errors import IONError
 
-__all__ = ["IONPredictor", "find_class_names"]
+__all__ = ["IONPredictor", "find_class_names", "settle_classes"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,23 +27,28 @@ logger = logging.getLogger(__name__)
 class IONPredictor:
     """Runs a detector on one picture at a time, resized as for evaluation."""
 
-    def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
+    def __init__(
+        self, cfg: CfgNode, model: nn.Module, class_names: Sequence[str] | None = None
+    ) -> None:
         """
         Args:
             cfg: the model's config; INPUT tells the size and the order of the channels.
             model: the detector, on its device and with its weights; put into evaluation mode.
+            class_names: a name for every class, if known.
         """
+        self.class_names = None if class_names is None else list(class_names)
         shortest = cfg.INPUT.MIN_SIZE_TEST
         self.model = model.eval()
         self._resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
         self._flip_channels = cfg.INPUT.FORMAT == "RGB"
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> IONPredictor:
+    def from_config(cls, cfg: CfgNode, class_names: Sequence[str] | None = None) -> IONPredictor:
         """Build the model of a config and load MODEL.WEIGHTS into it.
 
         Args:
             cfg: the full config; MODEL.DEVICE must be available.
+            class_names: a name for every class, if known.
 
         Raises:
             IONError: no weights are given, or they cannot be loaded.
@@ -54,7 +60,7 @@ class IONPredictor:
             )
         model = build_model(cfg)
         IONCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-        return cls(cfg, model)
+        return cls(cfg, model, class_names)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Instances:
@@ -74,6 +80,31 @@ class IONPredictor:
         tensor = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         inputs = {"image": tensor, "height": height, "width": width}
         return self.model([inputs])[0]["instances"].to("cpu")
+
+
+def settle_classes(cfg: CfgNode, classes_file: str | None = None) -> list[str]:
+    """Find a name for every class, and make the config's numbers of classes agree.
+
+    Args:
+        cfg: the model's config, changed in place and frozen.
+        classes_file: see :func:`find_class_names`.
+
+    Returns:
+        The names; "class 0", "class 1", ... where they are not known.
+
+    Raises:
+        IONError: see :func:`find_class_names`.
+    """
+    names = find_class_names(cfg, classes_file)
+    heads = cfg.MODEL.ROI_HEADS
+    if names is None:
+        names = [f"class {label}" for label in range(heads.NUM_CLASSES)]
+    cfg.defrost()
+    heads.NUM_CLASSES = len(names)
+    if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 0:
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(names) + 1
+    cfg.freeze()
+    return names
 
 
 def find_class_names(cfg: CfgNode, classes_file: str | None = None) -> list[str] | None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import errno
 import logging
-import os
 import sys
 from collections.abc import Sequence
-from typing import Callable, NoReturn
+from typing import Any, Callable, NoReturn
 
 import torch
 import yaml
@@ -17,43 +15,51 @@ from detectron2.config import CfgNode, get_cfg
 from torch import nn
 
 from ..config import add_ion_config
-from ..errors import IONError
+from ..errors import NO_SPACE, IONError
+from ..plugging import check_meta_architecture
+from .config_file import find_config, merge_config_file
 from .hooks import TrainingInterrupted
+from .stages import check_overrides, follow_stages
 
 # What a shell reports for a program that Ctrl-C stopped.
 _EXIT_INTERRUPTED = 130
-# A full disk, a quota, a limit on the size of files.
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 logger = logging.getLogger(__name__)
 
 
 def load_config(
-    config_file: str, opts: Sequence[str] = (), *, weights: str | None = None
+    config_file: str,
+    opts: Sequence[Any] = (),
+    *,
+    weights: str | None = None,
+    adapt: Callable[[CfgNode], Any] | None = None,
 ) -> CfgNode:
     """Read a config file, apply overrides and choose the device.
 
     Args:
-        config_file: path of a YAML file with Detectron2's and ION's keys.
+        config_file: path of a YAML file with Detectron2's and ION's keys, or ``model_zoo:NAME``;
+            see :func:`ion_d2.engine.config_file.merge_config_file`.
         opts: overrides, alternating keys and values, as on the command line.
         weights: overrides ``MODEL.WEIGHTS``.
+        adapt: changes the file's config before the overrides.
 
     Returns:
         The config, frozen. ``MODEL.DEVICE`` "cuda" has become "cpu" where there is no GPU.
 
     Raises:
         IONError: the file is missing or not valid YAML, a key is unknown, or a value has the wrong
-        type.
+        type; or bad ``SOLVER.STAGES``.
     """
     cfg = get_cfg()
     add_ion_config(cfg)
-    if not os.path.isfile(config_file):
-        raise IONError(
-            f"The config file {config_file} does not exist; see configs/ for those there are."
-        )
-    _merge(cfg, lambda: cfg.merge_from_file(config_file), config_file)
+    path = find_config(config_file)
+    _merge(cfg, lambda: merge_config_file(cfg, path), config_file)
+    if adapt is not None:
+        adapt(cfg)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
+    follow_stages(cfg)
+    check_overrides(cfg, list(opts[::2]))
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
@@ -97,13 +103,20 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         IONError: the config names a part that is not registered, or a part refuses its settings.
     """
+    check_meta_architecture(cfg)
     try:
         return modeling.build_model(cfg)
     except KeyError as error:
         reason = str(error.args[0])
-        if "registry" not in reason:
+        if "registry" in reason:
+            raise IONError(f"The config names an unknown part of the model: {reason}") from error
+        if reason not in cfg.MODEL.RPN.IN_FEATURES:
             raise
-        raise IONError(f"The config names an unknown part of the model: {reason}") from error
+        shapes = modeling.build_backbone(cfg).output_shape()
+        raise IONError(
+            f"MODEL.RPN.IN_FEATURES names {reason!r}, but the backbone returns only "
+            f"{', '.join(shapes)}; choose from these."
+        ) from error
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
@@ -123,7 +136,7 @@ def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
         raise IONError(f"{source} is not a valid config: {reason}") from error
 
 
-def _check_overrides(opts: Sequence[str]) -> None:
+def _check_overrides(opts: Sequence[Any]) -> None:
     flags = [o for o in opts[::2] if o.startswith("-")]
     if flags:
         raise IONError(
@@ -181,7 +194,7 @@ def _sentence(error: BaseException) -> str:
 
 def _is_expected(error: BaseException | None) -> bool:
     """Whether an error is the user's to mend, or a stop that the user asked for."""
-    no_space = isinstance(error, OSError) and error.errno in _NO_SPACE
+    no_space = isinstance(error, OSError) and error.errno in NO_SPACE
     return no_space or isinstance(error, (IONError, TrainingInterrupted))
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
 
 from ..compat import TRAINER_SAVES_OPTIMIZER
+from ..data.label_folders import add_label_files, log_label_count
 from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
 from ..data.proposals import get_dicts, proposal_files
@@ -25,6 +28,16 @@ from .clipping import build_clipping_optimizer
 from .evaluators import build_evaluators, test_dicts
 from .hooks import SeedEachStep, StopOnSignal
 from .setup import build_model
+from .stages import (
+    EnterStages,
+    Stage,
+    build_stage_scheduler,
+    check_backbone,
+    follow_stages,
+    read_stages,
+    rest_backbone,
+)
+from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
 
 logger = logging.getLogger(__name__)
 
@@ -42,20 +55,46 @@ class IONTrainer(DefaultTrainer):
         Args:
             cfg: the full config; its datasets must be registered.
         """
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
         PathManager.mkdirs(cfg.OUTPUT_DIR)
-        super().__init__(_with_seed(cfg))
+        # Not DefaultTrainer's, whose processes must have a GPU each and whose step is one pass.
+        TrainerBase.__init__(self)
+        self.cfg = cfg = self.auto_scale_workers(_prepared(cfg), comm.get_world_size())
+        _check_settings(cfg)
+        model = self.build_model(cfg)
+        self.stages = read_stages(cfg)
+        check_backbone(model, self.stages, cfg.MODEL.BACKBONE.FREEZE_AT)
+        optimizer = self.build_optimizer(cfg, model)
+        kind = AMPPassTrainer if cfg.SOLVER.AMP.ENABLED else PassTrainer
+        self._trainer = kind(wrap_distributed(model), self.build_train_loader(cfg), optimizer)
+        self._trainer.images_per_pass = cfg.SOLVER.IMS_PER_PASS
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = IONCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Detectron2's hooks, seeding before and stopping on signals after them."""
-        # The base class has just made its checkpointer, and its hooks are about to keep it.
-        self.checkpointer = IONCheckpointer(
-            self.checkpointer.model, self.cfg.OUTPUT_DIR, **self.checkpointer.checkpointables
-        )
+        """Detectron2's hooks; seeding and stages before, stopping on signals after them."""
         writer: DetectionCheckpointer | None = None
         if comm.is_main_process():
             writer = self.checkpointer
-        first = SeedEachStep(self.cfg.SEED, comm.get_rank())
-        return [first, *super().build_hooks(), StopOnSignal(writer)]
+        first: list[HookBase] = [SeedEachStep(self.cfg.SEED, comm.get_rank())]
+        if self.stages:
+            first.append(EnterStages(self.stages))
+        return [*first, *super().build_hooks(), StopOnSignal(writer)]
+
+    def enter_stage(self, stage: Stage) -> None:
+        """Train what a stage trains from now on.
+
+        Args:
+            stage: the stage.
+        """
+        model = unwrap_distributed(self.model)
+        if rest_backbone(model, stage.freeze_at, self.optimizer):
+            # A wrapper does not notice what its model trains from now on.
+            self.model = wrap_distributed(model)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS``.
@@ -119,7 +158,10 @@ class IONTrainer(DefaultTrainer):
         Raises:
             IONError: the settings make no schedule.
         """
+        stages = read_stages(cfg)
         try:
+            if stages:
+                return build_stage_scheduler(optimizer, stages, cfg)
             return super().build_lr_scheduler(cfg, optimizer)
         except ValueError as error:
             raise IONError(f"SOLVER describes no learning-rate schedule: {error}.") from error
@@ -150,12 +192,12 @@ class IONTrainer(DefaultTrainer):
         Raises:
             IONError: a setting that it cannot honour, or no images.
         """
-        _check_settings(cfg)
+        _check_data(cfg)
         return ResumableLoader(
             _train_dicts(cfg),
             IONDatasetMapper(cfg, is_train=True),
             batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
-            seed=_with_seed(cfg).SEED,
+            seed=_prepared(cfg).SEED,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             group_by_aspect=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
             rank=comm.get_rank(),
@@ -199,7 +241,7 @@ class IONTrainer(DefaultTrainer):
 
 def _train_dicts(cfg: CfgNode) -> list[dict]:
     try:
-        return get_dicts(
+        dicts = get_dicts(
             cfg.DATASETS.TRAIN,
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             proposal_files=proposal_files(cfg, "TRAIN"),
@@ -209,28 +251,45 @@ def _train_dicts(cfg: CfgNode) -> list[dict]:
             f"DATASETS.TRAIN gives nothing to train on: {error} "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
         ) from error
+    if cfg.MODEL.SEG_REGULARIZER_ON:
+        dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
+        log_label_count(dicts)
+    return dicts
 
 
-def _with_seed(cfg: CfgNode) -> CfgNode:
-    """The config with a seed that all processes share, a random one if it asks for none."""
-    if cfg.SEED >= 0:
-        return cfg
+def _prepared(cfg: CfgNode) -> CfgNode:
+    """The config with the length of its stages, and a seed that all processes share."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.SEED = comm.shared_random_seed()
+    follow_stages(cfg)
+    if cfg.SEED < 0:
+        cfg.SEED = comm.shared_random_seed()
     cfg.freeze()
     return cfg
 
 
 def _check_settings(cfg: CfgNode) -> None:
-    if not cfg.DATASETS.TRAIN:
-        raise IONError("DATASETS.TRAIN names no dataset to train on.")
     for key, value, least in (
         ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1),
+        ("SOLVER.IMS_PER_PASS", cfg.SOLVER.IMS_PER_PASS, 0),
         ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
     ):
         if value < least:
             raise IONError(f"{key} is {value}; it must be at least {least}.")
+    if cfg.SOLVER.STAGES and cfg.SOLVER.REFERENCE_WORLD_SIZE:
+        raise IONError(
+            "SOLVER.REFERENCE_WORLD_SIZE cannot scale SOLVER.STAGES; set it to 0 and adapt the "
+            "stages to the number of processes."
+        )
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise IONError(
+            "SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is 'cpu'; set it to False."
+        )
+
+
+def _check_data(cfg: CfgNode) -> None:
+    if not cfg.DATASETS.TRAIN:
+        raise IONError("DATASETS.TRAIN names no dataset to train on.")
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         raise IONError(
             f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; ION's trainer has "

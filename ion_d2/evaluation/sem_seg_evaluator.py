@@ -34,16 +34,17 @@ class IONSemSegEvaluator(DatasetEvaluator):
         output_dir: str | None = None,
         distributed: bool = True,
         *,
-        image_ids: Sequence[str] | None = None,
+        records: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         """
         Args:
-            dataset_name: a registered dataset; its dicts name label maps under "sem_seg_file_name".
+            dataset_name: a registered dataset.
             num_classes: number of ids, the background included (MODEL.SEM_SEG_HEAD.NUM_CLASSES).
             ignore_label: the id of pixels that belong to no class.
             output_dir: folder for sem_seg_results.json; None writes no file.
             distributed: add up the counts of all ranks; else evaluate those of this process.
-            image_ids: the images to evaluate; None is all of the dataset.
+            records: dicts of the images to evaluate, which name label maps under
+                "sem_seg_file_name"; None takes those of the dataset.
 
         Raises:
             IONError: if the dataset's `stuff_classes` are not `num_classes` names.
@@ -54,11 +55,10 @@ class IONSemSegEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._distributed = distributed
         self._class_names = _class_names(dataset_name, num_classes)
-        wanted = None if image_ids is None else set(image_ids)
         self._label_files: dict[str, str] = {
             record["image_id"]: record["sem_seg_file_name"]
-            for record in DatasetCatalog.get(dataset_name)
-            if "sem_seg_file_name" in record and (wanted is None or record["image_id"] in wanted)
+            for record in (DatasetCatalog.get(dataset_name) if records is None else records)
+            if "sem_seg_file_name" in record
         }
         self._logger = logging.getLogger(__name__)
         self.reset()

@@ -40,7 +40,7 @@ class IONBoxHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Read ``MODEL.ROI_BOX_HEAD.FC_DIM`` and ``FC_DROPOUT``."""
+        """Read ``MODEL.ROI_BOX_HEAD.FC_DIM``, ``FC_DROPOUT`` and ``MODEL.DROPOUT_ON``."""
         head = cfg.MODEL.ROI_BOX_HEAD
         if head.NUM_CONV or head.NUM_FC not in (0, 2):
             raise IONError(
@@ -48,7 +48,8 @@ class IONBoxHead(nn.Module):
                 f"MODEL.ROI_BOX_HEAD.NUM_CONV is {head.NUM_CONV} and NUM_FC is {head.NUM_FC}; set "
                 "them to 0 and 2, or use MODEL.ROI_BOX_HEAD.NAME FastRCNNConvFCHead."
             )
-        return {"input_shape": input_shape, "fc_dim": head.FC_DIM, "dropout": head.FC_DROPOUT}
+        dropout = head.FC_DROPOUT if cfg.MODEL.DROPOUT_ON else 0.0
+        return {"input_shape": input_shape, "fc_dim": head.FC_DIM, "dropout": dropout}
 
     def forward(self, x: Tensor) -> Tensor:
         """

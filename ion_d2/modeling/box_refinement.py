@@ -1,4 +1,4 @@
-"""Two-round box regression with weighted voting at test time, the paper's "W" (sec. 4.2).
+"""Iterative box regression with weighted voting at test time, the paper's "W" (sec. 4.2).
 
 The boxes of a first pass through the ROI head go through it again; the boxes of all passes compete
 in one non-maximum suppression; each survivor then moves to the score-weighted mean of the boxes
@@ -21,13 +21,12 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_i
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
-from ion_d2.errors import IONError
+__all__ = ["Predict", "Predictions", "refine_and_vote", "run_rounds", "vote_boxes"]
 
-__all__ = ["refine_and_vote", "run_rounds", "vote_boxes"]
-
-# Maps the boxes of each image to its regressed boxes, (R, K*4) or (R, 4), and its probabilities,
-# (R, K+1).
-Predict = Callable[[list[Boxes]], tuple[Sequence[Tensor], Sequence[Tensor]]]
+# For each image its regressed boxes, (R, K*4) or (R, 4), and its probabilities, (R, K+1).
+Predictions = tuple[Sequence[Tensor], Sequence[Tensor]]
+# Maps the boxes of each image to its predictions.
+Predict = Callable[[list[Boxes]], Predictions]
 
 
 def vote_boxes(boxes: Tensor, scores: Tensor, kept: Tensor, vote_iou: float) -> Tensor:
@@ -38,8 +37,7 @@ def vote_boxes(boxes: Tensor, scores: Tensor, kept: Tensor, vote_iou: float) -> 
             pixels.
         scores: their scores, at least 0; (N,) float.
         kept: indices into ``boxes`` of those that survived suppression; (M,) int64.
-        vote_iou: overlap from which a candidate votes. A box always votes for itself, so a value
-            above 1 leaves the kept boxes as they are, bit for bit.
+        vote_iou: overlap from which a candidate votes. A box always votes for itself.
 
     Returns:
         The moved boxes, (M, 4), in the order of ``kept`` and the type of ``boxes``.
@@ -60,12 +58,11 @@ def refine_and_vote(
     score_thresh: float,
     nms_thresh: float,
     topk_per_image: int,
-    vote_iou: float,
+    vote_iou: float | None,
 ) -> tuple[Instances, Tensor]:
     """Turn the predictions of all rounds for one image into its detections.
 
-    With one round and ``vote_iou`` above 1 the detections are Detectron2's own for a Fast R-CNN
-    head.
+    With one round and no vote the detections are Detectron2's own for a Fast R-CNN head.
 
     Args:
         boxes_per_round: regressed boxes of each round, (R, K*4) or, class-agnostic, (R, 4), in
@@ -75,7 +72,8 @@ def refine_and_vote(
         score_thresh: candidates must score more than this, also to vote.
         nms_thresh: IoU above which a lower-scored box of the same class is suppressed.
         topk_per_image: number of detections to keep; negative keeps all.
-        vote_iou: overlap from which a candidate of the same class votes for a kept box.
+        vote_iou: overlap from which a candidate of the same class votes for a kept box; None for
+            no vote.
 
     Returns:
         The detections (``pred_boxes``, ``scores``, ``pred_classes``; best first) and, for each, the
@@ -88,6 +86,21 @@ def refine_and_vote(
     detections, rows = fast_rcnn_inference_single_image(
         boxes, scores, image_shape, score_thresh, nms_thresh, topk_per_image
     )
+    if vote_iou is not None:
+        _vote_per_class(detections, rows, boxes, scores, score_thresh, vote_iou)
+    return detections, finite.nonzero().flatten()[rows]
+
+
+def _vote_per_class(
+    detections: Instances,
+    rows: Tensor,
+    boxes: Tensor,
+    scores: Tensor,
+    score_thresh: float,
+    vote_iou: float,
+) -> None:
+    """Move the detections, which come from ``rows`` of ``boxes``, by the vote of their class."""
+    image_shape = detections.image_size
     boxes = _clip(boxes.reshape(-1, 4), image_shape).view(-1, boxes.shape[1] // 4, 4)
     moved = detections.pred_boxes.tensor.clone()
     for label in detections.pred_classes.unique().tolist():
@@ -101,7 +114,6 @@ def refine_and_vote(
         )
     # Rounding of the mean may step over the border by the last bit.
     detections.pred_boxes = Boxes(_clip(moved, image_shape))
-    return detections, finite.nonzero().flatten()[rows]
 
 
 def run_rounds(
@@ -124,15 +136,7 @@ def run_rounds(
     Returns:
         The boxes and the probabilities, each indexed by image, then by round, as
         ``refine_and_vote`` takes them.
-
-    Raises:
-        IONError: if ``rounds`` is below 1.
     """
-    if rounds < 1:
-        raise IONError(
-            f"TEST.BOX_REFINEMENT.ROUNDS is {rounds}, but the boxes must pass through the head at"
-            " least once; set it to 1 or more."
-        )
     current = [p.proposal_boxes for p in proposals]
     boxes: list[list[Tensor]] = [[] for _ in proposals]
     scores: list[list[Tensor]] = [[] for _ in proposals]

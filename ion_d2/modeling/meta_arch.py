@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import IONError
 from .backbone import ContextBackbone
+from .roi_heads import IONROIHeads
 from .seg_head import IONSegHead
 
 
@@ -22,8 +23,8 @@ class ION(GeneralizedRCNN):
     """Inside-Outside Net (Fig. 1) on top of Detectron2's two-stage detector.
 
     Over its base class it tells a :class:`ContextBackbone` the size of each image, so that the
-    context of an image depends on neither its padding nor its batch mates, and it adds the
-    segmentation loss.
+    context of an image depends on neither its padding nor its batch mates, it adds the
+    segmentation loss, and at test time it may average with the mirrored image.
     """
 
     @configurable
@@ -32,17 +33,29 @@ class ION(GeneralizedRCNN):
         *,
         sem_seg_head: IONSegHead | None = None,
         predict_sem_seg: bool = False,
+        flip_averaging: bool = False,
         **kwargs: Any,
     ) -> None:
         """
         Args:
             sem_seg_head: the segmentation regulariser, or None.
             predict_sem_seg: whether inference returns the head's predictions as well ("sem_seg").
+            flip_averaging: whether inference averages boxes and probabilities with those that the
+                left-right mirrored image gives for the same proposals.
             kwargs: the arguments of Detectron2's ``GeneralizedRCNN``.
+
+        Raises:
+            IONError: ``flip_averaging`` with ROI heads that cannot.
         """
         super().__init__(**kwargs)
         self.sem_seg_head = sem_seg_head
         self.predict_sem_seg = predict_sem_seg and sem_seg_head is not None
+        self.flip_averaging = flip_averaging
+        if flip_averaging and not isinstance(self.roi_heads, IONROIHeads):
+            raise IONError(
+                "TEST.FLIP_AVERAGING needs MODEL.ROI_HEADS.NAME IONROIHeads, but the ROI heads are "
+                f"{type(self.roi_heads).__name__}."
+            )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -51,6 +64,7 @@ class ION(GeneralizedRCNN):
         if cfg.MODEL.SEG_REGULARIZER_ON:
             ret["sem_seg_head"] = build_sem_seg_head(cfg, ret["backbone"].output_shape())
         ret["predict_sem_seg"] = cfg.TEST.SEM_SEG
+        ret["flip_averaging"] = cfg.TEST.FLIP_AVERAGING
         return ret
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -101,7 +115,7 @@ class ION(GeneralizedRCNN):
         features = self._features(images)
         if detected_instances is None:
             proposals, _ = self._propose(batched_inputs, images, features, None)
-            results, _ = self.roi_heads(images, features, proposals, None)
+            results = self._detect(batched_inputs, images, features, proposals)
         else:
             known = [x.to(self.device) for x in detected_instances]
             results = self.roi_heads.forward_with_given_boxes(features, known)
@@ -111,6 +125,20 @@ class ION(GeneralizedRCNN):
         if self.predict_sem_seg:
             self._add_sem_seg(outputs, batched_inputs, images, features)
         return outputs
+
+    def _detect(
+        self,
+        batched_inputs: list[dict[str, Any]],
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+    ) -> list[Instances]:
+        if not self.flip_averaging:
+            return self.roi_heads(images, features, proposals, None)[0]
+        # Each image is mirrored before it is padded, so that the padding stays where it was.
+        flipped = [{**x, "image": x["image"].flip(-1)} for x in batched_inputs]
+        mirrored = self._features(self.preprocess_image(flipped))
+        return self.roi_heads(images, features, proposals, None, mirrored=mirrored)[0]
 
     def _features(self, images: ImageList) -> dict[str, Tensor]:
         if isinstance(self.backbone, ContextBackbone):

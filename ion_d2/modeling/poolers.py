@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import IONError
 from ..layers.l2_norm import NORMS, l2_normalize
+from ..layers.roi_max_pool import ROIMaxPool
 from .scale import FeatureScale
 
 
@@ -64,9 +65,12 @@ class SkipPooler(nn.Module):
         super().__init__()
         _check(input_shapes, norm, scale_init)
         self.norm = norm
+        # Whether a forward pass counts for the measurement of the scale. One of a step must, at
+        # most: a second would change the scale under the gradient of the first.
+        self.measures = True
         self.scale_source = scale_source
         self.level_poolers = nn.ModuleList(
-            ROIPooler(output_size, (1.0 / shape.stride,), sampling_ratio, pooler_type)
+            _make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
             for shape in input_shapes
         )
         channels = sum(shape.channels for shape in input_shapes)
@@ -89,12 +93,21 @@ class SkipPooler(nn.Module):
             (M, out_channels, P, P).
         """
         pooled = [pooler([x], boxes) for pooler, x in zip(self.level_poolers, features)]
-        if self.scale is not None:
+        if self.scale is not None and self.measures:
             self.scale.observe(pooled[self.scale_source], self.norm)
         merged = torch.cat([l2_normalize(x, self.norm) for x in pooled], dim=1)
         if self.scale is not None:
             merged = self.scale(merged)
         return merged if self.reduce is None else self.reduce(merged)
+
+
+def _make_pooler(
+    output_size: int | tuple[int, int], stride: int, sampling_ratio: int, kind: str
+) -> ROIPooler:
+    pooler = ROIPooler(output_size, (1.0 / stride,), sampling_ratio, kind)
+    if kind == "ROIPool":
+        pooler.level_poolers[0] = ROIMaxPool(pooler.output_size, 1.0 / stride)
+    return pooler
 
 
 def _check(input_shapes: Sequence[ShapeSpec], norm: str, scale_init: float) -> None:

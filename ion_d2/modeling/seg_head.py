@@ -108,7 +108,10 @@ class IONSegHead(nn.Module):
         return _fit(self.deconv(x), image_size)
 
     def losses(self, features: dict[str, Tensor], targets: Tensor | None) -> dict[str, Tensor]:
-        """The mean softmax loss over the labelled pixels of the batch.
+        """The softmax loss: the mean over an image's labelled pixels, then over the images.
+
+        An image without labels counts as 0. The loss of a batch is thus the mean of those of its
+        images, however many of them pass together.
 
         Args:
             features: the backbone's features.
@@ -122,9 +125,10 @@ class IONSegHead(nn.Module):
         if targets is None:
             return {"loss_sem_seg": sum(p.sum() for p in self.parameters()) * 0.0}
         logits = self(features, (targets.shape[-2], targets.shape[-1])).float()
-        total = F.cross_entropy(logits, targets, ignore_index=self.ignore_value, reduction="sum")
-        labelled = (targets != self.ignore_value).sum().clamp(min=1)
-        return {"loss_sem_seg": total / labelled * self.loss_weight}
+        pixels = F.cross_entropy(logits, targets, ignore_index=self.ignore_value, reduction="none")
+        labelled = (targets != self.ignore_value).sum(dim=(1, 2)).clamp(min=1)
+        images = pixels.sum(dim=(1, 2)) / labelled
+        return {"loss_sem_seg": images.mean() * self.loss_weight}
 
 
 def _init_bilinear(deconv: nn.ConvTranspose2d) -> None:

@@ -123,7 +123,7 @@ def test_an_image_counts_once_and_none_is_forgotten(registered, tmp_path):
     assert twice["sem_seg"]["pACC"] == 50
     with pytest.raises(IONError, match='1 of 2 images.*"b"'):
         run(evaluator, records[:1], [right])
-    chosen = IONSemSegEvaluator(NAME, 4, image_ids=["a"])
+    chosen = IONSemSegEvaluator(NAME, 4, records=records[:1])
     assert run(chosen, records[:1], [right])["sem_seg"]["mIoU"] == 100
 
 

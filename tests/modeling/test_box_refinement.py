@@ -7,7 +7,6 @@ import torch
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.structures import Boxes, Instances
 
-from ion_d2.errors import IONError
 from ion_d2.modeling.box_refinement import refine_and_vote, run_rounds, vote_boxes
 
 SHAPE = (80, 120)
@@ -99,12 +98,12 @@ def test_vote_of_nothing():
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("topk", [-1, 5, 100])
 @pytest.mark.parametrize("seed", range(4))
-def test_one_round_without_voters_is_detectron2(seed, topk, agnostic):
+def test_one_round_without_vote_is_detectron2(seed, topk, agnostic):
     boxes, scores = random_round(seed, agnostic=agnostic)
     expected, expected_rows = fast_rcnn_inference_single_image(
         boxes, scores, SHAPE, 0.05, 0.4, topk
     )
-    actual, rows = refine_and_vote([boxes], [scores], SHAPE, 0.05, 0.4, topk, 1.5)
+    actual, rows = refine_and_vote([boxes], [scores], SHAPE, 0.05, 0.4, topk, None)
     assert actual.image_size == SHAPE and len(actual) == len(expected) > 0
     assert torch.equal(actual.pred_boxes.tensor, expected.pred_boxes.tensor)
     assert torch.equal(actual.scores, expected.scores)
@@ -127,7 +126,7 @@ def test_voting_is_the_literal_procedure(num_rounds, vote_iou, agnostic):
         actual.pred_boxes.tensor, torch.tensor([f[2] for f in expected]), atol=1e-4
     )
     # The votes must have changed something, or this test would prove nothing.
-    unmoved, _ = refine_and_vote(boxes, scores, SHAPE, 0.1, 0.4, 12, 1.5)
+    unmoved, _ = refine_and_vote(boxes, scores, SHAPE, 0.1, 0.4, 12, None)
     assert not torch.allclose(actual.pred_boxes.tensor, unmoved.pred_boxes.tensor, atol=1e-2)
 
 
@@ -201,11 +200,6 @@ def test_next_round_is_clipped_and_finite():
 
     run_rounds(proposals_of(start), predict, rounds=2)
     assert seen[1].tolist() == [[10, 10, 20, 20], [115, 75, 120, 80]]
-
-
-def test_rounds_below_one_are_refused():
-    with pytest.raises(IONError, match=r"TEST\.BOX_REFINEMENT\.ROUNDS is 0"):
-        run_rounds([], lambda boxes: ([], []), rounds=0)
 
 
 def test_no_images():

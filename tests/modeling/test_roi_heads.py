@@ -82,13 +82,47 @@ def test_one_round_without_votes_equals_plain_inference():
     plain = small_model().eval()
     refined = small_model(
         "TEST.BOX_REFINEMENT.ENABLED", True, "TEST.BOX_REFINEMENT.ROUNDS", 1,
-        "TEST.BOX_REFINEMENT.VOTE_IOU", 1.1,
+        "TEST.BOX_REFINEMENT.VOTE", False,
     ).eval()  # fmt: skip
     refined.load_state_dict(plain.state_dict())
     with torch.no_grad():
         a, b = plain([make_input()])[0]["instances"], refined([make_input()])[0]["instances"]
     assert len(a) and torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
-    assert torch.equal(a.scores, b.scores)
+    assert torch.equal(a.scores, b.scores) and torch.equal(a.pred_classes, b.pred_classes)
+
+
+def test_rounds_and_votes_are_switched_by_themselves():
+    """Scores do not move by a vote, boxes do not change in number by one round more or less."""
+    plain, found = small_model().eval(), {}
+    for rounds, vote in ((1, False), (1, True), (2, False), (2, True)):
+        model = small_model(
+            "TEST.BOX_REFINEMENT.ENABLED", True, "TEST.BOX_REFINEMENT.ROUNDS", rounds,
+            "TEST.BOX_REFINEMENT.VOTE", vote,
+        ).eval()  # fmt: skip
+        model.load_state_dict(plain.state_dict())
+        with torch.no_grad():
+            found[rounds, vote] = model([make_input()])[0]["instances"]
+    for rounds in (1, 2):
+        unmoved, moved = found[rounds, False], found[rounds, True]
+        assert torch.equal(unmoved.scores, moved.scores)
+        assert not torch.equal(unmoved.pred_boxes.tensor, moved.pred_boxes.tensor)
+    assert not torch.equal(found[1, False].scores, found[2, False].scores)
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (("ROUNDS", 0), "TEST.BOX_REFINEMENT.ROUNDS is 0"),
+        (("VOTE_IOU", 0.0), "TEST.BOX_REFINEMENT.VOTE_IOU is 0.0"),
+        (("VOTE_IOU", 1.5), "TEST.BOX_REFINEMENT.VOTE_IOU is 1.5.*VOTE False"),
+    ],
+)
+def test_bad_refinement_names_the_key(opts, words):
+    key, value = opts
+    opts = ("TEST.BOX_REFINEMENT.ENABLED", True, f"TEST.BOX_REFINEMENT.{key}", value)
+    cfg = small_config(*SINGLE, *opts)
+    with pytest.raises(IONError, match=words):
+        IONROIHeads(cfg, SHAPES)
 
 
 def test_two_rounds_pool_twice_and_run_the_backbone_once():

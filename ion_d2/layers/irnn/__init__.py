@@ -1,7 +1,19 @@
 """The spatial IRNN operator (paper sec. 3.2, Eq. 1 and 2)."""
 
 from .arguments import DIRECTIONS
+from .backends import BACKENDS, ENVIRONMENT_VARIABLE, unavailable_backends
+from .dispatch import spatial_irnn
+from .onnx_export import onnx_translation_table
+from .portable import spatial_irnn_portable
 from .reference import spatial_irnn_reference
-from .sweep import spatial_irnn
 
-__all__ = ["DIRECTIONS", "spatial_irnn", "spatial_irnn_reference"]
+__all__ = [
+    "BACKENDS",
+    "DIRECTIONS",
+    "ENVIRONMENT_VARIABLE",
+    "onnx_translation_table",
+    "spatial_irnn",
+    "spatial_irnn_portable",
+    "spatial_irnn_reference",
+    "unavailable_backends",
+]

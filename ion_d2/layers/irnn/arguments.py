@@ -63,12 +63,34 @@ def _check_sizes(x: Tensor, sizes: Tensor) -> None:
         raise ValueError(f"sizes must have the shape {(x.shape[0], 2)}, got {tuple(sizes.shape)}")
     if sizes.is_floating_point() or sizes.is_complex() or sizes.dtype == torch.bool:
         raise TypeError(f"sizes must be an integer tensor, got {sizes.dtype}")
+    if sizes.device.type == "cpu" and not _is_compiling():
+        _check_size_values(x, sizes)
+
+
+def _is_compiling() -> bool:
+    """Whether torch.compile or torch.export runs this; they do not know a tensor's values."""
+    compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
+    return compiling is not None and compiling()
+
+
+def _check_size_values(x: Tensor, sizes: Tensor) -> None:
     height, width = x.shape[-2:]
     limit = torch.tensor([height, width], device=sizes.device)
     if bool((sizes < 0).any() or (sizes > limit).any()):
         raise ValueError(
             f"sizes must lie within the map's {height} x {width} cells, got {sizes.tolist()}"
         )
+
+
+def transition_kind(weight: Tensor | None) -> str:
+    """The kind of hidden-to-hidden transition: "identity", "diagonal" or "full".
+
+    Args:
+        weight: None, (D, C) or (D, C, C).
+    """
+    if weight is None:
+        return "identity"
+    return "diagonal" if weight.dim() == 2 else "full"
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -1,17 +1,27 @@
 """Backbones: VGG, context blocks, and the backbone that joins the two."""
 
-from .context import CONTEXT_REGISTRY, build_context_block
-from .context_backbone import CONTEXT, ContextBackbone, build_ion_context_backbone
-from .irnn import IRNN, SpatialIRNN
+from .compound import Branches, Chain
+from .context import CONTEXT, CONTEXT_REGISTRY, build_context_block
+from .context_backbone import ContextBackbone, build_ion_context_backbone
+from .irnn import IRNN
+from .local_global import Conv, GlobalAverage
+from .rnn import RNN, SpatialRNN
+from .spatial_irnn import SpatialIRNN
 from .vgg import VGG, build_ion_vgg_backbone
 
 __all__ = [
     "CONTEXT",
     "CONTEXT_REGISTRY",
     "IRNN",
+    "RNN",
     "VGG",
+    "Branches",
+    "Chain",
     "ContextBackbone",
+    "Conv",
+    "GlobalAverage",
     "SpatialIRNN",
+    "SpatialRNN",
     "build_context_block",
     "build_ion_context_backbone",
     "build_ion_vgg_backbone",

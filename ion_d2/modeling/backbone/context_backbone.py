@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -12,17 +13,14 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from ...errors import IONError
-from .context import build_context_block
-
-# Name of the feature that the context block adds.
-CONTEXT = "context"
+from .context import CONTEXT, build_context_block, run_context_block
 
 
 class ContextBackbone(Backbone):
     """Runs a backbone, then a context block on one of its features.
 
     Returns all features of the wrapped backbone and the new feature "context", of the same stride
-    as the one that feeds the block.
+    as the one that feeds the block; some blocks add more.
     """
 
     def __init__(self, bottom_up: Backbone, context: nn.Module, in_feature: str) -> None:
@@ -43,7 +41,9 @@ class ContextBackbone(Backbone):
         self.in_feature = in_feature
         stride = shapes[in_feature].stride
         self._shapes: dict[str, ShapeSpec] = dict(shapes)
-        self._shapes[CONTEXT] = ShapeSpec(channels=context.out_channels, stride=stride)
+        channels = {CONTEXT: context.out_channels, **getattr(context, "extra_channels", {})}
+        for name, width in channels.items():
+            self._shapes[name] = ShapeSpec(channels=width, stride=stride)
         # Names under which Detectron2's own tools look for the features.
         self._out_features = list(self._shapes)
 
@@ -65,7 +65,7 @@ class ContextBackbone(Backbone):
         sizes = None
         if image_sizes is not None and any(tuple(s) != tuple(x.shape[-2:]) for s in image_sizes):
             sizes = self._valid_cells(image_sizes, source)
-        features[CONTEXT] = self.context(source, sizes)
+        features.update(run_context_block(self.context, source, sizes))
         return features
 
     def _valid_cells(self, image_sizes: Sequence[tuple[int, int]], source: Tensor) -> Tensor:
@@ -80,6 +80,17 @@ class ContextBackbone(Backbone):
             rounded = [math.floor(e) if whole_cells else math.ceil(e) for e in exact]
             cells.append([min(max(r, 1), limit) for r, limit in zip(rounded, limits)])
         return torch.tensor(cells, device=source.device)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Accept weights of the wrapped backbone under the names that it has without the block."""
+        own = {prefix + name for name in self.state_dict()}
+        for key in [k for k in state_dict if k.startswith(prefix) and k not in own]:
+            inner = f"{prefix}bottom_up.{key[len(prefix) :]}"
+            if inner in own:
+                state_dict[inner] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of every feature, "context" included."""
@@ -103,7 +114,11 @@ def _check_feature(name: str, shapes: dict[str, ShapeSpec]) -> None:
             f"{', '.join(shapes)}; choose one of these or add it to the backbone's OUT_FEATURES."
         )
     if CONTEXT in shapes:
-        raise IONError(f"The backbone to wrap already returns a feature called {CONTEXT!r}.")
+        raise IONError(
+            f"The backbone that MODEL.CONTEXT.BOTTOM_UP names already returns a feature called "
+            f"{CONTEXT!r}, the name of the one to add; give BOTTOM_UP a backbone without it, or "
+            "MODEL.BACKBONE.NAME that backbone itself."
+        )
 
 
 @BACKBONE_REGISTRY.register()
@@ -124,6 +139,11 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
     if builder not in BACKBONE_REGISTRY:
         raise IONError(
             f"MODEL.CONTEXT.BOTTOM_UP is {builder!r}, which is not a registered backbone builder."
+        )
+    if builder == build_ion_context_backbone.__name__:
+        raise IONError(
+            f"MODEL.CONTEXT.BOTTOM_UP is {builder!r}, which would wrap itself; name the backbone "
+            "that is to get a context feature."
         )
     bottom_up = BACKBONE_REGISTRY.get(builder)(cfg, input_shape)
     shapes = bottom_up.output_shape()

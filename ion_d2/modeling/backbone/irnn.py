@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import fvcore.nn.weight_init as weight_init
@@ -10,63 +11,22 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ...errors import IONError
-from ...layers import DIRECTIONS, spatial_irnn
-from ...layers.irnn.arguments import valid_mask
-from .context import CONTEXT_REGISTRY
+from ...layers import DIRECTIONS
+from .context import CONTEXT, CONTEXT_REGISTRY, directions_of_stacks, keep_valid
+from .spatial_irnn import SpatialIRNN
 
-TRANSITIONS = ("full", "diagonal", "identity")
 INITS = ("xavier", "pass_through")
 
 
-class SpatialIRNN(nn.Module):
-    """Four-directional recurrence over a map, with its own hidden-to-hidden weights.
-
-    The hidden-to-hidden weights start as the identity (sec. 3.2); there is no bias in the
-    recurrence.
-    """
-
-    def __init__(self, channels: int, transition: str = "full") -> None:
-        """
-        Args:
-            channels: channels of the input and of each directional state.
-            transition: "full" (a matrix per direction, Eq. 1), "diagonal" (a factor per channel and
-                direction) or "identity" (no parameters, Eq. 2).
-
-        Raises:
-            IONError: unknown transition.
-        """
-        super().__init__()
-        if transition not in TRANSITIONS:
-            raise IONError(f"MODEL.CONTEXT.TRANSITION is {transition!r}; use one of {TRANSITIONS}.")
-        num_directions = len(DIRECTIONS)
-        weight: nn.Parameter | None = None
-        if transition == "full":
-            weight = nn.Parameter(torch.eye(channels).repeat(num_directions, 1, 1))
-        elif transition == "diagonal":
-            weight = nn.Parameter(torch.ones(num_directions, channels))
-        self.register_parameter("weight", weight)
-        self.out_channels = num_directions * channels
-
-    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            x: (N, C, H, W).
-            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
-
-        Returns:
-            (N, 4 * C, H, W): the states moving right, left, down and up.
-        """
-        return spatial_irnn(x, self.weight, sizes=sizes)
-
-
-def _pass_through(conv: nn.Conv2d, directions: int) -> None:
+def _pass_through(conv: nn.Conv2d, inputs: int, outputs: int) -> None:
     """Start a 1x1 convolution as the mean of the directions that its input concatenates.
 
-    Channels beyond those of the output are dropped, channels beyond those of the input start at 0.
+    Each of ``outputs`` equal blocks of channels gets the mean of ``inputs`` such blocks. Channels
+    beyond those of an output are dropped, channels beyond those of an input start at 0.
     """
-    identity = torch.eye(conv.out_channels, conv.in_channels // directions)
+    identity = torch.eye(conv.out_channels // outputs, conv.in_channels // inputs)
     with torch.no_grad():
-        conv.weight.copy_(identity.repeat(1, directions)[:, :, None, None] / directions)
+        conv.weight.copy_(identity.repeat(outputs, inputs)[:, :, None, None] / inputs)
 
 
 @CONTEXT_REGISTRY.register()
@@ -92,6 +52,10 @@ class IRNN(nn.Module):
         dropout: float = 0.25,
         init: str = "xavier",
         bias_init: float = 0.0,
+        directions: Sequence[Sequence[str]] = (DIRECTIONS,),
+        shared_input: bool = True,
+        first_step_bias: bool = False,
+        all_stacks: bool = False,
     ) -> None:
         """
         Args:
@@ -103,32 +67,48 @@ class IRNN(nn.Module):
             dropout: probability with which an entry is dropped after each concatenation.
             init: start of the 1x1 convolutions, "xavier" or "pass_through".
             bias_init: start of the biases of the convolutions that feed a recurrence.
+            directions: directions of travel of each stack; the last entry serves all further ones.
+            shared_input: whether the directions of a stack share their 1x1 convolution.
+            first_step_bias: whether each direction has a bias of its own at its first step.
+            all_stacks: whether ``forward`` also returns the features "context1", "context2", ... of
+                the stacks before the last: what the next stack is fed, after a ReLU (Table 9b).
 
         Raises:
-            IONError: ``num_stacks``, ``transition`` or ``init`` is out of range.
+            IONError: ``num_stacks``, ``transition``, ``init`` or ``directions`` is out of range.
         """
         super().__init__()
-        if num_stacks < 1:
-            raise IONError(f"MODEL.CONTEXT.NUM_STACKS is {num_stacks}; it must be at least 1.")
         self.convs = nn.ModuleList()
         self.irnns = nn.ModuleList()
         channels = in_channels
-        for _ in range(num_stacks):
-            self.convs.append(nn.Conv2d(channels, hidden_dim, kernel_size=1))
-            self.irnns.append(SpatialIRNN(hidden_dim, transition))
-            channels = self.irnns[-1].out_channels
+        for names in directions_of_stacks(directions, num_stacks):
+            irnn = SpatialIRNN(
+                hidden_dim,
+                transition,
+                directions=names,
+                shared_input=shared_input,
+                first_step_bias=first_step_bias,
+            )
+            self.irnns.append(irnn)
+            self.convs.append(nn.Conv2d(channels, irnn.num_inputs * hidden_dim, kernel_size=1))
+            channels = irnn.out_channels
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Conv2d(channels, out_dim, kernel_size=1)
         self.out_channels = out_dim
+        self.extra_channels: dict[str, int] = {}
+        if all_stacks:
+            convs = enumerate(self.convs)
+            self.extra_channels = {f"{CONTEXT}{i}": conv.out_channels for i, conv in convs if i}
         self._init_weights(init, bias_init)
 
     def _init_weights(self, init: str, bias_init: float) -> None:
         if init not in INITS:
             raise IONError(f"MODEL.CONTEXT.INIT is {init!r}; use one of {INITS}.")
-        for conv in [*self.convs, self.output]:
+        inputs = [1, *(len(irnn.directions) for irnn in self.irnns)]
+        outputs = [*(irnn.num_inputs for irnn in self.irnns), 1]
+        for conv, num_in, num_out in zip([*self.convs, self.output], inputs, outputs):
             weight_init.c2_xavier_fill(conv)
             if init == "pass_through":
-                _pass_through(conv, 1 if conv is self.convs[0] else len(DIRECTIONS))
+                _pass_through(conv, num_in, num_out)
         for conv in self.convs:
             nn.init.constant_(conv.bias, bias_init)
 
@@ -145,9 +125,13 @@ class IRNN(nn.Module):
             "dropout": context.DROPOUT,
             "init": context.INIT,
             "bias_init": context.BIAS_INIT,
+            "directions": context.DIRECTIONS,
+            "shared_input": context.SHARED_INPUT,
+            "first_step_bias": context.FIRST_STEP_BIAS,
+            "all_stacks": context.ALL_STACKS,
         }
 
-    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """
         Args:
             x: (N, C, H, W) feature map.
@@ -156,11 +140,14 @@ class IRNN(nn.Module):
                 is valid.
 
         Returns:
-            (N, out_channels, H, W) context feature.
+            (N, out_channels, H, W) context feature; with ``all_stacks`` a dict of it, called
+            "context", and of those of the stacks before.
         """
-        for conv, irnn in zip(self.convs, self.irnns):
-            x = self.dropout(irnn(conv(x), sizes))
-        x = torch.relu(self.output(x))
-        if sizes is not None:
-            x = x.masked_fill(~valid_mask(sizes, x.shape[2], x.shape[3], x.device), 0.0)
-        return x
+        features = {}
+        for index, (conv, irnn) in enumerate(zip(self.convs, self.irnns)):
+            x = conv(x)
+            if f"{CONTEXT}{index}" in self.extra_channels:
+                features[f"{CONTEXT}{index}"] = keep_valid(torch.relu(x), sizes)
+            x = self.dropout(irnn(x, sizes))
+        x = keep_valid(torch.relu(self.output(x)), sizes)
+        return {CONTEXT: x, **features} if features else x

@@ -94,10 +94,11 @@ class VGG(Backbone):
             for name in names:
                 self.add_module(name, _make_conv(in_channels, out_channels, norm))
                 in_channels = out_channels
+        self._num_frozen = self._num_resting = 0
         self.freeze(freeze_at)
 
     def freeze(self, freeze_at: int) -> VGG:
-        """Stop training the first blocks and fix the statistics of their batch normalisation.
+        """Stop training the first blocks for good, with constant batch normalisation.
 
         Args:
             freeze_at: number of blocks to freeze, from the first.
@@ -111,6 +112,37 @@ class VGG(Backbone):
                 for parameter in conv.parameters():
                     parameter.requires_grad = False
                 FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
+        self._num_frozen = max(self._num_frozen, freeze_at)
+        return self
+
+    def rest_blocks(self, count: int) -> None:
+        """Let the first blocks rest from training, and train all others that are not frozen.
+
+        Unlike :meth:`freeze` this can be changed at any time. A resting block has no gradients, and
+        its batch normalisation neither uses nor learns the statistics of a batch.
+
+        Args:
+            count: number of blocks that rest, from the first; 0 wakes all.
+        """
+        self._num_resting = count
+        for block, names in enumerate(self._names[self._num_frozen :], start=self._num_frozen):
+            for name in names:
+                getattr(self, name).requires_grad_(block >= count)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> VGG:
+        """Set training mode, except for blocks that rest.
+
+        Args:
+            mode: whether to train or to evaluate.
+
+        Returns:
+            This backbone.
+        """
+        super().train(mode)
+        for names in self._names[: self._num_resting]:
+            for name in names:
+                getattr(self, name).eval()
         return self
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,0 +1,20 @@
+"""Cascade Mask R-CNN, Swin-T FPN, context from p5. Needs Detectron2's main branch.
+
+The model alone: take data, optimizer and schedule from a file of Detectron2's projects/ViTDet.
+"""
+
+from detectron2 import model_zoo
+from detectron2.config import LazyCall
+from detectron2.modeling import SwinTransformer
+
+from ion_d2.lazy import plug_in_lazy
+
+constants = model_zoo.get_config("common/data/constants.py").constants
+model = model_zoo.get_config("common/models/cascade_rcnn.py").model
+model.pixel_mean, model.pixel_std = constants.imagenet_rgb256_mean, constants.imagenet_rgb256_std
+model.input_format = "RGB"
+model.backbone.bottom_up = LazyCall(SwinTransformer)(
+    depths=[2, 2, 6, 2], embed_dim=96, num_heads=[3, 6, 12, 24], drop_path_rate=0.2
+)
+model.backbone.in_features = ("p0", "p1", "p2", "p3")
+plug_in_lazy(model)

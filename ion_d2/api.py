@@ -1,0 +1,119 @@
+"""Config, model, trainer and predictor in a line each, for notebooks and programs.
+
+cfg = ion_d2.get_config("configs/ion_tiny.yaml", {"DATASETS.TRAIN": ["voc:scenes:trainval"]})
+ion_d2.build_trainer(cfg).train()
+found = ion_d2.build_predictor(cfg, "output/ion_tiny/model_final.pth")(image)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.utils.env import seed_all_rng
+from torch import nn
+
+from . import plugging
+from .engine import setup
+from .engine.predictor import IONPredictor, settle_classes
+from .engine.prepare import settle_data
+from .engine.trainer import IONTrainer
+
+__all__ = ["build_model", "build_predictor", "build_trainer", "get_config"]
+
+
+def get_config(
+    config_file: str | os.PathLike[str],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    plug_in: bool = False,
+) -> CfgNode:
+    """Read a config file, with ION's keys and the device that there is.
+
+    Args:
+        config_file: a YAML file, or ``model_zoo:NAME`` for a config that Detectron2 packages, e.g.
+            "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml".
+        overrides: config key -> value, e.g. ``{"SOLVER.MAX_ITER": 100}``.
+        plug_in: switch ION on in a config that does without it, before the overrides; see
+            :func:`ion_d2.plug_in`.
+
+    Returns:
+        The config, frozen.
+
+    Raises:
+        IONError: the file is missing or wrong, a key is unknown, a value has the wrong type, or ION
+            cannot be switched on.
+    """
+    pairs = [item for pair in (overrides or {}).items() for item in pair]
+    adapt = plugging.plug_in if plug_in else None
+    return setup.load_config(os.fspath(config_file), pairs, adapt=adapt)
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """Build the model that a config describes, with random weights.
+
+    Args:
+        cfg: the config, which stays as it is; where ``MODEL.ROI_HEADS.NUM_CLASSES`` is 0, the data
+            tells the number.
+
+    Returns:
+        The model, on its device, in training mode.
+
+    Raises:
+        IONError: the config names a part that does not exist or cannot do as told.
+    """
+    cfg = cfg.clone()
+    if cfg.MODEL.ROI_HEADS.NUM_CLASSES == 0:
+        settle_classes(cfg)
+    return setup.build_model(cfg)
+
+
+def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
+    """Build a trainer, with its data, model, weights and a folder for its results.
+
+    Args:
+        cfg: the config, which stays as it is; the trainer's own, with the numbers of classes that
+            the data has, is its ``cfg``, and ``config.yaml`` in ``OUTPUT_DIR``.
+        resume: continue from the last checkpoint in ``OUTPUT_DIR``, if there is one.
+
+    Returns:
+        The trainer; its ``train()`` trains, saves and evaluates.
+
+    Raises:
+        IONError: data, weights or config are not usable.
+    """
+    cfg = cfg.clone()
+    settle_data(cfg, train=True)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
+    trainer = IONTrainer(cfg)
+    with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w", encoding="utf-8") as file:
+        file.write(trainer.cfg.dump())
+    trainer.resume_or_load(resume=resume)
+    return trainer
+
+
+def build_predictor(
+    cfg: CfgNode, weights: str | os.PathLike[str] | None = None, *, classes_file: str | None = None
+) -> IONPredictor:
+    """Build a predictor: a function from a picture to its detections.
+
+    Args:
+        cfg: the model's config, which stays as it is.
+        weights: a checkpoint; None for ``MODEL.WEIGHTS``.
+        classes_file: a text file with one class name a line; None asks the data.
+
+    Returns:
+        The predictor, which knows its ``class_names``.
+
+    Raises:
+        IONError: there are no weights or they do not fit, or nothing tells the classes.
+    """
+    cfg = cfg.clone()
+    names = settle_classes(cfg, classes_file)
+    if weights is not None:
+        cfg.defrost()
+        cfg.MODEL.WEIGHTS = os.fspath(weights)
+        cfg.freeze()
+    return IONPredictor.from_config(cfg, names)

@@ -1,0 +1,185 @@
+"""Masks of objects, as polygons or run lengths (COCO's RLE), drawn into one label map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+from detectron2.structures import BoxMode
+
+from ion_d2.errors import IONError
+
+# A polygon that leaves its picture by more pixels than this is broken; pycocotools walks along
+# every edge.
+_FAR = 1e5
+
+
+def draw_label_map(
+    annotations: Sequence[dict[str, Any]],
+    height: int,
+    width: int,
+    num_classes: int,
+    ignore_label: int = 255,
+    *,
+    image: str,
+) -> np.ndarray | None:
+    """Draw the masks of an image's objects into a label map.
+
+    Small objects are drawn over large ones. Crowds are ignored, and so is the box of an object that
+    has no mask, except where another object's mask covers them.
+
+    Args:
+        annotations: all objects of the image in Detectron2's format, before any augmentation.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        num_classes: number of ids, the background included; object class k becomes id k + 1.
+        ignore_label: the id of pixels that belong to no class.
+        image: names the image in messages.
+
+    Returns:
+        (H, W) uint8 array of ids, or None if no object has a mask.
+
+    Raises:
+        IONError: a mask is broken or of another size, or a class has no id.
+    """
+    if not any(annotation.get("segmentation") for annotation in annotations):
+        return None
+    labels = np.zeros((height, width), dtype=np.uint8)
+    drawn = []
+    for annotation in annotations:
+        if not annotation.get("segmentation"):
+            _fill_box(labels, annotation, ignore_label)
+            continue
+        mask = _decode(annotation["segmentation"], height, width, image)
+        if annotation.get("iscrowd", 0):
+            labels[mask] = ignore_label
+        else:
+            drawn.append((mask, _label_id(annotation, num_classes, image)))
+    # The sort is stable: of equal ones, the later lies on top.
+    for mask, label in sorted(drawn, key=lambda pair: -np.count_nonzero(pair[0])):
+        labels[mask] = label
+    return labels
+
+
+def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Turn a mask of COCO's format into pixels.
+
+    Args:
+        segmentation: polygons, a list of lists x0, y0, x1, y1, ... in pixels; or run lengths down
+            the columns, {"size": [height, width], "counts": a list or COCO's compressed string}.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        (H, W) boolean array.
+
+    Raises:
+        ValueError: it is none of these, or of another size than the image; the text says which.
+    """
+    if isinstance(segmentation, dict):
+        fault = rle_fault(segmentation, height, width)
+        if fault:
+            raise ValueError(fault)
+        rle = segmentation
+        if not isinstance(rle["counts"], (str, bytes)):
+            rle = mask_util.frPyObjects(rle, height, width)
+    else:
+        _check_polygons(segmentation)
+        rle = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+    return mask_util.decode(rle).astype(bool)
+
+
+def rle_fault(rle: dict[str, Any], height: int, width: int) -> str | None:
+    """Say what is wrong with run lengths; pycocotools itself reads beyond those that are too short.
+
+    Args:
+        rle: {"size": [height, width], "counts": a list or COCO's compressed string}.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        The fault, as a clause, or None.
+    """
+    size = rle.get("size")
+    if not (isinstance(size, (list, tuple)) and list(size) == [height, width]):
+        return f"its run lengths (RLE) have the size {size}, not [{height}, {width}]"
+    try:
+        runs = _run_lengths(rle["counts"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return "its run lengths (RLE) cannot be decoded"
+    total = int(runs.sum())
+    if total != height * width or (runs < 0).any():
+        return (
+            f"its run lengths (RLE) cover {total} pixels, not {height} x {width} = {height * width}"
+        )
+    return None
+
+
+def _run_lengths(counts: str | bytes | Sequence[int]) -> np.ndarray:
+    """Run lengths as numbers.
+
+    COCO's string writes each in groups of 5 bits, the least first, one character from "0" on a
+    group, of which bit 5 says that more follow; from the fourth run on it is the difference to the
+    run before last.
+    """
+    if not isinstance(counts, (str, bytes)):
+        return np.asarray([int(count) for count in counts], dtype=np.int64)
+    data = counts.encode("ascii") if isinstance(counts, str) else counts
+    groups = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - ord("0")
+    last = (groups & 32) == 0
+    if not len(groups) or (groups >> 6).any() or not last[-1]:
+        raise ValueError("not a compressed string of run lengths")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - starts).max() > 7:  # more bits than any picture needs, or than int64 has
+        raise ValueError("a run length is too large")
+    places = 5 * (np.arange(len(groups)) - np.repeat(starts, ends - starts + 1))
+    runs = np.add.reduceat((groups & 31) << places, starts)
+    negative = (groups[ends] & 16) > 0
+    runs -= negative * (np.int64(1) << (places[ends] + 5))
+    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+    return runs
+
+
+def _check_polygons(polygons: Any) -> None:
+    if not isinstance(polygons, (list, tuple)):
+        raise ValueError("it is neither a list of polygons nor run lengths (RLE)")
+    for polygon in polygons:
+        try:
+            numbers = [float(number) for number in polygon]
+        except (TypeError, ValueError) as error:
+            raise ValueError("a polygon is not a list of numbers") from error
+        if len(numbers) < 6 or len(numbers) % 2:
+            raise ValueError(f"a polygon has {len(numbers)} numbers, not 6, 8, 10 or more")
+        if not all(math.isfinite(number) and abs(number) < _FAR for number in numbers):
+            raise ValueError("a polygon has a corner far outside the picture")
+
+
+def _decode(segmentation: Any, height: int, width: int, image: str) -> np.ndarray:
+    try:
+        return decode_mask(segmentation, height, width)
+    except ValueError as error:
+        raise IONError(
+            f"Image {image} has an object whose mask cannot be drawn: {error}; correct the "
+            "annotation."
+        ) from error
+
+
+def _label_id(annotation: dict[str, Any], num_classes: int, image: str) -> int:
+    label = annotation["category_id"] + 1
+    if not 0 < label < num_classes:
+        raise IONError(
+            f"Image {image} has an object of class id {label - 1}, but only 0..{num_classes - 2} "
+            "have a label; correct the annotation or the list of classes."
+        )
+    return label
+
+
+def _fill_box(labels: np.ndarray, annotation: dict[str, Any], value: int) -> None:
+    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    x0, y0 = (max(math.floor(v), 0) for v in box[:2])
+    x1, y1 = (max(math.ceil(v), 0) for v in box[2:])
+    labels[y0:y1, x0:x1] = value

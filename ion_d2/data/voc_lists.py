@@ -1,0 +1,81 @@
+"""The image lists of "07+12+S": VOC 2007 and 2012 with the segmentation labels of VOC and SBD.
+
+The paper trains on trainval of both years ("07+12"); "S" adds labels, not images: SBD's images are
+images of VOC 2012 trainval. What is tested on stays out by its name. VOC 2012 takes images of VOC
+2007 over, those of its test set included, as 2007_ID.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ion_d2.data.folders import list_folder, read_lines
+from ion_d2.data.voc_layout import read_split
+from ion_d2.errors import IONError
+
+# Splits to train on: the paper's, and one without VOC 2012's validation images.
+TRAINVAL, NO_VAL = "trainval_0712S", "train_0712S"
+
+
+def write_lists(root: str) -> dict[str, int]:
+    """Write the lists into ``VOC2007`` and ``VOC2012`` of a folder, as splits of their own.
+
+    ``trainval_0712S`` is written into both; ``train_0712S``, which also leaves out every image of
+    VOC 2012's validation sets, into VOC2012.
+
+    Args:
+        root: the folder that holds VOC2007 and VOC2012.
+
+    Returns:
+        Number of images by "FOLDER:SPLIT".
+
+    Raises:
+        IONError: a list of VOC is missing, so that nobody knows what must stay out, or a list would
+            be empty.
+    """
+    voc07, voc12 = os.path.join(root, "VOC2007"), os.path.join(root, "VOC2012")
+    read_split(voc07, "test")  # must be there
+    test07 = _ids(voc07, "test")
+    kept_out = test07 | {f"2007_{image_id}" for image_id in test07} | _ids(voc12, "test")
+    wanted = {
+        (voc07, TRAINVAL): kept_out,
+        (voc12, TRAINVAL): kept_out,
+        (voc12, NO_VAL): kept_out | _ids(voc12, "val"),
+    }
+    lists = {}
+    for (folder, split), unwanted in wanted.items():
+        ids = [line.split()[0] for line in read_split(folder, "trainval")]
+        lists[folder, split] = [image_id for image_id in ids if image_id not in unwanted]
+        if not lists[folder, split]:
+            raise IONError(
+                f"No image of {folder} is left for {split}: each is in a test list; check the "
+                "files in ImageSets."
+            )
+    for (folder, split), ids in lists.items():
+        write_list(os.path.join(folder, "ImageSets", "Main", split + ".txt"), ids)
+    return {f"{os.path.basename(f)}:{split}": len(ids) for (f, split), ids in lists.items()}
+
+
+def write_list(path: str, ids: list[str]) -> None:
+    """Write image IDs, one a line, unless the file holds them already.
+
+    Args:
+        path: the file, replaced as a whole; its folder is made where needed.
+        ids: the IDs.
+    """
+    text = "".join(f"{image_id}\n" for image_id in ids).encode()
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            if file.read() == text:
+                return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".tmp", "wb") as file:
+        file.write(text)
+    os.replace(path + ".tmp", path)
+
+
+def _ids(folder: str, split: str) -> set[str]:
+    """The images of a split of any task: detection, segmentation, person layout, actions."""
+    tasks = os.path.join(folder, "ImageSets")
+    paths = [os.path.join(tasks, task, split + ".txt") for task in list_folder(tasks)]
+    return {line.split()[0] for path in paths if os.path.isfile(path) for line in read_lines(path)}

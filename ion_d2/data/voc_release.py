@@ -1,0 +1,200 @@
+"""The official releases of VOC 2007, VOC 2012 and SBD: where they are, and how they are laid out.
+
+Checksums are those that torchvision's datasets module lists for the same archives.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ion_d2.data.download import download
+from ion_d2.data.folders import index_folder, read_lines
+from ion_d2.data.sem_seg import read_label_map
+from ion_d2.data.unpack import move_into, unpack
+from ion_d2.data.voc_lists import write_list
+from ion_d2.errors import IONError
+
+logger = logging.getLogger(__name__)
+
+# SBD's labels beside VOC's SegmentationClass. Palette pictures open in any program, load about
+# twice as fast as Matlab files with their boundary maps, and are checked once, before training.
+SBD_FOLDER = "SegmentationSBD"
+_SBD_PREFIX = "benchmark_RELEASE/dataset/"
+_VOC_IDS = 21
+
+
+@dataclass(frozen=True)
+class VOCRelease:
+    """One archive of VOC, which unpacks to a split of a folder in VOC layout."""
+
+    url: str
+    md5: str
+    folder: str
+    split: str
+
+    def is_complete(self, root: str) -> bool:
+        """Whether every picture, annotation and (in trainval) label map of the split is there."""
+        folder = os.path.join(root, self.folder)
+        wanted = [("Main", "JPEGImages", ".jpg"), ("Main", "Annotations", ".xml")]
+        if self.split != "test":
+            wanted.append(("Segmentation", "SegmentationClass", ".png"))
+        for task, files, extension in wanted:
+            ids = os.path.join(folder, "ImageSets", task, self.split + ".txt")
+            if not _has_all(ids, os.path.join(folder, files), extension):
+                return False
+        return True
+
+    def install(self, archive: str, root: str, staging: str) -> None:
+        """Unpack the archive to the staging folder, then move it in."""
+        unpack(archive, staging, _below("VOCdevkit/"))
+        if not self.is_complete(staging):
+            # Its checksum was right, so this is a mistake in what is expected of it.
+            raise IONError(
+                f"{archive} does not hold all of VOC's split {self.split}; nothing was changed."
+            )
+        move_into(os.path.join(staging, self.folder), os.path.join(root, self.folder))
+
+
+@dataclass(frozen=True)
+class SBDRelease:
+    """The archive of SBD, whose class labels become palette pictures in VOC2012."""
+
+    url: str
+    md5: str
+
+    def is_complete(self, root: str) -> bool:
+        """Whether every label map of SBD's own lists is there."""
+        labels = os.path.join(root, "VOC2012", SBD_FOLDER)
+        return all(_has_all(_sbd_list(root, split), labels, ".png") for split in ("train", "val"))
+
+    def install(self, archive: str, root: str, staging: str) -> None:
+        """Unpack the class labels, convert them, and move them in; SBD's lists come last."""
+        unpack(archive, staging, _below(_SBD_PREFIX, ("cls/", "train.txt", "val.txt")))
+        converted = os.path.join(staging, SBD_FOLDER)
+        convert_sbd(os.path.join(staging, "cls"), converted)
+        move_into(converted, os.path.join(root, "VOC2012", SBD_FOLDER))
+        for split in ("train", "val"):
+            ids = read_lines(os.path.join(staging, split + ".txt"))
+            write_list(_sbd_list(root, split), ids)
+
+
+_VOC_HOST = "http://host.robots.ox.ac.uk/pascal/VOC/"
+_SBD_HOST = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/"
+RELEASES = (
+    VOCRelease(
+        _VOC_HOST + "voc2007/VOCtrainval_06-Nov-2007.tar",
+        "c52e279531787c972589f7e41ab4ae64",
+        "VOC2007",
+        "trainval",
+    ),
+    VOCRelease(
+        _VOC_HOST + "voc2007/VOCtest_06-Nov-2007.tar",
+        "b6e924de25625d8de591ea690078ad9f",
+        "VOC2007",
+        "test",
+    ),
+    VOCRelease(
+        _VOC_HOST + "voc2012/VOCtrainval_11-May-2012.tar",
+        "6cd6e144f989b92b3379bac3b3de84fd",
+        "VOC2012",
+        "trainval",
+    ),
+    SBDRelease(_SBD_HOST + "benchmark.tgz", "82b4d87ceb2ed10f6038a1cba92111cb"),
+)
+
+
+def install_releases(
+    root: str, archives: str, releases: Sequence[VOCRelease | SBDRelease] = RELEASES
+) -> None:
+    """Download and unpack whatever is not there yet.
+
+    Files appear in ``root`` only once their archive has been unpacked and converted as a whole.
+
+    Args:
+        root: where VOC2007 and VOC2012 are or will be.
+        archives: folder of the downloaded archives; those that lie there are not fetched again.
+        releases: what is wanted.
+
+    Raises:
+        IONError: a download fails, an archive is not the official one, or the disk is full.
+    """
+    for release in releases:
+        name = os.path.basename(release.url)
+        if release.is_complete(root):
+            logger.info("Already there: what %s holds.", name)
+            continue
+        archive, staging = os.path.join(archives, name), os.path.join(root, ".unpacking-" + name)
+        try:
+            shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
+            os.makedirs(archives, exist_ok=True)
+            download(release.url, archive, release.md5)
+            release.install(archive, root, staging)
+        except OSError as error:
+            raise IONError(
+                f"{error.filename or root} cannot be written ({error.strerror}); make room or the "
+                "folder writable, then run the command again."
+            ) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def convert_sbd(source: str, target: str) -> None:
+    """Turn SBD's class labels into palette pictures of the same ids, with VOC's colours.
+
+    Args:
+        source: SBD's folder ``cls``.
+        target: folder to write; made where needed.
+
+    Raises:
+        IONError: a file is broken or has ids that are not VOC's.
+    """
+    os.makedirs(target, exist_ok=True)
+    palette = voc_palette()
+    files = index_folder(source, (".mat",))
+    for image_id, path in tqdm(files.items(), desc="SBD to PNG", unit="files", disable=None):
+        picture = Image.fromarray(read_label_map(path, _VOC_IDS))
+        picture.putpalette(palette)
+        picture.save(os.path.join(target, image_id + ".png"))
+
+
+def voc_palette() -> list[int]:
+    """VOC's colours: bit k of an id, three bits in turn, are bit 7 - k // 3 of red, green, blue.
+
+    Returns:
+        256 colours as 768 numbers from 0 to 255.
+    """
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), dtype=int)
+    for bit in range(8):
+        colours[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
+    return colours.ravel().tolist()
+
+
+def _sbd_list(root: str, split: str) -> str:
+    return os.path.join(root, "VOC2012", "ImageSets", "Segmentation", f"sbd_{split}.txt")
+
+
+def _has_all(list_file: str, folder: str, extension: str) -> bool:
+    """Whether a folder has a file for every image of a list."""
+    if not os.path.isfile(list_file) or not os.path.isdir(folder):
+        return False
+    return set(read_lines(list_file)) <= index_folder(folder, (extension,)).keys()
+
+
+def _below(prefix: str, only: tuple[str, ...] = ("",)) -> Callable[[str], str | None]:
+    """Keep the files below a folder of an archive, of them those whose path starts so."""
+
+    def place(path: str) -> str | None:
+        inner = path[len(prefix) :]
+        return inner if path.startswith(prefix) and inner.startswith(only) else None
+
+    return place

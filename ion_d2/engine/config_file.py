@@ -1,0 +1,86 @@
+"""Config files whose base is a config that Detectron2 packages."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import IO
+
+from detectron2.config import CfgNode
+
+from ..compat import MODEL_ZOO
+from ..errors import IONError
+
+# "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml" names a file of Detectron2's model zoo.
+_PREFIX = "model_zoo:"
+
+
+def merge_config_file(cfg: CfgNode, path: str) -> None:
+    """Merge a YAML file into a config.
+
+    Its ``_BASE_`` may be what Detectron2 knows (a path relative to the file, an absolute one or a
+    URL), ``model_zoo:NAME``, a config that Detectron2 packages, or a list of these, of which later
+    ones win.
+
+    Args:
+        cfg: the config, changed in place.
+        path: the file.
+
+    Raises:
+        IONError: Detectron2 packages no config of the name given as ``_BASE_``.
+    """
+    reader = _Reader(cfg)
+    reader.merge_from_file(path)
+    cfg.merge_from_other_cfg(reader)
+
+
+def find_config(path: str) -> str:
+    """Locate a config file.
+
+    Args:
+        path: a file, or ``model_zoo:NAME``.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        IONError: there is no such file, or Detectron2 has no such config.
+    """
+    if path.startswith(_PREFIX):
+        return _find_packaged(path[len(_PREFIX) :])
+    if not os.path.isfile(path):
+        raise IONError(f"The config file {path} does not exist; see configs/ for those there are.")
+    return path
+
+
+def packaged_configs() -> list[str]:
+    """Name the configs of Detectron2's model zoo, e.g. "COCO-Detection/...yaml", sorted."""
+    files = (path for path in MODEL_ZOO.rglob("*") if path.suffix in (".yaml", ".py"))
+    return sorted(path.relative_to(MODEL_ZOO).as_posix() for path in files)
+
+
+class _Reader(CfgNode):
+    """Opens the bases that lie in Detectron2's model zoo."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        # The base of a file in configs/ arrives as "configs/model_zoo:NAME", and that base's own
+        # base, which is relative to it, as "configs/model_zoo:COCO-Detection/../Base.yaml".
+        before, found, name = filename.rpartition(_PREFIX)
+        if found and (not before or before.endswith(("/", os.sep))):
+            filename = _find_packaged(os.path.normpath(name))
+        return super()._open_cfg(filename)
+
+
+def _find_packaged(name: str) -> str:
+    path = MODEL_ZOO / name
+    if not MODEL_ZOO.is_dir():
+        raise IONError(
+            f"{_PREFIX}{name} cannot be found, because this installation of Detectron2 came "
+            f"without its configs ({MODEL_ZOO}); install it anew, or name a file of your own."
+        )
+    if not path.is_file():
+        near = difflib.get_close_matches(name, packaged_configs(), n=1)
+        hint = f" Did you mean {_PREFIX}{near[0]}?" if near else ""
+        raise IONError(f"{_PREFIX}{name} is not a config that Detectron2 packages.{hint}")
+    return str(path)

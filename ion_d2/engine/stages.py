@@ -1,0 +1,260 @@
+"""Training in stages, each with its own frozen blocks and learning rate (paper sec. 4.1)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.solver import LRMultiplier, WarmupParamScheduler
+from fvcore.common.param_scheduler import (
+    CompositeParamScheduler,
+    ExponentialParamScheduler,
+    ParamScheduler,
+)
+from torch import nn
+from torch.optim import Optimizer
+
+from ..errors import IONError
+
+logger = logging.getLogger(__name__)
+
+_REQUIRED = ("MAX_ITER", "BASE_LR")
+_KEYS = (*_REQUIRED, "END_LR", "FREEZE_AT", "WARMUP_ITERS")
+# Keys of SOLVER that describe a schedule without stages.
+_OVERRULED = ("MAX_ITER", "BASE_LR", "BASE_LR_END", "LR_SCHEDULER_NAME", "STEPS", "GAMMA",
+              "NUM_DECAYS", "WARMUP_ITERS")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the training.
+
+    Attributes:
+        max_iter: its iterations.
+        base_lr: learning rate of its first iteration, after the warm-up.
+        end_lr: learning rate towards which it falls exponentially: that of iteration i, counted
+            from 0, is ``base_lr * (end_lr / base_lr) ** (i / max_iter)``.
+        freeze_at: first blocks of the backbone that rest.
+        warmup_iters: iterations at its start over which the rate rises to that curve.
+    """
+
+    max_iter: int
+    base_lr: float
+    end_lr: float
+    freeze_at: int
+    warmup_iters: int = 0
+
+
+def read_stages(cfg: CfgNode) -> list[Stage]:
+    """Read ``SOLVER.STAGES``.
+
+    Args:
+        cfg: the full config.
+
+    Returns:
+        The stages; none for an ordinary schedule.
+
+    Raises:
+        IONError: an entry is not a mapping, misses a key, has an unknown one or a bad value; the
+            message names it.
+    """
+    stages = cfg.SOLVER.STAGES
+    if not isinstance(stages, (list, tuple)):
+        raise IONError(
+            f"SOLVER.STAGES is {stages!r}; it must be a list of mappings, for instance "
+            "\"[{'MAX_ITER': 40000, 'BASE_LR': 5e-3, 'END_LR': 1e-4, 'FREEZE_AT': 5}]\"."
+        )
+    frozen = cfg.MODEL.BACKBONE.FREEZE_AT
+    return [_read_stage(f"SOLVER.STAGES[{i}]", stage, frozen) for i, stage in enumerate(stages)]
+
+
+def _read_stage(name: str, stage: Any, frozen: int) -> Stage:
+    if not isinstance(stage, Mapping):
+        raise IONError(f"{name} is {stage!r}; it must be a mapping with {', '.join(_REQUIRED)}.")
+    for key in stage:
+        if key not in _KEYS:
+            raise IONError(f"{name} has the unknown key {key!r}; the keys are {', '.join(_KEYS)}.")
+    for key in _REQUIRED:
+        if key not in stage:
+            raise IONError(f"{name} has no {key}; a stage needs {' and '.join(_REQUIRED)}.")
+    max_iter = _integer(name, stage, "MAX_ITER", None, 1)
+    base_lr = _rate(name, stage, "BASE_LR", None)
+    freeze_at = _integer(name, stage, "FREEZE_AT", frozen, 0, 5)
+    if freeze_at < frozen:
+        raise IONError(
+            f"{name}.FREEZE_AT is {freeze_at}, but MODEL.BACKBONE.FREEZE_AT {frozen} freezes more "
+            f"for good; set MODEL.BACKBONE.FREEZE_AT to {freeze_at} or less."
+        )
+    return Stage(
+        max_iter=max_iter,
+        base_lr=base_lr,
+        end_lr=_rate(name, stage, "END_LR", base_lr),
+        freeze_at=freeze_at,
+        warmup_iters=_integer(name, stage, "WARMUP_ITERS", 0, 0, max_iter - 1),
+    )
+
+
+def _integer(
+    name: str, stage: Mapping, key: str, default: Any, least: int, most: float = math.inf
+) -> int:
+    value = stage.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        limit = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
+        raise IONError(f"{name}.{key} is {value!r}; it must be an integer {limit}.")
+    return value
+
+
+def _rate(name: str, stage: Mapping, key: str, default: Any) -> float:
+    value = stage.get(key, default)
+    try:
+        # YAML reads 5e-3, without a point, as a string.
+        rate = float(value)
+    except (TypeError, ValueError):
+        rate = math.nan
+    if isinstance(value, bool) or not 0 < rate < math.inf:
+        raise IONError(f"{name}.{key} is {value!r}; it must be a learning rate above 0.")
+    return rate
+
+
+def follow_stages(cfg: CfgNode) -> None:
+    """Let ``SOLVER.MAX_ITER`` and ``BASE_LR`` follow ``SOLVER.STAGES``, if it has any.
+
+    Args:
+        cfg: the config, changed in place.
+
+    Raises:
+        IONError: as :func:`read_stages`.
+    """
+    stages = read_stages(cfg)
+    if stages:
+        cfg.SOLVER.MAX_ITER = sum(stage.max_iter for stage in stages)
+        cfg.SOLVER.BASE_LR = stages[0].base_lr
+
+
+def check_overrides(cfg: CfgNode, keys: list[str]) -> None:
+    """Refuse overrides on the command line to which the stages would give no effect.
+
+    Args:
+        cfg: the config after all overrides.
+        keys: the keys on the command line.
+
+    Raises:
+        IONError: one of them.
+    """
+    for key in keys:
+        if cfg.SOLVER.STAGES and key in [f"SOLVER.{name}" for name in _OVERRULED]:
+            raise IONError(
+                f"{key} has no effect on a training in stages; change SOLVER.STAGES, or add "
+                'SOLVER.STAGES "[]" for a training without.'
+            )
+
+
+def build_stage_scheduler(optimizer: Optimizer, stages: list[Stage], cfg: CfgNode) -> LRMultiplier:
+    """Build the schedule of the learning rate over all stages.
+
+    Args:
+        optimizer: whose rates it sets; those it has are for the start of the first stage.
+        stages: one or more.
+        cfg: gives the kind of warm-up, ``SOLVER.WARMUP_METHOD`` and ``WARMUP_FACTOR``.
+
+    Returns:
+        The schedule, to be stepped once an iteration.
+    """
+    total = sum(stage.max_iter for stage in stages)
+    multiplier = CompositeParamScheduler(
+        [_stage_curve(stage, stages[0].base_lr, cfg) for stage in stages],
+        lengths=[stage.max_iter / total for stage in stages],
+        interval_scaling=["rescaled"] * len(stages),
+    )
+    return LRMultiplier(optimizer, multiplier=multiplier, max_iter=total)
+
+
+def _stage_curve(stage: Stage, unit: float, cfg: CfgNode) -> ParamScheduler:
+    """The rate over a stage, in units of the rate with which the optimizer was built."""
+    curve = ExponentialParamScheduler(stage.base_lr / unit, stage.end_lr / stage.base_lr)
+    if not stage.warmup_iters:
+        return curve
+    solver, length = cfg.SOLVER, stage.warmup_iters / stage.max_iter
+    return WarmupParamScheduler(curve, solver.WARMUP_FACTOR, length, solver.WARMUP_METHOD)
+
+
+def check_backbone(model: nn.Module, stages: list[Stage], frozen: int) -> None:
+    """Refuse stages that ask a backbone to rest blocks if it cannot.
+
+    Args:
+        model: the detector.
+        stages: any number.
+        frozen: blocks that are frozen for good, ``MODEL.BACKBONE.FREEZE_AT``.
+
+    Raises:
+        IONError: some stage freezes more than that, but no module has ``rest_blocks``.
+    """
+    for i, stage in enumerate(stages):
+        if stage.freeze_at != frozen and _find_resting(model) is None:
+            raise IONError(
+                f"SOLVER.STAGES[{i}].FREEZE_AT is {stage.freeze_at}, but this backbone cannot "
+                "change during a run what it trains, only VGG can; leave FREEZE_AT out of the "
+                f"stages, so that MODEL.BACKBONE.FREEZE_AT {frozen} holds for all."
+            )
+
+
+def rest_backbone(model: nn.Module, freeze_at: int, optimizer: Optimizer) -> bool:
+    """Let the first blocks of the backbone rest, and train the others.
+
+    The optimizer forgets gradient and momentum of parameters that rest, so that it neither moves
+    them nor lets old momentum move them when they are trained again.
+
+    Args:
+        model: the detector, not wrapped for distributed training.
+        freeze_at: number of blocks to rest.
+        optimizer: holds the parameters of ``model``.
+
+    Returns:
+        Whether this changed which parameters are trained.
+    """
+    before = [p.requires_grad for p in model.parameters()]
+    backbone = _find_resting(model)
+    if backbone is not None:
+        backbone.rest_blocks(freeze_at)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not parameter.requires_grad:
+                parameter.grad = None
+                optimizer.state.pop(parameter, None)
+    return before != [p.requires_grad for p in model.parameters()]
+
+
+def _find_resting(model: nn.Module) -> Any:
+    return next((m for m in model.modules() if hasattr(m, "rest_blocks")), None)
+
+
+class EnterStages(HookBase):
+    """Calls the trainer's ``enter_stage`` before the first iteration of each stage.
+
+    A run that is resumed in the midst of a stage enters it there.
+    """
+
+    def __init__(self, stages: list[Stage]) -> None:
+        """
+        Args:
+            stages: one or more.
+        """
+        self._stages = stages
+        self._ends = list(accumulate(stage.max_iter for stage in stages))
+        self._current = -1
+
+    def before_step(self) -> None:
+        """Enter a stage, if the iteration is the first one in it."""
+        index = next(i for i, end in enumerate(self._ends) if self.trainer.iter < end)
+        if index == self._current:
+            return
+        self._current = index
+        stage = self._stages[index]
+        logger.info("Stage %d of %d: %s", index + 1, len(self._stages), stage)
+        self.trainer.enter_stage(stage)

@@ -1,0 +1,129 @@
+"""One optimizer step from several forward and backward passes, and distributed wrapping."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Callable
+
+import torch
+from detectron2.engine import AMPTrainer, SimpleTrainer
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+Losses = dict[str, Tensor]
+
+
+def wrap_distributed(model: nn.Module) -> nn.Module:
+    """Wrap a model so that processes average their gradients, if there are several.
+
+    Args:
+        model: on its device, the CPU included. Which of its parameters are trained may not change
+            while it is wrapped.
+
+    Returns:
+        The wrapper, or the model itself in a single process.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    return DistributedDataParallel(model, broadcast_buffers=False)
+
+
+def unwrap_distributed(model: nn.Module) -> nn.Module:
+    """Take the model out of its wrapper.
+
+    Args:
+        model: what :func:`wrap_distributed` returned.
+
+    Returns:
+        The model.
+    """
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def accumulate_gradients(
+    model: nn.Module,
+    images: list[dict[str, Any]],
+    images_per_pass: int,
+    forward: Callable[[list[dict[str, Any]]], Losses] | None = None,
+    backward: Callable[[Tensor], None] = Tensor.backward,
+) -> Losses:
+    """Add to the parameters' gradients those of the mean loss over images, in several passes.
+
+    ION's losses are means over images, so that the result is that of one pass over all, if the
+    model treats each image alike in both. It does so up to rounding where nothing is random
+    (sampling of boxes, dropout), no batch statistics are used or measured (batch normalisation;
+    ``MODEL.SKIP_POOLER.SCALE_INIT`` 0) and all images have one size, so that none is padded.
+
+    Args:
+        model: maps a list of input dicts to its losses; may be wrapped for distributed training,
+            whose processes then exchange gradients once, in the last pass.
+        images: input dicts, one per image.
+        images_per_pass: images of one pass; 0 for all. The last pass may have fewer.
+        forward: calls the model; None to call it plainly.
+        backward: adds the gradients of a scalar.
+
+    Returns:
+        The losses of all images, detached.
+    """
+    size = images_per_pass or len(images)
+    starts = range(0, len(images), size)
+    total: Losses = {}
+    for start in starts:
+        part = images[start : start + size]
+        with _without_exchange(model, start != starts[-1]):
+            weight = len(part) / len(images)
+            losses = {k: v * weight for k, v in (forward or model)(part).items()}
+            backward(sum(losses.values()))
+        for name, value in losses.items():
+            total[name] = total.get(name, 0) + value.detach()
+    return total
+
+
+def _without_exchange(model: nn.Module, wanted: bool) -> contextlib.AbstractContextManager:
+    if wanted and isinstance(model, DistributedDataParallel):
+        return model.no_sync()
+    return contextlib.nullcontext()
+
+
+class PassTrainer(SimpleTrainer):
+    """Detectron2's training step, in passes over ``images_per_pass`` images each (0: all)."""
+
+    images_per_pass = 0
+
+    def run_step(self) -> None:
+        """Draw a batch, accumulate the gradients of its passes, and step the optimizer."""
+        start = time.perf_counter()
+        images = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        self.optimizer.zero_grad()
+        losses = accumulate_gradients(
+            self.model, images, self.images_per_pass, self._forward, self._backward
+        )
+        self._write_metrics(losses, data_time)
+        self._update()
+
+    def _forward(self, images: list[dict[str, Any]]) -> Losses:
+        return self.model(images)
+
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def _update(self) -> None:
+        self.optimizer.step()
+
+
+class AMPPassTrainer(PassTrainer, AMPTrainer):
+    """The same in mixed precision, on a GPU."""
+
+    def _forward(self, images: list[dict[str, Any]]) -> Losses:
+        with torch.autocast("cuda"):
+            return self.model(images)
+
+    def _backward(self, loss: Tensor) -> None:
+        self.grad_scaler.scale(loss).backward()
+
+    def _update(self) -> None:
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()

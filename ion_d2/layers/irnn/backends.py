@@ -1,0 +1,75 @@
+"""The back-ends of the spatial IRNN, and which of them serves which call.
+
+A back-end is a module with four functions: ``unavailable(device, dtype, kind)``, which says in a
+sentence why it cannot serve such a call or returns None; ``memory_format(x)``, the layout in which
+it returns maps; ``forward(x, weight, directions, sizes)`` and ``backward(grad, output, weight,
+directions, sizes)``. Their arguments have been checked.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from . import torch_backend, triton_backend
+from .arguments import transition_kind
+
+BACKENDS = {"triton": triton_backend, "torch": torch_backend}
+# The order in which a call without a choice tries them. Triton's full transition has not been timed
+# against PyTorch's matrix products on a GPU yet, so it runs only where it is asked for.
+_PREFERENCE = {
+    "identity": ("triton", "torch"),
+    "diagonal": ("triton", "torch"),
+    "full": ("torch", "triton"),
+}
+# Names a back-end for every call that does not name one itself.
+ENVIRONMENT_VARIABLE = "ION_D2_IRNN_BACKEND"
+
+
+def unavailable_backends(
+    device: torch.device | str, dtype: torch.dtype = torch.float32, kind: str = "identity"
+) -> dict[str, str]:
+    """Why the back-ends that cannot serve a call cannot.
+
+    Args:
+        device: where the input lives.
+        dtype: the input's floating-point type.
+        kind: transition, "identity", "diagonal" or "full".
+
+    Returns:
+        A sentence for each back-end that is missing here; empty if all of them can serve.
+    """
+    device = torch.device(device)
+    reasons = {name: b.unavailable(device, dtype, kind) for name, b in BACKENDS.items()}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def choose_backend(x: Tensor, weight: Tensor | None, name: str | None) -> str:
+    """The back-end for a call: the one that is named, or else the best that can serve it.
+
+    Args:
+        x: the input.
+        weight: None, (D, C) or (D, C, C).
+        name: a name, or None to follow the environment variable ``ION_D2_IRNN_BACKEND``.
+
+    Returns:
+        A key of ``BACKENDS``.
+
+    Raises:
+        ValueError: there is no such back-end.
+        RuntimeError: it cannot serve the call; the message says why.
+    """
+    source = "backend"
+    if name is None and os.environ.get(ENVIRONMENT_VARIABLE):
+        source, name = ENVIRONMENT_VARIABLE, os.environ[ENVIRONMENT_VARIABLE]
+    kind = transition_kind(weight)
+    reasons = unavailable_backends(x.device, x.dtype, kind)
+    if name is None:
+        return next(known for known in _PREFERENCE[kind] if known not in reasons)
+    if name not in BACKENDS:
+        raise ValueError(f"{source} must be one of {tuple(BACKENDS)}, got {name!r}")
+    if name in reasons:
+        raise RuntimeError(f"{source} is {name!r}, which cannot be used here: {reasons[name]}")
+    return name

@@ -1,0 +1,84 @@
+"""The spatial IRNN for models that leave Python by TorchScript.
+
+A script or a trace that used the registered operator could only be loaded where ion_d2 is
+installed; this one is made of PyTorch's own operators. Its loops are TorchScript's, so that a trace
+works for maps of any size.
+"""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+# TorchScript reads the annotations in this file, and does not know X | None on every Python.
+
+
+def spatial_irnn_portable(
+    x: Tensor, weight: Optional[Tensor], directions: list[int], sizes: Optional[Tensor]
+) -> Tensor:
+    """Sweep as :func:`ion_d2.layers.spatial_irnn` does, without its checks.
+
+    Args:
+        x: (N, C, H, W), H and W at least 1.
+        weight: None, (D, C) or (D, C, C).
+        directions: D positions in ``ion_d2.layers.DIRECTIONS``.
+        sizes: None or (N, 2) integers, valid (height, width) of each image in cells.
+
+    Returns:
+        (N, D * C, H, W) of x's type.
+    """
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    source = x.to(dtype)
+    outside: Optional[Tensor] = None
+    if sizes is not None:
+        rows = torch.arange(x.size(2), device=x.device)[None, :] >= sizes[:, :1]
+        columns = torch.arange(x.size(3), device=x.device)[None, :] >= sizes[:, 1:]
+        outside = (rows[:, :, None] | columns[:, None, :])[:, None]
+        source = source.masked_fill(outside, 0.0)
+    swept: list[Tensor] = []
+    for d, direction in enumerate(directions):
+        factor: Optional[Tensor] = None
+        if weight is not None:
+            factor = weight[d].to(dtype)
+        swept.append(_sweep(source, factor, direction))
+    out = torch.cat(swept, dim=1)
+    if outside is not None:
+        out = out.masked_fill(outside, 0.0)
+    return out.to(x.dtype)
+
+
+def _sweep(x: Tensor, weight: Optional[Tensor], direction: int) -> Tensor:
+    """The states of one direction, (N, C, H, W)."""
+    rows = direction < 2
+    lines = x.permute(3, 0, 2, 1) if rows else x.permute(2, 0, 3, 1)  # [steps, N, L, C]
+    if direction % 2 == 1:
+        lines = lines.flip(0)
+    if weight is None:
+        states = _recur_diagonal(lines, torch.ones(1, dtype=x.dtype, device=x.device))
+    elif weight.dim() == 1:
+        states = _recur_diagonal(lines, weight)
+    else:
+        states = _recur_full(lines, weight.t())
+    if direction % 2 == 1:
+        states = states.flip(0)
+    return states.permute(1, 3, 2, 0) if rows else states.permute(1, 3, 0, 2)
+
+
+@torch.jit.script_if_tracing
+def _recur_diagonal(lines: Tensor, factor: Tensor) -> Tensor:
+    state = torch.zeros_like(lines[0])
+    states: list[Tensor] = []
+    for t in range(lines.size(0)):
+        state = torch.relu(state * factor + lines[t])
+        states.append(state)
+    return torch.stack(states)
+
+
+@torch.jit.script_if_tracing
+def _recur_full(lines: Tensor, transposed: Tensor) -> Tensor:
+    state = torch.zeros_like(lines[0])
+    states: list[Tensor] = []
+    for t in range(lines.size(0)):
+        state = torch.relu(torch.matmul(state, transposed) + lines[t])
+        states.append(state)
+    return torch.stack(states)

@@ -1,0 +1,98 @@
+"""The spatial IRNN in plain PyTorch, for any device: sweeps without an autograd graph.
+
+All of it works on maps laid out channels last, [N, H, W, C], where a line of cells is a set of
+contiguous runs in both axes: a step then needs no copy, and neither does the whole sweep. Cells
+outside an image's valid area are set to 0 before the sweeps. A state that is 0 stays 0 over them,
+so none reaches the valid area from outside; what leaves the area is set to 0 afterwards. Backward
+needs nothing but the output: the ReLU passes a gradient where the state is above 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .arguments import compute_dtype, transition_kind, valid_mask
+from .torch_full import full_backward, full_forward
+from .torch_lines import elementwise_backward, elementwise_forward
+
+
+def unavailable(device: torch.device, dtype: torch.dtype, kind: str) -> str | None:
+    """Why this back-end cannot serve such arguments: it always can.
+
+    Args:
+        device: where the input lives.
+        dtype: the input's type.
+        kind: "identity", "diagonal" or "full".
+
+    Returns:
+        None.
+    """
+    return None
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout of this back-end's results, whatever that of ``x`` is: channels last."""
+    return torch.channels_last
+
+
+def forward(
+    x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
+) -> Tensor:
+    """Sweep; the arguments are those of :func:`ion_d2.layers.spatial_irnn`, already checked.
+
+    Returns:
+        (N, D * C, H, W) of x's type, channels last in memory.
+    """
+    count, channels, height, width = x.shape
+    source = x.permute(0, 2, 3, 1)
+    inside = None
+    if sizes is not None:
+        inside = valid_mask(sizes, height, width, x.device).permute(0, 2, 3, 1)
+        source = source.masked_fill(~inside, 0.0)
+    source = source.contiguous()
+    out = x.new_empty(count, height, width, len(directions), channels)
+    if weight is not None:
+        weight = weight.to(compute_dtype(x.dtype))
+    run = full_forward if transition_kind(weight) == "full" else elementwise_forward
+    with torch.autocast(x.device.type, enabled=False):
+        run(source, weight, directions, out)
+    out = out.flatten(3)
+    if inside is not None:
+        out.masked_fill_(~inside, 0.0)
+    return out.permute(0, 3, 1, 2)
+
+
+def backward(
+    grad: Tensor,
+    output: Tensor,
+    weight: Tensor | None,
+    directions: Sequence[str],
+    sizes: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the sweep.
+
+    Args:
+        grad: (N, D * C, H, W), the gradient with respect to ``output``.
+        output: what :func:`forward` returned.
+        weight: the weight it was given.
+        directions: the directions it was given.
+        sizes: the sizes it was given; not needed, since the output is 0 outside of them.
+
+    Returns:
+        The gradient with respect to ``x``, (N, C, H, W), of the output's type and channels last in
+        memory, and that with respect to ``weight``, of its shape and type; None for the identity.
+    """
+    states = output.permute(0, 2, 3, 1).unflatten(3, (len(directions), -1))
+    grads = grad.permute(0, 2, 3, 1).unflatten(3, (len(directions), -1))
+    dtype = compute_dtype(output.dtype)
+    total = torch.zeros_like(states[..., 0, :], dtype=dtype, memory_format=torch.contiguous_format)
+    converted = None if weight is None else weight.to(dtype)
+    run = full_backward if transition_kind(weight) == "full" else elementwise_backward
+    with torch.autocast(output.device.type, enabled=False):
+        grad_weight = run(grads, states, converted, directions, total)
+    if weight is not None:
+        grad_weight = grad_weight.to(weight.dtype)
+    return total.to(output.dtype).permute(0, 3, 1, 2), grad_weight

@@ -1,0 +1,131 @@
+"""Sweeps whose channels do not mix: identity and diagonal transitions, a line of cells a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .arguments import compute_dtype
+
+# Dimension of [N, H, W, ...] along which a direction travels.
+TRAVEL_DIM = {"right": 2, "left": 2, "down": 1, "up": 1}
+_REVERSED = ("left", "up")
+
+
+def lines_in_order(maps: Tensor, direction: str) -> tuple[Tensor, ...]:
+    """Views of the lines of a map, in the order in which a direction meets them.
+
+    Args:
+        maps: [N, H, W, C].
+        direction: direction of travel.
+
+    Returns:
+        W or H views of the shape [N, H or W, C].
+    """
+    lines = maps.unbind(TRAVEL_DIM[direction])
+    return lines[::-1] if direction in _REVERSED else lines
+
+
+def elementwise_forward(
+    source: Tensor, weight: Tensor | None, directions: Sequence[str], out: Tensor
+) -> None:
+    """Fill ``out`` with the states.
+
+    Args:
+        source: [N, H, W, C].
+        weight: None for the identity or [D, C].
+        directions: D directions.
+        out: [N, H, W, D, C] of the source's type, overwritten.
+    """
+    for d, direction in enumerate(directions):
+        lines = lines_in_order(source, direction)
+        targets = lines_in_order(out[..., d, :], direction)
+        _forward_lines(lines, None if weight is None else weight[d], targets)
+
+
+def _forward_lines(
+    lines: Sequence[Tensor], factor: Tensor | None, targets: Sequence[Tensor]
+) -> None:
+    if not lines:
+        return
+    state = torch.zeros_like(lines[0], dtype=compute_dtype(lines[0].dtype))
+    in_place = state.dtype == targets[0].dtype
+    buffer = state
+    for line, target in zip(lines, targets):
+        # Of a 16-bit map the state stays in float32 and only its copy is rounded.
+        destination = target if in_place else buffer
+        if factor is None:
+            torch.add(state, line, out=destination)
+        else:
+            torch.addcmul(line, state, factor, out=destination)
+        state = destination.relu_()
+        if not in_place:
+            target.copy_(state)
+
+
+def elementwise_backward(
+    grads: Tensor,
+    states: Tensor,
+    weight: Tensor | None,
+    directions: Sequence[str],
+    total: Tensor,
+) -> Tensor | None:
+    """Add the gradients of the input to ``total`` and return that of the weight.
+
+    Args:
+        grads: [N, H, W, D, C], the gradient of the states.
+        states: [N, H, W, D, C], what :func:`elementwise_forward` wrote.
+        weight: None or [D, C].
+        directions: D directions.
+        total: [N, H, W, C], added to.
+
+    Returns:
+        [D, C], or None for the identity.
+    """
+    grad_weights = []
+    for d, direction in enumerate(directions):
+        lines = [lines_in_order(maps[..., d, :], direction) for maps in (grads, states)]
+        totals = lines_in_order(total, direction)
+        if weight is None:
+            _backward_identity(*lines, totals)
+        else:
+            grad_weights.append(_backward_diagonal(*lines, weight[d], totals))
+    return torch.stack(grad_weights) if weight is not None else None
+
+
+def pass_through_relu(delta: Tensor, state: Tensor) -> None:
+    """Set a gradient to 0, in place, where the ReLU's output is 0."""
+    if delta.dtype == state.dtype:
+        torch.ops.aten.threshold_backward.grad_input(delta, state, 0, grad_input=delta)
+    else:
+        delta.masked_fill_(state <= 0, 0.0)
+
+
+def _backward_identity(
+    grads: Sequence[Tensor], states: Sequence[Tensor], totals: Sequence[Tensor]
+) -> None:
+    if not grads:
+        return
+    delta = torch.zeros_like(totals[0], memory_format=torch.contiguous_format)
+    for grad, state, total in zip(grads[::-1], states[::-1], totals[::-1]):
+        delta.add_(grad)
+        pass_through_relu(delta, state)
+        total.add_(delta)
+
+
+def _backward_diagonal(
+    grads: Sequence[Tensor], states: Sequence[Tensor], factor: Tensor, totals: Sequence[Tensor]
+) -> Tensor:
+    if not grads:
+        return torch.zeros_like(factor)
+    delta = torch.zeros_like(totals[0], memory_format=torch.contiguous_format)
+    products = torch.zeros_like(delta)
+    for t in reversed(range(len(grads))):
+        torch.addcmul(grads[t], delta, factor, out=delta)
+        pass_through_relu(delta, states[t])
+        totals[t].add_(delta)
+        if t > 0:
+            products.addcmul_(delta, states[t - 1])
+    return products.sum(dim=(0, 1))

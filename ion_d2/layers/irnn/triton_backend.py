@@ -1,0 +1,135 @@
+"""The spatial IRNN in Triton, for GPUs: what serves it, and the way in."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .layout import memory_format_of
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def unavailable(device: torch.device, dtype: torch.dtype, kind: str) -> str | None:
+    """Tell why this back-end cannot serve such arguments.
+
+    Args:
+        device: where the tensors are.
+        dtype: type of the map.
+        kind: "identity", "diagonal" or "full".
+
+    Returns:
+        One sentence, or None if it can.
+    """
+    if device.type != "cuda" and not _interpreted():
+        return f"The Triton back-end runs on CUDA devices, not on {device.type!r}."
+    if dtype not in _DTYPES:
+        return f"The Triton back-end has no kernels for {dtype}."
+    reason = _missing()
+    if reason is None and kind == "full":
+        reason = _full_unavailable(device, dtype)
+    return reason
+
+
+def _interpreted() -> bool:
+    """Whether Triton interprets kernels instead of compiling them; that works on the CPU too."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@functools.cache
+def _missing() -> str | None:
+    """Import Triton only when a GPU asks for it: many machines lack it, and it is slow to load."""
+    try:
+        language = importlib.import_module("triton.language")
+    except ImportError as error:
+        return f"The Triton back-end needs Triton, which cannot be imported: {error}."
+    if not hasattr(language, "split"):
+        return "The Triton back-end needs Triton 3.0 or newer, which PyTorch 2.4 and newer bring."
+    return None
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout of this back-end's results: that of ``x``."""
+    return memory_format_of(x)
+
+
+def _full_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """The kernel for the full transition multiplies in TF32 and waits for the whole grid."""
+    if dtype == torch.float64:
+        return "The Triton back-end has no kernel for the full transition in float64."
+    if device.type != "cuda":
+        return None
+    if torch.version.hip or torch.cuda.get_device_capability(device) < (8, 0):
+        return (
+            "The Triton back-end's full transition needs an NVIDIA GPU of capability 8.0 or newer."
+        )
+    options = importlib.import_module("triton.backends.nvidia.compiler").CUDAOptions
+    if not hasattr(options, "launch_cooperative_grid"):
+        return "The Triton back-end's full transition needs a Triton with cooperative launches."
+    return None
+
+
+def forward(
+    x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
+) -> Tensor:
+    """Sweep a map. The arguments are those of :func:`ion_d2.layers.spatial_irnn`, checked before.
+
+    Args:
+        x: (N, C, H, W), any strides.
+        weight: None, (D, C) or (D, C, C), floating point.
+        directions: D names.
+        sizes: None or (N, 2) int64 on x's device.
+
+    Returns:
+        (N, D * C, H, W) of x's type, in x's memory format.
+    """
+    with _device_of(x):
+        if weight is not None and weight.dim() == 3:
+            from .triton_recurrence import recur
+
+            return recur(x, weight, directions, sizes)
+        from .triton_sweeps import sweep
+
+        return sweep(x, weight, directions, sizes)
+
+
+def backward(
+    grad: Tensor,
+    output: Tensor,
+    weight: Tensor | None,
+    directions: Sequence[str],
+    sizes: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Propagate a gradient through :func:`forward`.
+
+    Args:
+        grad: (N, D * C, H, W), any strides: the gradient with respect to ``output``.
+        output: what :func:`forward` returned.
+        weight: as it was there.
+        directions: as they were there.
+        sizes: as they were there. Not needed: absent cells are 0 in ``output``, as are those that
+            the ReLU cut off.
+
+    Returns:
+        The gradients with respect to x, of output's type and memory format, and to the weight, of
+        its type, or None. Two runs give the same bits.
+    """
+    with _device_of(output):
+        if weight is not None and weight.dim() == 3:
+            from .triton_recurrence import recur_back
+
+            return recur_back(grad, output, weight, directions)
+        from .triton_sweeps import sweep_back
+
+        return sweep_back(grad, output, weight, directions)
+
+
+def _device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
+    """Triton launches on the current device, whichever device its arguments are on."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

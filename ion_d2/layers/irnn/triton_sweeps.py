@@ -1,0 +1,169 @@
+"""Launches of the kernels for the identity and the diagonal transition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .arguments import DIRECTIONS, compute_dtype
+from .layout import empty_map, memory_format_of
+from .triton_backward import backward_kernel
+from .triton_forward import forward_kernel
+from .triton_tiles import LINES, NUM_WARPS, STEPS
+
+
+class _Axis(NamedTuple):
+    """An axis of travel: the tensor's axes across and along it, and the ways to go."""
+
+    other: int
+    step: int
+    ways: tuple[str, ...]
+
+
+_ROWS = _Axis(other=2, step=3, ways=("right", "left"))
+_COLUMNS = _Axis(other=3, step=2, ways=("down", "up"))
+
+
+class _Lines(NamedTuple):
+    """How the lines of an image along an axis are dealt out to programs (``line_of``)."""
+
+    blocks: int
+    flat: bool
+
+
+def sweep(
+    x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
+) -> Tensor:
+    """See :func:`ion_d2.layers.irnn.triton_backend.forward`."""
+    out = empty_map(x, len(directions) * x.shape[1], memory_format_of(x))
+    if out.numel() == 0:
+        return out
+    rows, columns = _lines(x, _ROWS), _lines(x, _COLUMNS)
+    programs = x.shape[0] * max(rows.blocks, columns.blocks) * len(directions)
+    codes = [DIRECTIONS.index(name) for name in directions]
+    forward_kernel[(programs,)](
+        x,
+        out,
+        None if weight is None else weight.contiguous(),
+        None if sizes is None else sizes.contiguous(),
+        *x.shape[1:],
+        rows.blocks,
+        columns.blocks,
+        *x.stride(),
+        *out.stride(),
+        CODES=_pack(codes, bits=2),
+        NUM_DIRECTIONS=len(directions),
+        FLAT_ROWS=rows.flat,
+        FLAT_COLUMNS=columns.flat,
+        **_options(x),
+    )
+    return out
+
+
+def sweep_back(
+    grad: Tensor, output: Tensor, weight: Tensor | None, directions: Sequence[str]
+) -> tuple[Tensor, Tensor | None]:
+    """See :func:`ion_d2.layers.irnn.triton_backend.backward`."""
+    grad_x = empty_map(output, output.shape[1] // len(directions), memory_format_of(output))
+    if grad_x.numel() == 0:
+        return grad_x, None if weight is None else torch.zeros_like(weight)
+    total = grad_x
+    if len(directions) > 1 and compute_dtype(grad_x.dtype) != grad_x.dtype:
+        total = torch.empty_like(grad_x, dtype=compute_dtype(grad_x.dtype))
+    slopes: dict[int, Tensor] = {}
+    axes = [axis for axis in (_ROWS, _COLUMNS) if any(name in axis.ways for name in directions)]
+    for axis in axes:
+        slots = [d for d, name in enumerate(directions) if name in axis.ways]
+        per_line = _sweep_axis_back(
+            grad,
+            output,
+            None if weight is None else weight.contiguous(),
+            total,
+            grad_x,
+            axis,
+            SLOTS=_pack([2 * d + axis.ways.index(directions[d]) for d in slots], bits=16),
+            NUM_SLOTS=len(slots),
+            OPENS=axis is axes[0],
+            CLOSES=axis is axes[-1],
+        )
+        if per_line is not None:
+            slopes.update(zip(slots, per_line.sum(dim=(1, 3))))
+    if weight is None:
+        return grad_x, None
+    return grad_x, torch.stack([slopes[d] for d in sorted(slopes)]).to(weight.dtype)
+
+
+def _sweep_axis_back(
+    grad: Tensor,
+    output: Tensor,
+    weight: Tensor | None,
+    total: Tensor,
+    grad_x: Tensor,
+    axis: _Axis,
+    **constants: Any,
+) -> Tensor | None:
+    """Add up the directions of one axis; return the weight's gradient by [slot, N, C, line]."""
+    n, c = grad_x.shape[:2]
+    others, steps = grad_x.shape[axis.other], grad_x.shape[axis.step]
+    lines = _lines(grad_x, axis)
+    slopes = None
+    if weight is not None:
+        slopes = total.new_empty(constants["NUM_SLOTS"], n, c, others)
+    backward_kernel[(n * lines.blocks,)](
+        grad,
+        output,
+        weight,
+        total,
+        grad_x,
+        slopes,
+        n,
+        c,
+        others,
+        steps,
+        lines.blocks,
+        *_strides(grad, axis),
+        *_strides(output, axis),
+        *_strides(grad_x, axis),
+        FLAT=lines.flat,
+        **constants,
+        **_options(output),
+    )
+    return slopes
+
+
+def _lines(x: Tensor, axis: _Axis) -> _Lines:
+    channels, others = x.shape[1], x.shape[axis.other]
+    _, by_channel, by_other, by_step = _strides(x, axis)
+    inner, outer, by_inner = others, channels, by_other
+    if memory_format_of(x) == torch.channels_last:
+        inner, outer, by_inner = channels, others, by_channel
+    # Where steps lie closer together than lines do, a tile is read along the steps, and it does
+    # not matter where its lines are. Short rows of lines would leave most threads idle.
+    if by_step <= by_inner or inner < LINES:
+        return _Lines(triton.cdiv(inner * outer, LINES), flat=True)
+    return _Lines(triton.cdiv(inner, LINES) * outer, flat=False)
+
+
+def _strides(tensor: Tensor, axis: _Axis) -> tuple[int, int, int, int]:
+    """Strides of the image, the channel, the line in it, and the step."""
+    return tuple(tensor.stride(i) for i in (0, 1, axis.other, axis.step))
+
+
+def _options(x: Tensor) -> dict[str, Any]:
+    return {
+        "CHANNELS_LAST": memory_format_of(x) == torch.channels_last,
+        "STATE": tl.float64 if x.dtype == torch.float64 else tl.float32,
+        "LINES": LINES,
+        "STEPS": STEPS,
+        "num_warps": NUM_WARPS,
+    }
+
+
+def _pack(numbers: Sequence[int], bits: int) -> int:
+    """Write small numbers into one that a kernel can be compiled for, the first lowest."""
+    return sum(number << bits * i for i, number in enumerate(numbers))

@@ -1,0 +1,139 @@
+"""ION in Detectron2's LazyConfig (Python config files)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import LazyCall, instantiate
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import roi_heads
+from omegaconf import DictConfig
+
+from .errors import IONError
+from .modeling import (
+    ION,
+    IRNN,
+    ContextBackbone,
+    IONCascadeROIHeads,
+    IONRes5ROIHeads,
+    IONROIHeads,
+    IONSegHead,
+    SkipPooler,
+)
+from .modeling.backbone import CONTEXT
+from .modeling.box_predictor import ImageMeanOutputLayers
+
+_ROI_HEADS = {
+    roi_heads.StandardROIHeads: IONROIHeads,
+    roi_heads.CascadeROIHeads: IONCascadeROIHeads,
+    roi_heads.Res5ROIHeads: IONRes5ROIHeads,
+}
+
+
+def skip_pooler(channels: Sequence[int], strides: Sequence[int], **kwargs: Any) -> SkipPooler:
+    """Build a :class:`SkipPooler` from plain numbers, which a LazyConfig can hold.
+
+    Args:
+        channels: channels of each feature.
+        strides: stride of each feature in pixels.
+        kwargs: further arguments of ``SkipPooler``.
+
+    Returns:
+        The pooler.
+    """
+    shapes = [ShapeSpec(channels=c, stride=s) for c, s in zip(channels, strides)]
+    return SkipPooler(shapes, **kwargs)
+
+
+def seg_head(channels: int, stride: int, **kwargs: Any) -> IONSegHead:
+    """Build an :class:`IONSegHead` on the context feature from plain numbers.
+
+    Args:
+        channels: channels of the context feature.
+        stride: its stride in pixels.
+        kwargs: further arguments of ``IONSegHead``.
+
+    Returns:
+        The head.
+    """
+    return IONSegHead({CONTEXT: ShapeSpec(channels=channels, stride=stride)}, **kwargs)
+
+
+def plug_in_lazy(
+    model: DictConfig,
+    *,
+    in_feature: str | None = None,
+    pooler: dict[str, Any] | None = None,
+    context: dict[str, Any] | None = None,
+) -> None:
+    """Switch context and skip pooling on in a model of Detectron2's R-CNN family.
+
+    The lazy twin of :func:`ion_d2.plug_in`; it works for every backbone, ViT, Swin and RegNet
+    included. The backbone is built once to ask for its features.
+
+    Args:
+        model: the "model" of a LazyConfig, changed in place.
+        in_feature: the backbone's feature that feeds the context block; None for the deepest one
+            that the box head reads.
+        pooler: further arguments of ``SkipPooler``.
+        context: further arguments of ``IRNN``.
+
+    Raises:
+        IONError: the model has no ROI heads that ION's can replace, or no such feature.
+    """
+    heads = _heads_of(model)
+    prefixes = [p for p in ("box_", "mask_", "keypoint_", "") if f"{p}pooler" in heads]
+    read = list(heads[f"{prefixes[0]}in_features"])
+    if heads._target_ is IONRes5ROIHeads:
+        read = model.backbone.out_features = ["res2", "res3", *read]
+    shapes = instantiate(model.backbone).output_shape()
+    in_feature = in_feature or read[-1]
+    _add_context(model, in_feature, shapes, context or {})
+    channels = [shapes[name].channels for name in read] + [model.backbone.context.out_dim]
+    strides = [shapes[name].stride for name in (*read, in_feature)]
+    # The heads get as many channels as before, so that their weights keep their shapes.
+    settings = {"scale_init": 0.0, "out_channels": shapes[read[-1]].channels, **(pooler or {})}
+    for prefix in prefixes:
+        old = heads[f"{prefix}pooler"]
+        heads[f"{prefix}in_features"] = [*read, CONTEXT]
+        heads[f"{prefix}pooler"] = LazyCall(skip_pooler)(
+            channels=channels,
+            strides=strides,
+            **{key: old[key] for key in ("output_size", "sampling_ratio", "pooler_type")},
+            scale_source=len(read) - 1,
+            **settings,
+        )
+
+
+def _add_context(
+    model: DictConfig, in_feature: str, shapes: dict[str, ShapeSpec], settings: dict[str, Any]
+) -> None:
+    if in_feature not in shapes:
+        raise IONError(
+            f"in_feature is {in_feature!r}, but the backbone returns only {', '.join(shapes)}; "
+            "choose one of these."
+        )
+    settings = {"in_channels": shapes[in_feature].channels, "out_dim": 512, **settings}
+    model._target_ = ION
+    model.backbone = LazyCall(ContextBackbone)(
+        bottom_up=model.backbone, context=LazyCall(IRNN)(**settings), in_feature=in_feature
+    )
+
+
+def _heads_of(model: DictConfig) -> DictConfig:
+    """The ROI heads, whose class has become ION's."""
+    heads = model.get("roi_heads")
+    target = heads.get("_target_") if heads is not None else None
+    if target not in _ROI_HEADS:
+        known = ", ".join(cls.__name__ for cls in _ROI_HEADS)
+        raise IONError(
+            f"model.roi_heads is {getattr(target, '__name__', target)}; ION plugs into a model "
+            f"whose model.roi_heads is one of {known}."
+        )
+    heads._target_ = _ROI_HEADS[target]
+    if heads._target_ is IONROIHeads and (
+        heads.box_predictor._target_ is roi_heads.FastRCNNOutputLayers
+    ):
+        heads.box_predictor._target_ = ImageMeanOutputLayers
+    return heads

@@ -1,0 +1,121 @@
+"""The context blocks without recurrence to which the paper compares its own (sec. 5.4, Table 7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from ...errors import IONError
+from ...layers.irnn.arguments import compute_dtype, valid_mask
+from .context import CONTEXT_REGISTRY, keep_valid
+
+
+@CONTEXT_REGISTRY.register()
+class Conv(nn.Module):
+    """Stacked convolutions, each with a ReLU: context of a few cells around (Fig. 5a and b)."""
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        hidden_dim: int = 512,
+        out_dim: int = 512,
+        num_stacks: int = 2,
+        kernel_size: int = 3,
+    ) -> None:
+        """
+        Args:
+            in_channels: channels of the feature that feeds the block.
+            hidden_dim: channels of every layer but the last.
+            out_dim: channels of the last layer, and so of the context feature.
+            num_stacks: number of layers, at least 1.
+            kernel_size: side of the kernels in cells, odd.
+
+        Raises:
+            IONError: ``num_stacks`` or ``kernel_size`` is out of range.
+        """
+        super().__init__()
+        if num_stacks < 1:
+            raise IONError(f"MODEL.CONTEXT.NUM_STACKS is {num_stacks}; it must be at least 1.")
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise IONError(f"MODEL.CONTEXT.KERNEL_SIZE is {kernel_size}; use an odd number.")
+        widths = [in_channels, *[hidden_dim] * (num_stacks - 1), out_dim]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(before, after, kernel_size, padding=kernel_size // 2)
+            for before, after in zip(widths, widths[1:])
+        )
+        for conv in self.convs:
+            weight_init.c2_msra_fill(conv)
+        self.out_channels = out_dim
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
+        """Read ``MODEL.CONTEXT.*``."""
+        context = cfg.MODEL.CONTEXT
+        return {
+            "in_channels": in_channels,
+            "hidden_dim": context.HIDDEN_DIM,
+            "out_dim": context.OUT_DIM,
+            "num_stacks": context.NUM_STACKS,
+            "kernel_size": context.KERNEL_SIZE,
+        }
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: (N, C, H, W) feature map.
+            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+
+        Returns:
+            (N, out_channels, H, W) context feature, inside the valid area that of the image alone,
+            0 outside.
+        """
+        x = keep_valid(x, sizes)
+        for conv in self.convs:
+            # What lies outside is 0 before every layer, as the padding of the image alone would be.
+            x = keep_valid(torch.relu(conv(x)), sizes)
+        return x
+
+
+@CONTEXT_REGISTRY.register()
+class GlobalAverage(nn.Module):
+    """The mean over all cells, repeated at each: "global average and unpool" (Fig. 5c).
+
+    It has no parameters.
+    """
+
+    @configurable
+    def __init__(self, in_channels: int) -> None:
+        """
+        Args:
+            in_channels: channels of the feature that feeds the block, and of the context feature.
+        """
+        super().__init__()
+        self.out_channels = in_channels
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
+        """Take the channels; no key is read."""
+        return {"in_channels": in_channels}
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: (N, C, H, W) feature map.
+            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+
+        Returns:
+            (N, C, H, W): each image's mean over its valid cells, at these cells; 0 outside.
+        """
+        if sizes is None:
+            sizes = torch.tensor(x.shape[2:], device=x.device).expand(len(x), 2)
+        valid = valid_mask(sizes, x.shape[2], x.shape[3], x.device)
+        dtype = compute_dtype(x.dtype)
+        total = x.to(dtype).masked_fill(~valid, 0.0).sum(dim=(2, 3), keepdim=True)
+        mean = total / valid.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        return (mean * valid).to(x.dtype)

@@ -1,0 +1,110 @@
+"""One stack of the paper's context block: a recurrence in several directions (sec. 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import IONError
+from ...layers import DIRECTIONS, spatial_irnn, spatial_irnn_portable
+
+TRANSITIONS = ("full", "diagonal", "identity")
+_REVERSED = ("left", "up")
+
+
+class SpatialIRNN(nn.Module):
+    """Recurrence over a map in several directions, with its own hidden-to-hidden weights.
+
+    The hidden-to-hidden weights start as the identity (sec. 3.2). There is no bias in the
+    recurrence, but for the separate one of the first step, where it is asked for.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        transition: str = "full",
+        *,
+        directions: Sequence[str] = DIRECTIONS,
+        shared_input: bool = True,
+        first_step_bias: bool = False,
+    ) -> None:
+        """
+        Args:
+            channels: channels of each directional state.
+            transition: "full" (a matrix per direction, Eq. 1), "diagonal" (a factor per channel and
+                direction) or "identity" (no parameters, Eq. 2).
+            directions: D directions of travel, in the order of the output.
+            shared_input: whether all directions read the same input. Otherwise the input holds one
+                block of ``channels`` for each direction.
+            first_step_bias: whether each direction has a learned bias at its first step, b0 of sec.
+                3.2, which starts at 0.
+
+        Raises:
+            IONError: unknown transition.
+        """
+        super().__init__()
+        if transition not in TRANSITIONS:
+            raise IONError(f"MODEL.CONTEXT.TRANSITION is {transition!r}; use one of {TRANSITIONS}.")
+        self.directions = tuple(directions)
+        self._indices = [DIRECTIONS.index(name) for name in directions]
+        count = len(self.directions)
+        weight: nn.Parameter | None = None
+        if transition == "full":
+            weight = nn.Parameter(torch.eye(channels).repeat(count, 1, 1))
+        elif transition == "diagonal":
+            weight = nn.Parameter(torch.ones(count, channels))
+        self.register_parameter("weight", weight)
+        bias = nn.Parameter(torch.zeros(count, channels)) if first_step_bias else None
+        self.register_parameter("first_step_bias", bias)
+        # Blocks of ``channels`` that the input holds.
+        self.num_inputs = 1 if shared_input else count
+        self.out_channels = count * channels
+
+    # TorchScript reads this signature; ``X | None`` it cannot on every Python.
+    def forward(self, x: Tensor, sizes: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
+        """
+        Args:
+            x: (N, channels, H, W), or D times as many channels without ``shared_input``.
+            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+
+        Returns:
+            (N, D * channels, H, W): the states of each direction, in the order given.
+        """
+        if torch.jit.is_scripting():
+            # What is compiled must not need ion_d2. Inputs or biases of their own can be traced.
+            assert self.num_inputs == 1 and self.first_step_bias is None
+            return spatial_irnn_portable(x, self.weight, self._indices, sizes)
+        else:
+            return self._run(x, sizes)
+
+    @torch.jit.unused
+    def _run(self, x: Tensor, sizes: Optional[Tensor]) -> Tensor:  # noqa: UP045
+        if self.num_inputs == 1 and self.first_step_bias is None:
+            return spatial_irnn(x, self.weight, directions=self.directions, sizes=sizes)
+        inputs = x.chunk(self.num_inputs, dim=1) * (len(self.directions) // self.num_inputs)
+        return torch.cat([self._sweep(d, part, sizes) for d, part in enumerate(inputs)], dim=1)
+
+    def _sweep(self, index: int, x: Tensor, sizes: Tensor | None) -> Tensor:
+        """Run one direction on an input of its own."""
+        direction = self.directions[index]
+        if self.first_step_bias is not None:
+            bias = self.first_step_bias[index][:, None, None]
+            x = x + _first_cells(direction, x, sizes) * bias.to(x.dtype)
+        weight = None if self.weight is None else self.weight[index : index + 1]
+        return spatial_irnn(x, weight, directions=(direction,), sizes=sizes)
+
+
+def _first_cells(direction: str, x: Tensor, sizes: Tensor | None) -> Tensor:
+    """Mark the cells where a direction of travel starts; broadcasts to [N, 1, H, W]."""
+    axis = 3 if direction in ("right", "left") else 2
+    length = x.shape[axis]
+    position = torch.arange(length, device=x.device)
+    start = torch.zeros(1, 1, dtype=torch.long, device=x.device)
+    if direction in _REVERSED:
+        ends = start + length if sizes is None else sizes[:, axis - 2, None].to(x.device)
+        start = ends - 1
+    first = position == start  # [N or 1, length]
+    return first[:, None, None, :] if axis == 3 else first[:, None, :, None]

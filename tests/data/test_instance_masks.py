@@ -1,0 +1,176 @@
+import cv2
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from detectron2.structures import BoxMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ion_d2.data.instance_masks import decode_mask, draw_label_map, rle_fault
+from ion_d2.errors import IONError
+
+H, W = 12, 16
+
+
+def runs_of(mask):
+    """Run lengths down the columns, zeros first, counted pixel by pixel."""
+    counts, value = [0], 0
+    for pixel in mask.ravel(order="F"):
+        if pixel != value:
+            counts.append(0)
+            value = pixel
+        counts[-1] += 1
+    return counts
+
+
+def rle(mask):
+    return {"size": list(mask.shape), "counts": runs_of(mask)}
+
+
+def compressed(mask, text=False):
+    encoded = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    counts = encoded["counts"].decode() if text else encoded["counts"]
+    return {"size": list(mask.shape), "counts": counts}
+
+
+def box_mask(x0, y0, x1, y1):
+    mask = np.zeros((H, W), dtype=bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def polygon(x0, y0, x1, y1):
+    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
+def instance(segmentation, category_id=0, bbox=(0, 0, W, H), **more):
+    annotation = {"category_id": category_id, "bbox": list(bbox), "bbox_mode": BoxMode.XYXY_ABS}
+    return {**annotation, "segmentation": segmentation, **more}
+
+
+def draw(*annotations, classes=4):
+    return draw_label_map(annotations, H, W, classes, image="photo.jpg")
+
+
+@settings(max_examples=150, deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))))
+def test_run_lengths_in_all_three_forms(mask):
+    for segmentation in (rle(mask), compressed(mask), compressed(mask, text=True)):
+        assert rle_fault(segmentation, *mask.shape) is None
+        np.testing.assert_array_equal(decode_mask(segmentation, *mask.shape), mask)
+
+
+def test_long_and_short_runs_of_a_large_mask():
+    """Differences between run lengths that are negative, and that need four characters."""
+    mask = np.zeros((700, 900), dtype=bool)
+    mask[:, 300:800] = True
+    mask[5, 100], mask[600, 450] = True, False
+    for segmentation in (rle(mask), compressed(mask)):
+        assert rle_fault(segmentation, 700, 900) is None
+        np.testing.assert_array_equal(decode_mask(segmentation, 700, 900), mask)
+
+
+def test_polygons_with_whole_corners_are_exact():
+    two = [*polygon(2, 3, 9, 7), *polygon(11, 0, 16, 12)]
+    expected = box_mask(2, 3, 9, 7) | box_mask(11, 0, 16, 12)
+    np.testing.assert_array_equal(decode_mask(two, H, W), expected)
+
+
+def test_polygons_agree_with_opencv_but_for_their_outline():
+    angles = np.sort(np.random.default_rng(0).uniform(0, 2 * np.pi, 9))
+    corners = 100 + 80 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    filled = cv2.fillPoly(np.zeros((200, 200), np.uint8), [corners.round().astype(np.int32)], 1)
+    outline = cv2.polylines(
+        np.zeros((200, 200), np.uint8), [corners.round().astype(np.int32)], True, 1, thickness=3
+    )
+    mine = decode_mask([corners.ravel().tolist()], 200, 200)
+    assert mine.sum() > 10_000
+    np.testing.assert_array_equal(mine[outline == 0], filled[outline == 0].astype(bool))
+
+
+def test_small_objects_lie_on_large_ones_in_any_order():
+    large, small = instance(polygon(0, 0, 14, 10), 0), instance(rle(box_mask(3, 3, 6, 6)), 2)
+    expected = np.where(box_mask(3, 3, 6, 6), 3, np.where(box_mask(0, 0, 14, 10), 1, 0))
+    for order in ((large, small), (small, large)):
+        labels = draw(*order)
+        assert labels.dtype == np.uint8
+        np.testing.assert_array_equal(labels, expected)
+
+
+def test_crowds_and_objects_without_a_mask_are_ignored_where_no_object_is():
+    crowd = instance(compressed(box_mask(0, 0, 8, 8)), 1, iscrowd=1)
+    unmasked = instance(None, 3, bbox=(9.5, 4.2, 13.1, 99))
+    person = instance(polygon(4, 4, 12, 12), 0)
+    expected = np.zeros((H, W), dtype=int)
+    expected[0:8, 0:8] = 255
+    expected[4:12, 9:14] = 255
+    expected[4:12, 4:12] = 1
+    for order in ((crowd, unmasked, person), (person, unmasked, crowd)):
+        np.testing.assert_array_equal(draw(*order), expected)
+    assert draw(unmasked) is None
+    assert draw() is None
+    assert draw(instance([])) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_against_pixel_by_pixel(seed):
+    rng = np.random.default_rng(seed)
+    masks = [rng.random((H, W)) < rng.random() for _ in range(5)]
+    classes, crowds = rng.integers(0, 3, 5), rng.random(5) < 0.3
+    forms = [(rle, compressed)[i] for i in rng.integers(0, 2, 5)]
+    labels = draw(
+        *(
+            instance(form(mask), int(c), iscrowd=int(crowd))
+            for form, mask, c, crowd in zip(forms, masks, classes, crowds)
+        )
+    )
+    for y in range(H):
+        for x in range(W):
+            here = [i for i in range(5) if masks[i][y, x]]
+            objects = [i for i in here if not crowds[i]]
+            expected = 255 if here else 0
+            if objects:
+                expected = 1 + classes[min(objects, key=lambda i: (masks[i].sum(), -i))]
+            assert labels[y, x] == expected
+
+
+HALF = box_mask(0, 0, 8, 12)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        (rle(np.zeros((W, H))), rf"have the size \[{W}, {H}\], not \[{H}, {W}\]"),
+        (compressed(np.zeros((H, W + 1))), rf"have the size \[{H}, {W + 1}\]"),
+        ({"counts": [H * W]}, "have the size None"),
+        ({"size": [H, W]}, "cannot be decoded"),
+        ({"size": [H, W], "counts": [90, 90]}, r"cover 180 pixels, not 12 x 16 = 192"),
+        ({"size": [H, W], "counts": [90, 103]}, "cover 193 pixels"),
+        ({"size": [H, W], "counts": [200, -8]}, "cover 192 pixels"),
+        ({"size": [H, W], "counts": ["many"]}, "cannot be decoded"),
+        ({"size": [H, W], "counts": ""}, "cannot be decoded"),
+        ({"size": [H, W], "counts": "~~"}, "cannot be decoded"),
+        ({"size": [H, W], "counts": "\u00e9"}, "cannot be decoded"),
+        ({"size": [H, W], "counts": "o" * 40 + "0"}, "cannot be decoded"),
+        ({"size": [H, W], "counts": compressed(HALF)["counts"][:-1]}, "cover|decoded"),
+        ("text", "neither a list of polygons nor run lengths"),
+        ([[1, 1, 5, 5]], "has 4 numbers"),
+        ([[1, 1, 5, 5, 9, 9, 3]], "has 7 numbers"),
+        ([[1, 1, 5, float("nan"), 9, 9]], "far outside"),
+        ([[1, 1, 5, 1e12, 9, 9]], "far outside"),
+        ([7], "not a list of numbers"),
+        ([["a"] * 6], "not a list of numbers"),
+    ],
+)
+def test_broken_masks_name_the_image(segmentation, words):
+    with pytest.raises(IONError, match=rf"photo\.jpg .*{words}") as caught:
+        draw(instance(segmentation))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("category_id", [3, -1, 80])
+def test_a_class_without_an_id_names_the_image(category_id):
+    with pytest.raises(IONError, match=rf"photo\.jpg .*class id {category_id}, but only 0\.\.2"):
+        draw(instance(polygon(1, 1, 5, 5), category_id))

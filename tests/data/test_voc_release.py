@@ -1,0 +1,132 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+from file_server import FileServer
+from PIL import Image
+from voc_archives import SBD_TRAIN, SBD_VAL, TEST07, TRAINVAL07, releases_at, write_archives
+
+from ion_d2.data import voc_release as module
+from ion_d2.data.sem_seg import read_label_map
+from ion_d2.data.voc_layout import read_split
+from ion_d2.data.voc_release import RELEASES, install_releases, voc_palette
+from ion_d2.errors import IONError
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    return write_archives(tmp_path_factory.mktemp("archives"))
+
+
+@pytest.fixture
+def server(contents):
+    files = {f"/{name}": content for name, content in contents.items()}
+    with FileServer(files).running() as server:
+        server.releases = releases_at(server.address, contents)
+        yield server
+
+
+def install(server, root):
+    install_releases(str(root), str(root / "archives"), server.releases)
+
+
+def snapshot(root):
+    paths = [os.path.join(top, name) for top, _, names in os.walk(root) for name in names]
+    return {path: os.stat(path).st_mtime_ns for path in paths}
+
+
+def test_everything_lands_in_place_and_a_second_run_does_nothing(server, tmp_path):
+    install(server, tmp_path)
+    voc07, voc12 = tmp_path / "VOC2007", tmp_path / "VOC2012"
+    assert read_split(voc07, "trainval") == list(TRAINVAL07)
+    assert read_split(voc07, "test") == list(TEST07)
+    pictures = sorted(path.stem for path in (voc07 / "JPEGImages").iterdir())
+    assert pictures == sorted(TRAINVAL07 + TEST07)
+    assert sorted(os.listdir(tmp_path)) == ["VOC2007", "VOC2012", "archives"]
+    converted = voc12 / "SegmentationSBD"
+    assert sorted(p.stem for p in converted.iterdir()) == sorted(SBD_TRAIN + SBD_VAL)
+    label = converted / f"{SBD_VAL[0]}.png"
+    assert Image.open(label).mode == "P"
+    np.testing.assert_array_equal(read_label_map(label, 21), np.full((30, 40), 7))
+    before, requests = snapshot(tmp_path), len(server.log)
+    install(server, tmp_path)
+    assert snapshot(tmp_path) == before
+    assert len(server.log) == requests == 4
+
+
+def test_only_what_is_missing_is_fetched_and_nothing_replaced(server, tmp_path):
+    install(server, tmp_path)
+    shutil.rmtree(tmp_path / "archives")
+    edited = tmp_path / "VOC2007" / "Annotations" / f"{TEST07[1]}.xml"
+    edited.write_text("<annotation>the user's own</annotation>")
+    (tmp_path / "VOC2007" / "JPEGImages" / f"{TEST07[0]}.jpg").unlink()
+    (tmp_path / "VOC2012" / "SegmentationSBD" / f"{SBD_VAL[0]}.png").unlink()
+    server.log.clear()
+    install(server, tmp_path)
+    names = [path for path, _, _ in server.log]
+    assert names == ["/VOCtest_06-Nov-2007.tar", "/benchmark.tgz"]
+    assert "the user's own" in edited.read_text()
+    assert all(release.is_complete(str(tmp_path)) for release in server.releases)
+
+
+def test_archives_that_lie_there_are_used(server, contents, tmp_path):
+    (tmp_path / "archives").mkdir()
+    for name, content in contents.items():
+        (tmp_path / "archives" / name).write_bytes(content)
+    install(server, tmp_path)
+    assert server.log == []
+    assert all(release.is_complete(str(tmp_path)) for release in server.releases)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_stopping_while_unpacking_leaves_nothing_half_done(server, tmp_path, monkeypatch, number):
+    """Ctrl-C in the middle of an archive; the next run finishes."""
+    unpack, calls = module.unpack, []
+
+    def interrupted(archive, folder, place):
+        unpack(archive, folder, place)
+        calls.append(archive)
+        if len(calls) == number + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "unpack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        install(server, tmp_path)
+    complete = [release.is_complete(str(tmp_path)) for release in server.releases]
+    assert complete == [True] * number + [False] * (4 - number)
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+    install(server, tmp_path)
+    assert all(release.is_complete(str(tmp_path)) for release in server.releases)
+    assert len(server.log) == 4
+
+
+def test_an_archive_of_another_content_changes_nothing(contents, tmp_path):
+    swapped = {**contents, "VOCtest_06-Nov-2007.tar": contents["VOCtrainval_06-Nov-2007.tar"]}
+    with FileServer({f"/{n}": c for n, c in swapped.items()}).running() as server:
+        server.releases = releases_at(server.address, swapped)[1:2]
+        with pytest.raises(IONError, match=r"VOCtest.*does not hold all of VOC's split test"):
+            install(server, tmp_path)
+    assert os.listdir(tmp_path) == ["archives"]
+
+
+def test_a_place_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "archives").write_text("a file")
+    with pytest.raises(IONError, match=r"archives cannot be written \(File exists\)"):
+        install(server, tmp_path)
+
+
+def test_the_official_archives_are_those_that_torchvision_knows():
+    voc = pytest.importorskip("torchvision.datasets.voc").DATASET_YEAR_DICT
+    sbd = pytest.importorskip("torchvision.datasets.sbd").SBDataset
+    for release, key in zip(RELEASES, ("2007", "2007-test", "2012")):
+        assert (release.url, release.md5) == (voc[key]["url"], voc[key]["md5"])
+        assert release.folder == os.path.basename(voc[key]["base_dir"])
+    assert (RELEASES[3].url, RELEASES[3].md5) == (sbd.url, sbd.md5)
+
+
+def test_vocs_colours():
+    """Background, aeroplane, bicycle, person, tvmonitor and void, as VOC's documents show them."""
+    colours = np.reshape(voc_palette(), (256, 3))[[0, 1, 2, 15, 20, 255]]
+    assert colours.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128],
+                                [0, 64, 128], [224, 224, 192]]  # fmt: skip

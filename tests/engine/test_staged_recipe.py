@@ -1,0 +1,122 @@
+"""The staged recipe, scaled down, from converted VGG weights: cut anywhere, it ends the same.
+
+Runs on synthetic scenes, and on real photographs where they are at hand.
+"""
+
+import os
+import signal
+
+import pytest
+import torch
+import torchvision
+from detectron2.engine import HookBase
+from model_helpers import SMALL
+
+from ion_d2.data.catalog import ensure_registered
+from ion_d2.engine.hooks import TrainingInterrupted
+from ion_d2.engine.setup import load_config
+from ion_d2.engine.trainer import IONTrainer
+
+# The rates of configs/ion_vgg16_voc.yaml, three steps a stage.
+STAGES = (
+    "[{'MAX_ITER': 3, 'FREEZE_AT': 5, 'BASE_LR': 0.005, 'END_LR': 0.0001},"
+    " {'MAX_ITER': 3, 'FREEZE_AT': 2, 'BASE_LR': 0.001, 'END_LR': 0.00001}]"
+)
+RATES = [5e-3 * 0.02 ** (i / 3) for i in range(3)] + [1e-3 * 0.01 ** (i / 3) for i in range(3)]
+
+
+class Record(HookBase):
+    """Notes what each step moves and its learning rate, and may send a signal in one."""
+
+    def __init__(self, interrupt_at=None):
+        self.moved, self.rates, self.interrupt_at = {}, {}, interrupt_at
+
+    def before_step(self):
+        if self.trainer.iter == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        parameters = self.trainer.model.named_parameters()
+        self.before = {n: p.detach().clone() for n, p in parameters}
+        self.rates[self.trainer.iter] = self.trainer.optimizer.param_groups[0]["lr"]
+
+    def after_step(self):
+        parameters = self.trainer.model.named_parameters()
+        self.moved[self.trainer.iter] = {
+            n for n, p in parameters if not torch.equal(p, self.before[n])
+        }
+
+
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory):
+    """A torchvision VGG11 with random weights; its classifier is left out for its size."""
+    torch.manual_seed(7)
+    vgg = torchvision.models.vgg11(weights=None, init_weights=False)
+    path = tmp_path_factory.mktemp("weights") / "vgg11.pth"
+    torch.save({k: v for k, v in vgg.state_dict().items() if "features" in k}, path)
+    return path
+
+
+def make_config(folder, output, vgg_file, classes):
+    name = f"voc:{folder}:trainval"
+    ensure_registered([name])
+    opts = [
+        "MODEL.WEIGHTS", vgg_file, "MODEL.VGG.DEPTH", 11, "MODEL.VGG.WIDTH_MULTIPLIER", 1.0,
+        "MODEL.ROI_HEADS.NUM_CLASSES", classes, "DATASETS.TRAIN", f"('{name}',)",
+        "DATASETS.TEST", "()", "OUTPUT_DIR", output, "SOLVER.STAGES", STAGES,
+        "SOLVER.CHECKPOINT_PERIOD", 100, "SOLVER.IMS_PER_BATCH", 2, "INPUT.MIN_SIZE_TRAIN", "(64,)",
+        "DATALOADER.NUM_WORKERS", 0, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 100,
+    ]  # fmt: skip
+    return load_config("configs/ion_vgg16_voc.yaml", [*SMALL, *map(str, opts)])
+
+
+def run(cfg, record, resume=False):
+    torch.manual_seed(0)  # as default_setup does, for the start of the new layers
+    trainer = IONTrainer(cfg)
+    trainer.register_hooks([record])
+    trainer.resume_or_load(resume=resume)
+    start = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    trainer.train()
+    return start, trainer.model.state_dict()
+
+
+def check_recipe(folder, tmp_path, vgg_file, classes, cuts):
+    whole = Record()
+    start, expected = run(make_config(folder, tmp_path / "whole", vgg_file, classes), whole)
+    check_start(start, vgg_file)
+    check_movements(whole, set(start))
+    for cut in cuts:
+        cfg = make_config(folder, tmp_path / str(cut), vgg_file, classes)
+        first, second = Record(cut), Record()
+        with pytest.raises(TrainingInterrupted, match=f"iteration {cut}"):
+            run(cfg, first)
+        _, state = run(cfg, second, resume=True)
+        assert sorted(second.moved) == list(range(cut + 1, 6))
+        assert second.rates.items() <= whole.rates.items()
+        assert second.moved.items() <= whole.moved.items()
+        assert expected.keys() == state.keys()
+        for name, value in expected.items():
+            assert torch.equal(value, state[name]), (cut, name)
+
+
+def check_start(start, vgg_file):
+    loaded = torch.load(vgg_file)
+    assert torch.equal(start["backbone.bottom_up.conv1_1.weight"], loaded["features.0.weight"])
+    assert torch.equal(start["backbone.bottom_up.conv5_2.bias"], loaded["features.18.bias"])
+
+
+def check_movements(record, names):
+    """All but the convolutions train in stage 1, in stage 2 those from the third block on too."""
+    vgg = {n for n in names if n.startswith("backbone.bottom_up.conv")}
+    low = {n for n in vgg if n.split(".conv")[1][0] in "12"}
+    assert len(vgg) == 16 and len(low) == 4
+    for iteration, moved in record.moved.items():
+        assert moved == names - (vgg if iteration < 3 else low)
+    assert list(record.rates.values()) == pytest.approx(RATES, rel=1e-9)
+
+
+def test_scenes(scenes, tmp_path, vgg_file):
+    """Cut within stage 1, after its last step, and within stage 2."""
+    check_recipe(scenes, tmp_path, vgg_file, classes=2, cuts=(0, 2, 4))
+
+
+def test_blood_cells(real_data, tmp_path, vgg_file):
+    check_recipe(real_data / "bccd" / "VOC2007", tmp_path, vgg_file, classes=3, cuts=(1, 4))

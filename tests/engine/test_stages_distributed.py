@@ -1,0 +1,127 @@
+"""Two processes train in stages, each in passes of one image, as one process would alone."""
+
+import os
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+from model_helpers import SMALL
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from ion_d2.data.catalog import ensure_registered
+from ion_d2.engine.setup import load_config
+from ion_d2.engine.trainer import IONTrainer
+
+STEPS = 6
+# Freezing, waking and freezing again, across the wrapper for distributed training.
+STAGES = (
+    "[{'MAX_ITER': 2, 'FREEZE_AT': 5, 'BASE_LR': 0.02, 'END_LR': 0.01},"
+    " {'MAX_ITER': 2, 'FREEZE_AT': 0, 'BASE_LR': 0.03},"
+    " {'MAX_ITER': 2, 'FREEZE_AT': 3, 'BASE_LR': 0.02}]"
+)
+FROZEN = [5, 5, 0, 0, 3, 3]
+# Nothing random but the weights' start: every candidate is sampled, nothing is dropped.
+OPTIONS = [
+    "SOLVER.STAGES", STAGES, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.IMS_PER_PASS", 1,
+    "MODEL.DROPOUT_ON", False, "MODEL.SKIP_POOLER.SCALE_INIT", 10.0, "DATASETS.TEST", "()",
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 2000, "MODEL.RPN.POSITIVE_FRACTION", 1.0,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 2000, "MODEL.ROI_HEADS.POSITIVE_FRACTION", 1.0,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN", 20, "INPUT.MIN_SIZE_TRAIN", "(64,)",
+    "MODEL.ROI_HEADS.NUM_CLASSES", 2, "SOLVER.CHECKPOINT_PERIOD", 100,
+]  # fmt: skip
+
+
+class Record(HookBase):
+    """Notes what each step moves, its total loss, and in which passes processes would exchange."""
+
+    def __init__(self):
+        self.moved, self.losses, self.exchanges = [], [], []
+
+    def model(self):
+        return getattr(self.trainer.model, "module", self.trainer.model)
+
+    def before_train(self):
+        self.model().register_forward_pre_hook(self.note_exchange)
+
+    def note_exchange(self, module, inputs):
+        assert len(inputs[0]) == 1
+        wrapper = self.trainer.model
+        self.exchanges.append(getattr(wrapper, "require_backward_grad_sync", None))
+
+    def before_step(self):
+        self.before = {n: p.detach().clone() for n, p in self.model().named_parameters()}
+
+    def after_step(self):
+        parameters = self.model().named_parameters()
+        self.moved.append({n for n, p in parameters if not torch.equal(p, self.before[n])})
+        if "total_loss" in self.trainer.storage.latest():
+            self.losses.append(self.trainer.storage.latest()["total_loss"][0])
+
+
+def train(scenes, output, seed):
+    name = f"voc:{scenes}:trainval"
+    ensure_registered([name])
+    opts = [*SMALL, *OPTIONS, "DATASETS.TRAIN", f"('{name}',)", "OUTPUT_DIR", output]
+    cfg = load_config("configs/ion_tiny.yaml", list(map(str, opts)))
+    torch.manual_seed(seed)
+    trainer, record = IONTrainer(cfg), Record()
+    trainer.register_hooks([record])
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    wrapped = isinstance(trainer.model, DistributedDataParallel)
+    return {
+        "state": record.model().state_dict(), "moved": record.moved, "losses": record.losses,
+        "exchanges": record.exchanges, "wrapped": wrapped,
+    }  # fmt: skip
+
+
+def work(rank, folder, scenes):
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+    # The processes start from different weights, as default_setup has it: the first one's count.
+    torch.save(train(scenes, f"{folder}/out", seed=rank), os.path.join(folder, f"{rank}.pth"))
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory, scenes):
+    """What each of two processes and one alone ended with."""
+    if not distributed.is_gloo_available():
+        pytest.skip("this PyTorch has no gloo")
+    folder = str(tmp_path_factory.mktemp("processes"))
+    multiprocessing.spawn(work, args=(folder, str(scenes)), nprocs=2)
+    pair = [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(2)]
+    return (*pair, train(scenes, f"{folder}/alone", seed=0))
+
+
+def test_processes_stay_together_through_the_stages(outcomes):
+    first, second, alone = outcomes
+    assert first["wrapped"] and second["wrapped"] and not alone["wrapped"]
+    for name, value in first["state"].items():
+        assert torch.equal(value, second["state"][name]), name
+
+
+def test_they_end_where_one_process_ends(outcomes):
+    first, _, alone = outcomes
+    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert len(first["losses"]) == STEPS
+    for name, value in alone["state"].items():
+        torch.testing.assert_close(first["state"][name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_each_stage_trains_its_parameters_in_every_process(outcomes):
+    for outcome in outcomes:
+        names = set(outcome["state"]) & set().union(*outcome["moved"])
+        blocks = {n: int(n.split("bottom_up.conv")[1][0]) for n in names if "bottom_up" in n}
+        assert set(blocks.values()) == {1, 2, 3, 4, 5}
+        expected = [{n for n in names if blocks.get(n, 9) > frozen} for frozen in FROZEN]
+        assert outcome["moved"] == expected
+
+
+def test_gradients_are_exchanged_once_a_step(outcomes):
+    for outcome in outcomes[:2]:
+        assert outcome["exchanges"] == [False, True] * STEPS
+    assert outcomes[2]["exchanges"] == [None] * 4 * STEPS

@@ -1,0 +1,89 @@
+"""The Triton back-end of the spatial IRNN: interpreted on the CPU, and on a GPU if there is one."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ion_d2.layers.irnn import triton_backend
+
+CASES = Path(__file__).with_name("irnn_triton_cases.py")
+TOOLS = Path(__file__).parents[2] / "tools"
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
+)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+
+def run_cases(**environment):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600
+    )
+
+
+@needs_triton
+def test_cases_in_the_interpreter():
+    run = run_cases(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@needs_triton
+@needs_gpu
+def test_cases_on_a_gpu():
+    # cuBLAS, which sums up a full transition's gradient, is deterministic in this workspace.
+    run = run_cases(TRITON_INTERPRET="0", CUBLAS_WORKSPACE_CONFIG=":4096:8")
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@needs_triton
+def test_kernels_compile_for_a_gpu_that_is_not_there(monkeypatch, tmp_path):
+    """The interpreter forgives what the compiler does not; this compiles, and launches nothing."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver, jit
+
+    compiled = []
+
+    def compile_only(self, grid):
+        def run(*args, **kwargs):
+            compiled.append(self.run(*args, grid=grid, warmup=True, **kwargs))
+
+        return run
+
+    gpu = SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", 90, 32),
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+    )
+    monkeypatch.setattr(driver, "_active", gpu)
+    monkeypatch.setattr(jit.KernelInterface, "__getitem__", compile_only)
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    x, sizes = torch.zeros(1, 3, 1, 2), torch.ones(1, 2, dtype=torch.int64)
+    for weight in (torch.zeros(1, 3), torch.zeros(1, 3, 3)):
+        output = triton_backend.forward(x, weight, ("left",), sizes)
+        triton_backend.backward(output, output, weight, ("left",), sizes)
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from irnn_per_cell import per_cell_irnn
+
+    rival = per_cell_irnn(x.requires_grad_(), torch.zeros(4, 3))
+    torch.autograd.grad(rival, x, rival.detach())
+    assert {"sm_90" in kernel.asm["ptx"] for kernel in compiled} == {True}
+    assert len({kernel.name for kernel in compiled}) == 5
+
+
+def test_without_a_gpu_the_back_end_says_so(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    reason = triton_backend.unavailable(torch.device("cpu"), torch.float32, "identity")
+    assert "'cpu'" in reason
+
+
+def test_without_triton_the_back_end_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton.language", None)
+    monkeypatch.setattr(triton_backend, "_missing", triton_backend._missing.__wrapped__)
+    reason = triton_backend.unavailable(torch.device("cuda"), torch.float32, "identity")
+    assert "needs Triton" in reason

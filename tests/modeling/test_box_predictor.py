@@ -1,0 +1,63 @@
+"""Losses that weigh images alike, against Detectron2's on each image alone."""
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from model_helpers import small_config
+
+from ion_d2.modeling.box_predictor import ImageMeanOutputLayers
+
+
+def make_layers():
+    torch.manual_seed(0)
+    layers = ImageMeanOutputLayers(small_config(), ShapeSpec(channels=8))
+    plain = FastRCNNOutputLayers(small_config(), ShapeSpec(channels=8))
+    plain.load_state_dict(layers.state_dict())
+    return layers, plain
+
+
+def sampled(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    instances = Instances((64, 64))
+    corners = torch.rand(count, 2, generator=generator) * 20
+    instances.proposal_boxes = Boxes(torch.cat([corners, corners + 20], dim=1))
+    instances.gt_boxes = Boxes(torch.cat([corners + 2, corners + 23], dim=1))
+    instances.gt_classes = torch.randint(0, 4, (count,), generator=generator)
+    return instances
+
+
+@pytest.mark.parametrize("counts", [(4, 4), (7, 2, 5), (3, 0), (0, 0)])
+def test_losses_are_the_mean_over_images(counts):
+    layers, plain = make_layers()
+    proposals = [sampled(n, seed) for seed, n in enumerate(counts)]
+    inputs = torch.randn(sum(counts), 8)
+    with EventStorage():
+        predictions = layers(inputs)
+        losses = layers.losses(predictions, proposals)
+        parts = zip(inputs.split(counts), proposals)
+        per_image = [plain.losses(plain(x), [p]) for x, p in parts]
+    assert set(losses) == {"loss_cls", "loss_box_reg"}
+    for name, value in losses.items():
+        expected = sum(x[name] for x in per_image) / len(per_image)
+        torch.testing.assert_close(value, expected)
+        assert torch.isfinite(value)
+
+
+def test_equal_counts_are_detectron2_bit_for_bit():
+    layers, plain = make_layers()
+    proposals, inputs = [sampled(5, 0), sampled(5, 1)], torch.randn(10, 8)
+    with EventStorage():
+        losses = layers.losses(layers(inputs), proposals)
+        expected = plain.losses(plain(inputs), proposals)
+    assert losses == expected
+
+
+def test_an_image_without_rois_keeps_the_gradients_finite():
+    layers, _ = make_layers()
+    with EventStorage():
+        losses = layers.losses(layers(torch.randn(3, 8)), [sampled(3, 0), sampled(0, 1)])
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in layers.parameters())

@@ -1,0 +1,180 @@
+"""Skip pooling in every head: against Detectron2's own heads, and what each head pools."""
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
+from detectron2.structures import Boxes, ImageList, Instances, Keypoints, PolygonMasks
+from detectron2.utils.events import EventStorage
+
+from ion_d2.engine.setup import load_config
+from ion_d2.errors import IONError
+from ion_d2.modeling import IONCascadeROIHeads, IONRes5ROIHeads, IONROIHeads
+
+SHAPES = {
+    "res3": ShapeSpec(channels=24, stride=8),
+    "res4": ShapeSpec(channels=32, stride=16),
+    "context": ShapeSpec(channels=8, stride=16),
+}
+SIZE = (64, 96)
+NARROW = [
+    "MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.SKIP_POOLER.OUT_CHANNELS", 32,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", 8, "MODEL.RESNETS.WIDTH_PER_GROUP", 4,
+    "MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.ROI_MASK_HEAD.CONV_DIM", 16,
+    "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,), "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8,
+]  # fmt: skip
+ONE_PLAIN_FEATURE = ["MODEL.ROI_HEADS.IN_FEATURES", ["res4"], "MODEL.SKIP_POOLER.NORM", "none"]
+HEADS = {
+    "mask": (IONROIHeads, StandardROIHeads, "Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic.yaml"),
+    "keypoint": (IONROIHeads, StandardROIHeads, "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"),
+    "cascade": (IONCascadeROIHeads, CascadeROIHeads, "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml"),
+    "c4": (IONRes5ROIHeads, Res5ROIHeads, "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml"),
+}
+
+
+def config(name, *opts):
+    return load_config(f"model_zoo:{HEADS[name][2]}", [*NARROW, *opts])
+
+
+def features():
+    generator = torch.Generator().manual_seed(3)
+    return {
+        name: torch.rand(1, s.channels, SIZE[0] // s.stride, SIZE[1] // s.stride,
+                         generator=generator)
+        for name, s in SHAPES.items()
+    }  # fmt: skip
+
+
+def proposals():
+    boxes = torch.tensor([[4.0, 4, 40, 40], [20, 10, 90, 60], [0, 0, 30, 60]])
+    return [Instances(SIZE, proposal_boxes=Boxes(boxes), objectness_logits=torch.zeros(3))]
+
+
+def targets():
+    corners = torch.tensor([[5.0, 6, 41, 39], [22, 8, 88, 60]])
+    outlines = [[[b[0], b[1], b[2], b[1], b[2], b[3], b[0], b[3]]] for b in corners.tolist()]
+    points = torch.full((2, 17, 3), 30.0)
+    points[..., 2] = 2.0
+    return [
+        Instances(
+            SIZE, gt_boxes=Boxes(corners), gt_classes=torch.zeros(2).long(),
+            gt_masks=PolygonMasks([[torch.tensor(p[0]).double().numpy()] for p in outlines]),
+            gt_keypoints=Keypoints(points),
+        )
+    ]  # fmt: skip
+
+
+def losses_of(heads):
+    torch.manual_seed(1)
+    images = ImageList(torch.zeros(1, 3, *SIZE), [SIZE])
+    with EventStorage():
+        return heads.train()(images, features(), proposals(), targets())[1]
+
+
+def detections_of(heads):
+    images = ImageList(torch.zeros(1, 3, *SIZE), [SIZE])
+    with torch.no_grad():
+        return heads.eval()(images, features(), proposals(), None)[0][0]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_one_plain_feature_equals_detectron2(name):
+    """Same weights, same losses, boxes, masks and keypoints as Detectron2's heads, bit for bit."""
+    ours, theirs, _ = HEADS[name]
+    cfg = config(name, *ONE_PLAIN_FEATURE, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
+    heads, plain = ours(cfg, SHAPES), theirs(cfg, SHAPES)
+    plain.load_state_dict(heads.state_dict())
+    expected, got = losses_of(plain), losses_of(heads)
+    assert len(got) > 2 and list(got) == list(expected)
+    assert all(torch.equal(got[key], value) for key, value in expected.items())
+    expected, got = detections_of(plain), detections_of(heads)
+    assert len(got) and got.get_fields().keys() == expected.get_fields().keys()
+    for key, value in expected.get_fields().items():
+        value = value.tensor if isinstance(value, Boxes) else value
+        other = got.get(key)
+        assert torch.equal(other.tensor if isinstance(other, Boxes) else other, value), key
+
+
+@pytest.mark.parametrize(
+    ("name", "poolers"),
+    [
+        ("mask", {"box_pooler": 7, "mask_pooler": 14}),
+        ("keypoint", {"box_pooler": 7, "keypoint_pooler": 14}),
+        ("cascade", {"box_pooler": 7, "mask_pooler": 14}),
+        ("c4", {"pooler": 14}),
+    ],
+)
+def test_each_head_pools_all_features_at_its_resolution(name, poolers):
+    names = ["res3", "context", "res4"]
+    heads = HEADS[name][0](config(name, "MODEL.ROI_HEADS.IN_FEATURES", names), SHAPES)
+    own = [n for n, _ in heads.named_children() if n.endswith("pooler")]
+    assert sorted(own) == sorted(poolers)
+    inputs = [features()[n] for n in names]
+    for pooler, size in poolers.items():
+        pooler = getattr(heads, pooler)
+        assert pooler.reduce.weight.shape == (32, 24 + 8 + 32, 1, 1)
+        assert pooler(inputs, [proposals()[0].proposal_boxes]).shape == (3, 32, size, size)
+        assert pooler.scale_source == 2
+    losses = losses_of(heads)
+    sum(losses.values()).backward()
+    for parameter, value in heads.named_parameters():
+        assert value.grad is not None and torch.isfinite(value.grad).all(), parameter
+
+
+def test_the_cascade_measures_its_scale_once_a_step():
+    """A second measurement in a step would change the scale under the first stage's gradient."""
+    cfg = config("cascade", "MODEL.ROI_HEADS.IN_FEATURES", ["res4"],
+                 "MODEL.SKIP_POOLER.SCALE_INIT", 0.0)  # fmt: skip
+    heads = IONCascadeROIHeads(cfg, SHAPES)
+    pooled = []
+    heads.box_pooler.level_poolers[0].register_forward_hook(lambda *args: pooled.append(args[2]))
+    sum(losses_of(heads).values()).backward()
+    assert len(pooled) == 3  # stages
+    scale = heads.box_pooler.scale
+    assert int(scale.batches_left) == cfg.MODEL.SKIP_POOLER.SCALE_BATCHES - 1
+    expected = pooled[0].flatten(1).norm(dim=1).mean()
+    assert float(scale.factor[0]) == pytest.approx(float(expected), rel=1e-5)
+    assert all(p.grad is not None for p in heads.parameters())
+
+
+def test_res5_gets_what_it_reads_whatever_the_config_says():
+    cfg = config("c4", "MODEL.ROI_HEADS.IN_FEATURES", ["res3", "res4"],
+                 "MODEL.SKIP_POOLER.OUT_CHANNELS", 7)  # fmt: skip
+    heads = IONRes5ROIHeads(cfg, SHAPES)
+    assert heads.pooler.out_channels == 8 * 4 == heads.res5[0].conv1.in_channels
+
+
+def test_a_mask_head_over_feature_maps_stays():
+    """Without a pooler type, the mask head reads the features themselves, as PointRend's does."""
+    from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY
+
+    name = "FeatureMapMaskHead"
+    seen = {}
+    if name not in ROI_MASK_HEAD_REGISTRY:
+        ROI_MASK_HEAD_REGISTRY._obj_map[name] = lambda cfg, shapes: seen.update(shapes) or None
+    try:
+        cfg = config("mask", "MODEL.ROI_MASK_HEAD.POOLER_TYPE", "", "MODEL.ROI_MASK_HEAD.NAME",
+                     name, "MODEL.ROI_HEADS.IN_FEATURES", ["res3", "context"])  # fmt: skip
+        heads = IONROIHeads(cfg, SHAPES)
+    finally:
+        del ROI_MASK_HEAD_REGISTRY._obj_map[name]
+    assert heads.mask_pooler is None and list(seen) == ["res3", "context"]
+
+
+@pytest.mark.parametrize(
+    ("name", "opts", "words"),
+    [
+        ("cascade", ["TEST.BOX_REFINEMENT.ENABLED", True], "ENABLED is True.*refine the boxes"),
+        ("c4", ["TEST.BOX_REFINEMENT.ENABLED", True], "TEST.BOX_REFINEMENT.ENABLED is True"),
+        ("c4", ["MODEL.KEYPOINT_ON", True], "MODEL.KEYPOINT_ON is True.*use 'IONROIHeads'"),
+        ("mask", ["MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"], "GENERATOR.NAME is 'RRPN'.*'RPN'"),
+        ("c4", ["MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"], "POOLER_TYPE.*rotated"),
+        ("cascade", ["MODEL.ROI_HEADS.IN_FEATURES", ["p9"]], "'p9'.*res3, res4, context"),
+        ("c4", ["MODEL.ROI_HEADS.IN_FEATURES", ["res4", "res4"]], "names a feature twice"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(name, opts, words):
+    cfg = config(name, "MODEL.ROI_HEADS.IN_FEATURES", ["res4"], *opts)
+    with pytest.raises(IONError, match=words) as error:
+        HEADS[name][0](cfg, SHAPES)
+    assert "\n" not in str(error.value)

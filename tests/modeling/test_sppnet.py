@@ -1,0 +1,87 @@
+"""SPPnet's pooling and heads, against torchvision's operator and a literal maximum."""
+
+import pytest
+import torch
+import torchvision
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.structures import Boxes
+from detectron2.utils.events import EventStorage
+from model_helpers import make_input, small_model
+
+from ion_d2.errors import IONError
+from ion_d2.modeling import PyramidPooler
+
+SHAPES = [ShapeSpec(channels=2, stride=8), ShapeSpec(channels=3, stride=16)]
+SPP = (
+    "MODEL.ROI_HEADS.NAME", "SPPROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", ["conv5"],
+    "MODEL.BACKBONE.NAME", "build_ion_vgg_backbone", "MODEL.VGG.OUT_FEATURES", ["conv4", "conv5"],
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool",
+)  # fmt: skip
+
+
+def make_boxes():
+    return [
+        Boxes(torch.tensor([[0.0, 0, 127, 95], [10, 10, 60, 50]])),
+        Boxes(torch.tensor([[40.0, 2, 90, 93]])),
+    ]
+
+
+def test_levels_are_those_of_roi_pool_feature_by_feature():
+    torch.manual_seed(0)
+    features = [torch.rand(2, 2, 12, 16), torch.rand(2, 3, 6, 8)]
+    boxes = make_boxes()
+    pooler = PyramidPooler(SHAPES, levels=(3, 1))
+    expected = [
+        torchvision.ops.roi_pool(x, [b.tensor for b in boxes], bins, 1 / s.stride).flatten(1)
+        for x, s in zip(features, SHAPES)
+        for bins in (3, 1)
+    ]
+    result = pooler(features, boxes)
+    assert result.shape == (3, pooler.out_channels, 1, 1) == (3, 5 * 10, 1, 1)
+    assert torch.equal(result.flatten(1), torch.cat(expected, dim=1))
+
+
+def test_coarse_levels_are_the_maximum_of_the_finest_bins():
+    # 6 is divisible by 3, 2 and 1, so that a coarse bin is the union of fine ones.
+    torch.manual_seed(1)
+    x = torch.rand(1, 2, 6, 8)
+    boxes = [Boxes(torch.tensor([[0.0, 0, 127, 95], [16, 0, 80, 60]]))]
+    pooled = PyramidPooler([ShapeSpec(channels=2, stride=16)])([x], boxes).flatten(1)
+    fine, *coarse = pooled.split([2 * 36, 2 * 9, 2 * 4, 2 * 1], dim=1)
+    fine = fine.reshape(2, 2, 6, 6)
+    for bins, level in zip((3, 2, 1), coarse):
+        side = 6 // bins
+        for i in range(bins):
+            for j in range(bins):
+                union = fine[:, :, i * side : (i + 1) * side, j * side : (j + 1) * side]
+                got = level.reshape(2, 2, bins, bins)[:, :, i, j]
+                assert torch.equal(got, union.amax(dim=(2, 3)))
+
+
+def test_no_boxes():
+    pooler = PyramidPooler(SHAPES)
+    features = [torch.rand(1, 2, 12, 16), torch.rand(1, 3, 6, 8)]
+    assert pooler(features, [Boxes(torch.zeros(0, 4))]).shape == (0, 5 * 50, 1, 1)
+
+
+@pytest.mark.parametrize("levels", [[], [6, 0]])
+def test_bad_levels_name_the_key(levels):
+    with pytest.raises(IONError, match="MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS is"):
+        small_model(*SPP, "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS", levels)
+
+
+def test_only_what_follows_the_convolutions_is_trained():
+    model = small_model(*SPP, "MODEL.BACKBONE.FREEZE_AT", 5).train()
+    assert model.roi_heads.box_head.fc6.in_features == 50 * 64
+    with EventStorage():
+        sum(model([make_input()]).values()).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("backbone."), name
+
+
+def test_detects_in_two_rounds():
+    model = small_model(*SPP, "TEST.BOX_REFINEMENT.ENABLED", True).eval()
+    with torch.no_grad():
+        assert len(model([make_input()])[0]["instances"])
+    assert "SPPROIHeads" in ROI_HEADS_REGISTRY
