@@ -126,7 +126,7 @@ def _add_skip_pooler(model: CfgNode) -> None:
     # mean.
     model.SKIP_POOLER.SCALE_BATCHES = 8
     # Channels after the 1x1 convolution that merges the features (sec. 3.1: 512, what fc6 of VGG16
-    # expects).
+    # expects). IONRes5ROIHeads takes as many as res5 reads instead.
     model.SKIP_POOLER.OUT_CHANNELS = 512
 
 

@@ -21,7 +21,8 @@ from .modeling import (
     IONSegHead,
     SkipPooler,
 )
-from .modeling.backbone.context_backbone import CONTEXT
+from .modeling.backbone import CONTEXT
+from .modeling.box_predictor import ImageMeanOutputLayers
 
 _ROI_HEADS = {
     roi_heads.StandardROIHeads: IONROIHeads,
@@ -131,4 +132,8 @@ def _heads_of(model: DictConfig) -> DictConfig:
             f"whose model.roi_heads is one of {known}."
         )
     heads._target_ = _ROI_HEADS[target]
+    if heads._target_ is IONROIHeads and (
+        heads.box_predictor._target_ is roi_heads.FastRCNNOutputLayers
+    ):
+        heads.box_predictor._target_ = ImageMeanOutputLayers
     return heads

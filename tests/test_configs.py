@@ -64,6 +64,8 @@ def test_keys_and_defaults_of_the_contract():
     assert pooler.OUT_CHANNELS == 512 and cfg.MODEL.SEG_REGULARIZER_ON is False
     refinement = cfg.TEST.BOX_REFINEMENT
     assert (refinement.ENABLED, refinement.ROUNDS, refinement.VOTE_IOU) == (False, 2, 0.5)
+    assert (refinement.VOTE, cfg.TEST.FLIP_AVERAGING, cfg.MODEL.DROPOUT_ON) == (True, False, True)
+    assert (cfg.SOLVER.STAGES, cfg.SOLVER.IMS_PER_PASS) == ([], 0)
 
 
 def test_adding_the_keys_again_changes_nothing():

@@ -8,6 +8,8 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from model_helpers import make_input
 
+from ion_d2.engine.setup import load_config
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -37,8 +39,6 @@ def test_named_files_exist():
 
 
 def test_named_config_keys_exist():
-    from ion_d2.engine.setup import load_config
-
     cfg = load_config(str(ROOT / "configs/ion_tiny.yaml"))
     for key in set(re.findall(r"\b(?:MODEL|INPUT|TEST|DATASETS|SOLVER)(?:\.[A-Z_]+)+", README)):
         node = cfg

@@ -27,8 +27,8 @@ def contenders(kind: str, device: str, channels: int) -> dict[str, Contender]:
         channels: C of the maps.
 
     Returns:
-        Contenders by name: "ion_d2 NAME" for each available back-end, "plain loop", and, with a
-        full matrix, "nn.RNN".
+        Contenders by name: "ion_d2 NAME" for each available back-end, "plain loop"; with a
+        full matrix "nn.RNN"; on a GPU, without one, "thread a cell".
     """
     missing = unavailable_backends(device, torch.float32, kind)
     found: dict[str, Contender] = {
@@ -37,6 +37,10 @@ def contenders(kind: str, device: str, channels: int) -> dict[str, Contender]:
         if name not in missing
     }
     found["plain loop"] = spatial_irnn_reference
+    if device == "cuda" and kind != "full":
+        from irnn_per_cell import per_cell_irnn  # needs Triton
+
+        found["thread a cell"] = per_cell_irnn
     if kind == "full":
         found["nn.RNN"] = BidirectionalRNNs(channels).to(device)
     return found

@@ -55,8 +55,9 @@ model = L(ION)(
         num_classes=20,
         batch_size_per_image=128,  # sec. 4.1
         positive_fraction=0.25,
+        # Background is what overlaps an object by 0.1 to 0.5 (Fast R-CNN).
         proposal_matcher=L(Matcher)(
-            thresholds=[0.5], labels=[0, 1], allow_low_quality_matches=False
+            thresholds=[0.1, 0.5], labels=[-1, 0, 1], allow_low_quality_matches=False
         ),
         box_in_features=["conv3", "conv4", "conv5", "context"],
         box_pooler=L(skip_pooler)(

@@ -58,8 +58,8 @@ def load_config(
         adapt(cfg)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
-    check_overrides(cfg, list(opts[::2]))
     follow_stages(cfg)
+    check_overrides(cfg, list(opts[::2]))
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)

@@ -145,6 +145,40 @@ def test_losses_that_only_some_passes_have_are_kept():
     assert losses == {"always": 1.0, "seldom": 0.25}
 
 
+class Scaler:
+    """As much of torch's gradient scaler as the step needs, without a GPU."""
+
+    factor, updates = 1024.0, 0
+
+    def scale(self, loss):
+        return loss * self.factor
+
+    def step(self, optimizer):
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad /= self.factor
+        optimizer.step()
+
+    def update(self):
+        self.updates += 1
+
+
+@pytest.mark.filterwarnings("ignore")  # that there is no GPU
+def test_scaled_gradients_of_all_passes_are_unscaled_once():
+    ends = []
+    for kind, more in ((PassTrainer, {}), (AMPPassTrainer, {"grad_scaler": Scaler()})):
+        cfg = small_config(*EXACT, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1e-3)
+        model = make_model()
+        trainer = kind(model, Loader(), build_clipping_optimizer(cfg, model), **more)
+        trainer.images_per_pass = 1
+        with EventStorage() as storage:
+            trainer.iter = storage.iter = 0
+            trainer.run_step()
+        ends.append(model.state_dict())
+    assert trainer.grad_scaler.updates == 1
+    assert largest_difference(*ends) < 1e-12
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="mixed precision needs a GPU")
 def test_mixed_precision_accumulates_scaled_gradients():
     cfg = small_config("MODEL.DEVICE", "cuda")

@@ -7,6 +7,8 @@ small, but large enough for lines of several tiles and for several programs, non
 
 import itertools
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -248,3 +250,18 @@ def test_more_cells_than_32_bits_count():
     x[0, 2, 5] = 1
     output = triton_backend.forward(x, None, ("down",), None)
     assert (output[0, 2, 5:] == 1).all() and not output[0, :2].any()
+
+
+@pytest.mark.parametrize("kind", ["identity", "diagonal"])
+def test_rival_of_the_benchmark(kind):
+    sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+    from irnn_per_cell import per_cell_irnn
+
+    x, weight, grad = make((2, 3, 4, 5), kind)
+    leaves = [x] if weight is None else [x, weight]
+    results = []
+    for operator in (per_cell_irnn, spatial_irnn_reference):
+        out = operator(*(leaf.requires_grad_() for leaf in leaves), *[None] * (2 - len(leaves)))
+        results.append([out, *torch.autograd.grad(out, leaves, grad)])
+    for got, expected in zip(*results):
+        torch.testing.assert_close(got, expected)

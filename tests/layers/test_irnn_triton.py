@@ -13,6 +13,7 @@ import torch
 from ion_d2.layers.irnn import triton_backend
 
 CASES = Path(__file__).with_name("irnn_triton_cases.py")
+TOOLS = Path(__file__).parents[2] / "tools"
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
 )
@@ -66,8 +67,13 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(monkeypatch, tmp_path):
     for weight in (torch.zeros(1, 3), torch.zeros(1, 3, 3)):
         output = triton_backend.forward(x, weight, ("left",), sizes)
         triton_backend.backward(output, output, weight, ("left",), sizes)
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from irnn_per_cell import per_cell_irnn
+
+    rival = per_cell_irnn(x.requires_grad_(), torch.zeros(4, 3))
+    torch.autograd.grad(rival, x, rival.detach())
     assert {"sm_90" in kernel.asm["ptx"] for kernel in compiled} == {True}
-    assert len({kernel.name for kernel in compiled}) == 3
+    assert len({kernel.name for kernel in compiled}) == 5
 
 
 def test_without_a_gpu_the_back_end_says_so(monkeypatch):

@@ -63,6 +63,21 @@ def test_loss_counts_labelled_pixels_only():
     assert loss.item() == pytest.approx(2 * expected.item(), rel=1e-5)
 
 
+def test_images_count_alike_however_many_pixels_are_labelled():
+    torch.manual_seed(1)
+    head = make()
+    features = {"context": torch.randn(3, 6, 2, 3)}
+    targets = torch.full((3, 32, 48), 255)
+    targets[0, 3, 4], targets[1, 20:, 40] = 2, 0
+    alone = [
+        head.losses({"context": features["context"][n : n + 1]}, targets[n : n + 1])["loss_sem_seg"]
+        for n in range(3)
+    ]
+    assert alone[2] == 0
+    loss = head.losses(features, targets)["loss_sem_seg"]
+    torch.testing.assert_close(loss, sum(alone) / 3)
+
+
 def test_normalized_input_makes_the_amplitude_of_a_cell_irrelevant():
     torch.manual_seed(2)
     head, plain = make(normalize_input=True), make()
