@@ -54,6 +54,13 @@ def _torchscript(adapter: DetectorAdapter) -> bytes:
         # The check would run the model again on the same image.
         trace = torch.jit.trace(adapter, (adapter.example(),), check_trace=False)
     torch.jit.save(trace, buffer)
+    # A copy, which users need not run under no_grad; the model may go on training.
+    buffer.seek(0)
+    copy = torch.jit.load(buffer)
+    for parameter in copy.parameters():
+        parameter.requires_grad_(False)
+    buffer = io.BytesIO()
+    torch.jit.save(copy, buffer)
     return buffer.getvalue()
 
 

@@ -1,0 +1,97 @@
+"""tools/export.py from the command line to the figures of a comparison."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model_helpers import SMALL, small_model
+from PIL import Image
+
+from ion_d2.engine.setup import run_cli
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "export.py"
+SMALLER = [*SMALL, "INPUT.MIN_SIZE_TEST", "96", "MODEL.RPN.POST_NMS_TOPK_TEST", "30",
+           "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.2"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    torch.save({"model": small_model().state_dict()}, path)
+    return path
+
+
+@pytest.fixture
+def export(capfd, tmp_path, weights):
+    """Runs tools/export.py: arguments -> (exit status, stdout, stderr)."""
+    spec = importlib.util.spec_from_file_location("export_tool", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
+
+    def run(output, *flags, opts=()):
+        fixed = ["--config-file", "configs/ion_tiny.yaml", "--classes", tmp_path / "classes.txt"]
+        opts = [*SMALLER, "MODEL.WEIGHTS", weights, *opts]
+        arguments = [*fixed, "--output", tmp_path / output, *flags, *opts]
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run_cli(lambda: tool.main([str(argument) for argument in arguments]))
+        return (stop.value.code, *capfd.readouterr())
+
+    run.tool = tool
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("not a picture")
+    for index in range(3):
+        pixels = np.random.default_rng(index).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.onnx"])
+def test_exports_and_compares(export, pictures, tmp_path, name):
+    status, out, err = export(name, "--check", pictures, "--limit", "2")
+    assert status == 0, err
+    assert "2 pictures, " in out and " 0 detections" not in out
+    assert "without counterpart: 0 of the original, 0 exported" in out
+    assert "time of the exported model relative to the original: " in out
+    assert {"a.ts", "a.onnx"} & {file.name for file in tmp_path.iterdir()} == {name}
+    assert '"ant"' in (tmp_path / f"{name}.json").read_text()
+
+
+def test_a_difference_is_a_failure(export, pictures, monkeypatch):
+    load = export.tool.load_exported
+
+    def shifted(path):
+        detect = load(path)
+        return lambda image: (detect(image)[0] + 1, *detect(image)[1:])
+
+    monkeypatch.setattr(export.tool, "load_exported", shifted)
+    status, out, _ = export("a.ts", "--check", pictures, "--limit", "1")
+    assert status == 1 and "without counterpart: 0 of" not in out
+
+
+@pytest.mark.parametrize(
+    "output, flags, opts, word",
+    [
+        ("a.pt", [], [], "a.pt should end in .ts or .onnx"),
+        ("a.ts", ["--check", "absent"], [], "--check absent holds no picture"),
+        ("a.ts", ["--check", "docs/images", "--limit", "0"], [], "--limit is 0"),
+        ("a.ts", [], ["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty"),
+        ("a.ts", [], ["TEST.FLIP_AVERAGING", "True"], "TEST.FLIP_AVERAGING False"),
+    ],
+)
+def test_bad_input_is_one_sentence(export, tmp_path, output, flags, opts, word):
+    status, _, err = export(output, *flags, opts=opts)
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert status == 1 and word in line and "Traceback" not in err
+    assert not list(tmp_path.glob("a.*"))
