@@ -17,6 +17,7 @@ from torch import nn
 from ..config import add_ion_config
 from ..errors import NO_SPACE, IONError
 from ..plugging import check_meta_architecture
+from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
 from .hooks import TrainingInterrupted
 from .stages import check_overrides, follow_stages
@@ -195,7 +196,7 @@ def _sentence(error: BaseException) -> str:
 def _is_expected(error: BaseException | None) -> bool:
     """Whether an error is the user's to mend, or a stop that the user asked for."""
     no_space = isinstance(error, OSError) and error.errno in NO_SPACE
-    return no_space or isinstance(error, (IONError, TrainingInterrupted))
+    return no_space or isinstance(error, (IONError, TrainingInterrupted, PatienceExhausted))
 
 
 def hide_expected_tracebacks() -> None:
