@@ -43,6 +43,10 @@ def _defaults() -> CfgNode:
     _add_data(root)
     _add_solver(root)
     _add_test(root)
+    root.DISTRIBUTED = CfgNode()
+    # Seconds for which a process waits for the others before it gives up. It must exceed what one
+    # does while the others wait, such as computing the figures of an evaluation (Detectron2: 1800).
+    root.DISTRIBUTED.TIMEOUT = 1800
     # Project on Weights & Biases that a training reports to, beside metrics.json and TensorBoard;
     # it needs the package wandb. "" is none.
     root.WANDB_PROJECT = ""
