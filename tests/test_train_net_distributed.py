@@ -12,9 +12,19 @@ import pytest
 import torch
 from cli_helpers import own_lines, says, voc_arguments
 
+from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.prepare import settle_data
+from ion_d2.engine.setup import load_config
+from ion_d2.engine.trainer import IONTrainer
+from ion_d2.engine.validation_loss import validation_losses
+
 STEPS = 8
-OPTIONS = ("SOLVER.MAX_ITER", STEPS, "SOLVER.CHECKPOINT_PERIOD", 1, "MODEL.SEG_REGULARIZER_ON", True,
-           "DISTRIBUTED.TIMEOUT", 30)  # fmt: skip
+MODEL = ("MODEL.SEG_REGULARIZER_ON", True)
+OPTIONS = (
+    *MODEL, "SOLVER.MAX_ITER", STEPS, "SOLVER.CHECKPOINT_PERIOD", 1, "DISTRIBUTED.TIMEOUT", 30,
+    "SOLVER.EMA_DECAY", 0.5, "TEST.EVAL_PERIOD", 4, "TEST.LOSS", True, "TEST.BEST_METRIC",
+    "validation/total_loss",
+)  # fmt: skip
 
 
 def start(command, **variables):
@@ -77,13 +87,26 @@ def test_torchrun_goes_on_to_the_end_and_evaluates_as_one_process(killed, scenes
     assert torch.load(final)["iteration"] == STEPS - 1
     together = json.loads((folder / "voc_results.json").read_text())
     alone = folder / "alone"
-    args = voc_arguments(scenes, alone, "MODEL.WEIGHTS", final, "MODEL.SEG_REGULARIZER_ON", True,
-                         flags=["--eval-only"])  # fmt: skip
+    check_loss(voc_arguments(scenes, alone, *MODEL), folder)
+    args = voc_arguments(scenes, alone, *MODEL, "MODEL.WEIGHTS", final, flags=["--eval-only"])
     status, _, err = train_net(*args)
     assert (status, own_lines(err)) == (0, [])
     assert json.loads((alone / "voc_results.json").read_text()) == together
     detections = [json.loads((f / "detections.json").read_text()) for f in (folder, alone)]
     assert sorted(map(str, detections[0])) == sorted(map(str, detections[1])) != []
+
+
+def check_loss(arguments, folder):
+    """The loss that two processes found is that of one, on the averaged weights."""
+    history = json.loads((folder / "evaluations.json").read_text())
+    assert [entry["iteration"] for entry in history] == [4, STEPS]
+    assert (folder / "model_best.pth").is_file()
+    cfg = load_config(arguments[1], arguments[2:])
+    settle_data(cfg, train=False)
+    model = IONTrainer.build_model(cfg)
+    IONCheckpointer(model).load(str(folder / "model_final.pth"))
+    found = validation_losses(cfg, model, cfg.DATASETS.TEST[0])["total_loss"]
+    assert found == pytest.approx(history[-1]["value"], rel=1e-5)
 
 
 def test_torchrun_and_own_launch_together_are_refused(train_net, scenes, tmp_path, monkeypatch):
