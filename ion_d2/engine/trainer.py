@@ -27,8 +27,9 @@ from ..data.proposals import get_dicts, proposal_files
 from ..errors import IONError
 from .augmented_test import test_augmented, without_augmentation
 from .averaging import EMA, AverageWeights, build_average
-from .best import KeepBest, PatienceExhausted, check_best
+from .best import KeepBest, PatienceExhausted
 from .checkpoint import IONCheckpointer
+from .checks import check_data, check_settings
 from .clipping import build_clipping_optimizer
 from .determinism import make_deterministic
 from .evaluators import build_evaluators, test_dicts
@@ -70,7 +71,7 @@ class IONTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         make_deterministic(cfg)  # before a seed is drawn where there is none
         self.cfg = cfg = self.auto_scale_workers(_prepared(cfg), comm.get_world_size())
-        _check_settings(cfg)
+        check_settings(cfg)
         model = self.build_model(cfg)
         self.stages = read_stages(cfg)
         check_backbone(model, self.stages, cfg.MODEL.BACKBONE.FREEZE_AT)
@@ -165,6 +166,8 @@ class IONTrainer(DefaultTrainer):
             resume: whether to continue from the last checkpoint, if there is one.
         """
         super().resume_or_load(resume=resume)
+        if self.averaged is not None and not self.averaged.n_averaged:
+            self.averaged.module.load_state_dict(unwrap_distributed(self.model).state_dict())
         loader = self._trainer.data_loader
         if isinstance(loader, ResumableLoader):
             loader.first_iteration = self.start_iter
@@ -281,7 +284,7 @@ class IONTrainer(DefaultTrainer):
         Raises:
             IONError: a setting that it cannot honour, or no images.
         """
-        _check_data(cfg)
+        check_data(cfg)
         return ResumableLoader(
             _train_dicts(cfg),
             IONDatasetMapper(cfg, is_train=True),
@@ -355,40 +358,3 @@ def _prepared(cfg: CfgNode) -> CfgNode:
         cfg.SEED = comm.shared_random_seed()
     cfg.freeze()
     return cfg
-
-
-def _check_settings(cfg: CfgNode) -> None:
-    for key, value, least in (
-        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1),
-        ("SOLVER.IMS_PER_PASS", cfg.SOLVER.IMS_PER_PASS, 0),
-        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
-    ):
-        if value < least:
-            raise IONError(f"{key} is {value}; it must be at least {least}.")
-    if cfg.SOLVER.STAGES and cfg.SOLVER.REFERENCE_WORLD_SIZE:
-        raise IONError(
-            "SOLVER.REFERENCE_WORLD_SIZE cannot scale SOLVER.STAGES; set it to 0 and adapt the "
-            "stages to the number of processes."
-        )
-    check_best(cfg)
-    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
-        raise IONError(
-            "SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is 'cpu'; set it to False."
-        )
-
-
-def _check_data(cfg: CfgNode) -> None:
-    if not cfg.DATASETS.TRAIN:
-        raise IONError("DATASETS.TRAIN names no dataset to train on.")
-    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-        raise IONError(
-            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; ION's trainer has "
-            "'TrainingSampler' only."
-        )
-    world_size = comm.get_world_size()
-    batch = cfg.SOLVER.IMS_PER_BATCH
-    if batch < 1 or batch % world_size:
-        raise IONError(
-            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a positive multiple of the number of "
-            f"processes ({world_size})."
-        )
