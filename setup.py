@@ -56,5 +56,7 @@ setup(
         # tools/make_proposals.py. It replaces opencv-python-headless, which must go first: both
         # install the module cv2, and the last one wins.
         "proposals": ["opencv-contrib-python-headless>=4.5"],
+        # WANDB_PROJECT: figures and pictures of a training on Weights & Biases.
+        "wandb": ["wandb"],
     },
 )

@@ -3,11 +3,13 @@
 
 python train_net.py --config-file configs/ion_vgg16_voc.yaml
 python train_net.py --config-file configs/ion_vgg16_voc.yaml --eval-only MODEL.WEIGHTS model.pth
+torchrun --nproc_per_node 2 train_net.py --config-file configs/ion_vgg16_voc.yaml
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import functools
 import logging
 import sys
@@ -21,6 +23,7 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.distributed import join, leave, read_place, read_timeout
 from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.prepare import settle_data
 from ion_d2.engine.setup import hide_expected_tracebacks, load_config, run_cli
@@ -29,7 +32,7 @@ from ion_d2.errors import IONError
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Read the config, register the datasets it names and set up logging and seeds.
+    """Read the config, meet the other processes, register the datasets, set up logs and seeds.
 
     Args:
         args: the parsed command line.
@@ -38,6 +41,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         The full config, frozen.
     """
     cfg = load_config(args.config_file, args.opts)
+    place = read_place()
+    if place is not None:
+        join(place, cfg)
     settle_data(cfg, train=not args.eval_only)
     try:
         default_setup(cfg, args)
@@ -61,6 +67,7 @@ def main(args: argparse.Namespace) -> None:
     cfg = setup(args)
     if args.eval_only:
         evaluate(cfg)
+        leave()
         return
     trainer = IONTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
@@ -70,6 +77,7 @@ def main(args: argparse.Namespace) -> None:
         if comm.is_main_process():
             sys.stderr.write(f"{stop} Run the same command with --resume to continue.\n")
         sys.exit(stop.exit_status)
+    leave()
 
 
 def evaluate(cfg: CfgNode) -> None:
@@ -109,15 +117,17 @@ def _parse(argv: list) -> argparse.Namespace:
 
 
 def cli() -> None:
-    """Parse the command line and start one process per GPU.
+    """Parse the command line and start one process per GPU, unless torchrun has started them.
 
     Raises:
-        IONError: more GPUs are asked for than there are.
+        IONError: the processes asked for cannot be started.
     """
     args = _parse(sys.argv[1:])
-    available = torch.cuda.device_count()
-    if args.num_gpus > max(available, 1):
-        raise IONError(f"--num-gpus is {args.num_gpus}, but this machine has {available} GPUs.")
+    _check_processes(args)
+    if read_place() is not None:
+        process(args)
+    several = args.num_gpus * args.num_machines > 1
+    options = {"timeout": _timeout(args)} if several else {}
     try:
         launch(
             process,
@@ -126,9 +136,32 @@ def cli() -> None:
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
             args=(args,),
+            **options,
         )
     except ProcessExitedException as error:
+        if error.signal_name is not None:
+            raise IONError(
+                f"Process {error.error_index} was ended by {error.signal_name} and the others with "
+                "it; go on from the last checkpoint with --resume."
+            ) from error
         sys.exit(error.exit_code)  # it has said why
+
+
+def _timeout(args: argparse.Namespace) -> datetime.timedelta:
+    return read_timeout(load_config(args.config_file, args.opts))
+
+
+def _check_processes(args: argparse.Namespace) -> None:
+    available = torch.cuda.device_count()
+    if read_place() is not None and (args.num_gpus > 1 or args.num_machines > 1):
+        raise IONError(
+            "torchrun has started the processes already; leave out --num-gpus and --num-machines."
+        )
+    if args.num_gpus > max(available, 1) or (args.num_machines > 1 and not available):
+        raise IONError(
+            f"--num-gpus is {args.num_gpus}, but this machine has {available} GPUs; start several "
+            "processes on CPUs with torchrun."
+        )
 
 
 if __name__ == "__main__":

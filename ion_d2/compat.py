@@ -9,6 +9,8 @@ from pathlib import Path
 
 import detectron2
 from detectron2.engine import DefaultTrainer
+from detectron2.utils import comm
+from torch import distributed
 
 # The configs that Detectron2 packages. Its own function for them needs pkg_resources, which
 # setuptools 82 removed.
@@ -17,3 +19,19 @@ MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 # Whether DefaultTrainer keeps the optimizer's state (momentum) in its checkpoints. Before November
 # 2021 it did not, and a resumed run silently started with none.
 TRAINER_SAVES_OPTIMIZER = "load_state_dict" in vars(DefaultTrainer)
+
+
+def create_local_process_group(processes: int) -> None:
+    """Make the group of the processes on this machine, which Detectron2 asks for local ranks.
+
+    Args:
+        processes: number of them, the same on every machine.
+    """
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(processes)
+        return
+    for first in range(0, comm.get_world_size(), processes):
+        ranks = list(range(first, first + processes))
+        group = distributed.new_group(ranks)  # all processes make all groups
+        if comm.get_rank() in ranks:
+            comm._LOCAL_PROCESS_GROUP = group

@@ -43,6 +43,13 @@ def _defaults() -> CfgNode:
     _add_data(root)
     _add_solver(root)
     _add_test(root)
+    root.DISTRIBUTED = CfgNode()
+    # Seconds for which a process waits for the others before it gives up. It must exceed what one
+    # does while the others wait, such as computing the figures of an evaluation (Detectron2: 1800).
+    root.DISTRIBUTED.TIMEOUT = 1800
+    # Project on Weights & Biases that a training reports to, beside metrics.json and TensorBoard;
+    # it needs the package wandb. "" is none.
+    root.WANDB_PROJECT = ""
     return root
 
 
@@ -191,6 +198,12 @@ def _add_solver(root: CfgNode) -> None:
     # Images in one forward and backward pass of a process; gradients of a step's passes are
     # averaged. 0 takes all at once, 1 is the paper's way (sec. 4.1: 4 passes of one image a step).
     root.SOLVER.IMS_PER_PASS = 0
+    # Share of itself that the moving average of the weights keeps in a step, e.g. 0.999; 0 has no
+    # average. The average is what is evaluated and what a checkpoint gives to any but --resume.
+    root.SOLVER.EMA_DECAY = 0.0
+    # Use deterministic operators only, so that equal SEEDs give weights that are equal bit for bit
+    # (on a GPU: as far as PyTorch has them; it warns of others).
+    root.SOLVER.DETERMINISTIC = False
 
 
 def _add_test(root: CfgNode) -> None:
@@ -201,8 +214,18 @@ def _add_test(root: CfgNode) -> None:
     # Predict and evaluate segmentation too, where the model has the head and the dataset has labels
     # (mean IoU).
     root.TEST.SEM_SEG = False
-    # Pictures of detections beside ground truth written to OUTPUT_DIR/pictures after each
-    # evaluation; 0 is none.
+    # Compute the losses on DATASETS.TEST in each evaluation, as validation/total_loss,
+    # validation/loss_cls, ... of metrics.json.
+    root.TEST.LOSS = False
+    # Figure of the evaluation, by its name in metrics.json, e.g. "bbox/AP50" (several test sets:
+    # "NAME/bbox/AP50"), whose best weights go to model_best.pth; "" keeps none. Higher is better,
+    # unless the name has "loss" in it.
+    root.TEST.BEST_METRIC = ""
+    # Stop the training after so many evaluations in a row, TEST.EVAL_PERIOD iterations apart, in
+    # which TEST.BEST_METRIC did not improve; 0 never stops.
+    root.TEST.PATIENCE = 0
+    # Pictures of detections beside ground truth written to OUTPUT_DIR/pictures, and in training to
+    # TensorBoard, after each evaluation; 0 is none.
     root.TEST.NUM_PICTURES = 4
     root.TEST.BOX_REFINEMENT = CfgNode()
     # Two-round box regression with weighted voting, the paper's "W" (sec. 4.2).

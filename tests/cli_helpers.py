@@ -38,4 +38,5 @@ def says(result, *words):
 
 def own_lines(err):
     """The lines of standard error without those that torch logs at its start."""
-    return [line for line in err.splitlines() if not re.match(r"[IW]\d{4} .*\btorch/", line)]
+    of_torch = re.compile(r"(\[rank\d+\]:)?[IW]\d{4} .*\btorch/")
+    return [line for line in err.splitlines() if not of_torch.match(line)]

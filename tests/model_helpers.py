@@ -14,6 +14,14 @@ SMALL = [
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4", "MODEL.DEVICE", "cpu",
 ]  # fmt: skip
 
+# Nothing random: every candidate is sampled, nothing is dropped, no batch statistics.
+EXACT = (
+    "MODEL.DROPOUT_ON", False, "MODEL.SKIP_POOLER.SCALE_INIT", 10.0, "MODEL.SEG_REGULARIZER_ON",
+    True, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 2000, "MODEL.RPN.POSITIVE_FRACTION", 1.0,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 100000, "MODEL.ROI_HEADS.POSITIVE_FRACTION", 1.0,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN", 20, "MODEL.RPN.NMS_THRESH", 0.3,
+)  # fmt: skip
+
 
 def small_config(*opts, config_file="configs/ion_tiny.yaml"):
     return load_config(config_file, [*SMALL, *map(str, opts)])

@@ -12,6 +12,7 @@ from ion_d2.engine.setup import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+TEXTS = [README, *(path.read_text() for path in (ROOT / "docs").glob("[DT]*.md"))]
 
 
 def test_python_example_builds_a_detector_that_trains():
@@ -40,7 +41,8 @@ def test_named_files_exist():
 
 def test_named_config_keys_exist():
     cfg = load_config(str(ROOT / "configs/ion_tiny.yaml"))
-    for key in set(re.findall(r"\b(?:MODEL|INPUT|TEST|DATASETS|SOLVER)(?:\.[A-Z_]+)+", README)):
+    groups = "MODEL|INPUT|TEST|DATASETS|SOLVER|DISTRIBUTED"
+    for key in set(re.findall(rf"\b(?:{groups})(?:\.[A-Z_]+)+", "\n".join(TEXTS))):
         node = cfg
         for part in key.split("."):
             node = node[part]

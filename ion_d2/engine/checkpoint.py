@@ -10,10 +10,13 @@ from urllib.parse import urlparse
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..errors import IONError
+from .averaging import EMA, averaged_weights
 from .checkpoint_files import reading, write_atomically
+from .steps import unwrap_distributed
 from .vgg_weights import map_vgg_weights, recognise
 
 
@@ -23,9 +26,13 @@ class IONCheckpointer(DetectionCheckpointer):
     Beyond Detectron2's formats it maps a torchvision VGG state dict to the model (see
     ``ion_d2.engine.vgg_weights``). Bad files raise ``IONError``, and so does one of which nothing
     fits the model. A save that fails or is interrupted leaves every earlier file as it was.
+
+    Where a file holds a moving average of the weights (``SOLVER.EMA_DECAY``), the average is what
+    is loaded, unless a training is resumed from it.
     """
 
     _source = ""  # what is being loaded, as the user named it
+    _resuming = False
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights, and training state where the file has it.
@@ -44,6 +51,7 @@ class IONCheckpointer(DetectionCheckpointer):
         if path:
             self._check_available(path)
         self._source = path
+        self._resuming = checkpointables is None and "trainer" in self.checkpointables
         try:
             return super().load(path, checkpointables)
         finally:
@@ -89,10 +97,28 @@ class IONCheckpointer(DetectionCheckpointer):
         data = {"model": self.model.state_dict()}
         data.update({key: item.state_dict() for key, item in self.checkpointables.items()})
         data.update(kwargs)
+        path = self._write(name, data)
+        self.tag_last_checkpoint(os.path.basename(path))
+
+    def save_weights(self, name: str, model: nn.Module, **kwargs: Any) -> None:
+        """Save weights alone, from which ``--resume`` does not go on.
+
+        Args:
+            name: file name without its folder and ``.pth``.
+            model: whose weights; it may be wrapped for distributed training.
+            kwargs: further values to save, e.g. the iteration.
+
+        Raises:
+            IONError: the file cannot be written.
+        """
+        if self.save_dir and self.save_to_disk:
+            self._write(name, {"model": unwrap_distributed(model).state_dict(), **kwargs})
+
+    def _write(self, name: str, data: dict[str, Any]) -> str:
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
         write_atomically(path, lambda file: torch.save(data, file))
-        self.tag_last_checkpoint(os.path.basename(path))
+        return path
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Note the checkpoint from which ``--resume`` goes on.
@@ -127,6 +153,9 @@ class IONCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         with reading(filename):
             checkpoint = super()._load_file(filename)
+        if EMA in checkpoint and not self._resuming:
+            self.logger.info("The moving average of the weights in it is what is loaded.")
+            checkpoint["model"] = averaged_weights(checkpoint.pop(EMA))
         state = checkpoint["model"]
         _check_state(state, filename)
         self._convert_ndarray_to_tensor(state)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from PIL import Image
 
 from .pictures import save_pictures
 
@@ -55,5 +60,16 @@ class PictureEvaluator(DatasetEvaluator):
         detections = {k: v for part in gathered for k, v in part.items()}
         dicts = [d for k, d in self._chosen.items() if k in detections]
         chosen = [detections[d["image_id"]] for d in dicts]
-        save_pictures(dicts, chosen, self._metadata, self._output_dir)
+        _show(save_pictures(dicts, chosen, self._metadata, self._output_dir))
         logger.info("Pictures of %d images are in %s", len(dicts), self._output_dir)
+
+
+def _show(files: Iterable[Path]) -> None:
+    """Hand pictures to TensorBoard, if a training is under way."""
+    try:
+        storage = get_event_storage()
+    except AssertionError:  # Detectron2's way to say that there is none
+        return
+    for file in files:
+        with Image.open(file) as picture:
+            storage.put_image(f"detections/{file.stem}", np.asarray(picture).transpose(2, 0, 1))

@@ -15,6 +15,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from ion_d2.data.catalog import class_names
+from ion_d2.engine.augmented_test import with_augmentation
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.setup import build_model
 from ion_d2.errors import IONError
@@ -32,13 +33,14 @@ class IONPredictor:
     ) -> None:
         """
         Args:
-            cfg: the model's config; INPUT tells the size and the order of the channels.
+            cfg: the model's config; INPUT tells the size and the order of the channels, TEST.AUG
+                whether to merge the detections of several sizes and mirrored copies.
             model: the detector, on its device and with its weights; put into evaluation mode.
             class_names: a name for every class, if known.
         """
         self.class_names = None if class_names is None else list(class_names)
         shortest = cfg.INPUT.MIN_SIZE_TEST
-        self.model = model.eval()
+        self.model = (with_augmentation(cfg, model) if cfg.TEST.AUG.ENABLED else model).eval()
         self._resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
         self._flip_channels = cfg.INPUT.FORMAT == "RGB"
 

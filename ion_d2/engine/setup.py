@@ -17,7 +17,9 @@ from torch import nn
 from ..config import add_ion_config
 from ..errors import NO_SPACE, IONError
 from ..plugging import check_meta_architecture
+from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
+from .distributed import is_lost_peer, tell_lost_peer
 from .hooks import TrainingInterrupted
 from .stages import check_overrides, follow_stages
 
@@ -163,8 +165,9 @@ def _leaf_keys(node: CfgNode, prefix: str = "") -> Sequence[str]:
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a program's main function and exit with its status.
 
-    Bad input (:class:`IONError`) and a full disk are told in one sentence on standard error, with
-    status 1, Ctrl-C in one word, with status 130; everything else keeps its traceback.
+    Bad input (:class:`IONError`), a full disk and the loss of another process of the training are
+    told in one sentence on standard error, with status 1, Ctrl-C in one word, with status 130;
+    everything else keeps its traceback.
 
     Args:
         main: returns the exit status, or None for 0.
@@ -174,7 +177,7 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         status = _EXIT_INTERRUPTED
-    except (IONError, OSError) as error:
+    except (IONError, OSError, RuntimeError) as error:
         if not _is_expected(error):
             raise
         sys.stderr.write(f"error: {_sentence(error)}\n")
@@ -183,6 +186,8 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _sentence(error: BaseException) -> str:
+    if is_lost_peer(error):
+        return tell_lost_peer(error)
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else " the output"
         return (
@@ -193,9 +198,10 @@ def _sentence(error: BaseException) -> str:
 
 
 def _is_expected(error: BaseException | None) -> bool:
-    """Whether an error is the user's to mend, or a stop that the user asked for."""
+    """Whether an error is the user's to mend, told elsewhere, or a stop that the user asked for."""
     no_space = isinstance(error, OSError) and error.errno in NO_SPACE
-    return no_space or isinstance(error, (IONError, TrainingInterrupted))
+    told = isinstance(error, (IONError, TrainingInterrupted, PatienceExhausted))
+    return no_space or told or is_lost_peer(error)
 
 
 def hide_expected_tracebacks() -> None:

@@ -10,8 +10,10 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch import nn
@@ -23,11 +25,16 @@ from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
 from ..data.proposals import get_dicts, proposal_files
 from ..errors import IONError
+from .augmented_test import test_augmented, without_augmentation
+from .averaging import EMA, AverageWeights, build_average
+from .best import KeepBest, PatienceExhausted
 from .checkpoint import IONCheckpointer
+from .checks import check_data, check_settings
 from .clipping import build_clipping_optimizer
+from .determinism import make_deterministic
 from .evaluators import build_evaluators, test_dicts
 from .hooks import SeedEachStep, StopOnSignal
-from .setup import build_model
+from .setup import build_model, hide_expected_tracebacks
 from .stages import (
     EnterStages,
     Stage,
@@ -38,6 +45,8 @@ from .stages import (
     rest_backbone,
 )
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
+from .validation_loss import validation_losses
+from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +69,9 @@ class IONTrainer(DefaultTrainer):
         PathManager.mkdirs(cfg.OUTPUT_DIR)
         # Not DefaultTrainer's, whose processes must have a GPU each and whose step is one pass.
         TrainerBase.__init__(self)
+        make_deterministic(cfg)  # before a seed is drawn where there is none
         self.cfg = cfg = self.auto_scale_workers(_prepared(cfg), comm.get_world_size())
-        _check_settings(cfg)
+        check_settings(cfg)
         model = self.build_model(cfg)
         self.stages = read_stages(cfg)
         check_backbone(model, self.stages, cfg.MODEL.BACKBONE.FREEZE_AT)
@@ -70,7 +80,12 @@ class IONTrainer(DefaultTrainer):
         self._trainer = kind(wrap_distributed(model), self.build_train_loader(cfg), optimizer)
         self._trainer.images_per_pass = cfg.SOLVER.IMS_PER_PASS
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = IONCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.averaged = build_average(cfg, model)
+        states = {"trainer": weakref.proxy(self)}
+        if self.averaged is not None:
+            states[EMA] = self.averaged
+        self.checkpointer = IONCheckpointer(model, cfg.OUTPUT_DIR, **states)
+        self.last_results: dict[str, Any] = {}
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
@@ -83,7 +98,55 @@ class IONTrainer(DefaultTrainer):
         first: list[HookBase] = [SeedEachStep(self.cfg.SEED, comm.get_rank())]
         if self.stages:
             first.append(EnterStages(self.stages))
-        return [*first, *super().build_hooks(), StopOnSignal(writer)]
+        if self.averaged is not None:
+            first.append(AverageWeights(self.averaged))
+        return [*first, *self._evaluating(super().build_hooks()), StopOnSignal(writer)]
+
+    def _evaluating(self, hooks: list[HookBase | None]) -> list[HookBase | None]:
+        """Detectron2's hooks with our evaluation, followed by the choice of the best weights."""
+        test = self.cfg.TEST
+        place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+        ours: list[HookBase] = [EvalHook(test.EVAL_PERIOD, self.evaluate)]
+        if test.BEST_METRIC:
+            ours.append(
+                KeepBest(test.BEST_METRIC, test.PATIENCE, test.EVAL_PERIOD, self.checkpointer)
+            )
+        return [*hooks[:place], *ours, *hooks[place + 1 :]]
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers, and Weights & Biases if ``WANDB_PROJECT`` names a project."""
+        writers = super().build_writers()
+        if self.cfg.WANDB_PROJECT:
+            writers.insert(0, WandbWriter(self.cfg, resumed=lambda: self.start_iter > 0))
+        return writers
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The model with the weights that count: their moving average, if there is one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def train(self) -> Any:
+        """Train to the end, or until ``TEST.PATIENCE`` is exhausted.
+
+        Returns:
+            The last evaluation, where Detectron2's trainer returns one.
+        """
+        hide_expected_tracebacks()
+        try:
+            return super().train()
+        except PatienceExhausted as stop:
+            logger.info("%s", stop)
+            return self.last_results
+
+    def evaluate(self) -> dict[str, Any]:
+        """Evaluate the weights that count; with test-time augmentation after the training only.
+
+        Returns:
+            The results, in the main process.
+        """
+        cfg = self.cfg if self.iter >= self.max_iter else without_augmentation(self.cfg)
+        self.last_results = self._last_eval_results = self.test(cfg, self.evaluated_model)
+        return self.last_results
 
     def enter_stage(self, stage: Stage) -> None:
         """Train what a stage trains from now on.
@@ -103,6 +166,8 @@ class IONTrainer(DefaultTrainer):
             resume: whether to continue from the last checkpoint, if there is one.
         """
         super().resume_or_load(resume=resume)
+        if self.averaged is not None and not self.averaged.n_averaged:
+            self.averaged.module.load_state_dict(unwrap_distributed(self.model).state_dict())
         loader = self._trainer.data_loader
         if isinstance(loader, ResumableLoader):
             loader.first_iteration = self.start_iter
@@ -126,6 +191,33 @@ class IONTrainer(DefaultTrainer):
         super().load_state_dict(state_dict)
         if not TRAINER_SAVES_OPTIMIZER:
             self._trainer.load_state_dict(state_dict["_trainer"])
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
+        """Evaluate on ``DATASETS.TEST``, with losses and test-time augmentation if asked for.
+
+        Args:
+            cfg: the full config.
+            model: the model.
+            evaluators: one per dataset; None for :meth:`build_evaluator`.
+
+        Returns:
+            Results by task, or by dataset and task where there are several datasets; in the main
+            process.
+        """
+        results = super().test(cfg, model, evaluators)
+        names = list(cfg.DATASETS.TEST)
+        further: dict[str, dict[str, Any]] = {name: {} for name in names}
+        if cfg.TEST.LOSS:
+            for name in names:
+                losses = validation_losses(cfg, unwrap_distributed(model), name)
+                further[name]["validation"] = losses
+        if cfg.TEST.AUG.ENABLED and names:
+            for name, figures in test_augmented(cfg, model, cls.test).items():
+                further[name].update(figures)
+        for name in names if comm.is_main_process() else ():
+            (results if len(names) == 1 else results[name]).update(further[name])
+        return results
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -192,7 +284,7 @@ class IONTrainer(DefaultTrainer):
         Raises:
             IONError: a setting that it cannot honour, or no images.
         """
-        _check_data(cfg)
+        check_data(cfg)
         return ResumableLoader(
             _train_dicts(cfg),
             IONDatasetMapper(cfg, is_train=True),
@@ -266,39 +358,3 @@ def _prepared(cfg: CfgNode) -> CfgNode:
         cfg.SEED = comm.shared_random_seed()
     cfg.freeze()
     return cfg
-
-
-def _check_settings(cfg: CfgNode) -> None:
-    for key, value, least in (
-        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1),
-        ("SOLVER.IMS_PER_PASS", cfg.SOLVER.IMS_PER_PASS, 0),
-        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
-    ):
-        if value < least:
-            raise IONError(f"{key} is {value}; it must be at least {least}.")
-    if cfg.SOLVER.STAGES and cfg.SOLVER.REFERENCE_WORLD_SIZE:
-        raise IONError(
-            "SOLVER.REFERENCE_WORLD_SIZE cannot scale SOLVER.STAGES; set it to 0 and adapt the "
-            "stages to the number of processes."
-        )
-    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
-        raise IONError(
-            "SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is 'cpu'; set it to False."
-        )
-
-
-def _check_data(cfg: CfgNode) -> None:
-    if not cfg.DATASETS.TRAIN:
-        raise IONError("DATASETS.TRAIN names no dataset to train on.")
-    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-        raise IONError(
-            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; ION's trainer has "
-            "'TrainingSampler' only."
-        )
-    world_size = comm.get_world_size()
-    batch = cfg.SOLVER.IMS_PER_BATCH
-    if batch < 1 or batch % world_size:
-        raise IONError(
-            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a positive multiple of the number of "
-            f"processes ({world_size})."
-        )

@@ -8,19 +8,12 @@ from detectron2.modeling.proposal_generator import proposal_utils
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from model_helpers import make_input, small_config
+from model_helpers import EXACT, make_input, small_config
 
 from ion_d2.engine.clipping import build_clipping_optimizer
 from ion_d2.engine.steps import AMPPassTrainer, PassTrainer, accumulate_gradients
 from ion_d2.modeling.box_predictor import ImageMeanOutputLayers
 
-# Nothing random: every candidate is sampled, nothing is dropped, no batch statistics.
-EXACT = (
-    "MODEL.DROPOUT_ON", False, "MODEL.SKIP_POOLER.SCALE_INIT", 10.0, "MODEL.SEG_REGULARIZER_ON",
-    True, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 2000, "MODEL.RPN.POSITIVE_FRACTION", 1.0,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 100000, "MODEL.ROI_HEADS.POSITIVE_FRACTION", 1.0,
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN", 20, "MODEL.RPN.NMS_THRESH", 0.3,
-)  # fmt: skip
 NAMES = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc", "loss_sem_seg"}
 
 

@@ -7,12 +7,12 @@ import signal
 import pytest
 import torch
 from detectron2.engine import HookBase
-from model_helpers import SMALL, small_config
+from model_helpers import small_config
+from trainer_helpers import make_config, run
 
-from ion_d2.data.catalog import check_num_classes, ensure_registered
+from ion_d2.data.catalog import check_num_classes
 from ion_d2.engine.clipping import build_clipping_optimizer
 from ion_d2.engine.hooks import TrainingInterrupted
-from ion_d2.engine.setup import load_config
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
@@ -30,29 +30,6 @@ class Record(HookBase):
     def after_step(self):
         latest = self.trainer.storage.latest()
         self.losses[self.trainer.iter] = {k: v[0] for k, v in latest.items() if "loss" in k}
-
-
-def make_config(scenes, output, *opts):
-    names = (f"voc:{scenes}:trainval", f"voc:{scenes}:test")
-    opts = [
-        "DATASETS.TRAIN", f"('{names[0]}',)", "DATASETS.TEST", f"('{names[1]}',)",
-        "OUTPUT_DIR", output, "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 100,
-        "INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", 96,
-        "MODEL.ROI_HEADS.NUM_CLASSES", 2, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3,
-        *opts,
-    ]  # fmt: skip
-    cfg = load_config("configs/ion_tiny.yaml", [*SMALL, *map(str, opts)])
-    ensure_registered(names)
-    return cfg
-
-
-def run(cfg, record, resume=False):
-    torch.manual_seed(0)  # as default_setup does, for the weights' start
-    trainer = IONTrainer(cfg)
-    trainer.register_hooks([record])
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return trainer
 
 
 @pytest.fixture

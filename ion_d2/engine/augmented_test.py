@@ -1,0 +1,86 @@
+"""Test-time augmentation: detections of resized and mirrored copies of an image, merged."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable
+
+from detectron2.config import CfgNode
+from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
+from torch import nn
+
+from ..errors import IONError
+from .steps import unwrap_distributed
+
+_SUFFIX = "_TTA"  # as Detectron2 names these results
+
+
+def with_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Wrap a detector in Detectron2's test-time augmentation.
+
+    Args:
+        cfg: the full config; ``TEST.AUG`` tells sizes and mirroring.
+        model: the detector.
+
+    Returns:
+        A model with the same inputs and outputs, without segmentation.
+
+    Raises:
+        IONError: Detectron2 has no augmentation for such a model.
+    """
+    reason = ""
+    if not isinstance(unwrap_distributed(model), GeneralizedRCNN):
+        reason = f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}"
+    elif cfg.MODEL.KEYPOINT_ON:
+        reason = "MODEL.KEYPOINT_ON True"
+    elif cfg.MODEL.LOAD_PROPOSALS:
+        reason = "MODEL.LOAD_PROPOSALS True"
+    if reason:
+        raise IONError(f"TEST.AUG.ENABLED does not work with {reason}; set it to False.")
+    if not cfg.TEST.AUG.MIN_SIZES:
+        raise IONError("TEST.AUG.MIN_SIZES is empty; name at least one size in pixels.")
+    return GeneralizedRCNNWithTTA(cfg, model).eval()
+
+
+def test_augmented(
+    cfg: CfgNode, model: nn.Module, test: Callable[[CfgNode, nn.Module], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Evaluate with test-time augmentation, into ``OUTPUT_DIR/tta``.
+
+    Args:
+        cfg: the full config, with ``TEST.AUG.ENABLED``.
+        model: the detector.
+        test: evaluates a model on ``DATASETS.TEST``, as ``DefaultTrainer.test`` does.
+
+    Returns:
+        The figures by dataset; the name of each task ends in "_TTA".
+    """
+    names = cfg.DATASETS.TEST
+    plain = without_augmentation(cfg)
+    plain.defrost()
+    plain.TEST.SEM_SEG = plain.TEST.LOSS = False
+    plain.TEST.NUM_PICTURES = 0
+    plain.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "tta")
+    os.makedirs(plain.OUTPUT_DIR, exist_ok=True)
+    results = test(plain, with_augmentation(cfg, model))
+    by_dataset = results if len(names) > 1 else {names[0]: results}
+    return {
+        name: {task + _SUFFIX: figures for task, figures in tasks.items()}
+        for name, tasks in by_dataset.items()
+    }
+
+
+def without_augmentation(cfg: CfgNode) -> CfgNode:
+    """Copy a config with ``TEST.AUG`` switched off.
+
+    Args:
+        cfg: the full config.
+
+    Returns:
+        The copy, frozen.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.AUG.ENABLED = False
+    cfg.freeze()
+    return cfg

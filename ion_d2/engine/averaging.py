@@ -1,0 +1,81 @@
+"""An exponential moving average of the weights, kept beside those that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ..errors import IONError
+from .steps import unwrap_distributed
+
+# Under this name a checkpoint holds the average beside "model", the trained weights.
+EMA = "ema"
+_PREFIX = "module."  # AveragedModel's, before the names of the model's own tensors
+
+
+def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
+    """Build the moving average that ``SOLVER.EMA_DECAY`` asks for.
+
+    After n steps the average keeps the share min(EMA_DECAY, (1 + n) / (10 + n)) of itself, so that
+    it forgets the random start of a training early. Buffers, such as the statistics of batch
+    normalisation, are the model's own.
+
+    Args:
+        cfg: the full config.
+        model: the model to train, not wrapped for distributed training.
+
+    Returns:
+        PyTorch's ``AveragedModel``, whose ``module`` has the averaged weights; None without a
+        decay.
+
+    Raises:
+        IONError: the decay is out of range, or ``TEST.PRECISE_BN`` measures other weights.
+    """
+    decay = cfg.SOLVER.EMA_DECAY
+    if not 0 <= decay < 1:
+        raise IONError(f"SOLVER.EMA_DECAY is {decay}; it must be from 0 (off) to less than 1.")
+    if not decay:
+        return None
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        raise IONError(
+            "TEST.PRECISE_BN.ENABLED measures statistics for the trained weights, but with "
+            "SOLVER.EMA_DECAY their average is evaluated; switch one of the two off."
+        )
+
+    def average(old: Tensor, new: Tensor, count: Tensor) -> Tensor:
+        return torch.lerp(old, new, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+    return AveragedModel(model, avg_fn=average)
+
+
+def averaged_weights(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the model's tensors out of what a checkpoint holds as "ema".
+
+    Args:
+        state: the state of an ``AveragedModel``.
+
+    Returns:
+        Averaged tensors by the model's own keys.
+    """
+    return {k[len(_PREFIX) :]: v for k, v in state.items() if k.startswith(_PREFIX)}
+
+
+class AverageWeights(HookBase):
+    """Takes the weights of each step into the average."""
+
+    def __init__(self, average: AveragedModel) -> None:
+        """
+        Args:
+            average: is updated after each step.
+        """
+        self._average = average
+
+    def after_step(self) -> None:
+        """Update the average."""
+        self._average.update_parameters(unwrap_distributed(self.trainer.model))

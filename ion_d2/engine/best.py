@@ -1,0 +1,187 @@
+"""Keeping the best checkpoint by any metric, and stopping when it no longer improves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+
+from ..errors import IONError
+from .checkpoint import IONCheckpointer
+from .checkpoint_files import write_atomically
+
+BEST, FINAL = "model_best", "model_final"
+# What the metric was after each evaluation so far. It outlives checkpoints, which are written
+# before the evaluation of the same iteration.
+_HISTORY = "evaluations.json"
+
+logger = logging.getLogger(__name__)
+
+
+class PatienceExhausted(Exception):
+    """Training was stopped, in good order, because the metric did not improve any more."""
+
+
+def check_best(cfg: CfgNode) -> None:
+    """Refuse settings of the best checkpoint and of early stopping that have no effect.
+
+    Args:
+        cfg: the full config.
+
+    Raises:
+        IONError: one of them; the message names the key.
+    """
+    metric, patience = cfg.TEST.BEST_METRIC, cfg.TEST.PATIENCE
+    if patience < 0:
+        raise IONError(f"TEST.PATIENCE is {patience}; it must be at least 0, which never stops.")
+    if patience and not metric:
+        raise IONError(
+            f"TEST.PATIENCE is {patience}, but no metric is watched; set TEST.BEST_METRIC, for "
+            "instance to bbox/AP50."
+        )
+    if patience and not cfg.TEST.EVAL_PERIOD:
+        raise IONError(
+            f"TEST.PATIENCE is {patience}, but TEST.EVAL_PERIOD is 0, so that only the finished "
+            "model is evaluated; set it to a number of iterations."
+        )
+    if metric and not cfg.DATASETS.TEST:
+        raise IONError(
+            f"TEST.BEST_METRIC is {metric!r}, but DATASETS.TEST names no dataset to evaluate on."
+        )
+
+
+class KeepBest(HookBase):
+    """Writes ``model_best.pth`` whenever an evaluation is better than all before it.
+
+    The file holds the weights that were evaluated, without the state of the training. A resumed run
+    knows the evaluations before it.
+    """
+
+    def __init__(
+        self, metric: str, patience: int, period: int, checkpointer: IONCheckpointer
+    ) -> None:
+        """
+        Args:
+            metric: its name in ``metrics.json``, e.g. "bbox/AP50"; lower is better where the name
+                has "loss" in it.
+            patience: evaluations in a row without improvement after which the training stops; 0
+                for never.
+            period: iterations between evaluations; 0 for one at the end.
+            checkpointer: of the training; it writes in the main process only.
+        """
+        self._metric, self._patience, self._period = metric, patience, period
+        self._sign = -1 if "loss" in metric else 1
+        self._checkpointer = checkpointer
+        self._path = os.path.join(checkpointer.save_dir, _HISTORY)
+        self._history: list[dict[str, Any]] = []
+        self._judged = 0
+
+    def before_train(self) -> None:
+        """Recall the evaluations of a run that is resumed, and make up for one that it missed.
+
+        Raises:
+            PatienceExhausted: they are enough to stop.
+        """
+        start = self.trainer.start_iter
+        self._history = comm.all_gather(self._read(start))[0]
+        self._judged = start
+        missed = self._period and 0 < start < self.trainer.max_iter and start % self._period == 0
+        if missed and start not in [entry["iteration"] for entry in self._history]:
+            self.trainer.evaluate()
+            self._judge(start)
+        if self._exhausted():
+            self._stop(start)
+
+    def after_step(self) -> None:
+        """Judge an evaluation in the midst of the training.
+
+        Raises:
+            PatienceExhausted: it was one too many without improvement.
+            IONError: it did not give the metric.
+        """
+        done = self.trainer.iter + 1
+        if self._period and done % self._period == 0 and done < self.trainer.max_iter:
+            self._judge(done)
+            if self._exhausted():
+                self._checkpointer.save(FINAL, iteration=done - 1)
+                comm.synchronize()
+                self._stop(done)
+
+    def after_train(self) -> None:
+        """Judge the evaluation at the end."""
+        if self.trainer.iter == self.trainer.max_iter and self._judged < self.trainer.max_iter:
+            self._judge(self.trainer.max_iter)
+
+    def _read(self, start: int) -> list[dict[str, Any]]:
+        if not (start and comm.is_main_process() and os.path.isfile(self._path)):
+            return []
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                entries = json.load(file)
+            known = [e for e in entries if e["metric"] == self._metric]
+            return [e for e in known if e["iteration"] <= start]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise IONError(
+                f"{self._path} cannot be read ({error!r}), so that the best evaluation so far is "
+                "not known; delete it to compare with those from now on."
+            ) from error
+
+    def _judge(self, done: int) -> None:
+        """Note the latest evaluation and keep its weights if they are the best, in one process."""
+        self._judged = done
+        problem = self._note(done) if comm.is_main_process() else ""
+        self._history, problem = comm.all_gather((self._history, problem))[0]
+        if problem:
+            raise IONError(problem)
+
+    def _note(self, done: int) -> str:
+        figures = flatten_results_dict(self.trainer.last_results)
+        if self._metric not in figures:
+            self._checkpointer.save(f"model_{done - 1:07d}", iteration=done - 1)
+            return (
+                f"TEST.BEST_METRIC is {self._metric!r}, which the evaluation does not give; choose "
+                f"one of {', '.join(figures)}, and go on with --resume."
+            )
+        value, best = float(figures[self._metric]), self._best()
+        if math.isfinite(value) and (best is None or self._score(value) > self._score(best)):
+            logger.info("%s is %.4f, the best so far: %s.pth", self._metric, value, BEST)
+            self._checkpointer.save_weights(
+                BEST, self.trainer.evaluated_model, iteration=done - 1, **{self._metric: value}
+            )
+        entry = {"metric": self._metric, "iteration": done, "value": value}
+        self._history = [*self._history, entry]
+        text = json.dumps(self._history, indent=1)
+        write_atomically(self._path, lambda file: file.write(text.encode()))
+        return ""
+
+    def _score(self, value: float) -> float:
+        return self._sign * value
+
+    def _values(self) -> list[float]:
+        return [entry["value"] for entry in self._history]
+
+    def _best(self) -> float | None:
+        values = [value for value in self._values() if math.isfinite(value)]
+        return max(values, key=self._score) if values else None
+
+    def _exhausted(self) -> bool:
+        best = self._best()
+        return bool(self._patience) and best is not None and self._since(best) >= self._patience
+
+    def _since(self, best: float) -> int:
+        """Evaluations after the best one."""
+        return len(self._history) - 1 - self._values().index(best)
+
+    def _stop(self, done: int) -> None:
+        best = self._best()
+        raise PatienceExhausted(
+            f"Stopped after iteration {done - 1}: {self._metric} has not improved on {best:.4f} in "
+            f"{self._since(best)} evaluations (TEST.PATIENCE)."
+        )

@@ -1,0 +1,62 @@
+"""Settings of a training that contradict each other or what there is."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..errors import IONError
+from .best import check_best
+
+
+def check_settings(cfg: CfgNode) -> None:
+    """Refuse settings of a training that it cannot honour.
+
+    Args:
+        cfg: the full config.
+
+    Raises:
+        IONError: one of them; the message names the key.
+    """
+    for key, value, least in (
+        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1),
+        ("SOLVER.IMS_PER_PASS", cfg.SOLVER.IMS_PER_PASS, 0),
+        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
+    ):
+        if value < least:
+            raise IONError(f"{key} is {value}; it must be at least {least}.")
+    if cfg.SOLVER.STAGES and cfg.SOLVER.REFERENCE_WORLD_SIZE:
+        raise IONError(
+            "SOLVER.REFERENCE_WORLD_SIZE cannot scale SOLVER.STAGES; set it to 0 and adapt the "
+            "stages to the number of processes."
+        )
+    check_best(cfg)
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise IONError(
+            "SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is 'cpu'; set it to False."
+        )
+
+
+def check_data(cfg: CfgNode) -> None:
+    """Refuse settings of the training batches that the loader cannot honour.
+
+    Args:
+        cfg: the full config.
+
+    Raises:
+        IONError: one of them; the message names the key.
+    """
+    if not cfg.DATASETS.TRAIN:
+        raise IONError("DATASETS.TRAIN names no dataset to train on.")
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise IONError(
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; ION's trainer has "
+            "'TrainingSampler' only."
+        )
+    world_size = comm.get_world_size()
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if batch < 1 or batch % world_size:
+        raise IONError(
+            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a positive multiple of the number of "
+            f"processes ({world_size})."
+        )

@@ -1,0 +1,124 @@
+"""The losses on test sets, as a figure of the evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.roi_heads import BaseKeypointRCNNHead, BaseMaskRCNNHead
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from ..data.loader import RaisingLoader, deferring_errors
+from ..data.mapper import IONDatasetMapper
+from ..errors import IONError
+from .evaluators import test_dicts
+
+# Modules beside the detector's own parts that return losses in training, predictions otherwise.
+_HEADS = (BaseMaskRCNNHead, BaseKeypointRCNNHead)
+
+
+def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict[str, float]:
+    """Compute the mean losses over the images of a test set.
+
+    The images are those of the evaluation: resized, not augmented. Nothing is dropped and no
+    statistics are measured; which regions are sampled depends on the image alone, so that the
+    figure is comparable between evaluations and does not depend on the number of processes.
+
+    Args:
+        cfg: the full config.
+        model: a detector of Detectron2's ``GeneralizedRCNN`` family, not wrapped.
+        dataset_name: one of ``DATASETS.TEST``.
+
+    Returns:
+        The mean of each loss, and their sum as "total_loss"; in the main process only, otherwise
+        empty.
+
+    Raises:
+        IONError: the dataset has no boxes, or the model is of another family.
+    """
+    if not isinstance(model, GeneralizedRCNN):
+        raise IONError(
+            f"TEST.LOSS needs a model of the R-CNN family, but MODEL.META_ARCHITECTURE is "
+            f"{type(model).__name__}; set it to False."
+        )
+    loader = build_detection_test_loader(
+        dataset=test_dicts(cfg, dataset_name, with_proposals=True),
+        mapper=deferring_errors(IONDatasetMapper(_without_augmentation(cfg), is_train=True)),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+    with computing_losses(model):
+        sums, count = _sum_losses(model, RaisingLoader(loader), dataset_name)
+    parts = comm.gather((sums, count), dst=0)
+    if not comm.is_main_process():
+        return {}
+    images = sum(part[1] for part in parts)
+    names = sorted({name for part in parts for name in part[0]})
+    means = {name: sum(part[0].get(name, 0.0) for part in parts) / images for name in names}
+    return {"total_loss": sum(means.values()), **means}
+
+
+@contextlib.contextmanager
+def computing_losses(model: GeneralizedRCNN) -> Iterator[None]:
+    """Let a detector return losses while all its layers behave as in evaluation.
+
+    Only the modules that choose between losses and predictions are told to train; dropout,
+    normalisation and what else measures something in training are not.
+
+    Args:
+        model: the detector; as before after the ``with`` block.
+    """
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    chosen = [model, model.proposal_generator, model.roi_heads]
+    chosen += [module for module in model.modules() if isinstance(module, _HEADS)]
+    for module in chosen:
+        if module is not None:
+            module.training = True
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+
+
+@torch.no_grad()
+def _sum_losses(
+    model: nn.Module, batches: Iterable[list[dict[str, Any]]], dataset_name: str
+) -> tuple[dict[str, float], int]:
+    sums: dict[str, float] = defaultdict(float)
+    count = 0
+    # A storage of its own, at an iteration that does not draw training pictures.
+    with torch.random.fork_rng(), EventStorage(start_iter=1):
+        for (x,) in batches:
+            if "instances" not in x:
+                raise IONError(
+                    f"TEST.LOSS needs boxes, but {dataset_name} has none for {x['file_name']}; set "
+                    "it to False."
+                )
+            torch.manual_seed(zlib.crc32(str(x["image_id"]).encode()))
+            for name, value in model([x]).items():
+                sums[name] += float(value)
+            count += 1
+    return dict(sums), count
+
+
+def _without_augmentation(cfg: CfgNode) -> CfgNode:
+    """A config whose training pictures look like those of the evaluation."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.CROP.ENABLED = False
+    cfg.INPUT.RANDOM_FLIP = "none"
+    cfg.INPUT.MIN_SIZE_TRAIN = (cfg.INPUT.MIN_SIZE_TEST,)
+    cfg.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST
+    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
+    cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN = cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
+    return cfg

@@ -1,0 +1,111 @@
+"""The best checkpoint and early stopping, over made-up figures and across interruptions."""
+
+import json
+import math
+
+import pytest
+import torch
+from trainer_helpers import make_config, run
+
+from ion_d2.engine.trainer import IONTrainer
+from ion_d2.errors import IONError
+
+FIGURES = [10.0, 30.0, math.nan, 20.0, 30.0, 40.0]
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Evaluations give the figures above; notes the weights they saw, by finished iterations."""
+    states = {}
+
+    def evaluate(self):
+        done = self.scheduler.last_epoch
+        states[done] = {k: v.clone() for k, v in self.evaluated_model.state_dict().items()}
+        value = FIGURES[done - 1]
+        self.last_results = {"bbox": {"AP50": value}, "validation": {"total_loss": value}}
+        return self.last_results
+
+    monkeypatch.setattr(IONTrainer, "evaluate", evaluate)
+    return states
+
+
+def config(scenes, output, *opts):
+    return make_config(
+        scenes, output, "TEST.EVAL_PERIOD", 1, "TEST.BEST_METRIC", "bbox/AP50",
+        "SOLVER.CHECKPOINT_PERIOD", 1, *opts,
+    )  # fmt: skip
+
+
+def best(folder):
+    return torch.load(folder / "model_best.pth")
+
+
+@pytest.mark.parametrize(("metric", "iteration"), [("bbox/AP50", 6), ("validation/total_loss", 1)])
+def test_best_weights_are_kept_apart(scenes, tmp_path, evaluated, metric, iteration):
+    run(config(scenes, tmp_path, "TEST.BEST_METRIC", metric, "SOLVER.EMA_DECAY", 0.5))
+    kept = best(tmp_path)
+    assert kept["iteration"] == iteration - 1 and kept[metric] == FIGURES[iteration - 1]
+    for name, value in evaluated[iteration].items():
+        assert torch.equal(kept["model"][name], value), name
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_patience_stops_the_training_in_good_order(scenes, tmp_path, evaluated):
+    cfg = config(scenes, tmp_path, "TEST.PATIENCE", 3)
+    trainer = run(cfg)
+    # 30 after 2 iterations; nan, 20 and 30 after that are no improvement.
+    assert trainer.iter == 4 and trainer.last_results["bbox"]["AP50"] == 30
+    assert best(tmp_path)["iteration"] == 1
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert torch.load(tmp_path / "model_final.pth")["iteration"] == 4
+    # Resumed it stops at once; with more patience it goes on.
+    assert run(cfg, resume=True).iter == 5
+    more = run(config(scenes, tmp_path, "TEST.PATIENCE", 4), resume=True)
+    assert more.iter == 6 and best(tmp_path)["iteration"] == 5
+
+
+def test_killed_before_an_evaluation_it_is_made_up_for(scenes, tmp_path, evaluated):
+    """A checkpoint is written before the evaluation; what follows equals an unbroken run."""
+    cfg = config(scenes, tmp_path, "TEST.PATIENCE", 3)
+    expected = run(cfg)
+    whole = (tmp_path / "evaluations.json").read_text()
+    for known in (2, 4):  # evaluations on disk when it was killed, after the third step
+        entries = json.loads(whole)[:known]
+        (tmp_path / "evaluations.json").write_text(json.dumps(entries))
+        (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
+        resumed = run(cfg, resume=True)
+        kept = json.loads((tmp_path / "evaluations.json").read_text())
+        assert kept[:5] == json.loads(whole) and resumed.iter == 4
+    assert kept == json.loads(whole)
+    for name, value in expected.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_metric_that_is_not_there_is_told_and_nothing_is_lost(scenes, tmp_path, evaluated):
+    cfg = config(scenes, tmp_path, "TEST.BEST_METRIC", "bbox/AP5", "SOLVER.CHECKPOINT_PERIOD", 99)
+    with pytest.raises(IONError, match="'bbox/AP5'.*bbox/AP50, validation/total_loss"):
+        run(cfg)
+    assert (tmp_path / "model_0000000.pth").is_file()
+    right = config(scenes, tmp_path)
+    assert run(right, resume=True).start_iter == 1
+
+
+def test_broken_history_is_named(scenes, tmp_path, evaluated):
+    run(config(scenes, tmp_path, "SOLVER.MAX_ITER", 2))
+    (tmp_path / "evaluations.json").write_text("[{}]")
+    with pytest.raises(IONError, match="evaluations.json cannot be read"):
+        run(config(scenes, tmp_path, "SOLVER.MAX_ITER", 3), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (("TEST.PATIENCE", -1), "TEST.PATIENCE is -1"),
+        (("TEST.BEST_METRIC", "", "TEST.PATIENCE", 2), "set TEST.BEST_METRIC"),
+        (("TEST.EVAL_PERIOD", 0, "TEST.PATIENCE", 2), "TEST.EVAL_PERIOD is 0"),
+        (("DATASETS.TEST", "()"), "DATASETS.TEST names no dataset"),
+    ],
+)
+def test_wrong_settings(scenes, tmp_path, opts, words):
+    with pytest.raises(IONError, match=words):
+        IONTrainer(config(scenes, tmp_path, *opts))

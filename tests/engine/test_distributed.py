@@ -1,0 +1,152 @@
+"""Two processes on CPUs, met as torchrun has them: places, gradients, and a silent partner."""
+
+import os
+import socket
+import time
+
+import pytest
+import torch
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from model_helpers import EXACT, make_input, small_config, small_model
+from torch import distributed, multiprocessing
+
+from ion_d2.engine.distributed import (
+    check_devices,
+    is_lost_peer,
+    join,
+    leave,
+    read_place,
+    read_timeout,
+    tell_lost_peer,
+)
+from ion_d2.engine.steps import accumulate_gradients, wrap_distributed
+from ion_d2.errors import IONError
+
+PLACE = {
+    "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "localhost", "MASTER_PORT": "1",
+}  # fmt: skip
+
+
+def batch(labelled):
+    """Four images of one size; label maps for some of them."""
+    return [
+        make_input(64, 96, labels=i in labelled, boxes=boxes, seed=i)
+        for i, boxes in enumerate((2, 1, 2, 1))
+    ]
+
+
+# All have labels; only the second process' images have; nobody's have.
+LABELLED = ((0, 1, 2, 3), (2,), ())
+
+
+def gradients(model, inputs):
+    model.zero_grad()
+    with EventStorage():
+        accumulate_gradients(model, inputs, 0)
+    parameters = getattr(model, "module", model).named_parameters()
+    return {name: parameter.grad.clone() for name, parameter in parameters}
+
+
+def work(rank, folder, port):
+    torch.set_num_threads(1)
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+    )  # fmt: skip
+    cfg = small_config(*EXACT, "DISTRIBUTED.TIMEOUT", 30)
+    join(read_place(), cfg)
+    told = {"local": (comm.get_local_rank(), comm.get_local_size()), "rank": comm.get_rank()}
+    model = wrap_distributed(small_model(*EXACT, seed=rank).train())
+    told["gradients"] = [gradients(model, batch(x)[2 * rank : 2 * rank + 2]) for x in LABELLED]
+    told["silence"] = meet_silence(rank)
+    torch.save(told, os.path.join(folder, f"{rank}.pth"))
+    leave()
+
+
+def meet_silence(rank):
+    """What process 0 is told when process 1 is too late for a meeting of one second."""
+    group = distributed.new_group(
+        [0, 1], timeout=read_timeout(small_config("DISTRIBUTED.TIMEOUT", 1))
+    )
+    if rank == 1:
+        time.sleep(4)
+        return None
+    try:
+        distributed.barrier(group)
+    except RuntimeError as error:
+        return is_lost_peer(error), tell_lost_peer(error)
+    return False, "nothing"
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    """What each of two processes ended with."""
+    if not distributed.is_gloo_available():
+        pytest.skip("this PyTorch has no gloo")
+    folder = str(tmp_path_factory.mktemp("processes"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    multiprocessing.spawn(work, args=(folder, port), nprocs=2)
+    return [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", range(len(LABELLED)))
+def test_gradients_are_those_of_one_process_with_the_double_batch(outcomes, case):
+    expected = gradients(small_model(*EXACT).train(), batch(LABELLED[case]))
+    scale = max(value.abs().max() for value in expected.values())
+    for outcome in outcomes:
+        found = outcome["gradients"][case]
+        assert found.keys() == expected.keys()
+        assert max((found[n] - g).abs().max() for n, g in expected.items()) < 1e-5 * scale
+    head = [n for n in expected if n.startswith("sem_seg_head")]
+    assert head and any(expected[n].any() for n in head) == bool(LABELLED[case])
+    for name in expected:
+        assert torch.equal(outcomes[0]["gradients"][case][name],
+                           outcomes[1]["gradients"][case][name]), name  # fmt: skip
+
+
+def test_processes_know_their_places(outcomes):
+    assert [o["rank"] for o in outcomes] == [0, 1]
+    assert [o["local"] for o in outcomes] == [(0, 2), (1, 2)]
+
+
+def test_silent_partner_is_told(outcomes):
+    lost, sentence = outcomes[0]["silence"]
+    assert lost and "Process 0 lost another process of the 2" in sentence
+    assert "--resume" in sentence and "\n" not in sentence
+
+
+def test_place_is_read_from_the_variables():
+    assert read_place(PLACE) == (3, 4, 1, 2)
+    assert read_place({}) is None and read_place({"WORLD_SIZE": "8"}) is None
+    alone = {k: v for k, v in PLACE.items() if k != "LOCAL_WORLD_SIZE"}
+    assert read_place(alone).local_world_size == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"MASTER_PORT": ""}, "MASTER_PORT is not"),
+        ({"RANK": "first"}, "RANK is 'first'"),
+        ({"RANK": "4"}, "process 4 of 4"),
+        ({"LOCAL_WORLD_SIZE": "3"}, "not a multiple of LOCAL_WORLD_SIZE 3"),
+    ],
+)
+def test_wrong_variables(changes, words):
+    with pytest.raises(IONError, match=words):
+        read_place({**PLACE, **changes})
+
+
+def test_too_few_devices_and_no_time():
+    check_devices(2, 2)
+    with pytest.raises(IONError, match="starts 3 processes.*2 GPUs.*MODEL.DEVICE cpu"):
+        check_devices(3, 2)
+    with pytest.raises(IONError, match="DISTRIBUTED.TIMEOUT is 0"):
+        read_timeout(small_config("DISTRIBUTED.TIMEOUT", 0))
+
+
+def test_other_errors_are_not_taken_for_a_lost_process():
+    assert not is_lost_peer(RuntimeError("gloo")) and not is_lost_peer(None)
