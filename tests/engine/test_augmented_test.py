@@ -81,6 +81,14 @@ def test_image_without_detections():
     assert len(found["instances"]) == 0
 
 
+def test_masks_come_in_the_size_of_the_image():
+    opts = (*OPTIONS, "MODEL.MASK_ON", True, "TEST.DETECTIONS_PER_IMAGE", 5)
+    with torch.no_grad():
+        (found,) = with_augmentation(small_config(*opts), small_model(*opts))([picture()])
+    masks = found["instances"].pred_masks
+    assert masks.shape == (5, 96, 128) and masks.dtype == torch.bool and masks.any()
+
+
 def test_predictor_uses_it():
     cfg, model = small_config(*OPTIONS, "INPUT.MIN_SIZE_TEST", 96), spread_model(*OPTIONS)
     pixels = picture()["image"].permute(1, 2, 0).numpy()[:, :, ::-1]  # the model's are RGB

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from detectron2.utils.events import EventStorage
 from model_helpers import EXACT, make_input, small_config, small_model
 from torch import distributed, multiprocessing
 
+from ion_d2.engine.best import KeepBest, PatienceExhausted
+from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.distributed import (
     check_devices,
     is_lost_peer,
@@ -60,9 +63,27 @@ def work(rank, folder, port):
     told = {"local": (comm.get_local_rank(), comm.get_local_size()), "rank": comm.get_rank()}
     model = wrap_distributed(small_model(*EXACT, seed=rank).train())
     told["gradients"] = [gradients(model, batch(x)[2 * rank : 2 * rank + 2]) for x in LABELLED]
+    told["stopped"] = stop_early(rank, folder)
     told["silence"] = meet_silence(rank)
     torch.save(told, os.path.join(folder, f"{rank}.pth"))
     leave()
+
+
+def stop_early(rank, folder):
+    """The iteration at which early stopping ends a run; only process 0 has the figures."""
+    model = torch.nn.Linear(1, 1)
+    hook = KeepBest("bbox/AP", 2, 1, IONCheckpointer(model, folder))
+    results = {"bbox": {"AP": 1.0}} if rank == 0 else {}
+    hook.trainer = SimpleNamespace(
+        start_iter=0, max_iter=9, last_results=results, evaluated_model=model
+    )
+    hook.before_train()
+    for hook.trainer.iter in range(8):
+        try:
+            hook.after_step()
+        except PatienceExhausted:
+            return hook.trainer.iter
+    return None
 
 
 def meet_silence(rank):
@@ -111,6 +132,10 @@ def test_gradients_are_those_of_one_process_with_the_double_batch(outcomes, case
 def test_processes_know_their_places(outcomes):
     assert [o["rank"] for o in outcomes] == [0, 1]
     assert [o["local"] for o in outcomes] == [(0, 2), (1, 2)]
+
+
+def test_all_stop_early_together(outcomes):
+    assert [o["stopped"] for o in outcomes] == [2, 2]
 
 
 def test_silent_partner_is_told(outcomes):

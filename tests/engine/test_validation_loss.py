@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 from model_helpers import make_input, small_model
 from trainer_helpers import make_config, run
@@ -33,6 +34,13 @@ def test_nothing_is_dropped_or_measured():
         assert first == model([make_input()]) and "loss_cls" in first
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_masks_have_a_loss_too():
+    model, x = small_model("MODEL.MASK_ON", True), make_input()
+    x["instances"].gt_masks = BitMasks(torch.ones(2, 96, 128, dtype=torch.bool))
+    with EventStorage(), torch.no_grad(), computing_losses(model):
+        assert model([x])["loss_mask"] > 0
 
 
 def test_mean_over_images_is_that_of_single_images(scenes, tmp_path, monkeypatch):
