@@ -78,11 +78,6 @@ def check_exportable(model: nn.Module) -> None:
             "MODEL.KEYPOINT_ON False",
             "boxes without keypoints",
         ),
-        (
-            getattr(heads, "rounds", 1) > 1 or getattr(heads, "vote_iou", None) is not None,
-            "TEST.BOX_REFINEMENT.ENABLED False",
-            "one round and no vote",
-        ),
     )
     for found, setting, wanted in obstacles:
         if found:

@@ -56,6 +56,18 @@ def test_same_detections_on_other_sizes(tmp_path, suffix, pooler):
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".onnx"])
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_two_rounds_and_a_vote(tmp_path, suffix, agnostic):
+    opts = ["TEST.BOX_REFINEMENT.ENABLED", "True", "TEST.BOX_REFINEMENT.VOTE_IOU", "0.3"]
+    agnostic = ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic]
+    model = spread(small_model(*OPTS, *opts, *agnostic))
+    assert model.roi_heads.rounds == 2 and model.roi_heads.vote_iou == 0.3
+    detect = exported(model, tmp_path / f"model{suffix}")
+    result = compare(DetectorAdapter(model), detect, images())
+    assert result.agrees and result.detections > 20, result
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".onnx"])
 def test_images_that_are_padded(tmp_path, suffix):
     """An FPN pads to multiples of 32: the context must see each image's own size."""
     config = "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
@@ -106,7 +118,6 @@ def test_differences_are_counted():
 @pytest.mark.parametrize(
     "opts, word",
     [
-        (["TEST.BOX_REFINEMENT.ENABLED", "True"], "TEST.BOX_REFINEMENT.ENABLED False"),
         (["TEST.FLIP_AVERAGING", "True"], "TEST.FLIP_AVERAGING False"),
         (["MODEL.MASK_ON", "True"], "MODEL.MASK_ON False"),
         (["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"], "PROPOSAL_GENERATOR.NAME RPN"),
