@@ -34,7 +34,8 @@ class DetectorAdapter(nn.Module):
         """
         super().__init__()
         check_exportable(model)
-        self.model = model.eval()
+        self.model = model
+        self.eval()  # the adapter too: PyTorch's exporter gives the model its mode back
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """
@@ -78,11 +79,6 @@ def check_exportable(model: nn.Module) -> None:
             "MODEL.KEYPOINT_ON False",
             "boxes without keypoints",
         ),
-        (
-            getattr(heads, "rounds", 1) > 1 or getattr(heads, "vote_iou", None) is not None,
-            "TEST.BOX_REFINEMENT.ENABLED False",
-            "one round and no vote",
-        ),
     )
     for found, setting, wanted in obstacles:
         if found:
@@ -97,6 +93,9 @@ def tracing() -> Iterator[None]:
             # The built-in function would turn the count into a number that the trace then keeps.
             module = f"detectron2.modeling.roi_heads.{name}"
             stack.enter_context(mock.patch(f"{module}.len", lambda x: x.__len__(), create=True))
+        # Scales gradients, which there are none of, in Python, which TorchScript has none of.
+        scaling = "detectron2.modeling.roi_heads.cascade_rcnn._ScaleGradient.apply"
+        stack.enter_context(mock.patch(scaling, lambda x, scale: x))
         stack.enter_context(torch.no_grad())
         stack.enter_context(warnings.catch_warnings())
         # Checks of shapes, which a trace leaves out, and the exporters' own notes.

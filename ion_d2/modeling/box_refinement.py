@@ -43,7 +43,7 @@ def vote_boxes(boxes: Tensor, scores: Tensor, kept: Tensor, vote_iou: float) -> 
         The moved boxes, (M, 4), in the order of ``kept`` and the type of ``boxes``.
     """
     votes = pairwise_iou(Boxes(boxes[kept]), Boxes(boxes)) >= vote_iou
-    votes[torch.arange(len(kept), device=kept.device), kept] = True
+    votes = votes | (kept[:, None] == torch.arange(boxes.shape[0], device=kept.device))
     # float64 keeps the sums exact enough and out of reach of autocast; the floor keeps a vote among
     # boxes that all score 0 defined.
     weights = votes * scores.double().clamp(min=torch.finfo(torch.float32).tiny)
@@ -102,16 +102,18 @@ def _vote_per_class(
     """Move the detections, which come from ``rows`` of ``boxes``, by the vote of their class."""
     image_shape = detections.image_size
     boxes = _clip(boxes.reshape(-1, 4), image_shape).view(-1, boxes.shape[1] // 4, 4)
-    moved = detections.pred_boxes.tensor.clone()
-    for label in detections.pred_classes.unique().tolist():
+    moved = detections.pred_boxes.tensor
+    # All classes, also those without detections: a trace must not depend on what is found.
+    for label in range(scores.shape[1] - 1):
         mine = detections.pred_classes == label
         candidates = (scores[:, label] > score_thresh).nonzero().flatten()
-        moved[mine] = vote_boxes(
+        voted = vote_boxes(
             boxes[candidates, label if boxes.shape[1] > 1 else 0],
             scores[candidates, label],
-            torch.searchsorted(candidates, rows[mine]),
+            (rows[mine][:, None] == candidates).nonzero()[:, 1],
             vote_iou,
         )
+        moved = moved.masked_scatter(mine[:, None], voted)
     # Rounding of the mean may step over the border by the last bit.
     detections.pred_boxes = Boxes(_clip(moved, image_shape))
 
@@ -156,11 +158,11 @@ def _best_boxes(
     regressed: Tensor, probabilities: Tensor, previous: Tensor, image_shape: tuple[int, int]
 ) -> Boxes:
     """Pick each proposal's box of its best foreground class, to start the next round."""
-    regressed = regressed.view(len(regressed), regressed.shape[1] // 4, 4)
+    regressed = regressed.view(-1, regressed.shape[1] // 4, 4)
     best = probabilities[:, :-1].argmax(dim=1)
     if regressed.shape[1] == 1:
         best = torch.zeros_like(best)
-    chosen = regressed[torch.arange(len(best), device=best.device), best]
+    chosen = regressed.gather(1, best[:, None, None].expand(-1, 1, 4))[:, 0]
     finite = torch.isfinite(chosen).all(dim=1, keepdim=True)
     chosen = torch.where(finite, chosen, previous.to(chosen.dtype))
     return Boxes(_clip(chosen, image_shape))
