@@ -58,8 +58,8 @@ class FileServer:
         if start and start >= len(content):
             request.send_response(416)
             request.send_header("Content-Range", f"bytes */{len(content)}")
-            request.end_headers()
             self.log.append((request.path, start, 0))
+            request.end_headers()
             return
         self._send(request, content, start)
 
@@ -74,11 +74,12 @@ class FileServer:
             request.send_header("Content-Range", f"bytes {start}-{last}/{len(content)}")
         if self.lengths:
             request.send_header("Content-Length", str(len(content) - start))
-        request.end_headers()
         body = content[start:]
         if self.break_after:
             body = body[: self.break_after.pop(0)]
+        # Before the headers leave: a client that they are enough for may look at the log at once.
         self.log.append((request.path, start, len(body)))
+        request.end_headers()
         with contextlib.suppress(ConnectionError):
             request.wfile.write(body)
         request.close_connection = True
