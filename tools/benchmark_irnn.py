@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from irnn_rivals import BidirectionalRNNs, Contender, contenders
+from irnn_rivals import BidirectionalRNNs, Contender, contender_parameters, contenders
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
@@ -42,8 +42,9 @@ TOLERANCE = 1e-5
 class Row:
     """One contender on one size: medians over the rounds, in milliseconds, and peak memory.
 
-    ``extra_mib`` is what a forward and a backward pass hold at most beyond input, weight and the
-    gradient they are given; the input's gradient and the output are part of it.
+    ``extra_mib`` is what a forward and a backward pass hold at most beyond what they are given
+    (input, weight, the output's gradient) and what they return (the gradients of input and weight):
+    the output and their workspace.
     """
 
     size: str
@@ -167,10 +168,16 @@ def measure(size: str, kind: str, args: argparse.Namespace) -> list[Row]:
 
 
 def _extra_mib(case: Case, contender: Contender, device: str) -> float:
-    case.x.grad = None
-    if case.weight is not None:
-        case.weight.grad = None
-    return extra_bytes(lambda: case.both(contender), device) / 2**20
+    leaves = [case.x, *contender_parameters(contender)]
+    if case.weight is not None and len(leaves) == 1:
+        leaves.append(case.weight)
+    returned: list[Tensor] = []
+
+    def call() -> None:
+        returned.extend(torch.autograd.grad(contender(case.x, case.weight), leaves, case.grad))
+
+    peak = extra_bytes(call, device)
+    return (peak - sum(grad.nbytes for grad in returned)) / 2**20
 
 
 def _line(row: Row) -> str:

@@ -46,6 +46,15 @@ def contenders(kind: str, device: str, channels: int) -> dict[str, Contender]:
     return found
 
 
+def contender_parameters(contender: Contender) -> list[nn.Parameter]:
+    """The parameters that a contender has of its own; none if it takes the weight that it is given.
+
+    Args:
+        contender: one of :func:`contenders`.
+    """
+    return list(contender.parameters()) if isinstance(contender, nn.Module) else []
+
+
 class BidirectionalRNNs(nn.Module):
     """``torch.nn.RNN(nonlinearity="relu", bidirectional=True)`` on the rows and on the columns.
 

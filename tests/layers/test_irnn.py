@@ -99,16 +99,17 @@ def test_hand_computed_line():
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
 @pytest.mark.parametrize("sizes", [None, [[2, 3], [3, 1]]])
-def test_gradcheck(operator, kind, sizes):
+@pytest.mark.parametrize("directions", [DIRECTIONS, ("up",), ("left", "down")])
+def test_gradcheck(operator, kind, sizes, directions):
     generator = torch.Generator().manual_seed(7)
     x = torch.randn(2, 2, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    weight = make_weight(kind, 2, DIRECTIONS, generator)
-    sizes = None if sizes is None else torch.tensor(sizes)
+    weight = make_weight(kind, 2, directions, generator)
+    options = {"directions": directions, "sizes": None if sizes is None else torch.tensor(sizes)}
     if weight is None:
-        assert torch.autograd.gradcheck(lambda a: operator(a, sizes=sizes), (x,))
+        assert torch.autograd.gradcheck(lambda a: operator(a, **options), (x,))
     else:
         weight.requires_grad_()
-        assert torch.autograd.gradcheck(lambda a, w: operator(a, w, sizes=sizes), (x, weight))
+        assert torch.autograd.gradcheck(lambda a, w: operator(a, w, **options), (x, weight))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
