@@ -110,10 +110,8 @@ def test_a_killed_worker_is_told(dicts, tmp_path):
         make(dicts, tmp_path / "p.pkl", build=proposers.fatal)
 
 
-# A shell's background jobs ignore Ctrl-C, and so would their children.
 PROGRAM = """
-import json, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import json, sys
 sys.path.insert(0, sys.argv[1])
 import proposers
 from ion_d2.data.proposals.generate import Job, generate_proposals
