@@ -20,10 +20,24 @@ from .torch_lines import TRAVEL_DIM, lines_in_order, pass_through_relu
 _CHUNK_ROWS = 384
 
 
-def _by_axis(directions: Sequence[str]) -> list[list[int]]:
-    """Positions of the directions that travel along the rows, and of those along the columns."""
-    axes = [[d for d, name in enumerate(directions) if TRAVEL_DIM[name] == dim] for dim in (2, 1)]
-    return [chosen for chosen in axes if chosen]
+def _by_axis(directions: Sequence[str]) -> list[range]:
+    """Positions of directions that step together: they travel along one axis, evenly spaced.
+
+    A range, unlike a list, picks its matrices without a copy. Of the four directions in any order,
+    the two of an axis are one.
+    """
+    groups: list[range] = []
+    for dim in (2, 1):
+        chosen = [d for d, name in enumerate(directions) if TRAVEL_DIM[name] == dim]
+        pairs = zip(chosen[::2], chosen[1::2])
+        groups += [range(first, second + 1, second - first) for first, second in pairs]
+        groups += [range(chosen[-1], chosen[-1] + 1)] if len(chosen) % 2 else []
+    return groups
+
+
+def _of(weight: Tensor, chosen: range) -> Tensor:
+    """A view of the matrices of some directions."""
+    return weight[chosen.start : chosen.stop : chosen.step]
 
 
 def full_forward(source: Tensor, weight: Tensor, directions: Sequence[str], out: Tensor) -> None:
@@ -38,7 +52,7 @@ def full_forward(source: Tensor, weight: Tensor, directions: Sequence[str], out:
     for chosen in _by_axis(directions):
         lines = [lines_in_order(source, directions[d]) for d in chosen]
         targets = [lines_in_order(out[..., d, :], directions[d]) for d in chosen]
-        _forward_axis(lines, weight[chosen], targets)
+        _forward_axis(lines, _of(weight, chosen), targets)
 
 
 def _forward_axis(
@@ -80,7 +94,7 @@ def full_backward(
             for maps in (grads, states)
         ]
         totals = [lines_in_order(total, directions[d]) for d in chosen]
-        grad_weight[chosen] = _backward_axis(*lines, weight[chosen], totals)
+        _backward_axis(*lines, _of(weight, chosen), totals, _of(grad_weight, chosen))
     return grad_weight
 
 
@@ -89,15 +103,16 @@ def _backward_axis(
     states: list[Sequence[Tensor]],
     weight: Tensor,
     totals: list[Sequence[Tensor]],
-) -> Tensor:
-    grad_weight = torch.zeros_like(weight)
+    grad_weight: Tensor,
+) -> None:
     length = len(totals[0])
     if length == 0 or totals[0][0].numel() == 0:
-        return grad_weight
+        return
     chunk = _chunk_steps(totals[0][0], length)
     deltas = weight.new_empty(len(totals), chunk, *totals[0][0].shape)  # [D, K, N, L, C]
     before = torch.empty_like(deltas)
     after = torch.zeros_like(deltas[:, 0])
+    own = torch.stack([lines[-1].to(weight.dtype) for lines in states])
     for t in reversed(range(length)):
         k = (length - 1 - t) % chunk
         for j in range(len(totals)):
@@ -105,13 +120,14 @@ def _backward_axis(
             before[j, k].copy_(states[j][t - 1]) if t > 0 else before[j, k].zero_()
         deltas[:, k].flatten(1, 2).baddbmm_(after.flatten(1, 2), weight)
         after = deltas[:, k]
+        pass_through_relu(after, own)
+        # What was before this step is the own state of the next.
+        own = before[:, k]
         for j, total in enumerate(totals):
-            pass_through_relu(after[j], states[j][t])
             total[t].add_(after[j])
         if k == chunk - 1 or t == 0:
             rows = deltas[:, : k + 1].flatten(1, 3)
             grad_weight.baddbmm_(rows.transpose(1, 2), before[:, : k + 1].flatten(1, 3))
-    return grad_weight
 
 
 def _chunk_steps(line: Tensor, length: int) -> int:
