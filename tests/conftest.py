@@ -61,6 +61,23 @@ def fresh_loggers():
             logging.getLogger(name).propagate = propagate
 
 
+@pytest.fixture(autouse=True)
+def _loggers_as_found():
+    """No test sees what another did to the loggers."""
+    with fresh_loggers():
+        yield
+
+
+@pytest.fixture
+def catalogs():
+    """Both of Detectron2's catalogs as they were, after the test."""
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    saved = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
+    yield
+    DatasetCatalog.data, MetadataCatalog.data = saved
+
+
 @pytest.fixture
 def train_net(monkeypatch, capfd):
     """Runs train_net.py in this process: arguments -> (exit status, stdout, stderr)."""

@@ -10,11 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
 
-from ..data.label_folders import add_label_files
-from ..data.proposals import get_dicts, proposal_files
-from ..data.readable import filter_unreadable
 from ..errors import IONError
 from ..evaluation import IONSemSegEvaluator, IONVOCEvaluator
+from .dicts import test_dicts
 from .picture_evaluator import PictureEvaluator
 
 
@@ -49,27 +47,6 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
         pictures = os.path.join(folder, "pictures")
         evaluators.append(PictureEvaluator(dataset_name, pictures, cfg.TEST.NUM_PICTURES))
     return DatasetEvaluators(evaluators)
-
-
-def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) -> list[dict]:
-    """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
-
-    Label maps in ``DATASETS.SEM_SEG_DIRS`` are added.
-
-    Args:
-        cfg: the config.
-        dataset_name: one of ``DATASETS.TEST``.
-        with_proposals: add the boxes of ``DATASETS.PROPOSAL_FILES_TEST``, if the model loads any.
-
-    Returns:
-        Dataset dicts.
-    """
-    files = proposal_files(cfg, "TEST") if with_proposals else None
-    if files is not None:
-        files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
-    dicts = get_dicts([dataset_name], filter_empty=False, proposal_files=files)
-    dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
-    return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
 
 
 def _output_dir(cfg: CfgNode, dataset_name: str) -> str:

@@ -20,10 +20,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..compat import TRAINER_SAVES_OPTIMIZER
-from ..data.label_folders import add_label_files, log_label_count
 from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
-from ..data.proposals import get_dicts, proposal_files
 from ..errors import IONError
 from .augmented_test import test_augmented, without_augmentation
 from .averaging import EMA, AverageWeights, build_average
@@ -32,7 +30,8 @@ from .checkpoint import IONCheckpointer
 from .checks import check_data, check_settings
 from .clipping import build_clipping_optimizer
 from .determinism import make_deterministic
-from .evaluators import build_evaluators, test_dicts
+from .dicts import test_dicts, train_dicts
+from .evaluators import build_evaluators
 from .hooks import SeedEachStep, StopOnSignal
 from .setup import build_model, hide_expected_tracebacks
 from .stages import (
@@ -286,7 +285,7 @@ class IONTrainer(DefaultTrainer):
         """
         check_data(cfg)
         return ResumableLoader(
-            _train_dicts(cfg),
+            train_dicts(cfg),
             IONDatasetMapper(cfg, is_train=True),
             batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
             seed=_prepared(cfg).SEED,
@@ -316,37 +315,8 @@ class IONTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-        """Choose the evaluators of a dataset by the type in its metadata.
-
-        Args:
-            cfg: the config.
-            dataset_name: a registered name.
-
-        Returns:
-            Box evaluation, segmentation if ``TEST.SEM_SEG``, and pictures.
-
-        Raises:
-            IONError: the dataset's type is not one of VOC or COCO.
-        """
+        """See :func:`~ion_d2.engine.evaluators.build_evaluators`."""
         return build_evaluators(cfg, dataset_name)
-
-
-def _train_dicts(cfg: CfgNode) -> list[dict]:
-    try:
-        dicts = get_dicts(
-            cfg.DATASETS.TRAIN,
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            proposal_files=proposal_files(cfg, "TRAIN"),
-        )
-    except AssertionError as error:  # Detectron2's way to say that no image is left
-        raise IONError(
-            f"DATASETS.TRAIN gives nothing to train on: {error} "
-            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
-        ) from error
-    if cfg.MODEL.SEG_REGULARIZER_ON:
-        dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
-        log_label_count(dicts)
-    return dicts
 
 
 def _prepared(cfg: CfgNode) -> CfgNode:

@@ -20,7 +20,7 @@ from torch import nn
 from ..data.loader import RaisingLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
 from ..errors import IONError
-from .evaluators import test_dicts
+from .dicts import test_dicts
 
 # Modules beside the detector's own parts that return losses in training, predictions otherwise.
 _HEADS = (BaseMaskRCNNHead, BaseKeypointRCNNHead)

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from ion_d2.errors import IONError
+from ion_d2.files import replace_file
 
 
 def write_json(path: str, content: Any, indent: int | None = None) -> None:
@@ -23,16 +24,10 @@ def write_json(path: str, content: Any, indent: int | None = None) -> None:
     Raises:
         IONError: if the file cannot be written.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
+    text = json.dumps(_nan_to_none(content), indent=indent, allow_nan=False)
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(_nan_to_none(content), file, indent=indent, allow_nan=False)
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+        replace_file(path, lambda file: file.write(text.encode()))
     except OSError as error:
         raise IONError(
             f"Cannot write the result file {path} ({error.strerror}): make room or choose another "

@@ -16,12 +16,7 @@ OBJECTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def catalogs():
-    """Both catalogs as they were, after each test."""
-    saved = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    DatasetCatalog.data, MetadataCatalog.data = saved
+pytestmark = pytest.mark.usefixtures("catalogs")
 
 
 @pytest.fixture

@@ -13,13 +13,7 @@ from ion_d2.data.coco_file import CheckedLoader
 from ion_d2.data.mapper import IONDatasetMapper
 from ion_d2.errors import IONError
 
-
-@pytest.fixture(autouse=True)
-def catalogs():
-    """Both catalogs as they were, after each test."""
-    saved = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    yield
-    DatasetCatalog.data, MetadataCatalog.data = saved
+pytestmark = pytest.mark.usefixtures("catalogs")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import library
 
 from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn import op
@@ -9,7 +10,7 @@ from ion_d2.layers.irnn.arguments import transition_kind
 
 KINDS = ("identity", "diagonal", "full")
 needs_custom_op = pytest.mark.skipif(
-    not hasattr(torch.library, "custom_op"), reason="this PyTorch registers no operators"
+    not op.CAN_REGISTER, reason="this PyTorch registers no operators"
 )
 
 
@@ -52,7 +53,7 @@ def test_registration_passes_pytorchs_own_checks(kind):
     weight = make_weight(kind, 3)
     weight = None if weight is None else weight.requires_grad_()
     for sizes in (None, torch.tensor([[4, 5], [2, 3]])):
-        torch.library.opcheck(op.spatial_irnn_op, (x, weight, [0, 1, 2, 3], sizes, "torch"))
+        library.opcheck(op.spatial_irnn_op, (x, weight, [0, 1, 2, 3], sizes, "torch"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

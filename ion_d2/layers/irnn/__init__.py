@@ -1,6 +1,6 @@
 """The spatial IRNN operator (paper sec. 3.2, Eq. 1 and 2)."""
 
-from .arguments import DIRECTIONS
+from .arguments import BACKWARDS, DIRECTIONS
 from .backends import BACKENDS, ENVIRONMENT_VARIABLE, unavailable_backends
 from .dispatch import spatial_irnn
 from .onnx_export import onnx_translation_table
@@ -9,6 +9,7 @@ from .reference import spatial_irnn_reference
 
 __all__ = [
     "BACKENDS",
+    "BACKWARDS",
     "DIRECTIONS",
     "ENVIRONMENT_VARIABLE",
     "onnx_translation_table",

@@ -61,15 +61,20 @@ def choose_backend(x: Tensor, weight: Tensor | None, name: str | None) -> str:
         ValueError: there is no such back-end.
         RuntimeError: it cannot serve the call; the message says why.
     """
+    kind = transition_kind(weight)
+
+    def reason_against(known: str) -> str | None:
+        return BACKENDS[known].unavailable(x.device, x.dtype, kind)
+
     source = "backend"
     if name is None and os.environ.get(ENVIRONMENT_VARIABLE):
         source, name = ENVIRONMENT_VARIABLE, os.environ[ENVIRONMENT_VARIABLE]
-    kind = transition_kind(weight)
-    reasons = unavailable_backends(x.device, x.dtype, kind)
     if name is None:
-        return next(known for known in _PREFERENCE[kind] if known not in reasons)
+        # One by one: to say why it cannot serve, a back-end may have to load what it needs.
+        return next(known for known in _PREFERENCE[kind] if reason_against(known) is None)
     if name not in BACKENDS:
         raise ValueError(f"{source} must be one of {tuple(BACKENDS)}, got {name!r}")
-    if name in reasons:
-        raise RuntimeError(f"{source} is {name!r}, which cannot be used here: {reasons[name]}")
+    reason = reason_against(name)
+    if reason is not None:
+        raise RuntimeError(f"{source} is {name!r}, which cannot be used here: {reason}")
     return name

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from .arguments import DIRECTIONS
+from .arguments import BACKWARDS, DIRECTIONS
+from .op import CAN_REGISTER
 
 # From [N, C, H, W] to [steps, N, cells of a line, C], and back.
 _TO_STEPS = {"right": (3, 0, 2, 1), "left": (3, 0, 2, 1), "down": (2, 0, 3, 1), "up": (2, 0, 3, 1)}
@@ -37,7 +38,7 @@ def onnx_translation_table() -> dict[Any, Callable[..., Any]]:
     """
     import onnxscript  # noqa: F401
 
-    if not hasattr(torch.library, "custom_op"):
+    if not CAN_REGISTER:
         raise RuntimeError(
             f"PyTorch {torch.__version__} registers no operators from Python; export with "
             "dynamo=False, which needs no translation."
@@ -72,7 +73,7 @@ def _sweep(source: Any, weight: Any, position: int, direction: str) -> Any:
     lines = op.Transpose(source, perm=_TO_STEPS[direction])
     one_line = op.Slice(op.Shape(lines), op.Constant(value_ints=[1]), op.Constant(value_ints=[4]))
     start = op.Expand(op.Constant(value_float=0.0), one_line)
-    backwards = [int(direction in ("left", "up"))]
+    backwards = [int(direction in BACKWARDS)]
     if weight is None:
         one = op.Constant(value_floats=[1.0])
         states = scan_diagonal(start, lines, one, backwards=backwards)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from .arguments import DIRECTIONS
 from .backends import BACKENDS
@@ -22,6 +22,10 @@ _BACKWARD_SCHEMA = (
     "(Tensor grad, Tensor output, Tensor? weight, int[] directions, Tensor? sizes, str backend)"
     " -> Tensor[]"
 )
+
+
+# Whether this PyTorch can: 2.4 and newer.
+CAN_REGISTER = hasattr(library, "custom_op")
 
 
 def _names(directions: Sequence[int]) -> tuple[str, ...]:
@@ -79,10 +83,8 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _register() -> tuple[Any, Any]:
-    forward = torch.library.custom_op(
-        "ion_d2::spatial_irnn", _forward, mutates_args=(), schema=_SCHEMA
-    )
-    backward = torch.library.custom_op(
+    forward = library.custom_op("ion_d2::spatial_irnn", _forward, mutates_args=(), schema=_SCHEMA)
+    backward = library.custom_op(
         "ion_d2::spatial_irnn_backward", _backward, mutates_args=(), schema=_BACKWARD_SCHEMA
     )
     forward.register_fake(_fake_forward)
@@ -108,7 +110,7 @@ class SpatialIRNNFunction(torch.autograd.Function):
         return _differentiate(ctx, grad)
 
 
-if hasattr(torch.library, "custom_op"):
+if CAN_REGISTER:
     spatial_irnn_op, _call_backward = _register()
 else:
     spatial_irnn_op, _call_backward = SpatialIRNNFunction.apply, _backward

@@ -10,6 +10,8 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from .arguments import compute_dtype, valid_mask
+
 # TorchScript reads the annotations in this file, and does not know X | None on every Python.
 
 
@@ -27,13 +29,11 @@ def spatial_irnn_portable(
     Returns:
         (N, D * C, H, W) of x's type.
     """
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(x.dtype)
     source = x.to(dtype)
     outside: Optional[Tensor] = None
     if sizes is not None:
-        rows = torch.arange(x.size(2), device=x.device)[None, :] >= sizes[:, :1]
-        columns = torch.arange(x.size(3), device=x.device)[None, :] >= sizes[:, 1:]
-        outside = (rows[:, :, None] | columns[:, None, :])[:, None]
+        outside = ~valid_mask(sizes, x.size(2), x.size(3), x.device)
         source = source.masked_fill(outside, 0.0)
     swept: list[Tensor] = []
     for d, direction in enumerate(directions):

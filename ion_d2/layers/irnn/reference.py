@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .arguments import DIRECTIONS, check_arguments, compute_dtype, valid_mask
+from .arguments import BACKWARDS, DIRECTIONS, check_arguments, compute_dtype, valid_mask
 
 
 def spatial_irnn_reference(
@@ -49,7 +49,7 @@ def spatial_irnn_reference(
 def _sweep(x: Tensor, weight: Tensor | None, direction: str, mask: Tensor | None) -> Tensor:
     axis = 3 if direction in ("right", "left") else 2
     order: Sequence[int] = range(x.shape[axis])
-    if direction in ("left", "up"):
+    if direction in BACKWARDS:
         order = order[::-1]
     lines: list[Tensor] = [x.new_empty(0)] * len(order)
     state = torch.zeros_like(x.select(axis, 0)) if len(order) else x  # [N, C, lines]

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .arguments import compute_dtype
+from .arguments import BACKWARDS, compute_dtype
 
 # Dimension of [N, H, W, ...] along which a direction travels.
 TRAVEL_DIM = {"right": 2, "left": 2, "down": 1, "up": 1}
-_REVERSED = ("left", "up")
 
 
 def lines_in_order(maps: Tensor, direction: str) -> tuple[Tensor, ...]:
@@ -25,7 +24,7 @@ def lines_in_order(maps: Tensor, direction: str) -> tuple[Tensor, ...]:
         W or H views of the shape [N, H or W, C].
     """
     lines = maps.unbind(TRAVEL_DIM[direction])
-    return lines[::-1] if direction in _REVERSED else lines
+    return lines[::-1] if direction in BACKWARDS else lines
 
 
 def elementwise_forward(

@@ -87,6 +87,19 @@ def keep_valid(x: Tensor, sizes: Tensor | None) -> Tensor:
     return x.masked_fill(~valid_mask(sizes, x.shape[2], x.shape[3], x.device), 0.0)
 
 
+def check_num_stacks(num_stacks: int) -> None:
+    """Refuse a block without layers.
+
+    Args:
+        num_stacks: ``MODEL.CONTEXT.NUM_STACKS``.
+
+    Raises:
+        IONError: it is below 1.
+    """
+    if num_stacks < 1:
+        raise IONError(f"MODEL.CONTEXT.NUM_STACKS is {num_stacks}; it must be at least 1.")
+
+
 def directions_of_stacks(
     directions: Sequence[Sequence[str]], num_stacks: int
 ) -> list[tuple[str, ...]]:
@@ -103,8 +116,7 @@ def directions_of_stacks(
         IONError: there are fewer stacks than 1 or than lists, or a list is empty or names something
         else than distinct directions.
     """
-    if num_stacks < 1:
-        raise IONError(f"MODEL.CONTEXT.NUM_STACKS is {num_stacks}; it must be at least 1.")
+    check_num_stacks(num_stacks)
     lists = [directions] if isinstance(directions, str) else list(directions)
     fits = 0 < len(lists) <= num_stacks and not any(isinstance(names, str) for names in lists)
     if not fits or not all(names and _are_distinct_directions(names) for names in lists):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers.irnn.arguments import compute_dtype, valid_mask
-from .context import CONTEXT_REGISTRY, keep_valid
+from .context import CONTEXT_REGISTRY, check_num_stacks, keep_valid
 
 
 @CONTEXT_REGISTRY.register()
@@ -40,8 +40,7 @@ class Conv(nn.Module):
             IONError: ``num_stacks`` or ``kernel_size`` is out of range.
         """
         super().__init__()
-        if num_stacks < 1:
-            raise IONError(f"MODEL.CONTEXT.NUM_STACKS is {num_stacks}; it must be at least 1.")
+        check_num_stacks(num_stacks)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise IONError(f"MODEL.CONTEXT.KERNEL_SIZE is {kernel_size}; use an odd number.")
         widths = [in_channels, *[hidden_dim] * (num_stacks - 1), out_dim]

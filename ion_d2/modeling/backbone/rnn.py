@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS
+from ...layers.irnn import BACKWARDS
 from .context import CONTEXT_REGISTRY, directions_of_stacks, keep_valid
 
 CELLS: dict[str, type[nn.RNNBase]] = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -75,7 +76,7 @@ def _sweep(cell: nn.RNNBase, direction: str, x: Tensor, sizes: Tensor | None) ->
     lengths = None
     if sizes is not None:
         lengths = sizes[:, 1 if horizontal else 0].to(x.device).repeat_interleave(maps.shape[1])
-    backwards = direction in ("left", "up")
+    backwards = direction in BACKWARDS
     states = cell(_reverse(lines, lengths) if backwards else lines)[0]
     states = (_reverse(states, lengths) if backwards else states).unflatten(0, maps.shape[:2])
     return states.permute(0, 3, 1, 2) if horizontal else states.permute(0, 3, 2, 1)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS, spatial_irnn, spatial_irnn_portable
+from ...layers.irnn import BACKWARDS
 
 TRANSITIONS = ("full", "diagonal", "identity")
-_REVERSED = ("left", "up")
 
 
 class SpatialIRNN(nn.Module):
@@ -103,7 +103,7 @@ def _first_cells(direction: str, x: Tensor, sizes: Tensor | None) -> Tensor:
     length = x.shape[axis]
     position = torch.arange(length, device=x.device)
     start = torch.zeros(1, 1, dtype=torch.long, device=x.device)
-    if direction in _REVERSED:
+    if direction in BACKWARDS:
         ends = start + length if sizes is None else sizes[:, axis - 2, None].to(x.device)
         start = ends - 1
     first = position == start  # [N or 1, length]

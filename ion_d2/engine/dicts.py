@@ -1,0 +1,60 @@
+"""The dataset dicts of a run: what the config names, with proposals and label maps."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+from ..data.label_folders import add_label_files, log_label_count
+from ..data.proposals import get_dicts, proposal_files
+from ..data.readable import filter_unreadable
+from ..errors import IONError
+
+
+def train_dicts(cfg: CfgNode) -> list[dict]:
+    """The images of ``DATASETS.TRAIN``, with their proposals and further label maps.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        Dataset dicts.
+
+    Raises:
+        IONError: there is nothing to train on.
+    """
+    try:
+        dicts = get_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            proposal_files=proposal_files(cfg, "TRAIN"),
+        )
+    except AssertionError as error:  # Detectron2's way to say that no image is left
+        raise IONError(
+            f"DATASETS.TRAIN gives nothing to train on: {error} "
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
+        ) from error
+    if cfg.MODEL.SEG_REGULARIZER_ON:
+        dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
+        log_label_count(dicts)
+    return dicts
+
+
+def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) -> list[dict]:
+    """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
+
+    Label maps in ``DATASETS.SEM_SEG_DIRS`` are added.
+
+    Args:
+        cfg: the config.
+        dataset_name: one of ``DATASETS.TEST``.
+        with_proposals: add the boxes of ``DATASETS.PROPOSAL_FILES_TEST``, if the model loads any.
+
+    Returns:
+        Dataset dicts.
+    """
+    files = proposal_files(cfg, "TEST") if with_proposals else None
+    if files is not None:
+        files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
+    dicts = get_dicts([dataset_name], filter_empty=False, proposal_files=files)
+    dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
+    return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
