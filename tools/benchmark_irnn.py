@@ -194,12 +194,13 @@ def plot(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(KINDS), figsize=(13, 4), sharey=True)
-    for axis, kind in zip(axes, KINDS):
-        for name in dict.fromkeys(row.contender for row in rows if row.kind == kind):
-            points = [
-                r for r in rows if (r.kind, r.contender) == (kind, name) and r.size in SQUARES
-            ]
+    squares = [row for row in rows if row.size in SQUARES]
+    kinds = list(dict.fromkeys(row.kind for row in squares))
+    figure, grid = plt.subplots(1, len(kinds), figsize=(13, 4), sharey=True, squeeze=False)
+    axes = grid[0]
+    for axis, kind in zip(axes, kinds):
+        for name in dict.fromkeys(row.contender for row in squares if row.kind == kind):
+            points = [r for r in squares if (r.kind, r.contender) == (kind, name)]
             sums = [sum(int(side) for side in r.size.split("x")[2:]) for r in points]
             axis.plot(sums, [r.both_ms for r in points], marker="o", label=name)
         axis.set(title=kind, xlabel="H + W [cells]", xscale="log", yscale="log")
@@ -237,7 +238,8 @@ def main() -> None:
         "rows": [dataclasses.asdict(row) for row in rows],
     }
     (args.output / "irnn.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    plot(rows, args.output / "irnn.png")
+    if any(row.size in SQUARES for row in rows):
+        plot(rows, args.output / "irnn.png")
     print(f"Written to {args.output}.", file=sys.stderr)
 
 

@@ -30,6 +30,13 @@ def test_report_and_plot(benchmark, monkeypatch, tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
 
 
+def test_without_squares_there_is_no_plot(benchmark, monkeypatch, tmp_path):
+    arguments = ["--sizes", "1x4x5x6", "--kinds", "full", "--rounds", "1", "--output", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["benchmark_irnn.py", *map(str, arguments)])
+    benchmark.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["irnn.json"]
+
+
 def test_extra_memory_is_what_is_held_at_most(benchmark):
     kept = []
 

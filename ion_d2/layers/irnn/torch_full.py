@@ -1,9 +1,9 @@
 """Sweeps with a full hidden-to-hidden matrix: the directions of an axis step together.
 
 A step of all directions along one axis is one batched matrix product. Backward runs the same
-products in reverse time; the gradient of the matrices is summed over chunks of steps, each one
-product over some hundred rows, so that it costs neither a product a step nor a buffer for all
-steps.
+products in reverse time; the gradient of the matrices is one product a chunk of steps, over some
+hundred rows, so that it costs neither a product a step nor a buffer for all steps. Maps are read
+and written by the chunk too: a line alone is too little for PyTorch to share among the cores.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .torch_lines import TRAVEL_DIM, lines_in_order, pass_through_relu
+from .arguments import BACKWARDS
+from .torch_lines import TRAVEL_DIM, pass_through_relu
 
-# Rows (cells of a line times steps) of one product for the gradient of a matrix: enough for its
-# full speed, few enough to stay in a processor's cache.
-_CHUNK_ROWS = 384
+# Numbers of one direction in a chunk: enough for PyTorch to share among the cores and for a product
+# of full speed, few enough to stay in a processor's cache.
+_CHUNK_NUMBERS = 320 * 512
 
 
 def _by_axis(directions: Sequence[str]) -> list[range]:
@@ -50,26 +51,30 @@ def full_forward(source: Tensor, weight: Tensor, directions: Sequence[str], out:
         out: [N, H, W, D, C] of the source's type, overwritten.
     """
     for chosen in _by_axis(directions):
-        lines = [lines_in_order(source, directions[d]) for d in chosen]
-        targets = [lines_in_order(out[..., d, :], directions[d]) for d in chosen]
-        _forward_axis(lines, _of(weight, chosen), targets)
+        inputs = [_Lines(source, directions[d]) for d in chosen]
+        outputs = [_Lines(out[..., d, :], directions[d]) for d in chosen]
+        _forward_axis(inputs, _of(weight, chosen), outputs)
 
 
-def _forward_axis(
-    lines: list[Sequence[Tensor]], weight: Tensor, targets: list[Sequence[Tensor]]
-) -> None:
-    if not lines[0]:
+def _forward_axis(inputs: list[_Lines], weight: Tensor, outputs: list[_Lines]) -> None:
+    length = len(inputs[0])
+    if inputs[0].maps.numel() == 0:
         return
+    chunk = _chunk_steps(inputs[0])
     transposed = weight.transpose(1, 2)
-    state = weight.new_zeros(len(lines), *lines[0][0].shape)  # [D, N, L, C]
-    following = torch.empty_like(state)
-    for inputs, outputs in zip(zip(*lines), zip(*targets)):
-        for buffer, line in zip(following, inputs):
-            buffer.copy_(line)
-        following.flatten(1, 2).baddbmm_(state.flatten(1, 2), transposed).relu_()
-        for buffer, target in zip(following, outputs):
-            target.copy_(buffer)
-        state, following = following, state
+    # Of the step before a chunk and of its own. Dense at every step: with gaps between its items, a
+    # batched product runs one by one.
+    states = weight.new_zeros(chunk + 1, len(inputs), *inputs[0].shape)  # [K + 1, D, N, L, C]
+    rows = states.flatten(2, 3)
+    for start in range(0, length, chunk):
+        steps = min(chunk, length - start)
+        for d, lines in enumerate(inputs):
+            lines.read(start, states[1 : steps + 1, d])
+        for k in range(steps):
+            rows[k + 1].baddbmm_(rows[k], transposed).relu_()
+        for d, lines in enumerate(outputs):
+            lines.write(start, states[1 : steps + 1, d])
+        states[0].copy_(states[steps])
 
 
 def full_backward(
@@ -90,47 +95,84 @@ def full_backward(
     grad_weight = torch.zeros_like(weight)
     for chosen in _by_axis(directions):
         lines = [
-            [lines_in_order(maps[..., d, :], directions[d]) for d in chosen]
-            for maps in (grads, states)
+            [_Lines(maps[..., d, :], directions[d]) for d in chosen] for maps in (grads, states)
         ]
-        totals = [lines_in_order(total, directions[d]) for d in chosen]
+        totals = [_Lines(total, directions[d]) for d in chosen]
         _backward_axis(*lines, _of(weight, chosen), totals, _of(grad_weight, chosen))
     return grad_weight
 
 
 def _backward_axis(
-    grads: list[Sequence[Tensor]],
-    states: list[Sequence[Tensor]],
+    grads: list[_Lines],
+    states: list[_Lines],
     weight: Tensor,
-    totals: list[Sequence[Tensor]],
+    totals: list[_Lines],
     grad_weight: Tensor,
 ) -> None:
-    length = len(totals[0])
-    if length == 0 or totals[0][0].numel() == 0:
+    if totals[0].maps.numel() == 0:
         return
-    chunk = _chunk_steps(totals[0][0], length)
-    deltas = weight.new_empty(len(totals), chunk, *totals[0][0].shape)  # [D, K, N, L, C]
-    before = torch.empty_like(deltas)
-    after = torch.zeros_like(deltas[:, 0])
-    own = torch.stack([lines[-1].to(weight.dtype) for lines in states])
-    for t in reversed(range(length)):
-        k = (length - 1 - t) % chunk
-        for j in range(len(totals)):
-            deltas[j, k].copy_(grads[j][t])
-            before[j, k].copy_(states[j][t - 1]) if t > 0 else before[j, k].zero_()
-        deltas[:, k].flatten(1, 2).baddbmm_(after.flatten(1, 2), weight)
-        after = deltas[:, k]
-        pass_through_relu(after, own)
-        # What was before this step is the own state of the next.
-        own = before[:, k]
-        for j, total in enumerate(totals):
-            total[t].add_(after[j])
-        if k == chunk - 1 or t == 0:
-            rows = deltas[:, : k + 1].flatten(1, 3)
-            grad_weight.baddbmm_(rows.transpose(1, 2), before[:, : k + 1].flatten(1, 3))
+    chunk = _chunk_steps(totals[0])
+    # Of the steps of a chunk and of the one after it.
+    deltas = weight.new_empty(chunk + 1, len(totals), *totals[0].shape)  # [K + 1, D, N, L, C]
+    rows = deltas.flatten(2, 3)
+    # Of the step before a chunk and of its own.
+    around = weight.new_empty(len(totals), chunk + 1, *totals[0].shape)  # [D, K + 1, N, L, C]
+    after = torch.zeros_like(deltas[0])
+    for stop in range(len(totals[0]), 0, -chunk):
+        start = max(0, stop - chunk)
+        steps = stop - start
+        for d in range(len(totals)):
+            grads[d].read(start, deltas[:steps, d])
+            _read_around(states[d], start, around[d, : steps + 1])
+        deltas[steps].copy_(after)
+        for k in reversed(range(steps)):
+            rows[k].baddbmm_(rows[k + 1], weight)
+            pass_through_relu(deltas[k], around[:, k + 1])
+        for d, lines in enumerate(totals):
+            lines.add(start, deltas[:steps, d])
+            own = deltas[:steps, d].flatten(0, 2)
+            grad_weight[d].addmm_(own.t(), around[d, :steps].flatten(0, 2))
+        after.copy_(deltas[0])
 
 
-def _chunk_steps(line: Tensor, length: int) -> int:
-    """Steps in a chunk: two at least, since a step reads what the one before it wrote."""
-    rows = line.shape[0] * line.shape[1]
-    return max(2, min(length, _CHUNK_ROWS // rows))
+def _read_around(states: _Lines, start: int, into: Tensor) -> None:
+    """Read states from the step before ``start`` on; there is none before the first."""
+    if start == 0:
+        into[0].zero_()
+        states.read(0, into[1:])
+    else:
+        states.read(start - 1, into)
+
+
+def _chunk_steps(lines: _Lines) -> int:
+    return max(1, min(len(lines), _CHUNK_NUMBERS // lines.shape.numel()))
+
+
+class _Lines:
+    """The lines of a map in the order in which a direction meets them, some at a time."""
+
+    def __init__(self, maps: Tensor, direction: str) -> None:
+        self.maps = maps.movedim(TRAVEL_DIM[direction], 0)  # [T, N, L, C]
+        self.shape = self.maps.shape[1:]
+        self._backwards = direction in BACKWARDS
+
+    def __len__(self) -> int:
+        return self.maps.shape[0]
+
+    def read(self, start: int, into: Tensor) -> None:
+        """Copy the lines from the step ``start`` on into [K, N, L, C]."""
+        into.copy_(self._turned(self._part(start, len(into))))
+
+    def write(self, start: int, lines: Tensor) -> None:
+        """Overwrite the lines from the step ``start`` on by [K, N, L, C]."""
+        self._part(start, len(lines)).copy_(self._turned(lines))
+
+    def add(self, start: int, lines: Tensor) -> None:
+        """Add [K, N, L, C] to the lines from the step ``start`` on."""
+        self._part(start, len(lines)).add_(self._turned(lines))
+
+    def _part(self, start: int, count: int) -> Tensor:
+        return self.maps.narrow(0, len(self) - start - count if self._backwards else start, count)
+
+    def _turned(self, lines: Tensor) -> Tensor:
+        return lines.flip(0) if self._backwards else lines
