@@ -1,0 +1,172 @@
+"""Plots that are legible on light and on dark paper, as SVG files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+# At least 3:1 against the paper of both themes (WCAG 2.1, 1.4.11), told apart by lightness, too.
+SERIES = ("#2f7fd1", "#d9680c", "#2b9a66", "#c2559d", "#8a73d6", "#8c8526", "#d64550", "#1b96a8")
+# Line styles change with every turn through the colours.
+_DASHES = ("-", "--", ":", "-.")
+# Takes the place of the text colour of the page while Matplotlib draws.
+_INK = "#010203"
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ion_d2",
+    "font.size": 11.0,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "grid.color": _INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "legend.fontsize": 10.0,
+    "axes.unicode_minus": False,
+}
+# Of a figure, in CSS pixels: as wide as a phone shows without making the text smaller.
+_SIZE = (360, 240)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a plot.
+
+    Attributes:
+        name: its entry in the legend, or "" for none.
+        x: positions.
+        y: heights; NaN leaves a gap.
+        mark: index of a point to be marked with a dot, if any.
+    """
+
+    name: str
+    x: Sequence[float] | np.ndarray
+    y: Sequence[float] | np.ndarray
+    mark: int | None = None
+
+
+def line_plot(
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    *,
+    size: tuple[int, int] = _SIZE,
+    markers: bool = False,
+    verticals: Mapping[str, float] | None = None,
+    **limits: Any,
+) -> bytes:
+    """Plot lines.
+
+    Args:
+        lines: what to plot, each in a colour of its own.
+        x_label: of the horizontal axis.
+        y_label: of the vertical axis.
+        size: (width, height) in CSS pixels.
+        markers: whether every point gets a dot, for lines of few points.
+        verticals: name -> position of dotted vertical lines.
+        limits: properties of the axes, e.g. ``ylim=(0, 1)`` or ``yscale="log"``.
+
+    Returns:
+        An SVG file.
+    """
+
+    def draw(axes: Axes) -> None:
+        for number, line in enumerate(lines):
+            _draw_line(axes, line, number, markers)
+        for name, position in (verticals or {}).items():
+            axes.axvline(position, color=_INK, linestyle=(0, (2, 2)), linewidth=1.2)
+            axes.text(position, 1.0, literal(name), transform=axes.get_xaxis_transform(),
+                      ha="center", va="bottom", fontsize=10)  # fmt: skip
+        axes.set(xlabel=x_label, ylabel=y_label, **limits)
+
+    return _draw(draw, size, [line.name for line in lines])
+
+
+def _draw_line(axes: Axes, line: Line, number: int, markers: bool) -> None:
+    style = {
+        "color": SERIES[number % len(SERIES)],
+        "linestyle": _DASHES[number // len(SERIES) % len(_DASHES)],
+        "marker": "o" if markers else None,
+        "markersize": 4,
+    }
+    axes.plot(line.x, line.y, label=literal(line.name) or None, **style)
+    if line.mark is not None:
+        axes.plot(line.x[line.mark], line.y[line.mark], "o", color=style["color"], markersize=7)
+
+
+def stacked_bars(
+    names: Sequence[str],
+    shares: Mapping[str, Sequence[float]],
+    x_label: str,
+    *,
+    size: tuple[int, int] = _SIZE,
+) -> bytes:
+    """Plot horizontal bars, each of the same parts one after another.
+
+    Args:
+        names: of the bars, from top to bottom.
+        shares: name of a part -> its length in each bar.
+        x_label: of the horizontal axis.
+        size: (width, height) in CSS pixels.
+
+    Returns:
+        An SVG file.
+    """
+
+    def draw(axes: Axes) -> None:
+        start = np.zeros(len(names))
+        for number, (name, lengths) in enumerate(shares.items()):
+            colour = SERIES[number % len(SERIES)]
+            axes.barh(range(len(names)), lengths, left=start, color=colour, label=literal(name))
+            start = start + np.asarray(lengths)
+        axes.set_yticks(range(len(names)), [literal(name) for name in names])
+        axes.set(xlabel=x_label)
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+
+    return _draw(draw, size, list(shares))
+
+
+def literal(text: str) -> str:
+    """Keep Matplotlib from reading dollar signs as the start of a formula.
+
+    Args:
+        text: any text.
+
+    Returns:
+        What Matplotlib shows as that text.
+    """
+    return text.replace("$", r"\$")
+
+
+def _draw(draw: Any, size: tuple[int, int], names: Sequence[str]) -> bytes:
+    """Draw on new axes, with a legend above them, and save as SVG."""
+    with matplotlib.rc_context(_STYLE):
+        # 72 points to the inch: a point of the drawing is a pixel of the page.
+        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot()
+        draw(axes)
+        if any(names):
+            columns = 3 if len(names) > 4 else max(1, len(names))
+            figure.legend(loc="outside upper left", ncols=columns, handlelength=1.4,
+                          columnspacing=1.2, handletextpad=0.5, borderaxespad=0.2)  # fmt: skip
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue().replace(_INK.encode(), b"currentColor")
