@@ -57,8 +57,11 @@ def _figure(outcome: Outcome, key: Hashable, count: Count) -> Figure:
         _picture(image, truth, names, "Ground truth"),
         _picture(image, marks, names, "Detections"),
     ]
-    found_of = f"{count.right} of {count.right + count.missed} objects found"
-    caption = f"{key}: {found_of}, {count.wrong} false alarms, F1 {count.f1:.2f}."
+    alarms = f"{count.wrong} false alarm{'' if count.wrong == 1 else 's'}"
+    caption = (
+        f"{key}: {count.right} of {count.right + count.missed} objects found, {alarms}, F1 "
+        f"{count.f1:.2f}."
+    )
     shown = sorted({*truth.classes, *marks.classes})
     legend = [(names[label], class_colour(label)) for label in shown]
     return Figure(pictures, caption, width=300, legend=legend)

@@ -146,9 +146,9 @@ def fields_parts(fields: Sequence[Field], num_images: int, normalises: bool) -> 
             " Group normalisation averages over the whole image, which is why pixels beyond that "
             "line move the cell as well."
         )
-    maps = Figure([_map(field) for field in fields], caption, width=300)
     if not any(field.measured.any() for field in fields):
         return [Text([f"The chosen cell of {named} moves with no pixel: all its channels are 0."])]
+    maps = Figure([_map(field) for field in fields], caption, width=300)
     return [maps, _distance_plot(fields), _field_table(fields)]
 
 
@@ -202,11 +202,11 @@ def _field_table(fields: Sequence[Field]) -> Table:
         rows.append(
             [
                 field.name,
-                f"{100 * field.possible.mean():.0f} %" if known else "not known",
+                f"{100 * field.possible.mean():.0f} % of the image" if known else "not known",
                 *(f"{_distance(field.within, share)} px" for share in (0.5, 0.9)),
                 outside,
             ]
         )
-    headers = ["feature", "theoretical field, of the image", "half within", "90 % within"]
+    headers = ["feature", "theoretical field", "half within", "90 % within"]
     headers.append(f"beyond {base.name}'s theoretical field")
     return Table("The same in figures.", headers, rows)

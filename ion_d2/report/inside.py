@@ -17,6 +17,8 @@ from .shares import find_skip_pooler, layer_contributions, layer_scales, layer_s
 
 # COCO's bounds between small, medium and large objects, in pixels squared.
 _SMALL, _LARGE = 32**2, 96**2
+# Scale factors that differ by less, relative to the largest, need no plot.
+_ALIKE = 0.01
 # Classes in the table at most.
 _MAX_CLASSES = 20
 
@@ -103,7 +105,7 @@ def _shares_figure(regions: RegionShares, names: Sequence[str]) -> Figure:
     means = np.array([100 * regions.shares[chosen].mean(axis=0) for chosen in groups.values()])
     titles = [f"{name} ({chosen.sum()})" for name, chosen in groups.items()]
     plot = stacked_bars(
-        titles, dict(zip(names, means.T)), "share of the descriptor (%)", size=(460, 240)
+        titles, dict(zip(names, means.T)), "share of the descriptor (%)", size=(420, 220)
     )
     listed = ", ".join(f"{name} {share:.0f} %" for name, share in zip(names, means[0]))
     caption = (
@@ -143,14 +145,15 @@ def _scale_parts(
     if pooler.scale.factor.requires_grad:
         caption += ", as learned"
     table = Table(f"{caption}.", ["layer", "channels", "least", "median", "most"], rows)
-    if len(torch.cat(scales).unique()) == 1:
-        return [Section("Scale", [table])]
+    together = torch.cat(scales)
+    if together.max() - together.min() < _ALIKE * together.abs().max():
+        text = f"All factors are alike to within {100 * _ALIKE:.0f} %."
+        return [Section("Scale", [table, Text([text])])]
     lines = [
         Line(name, np.linspace(0, 100, len(s)), s.sort().values.numpy())
         for name, s in zip(names, scales)
     ]
     plot = line_plot(lines, "channels, sorted (%)", "scale", size=(400, 280))
-    note = "The factors of each layer in ascending order: a flat line is one that training left "
-    note += "alone."
+    note = "The factors of each layer in ascending order; a flat line: all are alike."
     figure = Figure([Picture(plot, "Scale factors of each layer, sorted.", "")], note, width=340)
     return [Section("Scale", [table, figure])]

@@ -22,7 +22,7 @@ _INK = "#010203"
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ion_d2",
-    "font.size": 11.0,
+    "font.size": 12.0,
     "text.color": _INK,
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -37,7 +37,8 @@ _STYLE = {
     "grid.linewidth": 0.8,
     "lines.linewidth": 1.8,
     "legend.frameon": False,
-    "legend.fontsize": 10.0,
+    "legend.fontsize": 11.0,
+    "axes.formatter.useoffset": False,
     "axes.unicode_minus": False,
 }
 # Of a figure, in CSS pixels: as wide as a phone shows without making the text smaller.
@@ -92,7 +93,7 @@ def line_plot(
         for name, position in (verticals or {}).items():
             axes.axvline(position, color=_INK, linestyle=(0, (2, 2)), linewidth=1.2)
             axes.text(position, 1.0, literal(name), transform=axes.get_xaxis_transform(),
-                      ha="center", va="bottom", fontsize=10)  # fmt: skip
+                      ha="center", va="bottom", fontsize=11)  # fmt: skip
         axes.set(xlabel=x_label, ylabel=y_label, **limits)
 
     return _draw(draw, size, [line.name for line in lines])

@@ -137,7 +137,7 @@ def _coco_table(
 
 def _headline(mean: Mapping[str, float | None], coco: Mapping[str, float | None]) -> Facts:
     items = [(name, percent(mean[name])) for name in ("AP", "AP50", "AP75")]
-    items += [(f"{name}, COCO-style", percent(coco[name])) for name in ("APs", "APm", "APl")]
+    items += [(f"AP {name}", percent(coco[ap])) for name, _, ap, _ in _SIZES[1:]]
     return Facts(items, large=True)
 
 
@@ -167,12 +167,12 @@ def _curves(
     if len(shown) < len(curves):
         caption += f" Shown: {len(shown)} of {len(curves)} classes, those with the most boxes that "
         caption += "have detections."
-    return Figure(pictures, caption, width=230)
+    return Figure(pictures, caption, width=250)
 
 
 def _curve_picture(name: str, curve: Curve) -> Picture:
     line = Line("", curve.recall, curve.precision, mark=curve.sure)
-    plot = line_plot([line], "recall", "precision", size=(250, 200), xlim=(0, 1.02), ylim=(0, 1.04))
+    plot = line_plot([line], "recall", "precision", size=(280, 220), xlim=(0, 1.02), ylim=(0, 1.04))
     alt = f"Precision-recall curve of {name}; recall ends at {curve.recall[-1]:.2f}"
     if curve.sure is not None:
         precision, recall = curve.precision[curve.sure], curve.recall[curve.sure]
