@@ -95,6 +95,8 @@ def line_plot(
             axes.text(position, 1.0, literal(name), transform=axes.get_xaxis_transform(),
                       ha="center", va="bottom", fontsize=11)  # fmt: skip
         axes.set(xlabel=x_label, ylabel=y_label, **limits)
+        if axes.get_yscale() == "log":  # 0.1, not a power whose exponent is too small to read
+            axes.yaxis.set_major_formatter("{x:g}")
 
     return _draw(draw, size, [line.name for line in lines])
 

@@ -187,7 +187,7 @@ def _segmentation(outcome: Outcome) -> list[Part]:
         return []
     rows = [[name, percent(value)] for name, value in results["IoU"].items()]
     caption = (
-        f"Segmentation: intersection over union per class on {results['num_images']} images, in "
+        f"Intersection over union per class on {results['num_images']} images, in "
         f"percent; {percent(results['pACC'])} of all pixels are right."
     )
     footer = ["mean", percent(results["mIoU"])]
