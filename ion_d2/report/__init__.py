@@ -2,10 +2,12 @@
 
 from .document import Facts, Figure, Listing, Picture, Section, Table, Text
 from .page import render_report, write_report
-from .plots import Line, line_plot, stacked_bars
+from .plots import Bar, Line, bar_plot, line_plot, stacked_bars
 from .run import write_run_report
+from .study import write_study_report
 
 __all__ = [
+    "Bar",
     "Facts",
     "Figure",
     "Line",
@@ -14,9 +16,11 @@ __all__ = [
     "Section",
     "Table",
     "Text",
+    "bar_plot",
     "line_plot",
     "render_report",
     "stacked_bars",
     "write_report",
     "write_run_report",
+    "write_study_report",
 ]

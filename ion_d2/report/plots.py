@@ -54,12 +54,14 @@ class Line:
         x: positions.
         y: heights; NaN leaves a gap.
         mark: index of a point to be marked with a dot, if any.
+        spread: half lengths of whiskers at each point, if any.
     """
 
     name: str
     x: Sequence[float] | np.ndarray
     y: Sequence[float] | np.ndarray
     mark: int | None = None
+    spread: Sequence[float] | None = None
 
 
 def line_plot(
@@ -109,6 +111,8 @@ def _draw_line(axes: Axes, line: Line, number: int, markers: bool) -> None:
         "markersize": 4,
     }
     axes.plot(line.x, line.y, label=literal(line.name) or None, **style)
+    if line.spread is not None:
+        axes.errorbar(line.x, line.y, line.spread, fmt="none", ecolor=style["color"], capsize=3)
     if line.mark is not None:
         axes.plot(line.x[line.mark], line.y[line.mark], "o", color=style["color"], markersize=7)
 
@@ -144,6 +148,47 @@ def stacked_bars(
         axes.grid(False, axis="y")
 
     return _draw(draw, size, list(shares))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a plot.
+
+    Attributes:
+        name: what stands above it.
+        length: its length, from 0.
+        spread: half length of a whisker at its end, if any.
+        dots: single values that it sums up.
+    """
+
+    name: str
+    length: float
+    spread: float | None = None
+    dots: Sequence[float] = ()
+
+
+def bar_plot(bars: Sequence[Bar], x_label: str, *, width: int = 400, **limits: Any) -> bytes:
+    """Plot horizontal bars below each other, each under its name, so that names may be long.
+
+    Args:
+        bars: from top to bottom.
+        x_label: of the horizontal axis.
+        width: in CSS pixels; the height follows from the number of bars.
+        limits: properties of the axes, e.g. ``xlim=(0, 100)``.
+
+    Returns:
+        An SVG file.
+    """
+
+    def draw(axes: Axes) -> None:
+        for place, bar in enumerate(bars):
+            axes.barh(place, bar.length, 0.4, color=SERIES[0], alpha=0.55)
+            axes.errorbar(bar.length, place, xerr=bar.spread, ecolor=_INK, capsize=3)
+            axes.plot(bar.dots, [place] * len(bar.dots), "o", color=SERIES[0], markersize=4)
+            axes.text(0, place - 0.28, literal(bar.name), va="bottom")
+        axes.set(xlabel=x_label, yticks=[], ylim=(len(bars) - 0.6, -0.85), **limits)
+
+    return _draw(draw, (width, 46 * len(bars) + 50), [])
 
 
 def literal(text: str) -> str:
