@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Union
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Table:
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
     text_columns: int = 1
-    footer: Optional[Sequence[str]] = None  # noqa: UP045
+    footer: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

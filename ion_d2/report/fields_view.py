@@ -141,7 +141,7 @@ def fields_parts(fields: Sequence[Field], num_images: int, normalises: bool) -> 
         f"{_DECADES} powers of ten, from black (a thousandth of the most, or less) to pale yellow. "
         "The blue line bounds the theoretical receptive field of the layers, where it is known."
     )
-    if normalises:
+    if normalises and fields[0].possible is not None:
         caption += (
             " Group normalisation averages over the whole image, which is why pixels beyond that "
             "line move the cell as well."

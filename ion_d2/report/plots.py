@@ -71,7 +71,6 @@ def line_plot(
     *,
     size: tuple[int, int] = _SIZE,
     markers: bool = False,
-    verticals: Mapping[str, float] | None = None,
     **limits: Any,
 ) -> bytes:
     """Plot lines.
@@ -82,7 +81,6 @@ def line_plot(
         y_label: of the vertical axis.
         size: (width, height) in CSS pixels.
         markers: whether every point gets a dot, for lines of few points.
-        verticals: name -> position of dotted vertical lines.
         limits: properties of the axes, e.g. ``ylim=(0, 1)`` or ``yscale="log"``.
 
     Returns:
@@ -92,10 +90,6 @@ def line_plot(
     def draw(axes: Axes) -> None:
         for number, line in enumerate(lines):
             _draw_line(axes, line, number, markers)
-        for name, position in (verticals or {}).items():
-            axes.axvline(position, color=_INK, linestyle=(0, (2, 2)), linewidth=1.2)
-            axes.text(position, 1.0, literal(name), transform=axes.get_xaxis_transform(),
-                      ha="center", va="bottom", fontsize=11)  # fmt: skip
         axes.set(xlabel=x_label, ylabel=y_label, **limits)
         if axes.get_yscale() == "log":  # 0.1, not a power whose exponent is too small to read
             axes.yaxis.set_major_formatter("{x:g}")
@@ -167,7 +161,7 @@ class Bar:
     dots: Sequence[float] = ()
 
 
-def bar_plot(bars: Sequence[Bar], x_label: str, *, width: int = 400, **limits: Any) -> bytes:
+def bar_plot(bars: Sequence[Bar], x_label: str, *, width: int = 320, **limits: Any) -> bytes:
     """Plot horizontal bars below each other, each under its name, so that names may be long.
 
     Args:
@@ -182,9 +176,9 @@ def bar_plot(bars: Sequence[Bar], x_label: str, *, width: int = 400, **limits: A
 
     def draw(axes: Axes) -> None:
         for place, bar in enumerate(bars):
-            axes.barh(place, bar.length, 0.4, color=SERIES[0], alpha=0.55)
+            axes.barh(place, bar.length, 0.4, color=SERIES[0])
             axes.errorbar(bar.length, place, xerr=bar.spread, ecolor=_INK, capsize=3)
-            axes.plot(bar.dots, [place] * len(bar.dots), "o", color=SERIES[0], markersize=4)
+            axes.plot(bar.dots, [place] * len(bar.dots), "o", color=_INK, markersize=3)
             axes.text(0, place - 0.28, literal(bar.name), va="bottom")
         axes.set(xlabel=x_label, yticks=[], ylim=(len(bars) - 0.6, -0.85), **limits)
 

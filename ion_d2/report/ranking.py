@@ -58,7 +58,7 @@ def choose_images(
 ) -> dict[str, list[Hashable]]:
     """Choose images to look at by their F1, none twice.
 
-    Among equals, those with more to see come first.
+    Among equals, those with more to see come first. At most half of the images are called worst.
 
     Args:
         counts: image id -> its counts.
@@ -69,6 +69,7 @@ def choose_images(
     Returns:
         "best", "typical" and "worst" -> image ids, fewer where there are not enough images.
     """
+    worst = min(worst, len(counts) // 2)
     order = sorted(counts, key=lambda key: (-counts[key].f1, -sum(counts[key])))
     lowest = sorted(counts, key=lambda key: (counts[key].f1, -sum(counts[key])))[:worst]
     left = [key for key in order if key not in lowest]

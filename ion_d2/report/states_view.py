@@ -60,7 +60,7 @@ def _stack_figure(stack: StackStates, number: int, image: Picture, stride: int) 
     height, width = next(iter(stack.norms.values())).shape
     caption = (
         f"Stack {number}, {width} x {height} cells of {stride} pixels. The largest norm is "
-        f"{top:.3g}; means: {_means(stack.norms)}."
+        f"{top:.4g}; means: {_means(stack.norms)}."
     )
     return Figure([image, *pictures], caption, width=150)
 
@@ -68,7 +68,7 @@ def _stack_figure(stack: StackStates, number: int, image: Picture, stride: int) 
 def _state_picture(direction: str, norms: np.ndarray, top: float) -> Picture:
     zoom = max(1, _SIDE // max(norms.shape))
     alt = (
-        f"State travelling {direction}: mean norm {norms.mean():.3g}, largest {norms.max():.3g}; "
+        f"State travelling {direction}: mean norm {norms.mean():.4g}, largest {norms.max():.4g}; "
         f"a cell has read what lies {_READ[direction]}."
     )
     label = f"{_ARROWS[direction]} {direction}"
@@ -76,4 +76,4 @@ def _state_picture(direction: str, norms: np.ndarray, top: float) -> Picture:
 
 
 def _means(norms: Mapping[str, np.ndarray]) -> str:
-    return ", ".join(f"{name} {values.mean():.3g}" for name, values in norms.items())
+    return ", ".join(f"{name} {values.mean():.4g}" for name, values in norms.items())

@@ -129,7 +129,7 @@ def _bars(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Part
     if not pictures:
         return Text(["No run is finished yet."])
     caption = "Bar: mean over the seeds; whisker: standard deviation; dot: one seed."
-    return Figure(pictures, caption, width=340)
+    return Figure(pictures, caption, width=290)
 
 
 def _lines(results: Mapping[str, Any]) -> Part:

@@ -59,9 +59,9 @@ def test_choice_takes_extremes_and_the_middle():
     assert chosen["typical"] == ["i6", "i5"]
 
 
-@pytest.mark.parametrize("number", [0, 1, 3, 5])
-def test_few_images_are_shown_once(number):
+@pytest.mark.parametrize("number, worst", [(0, 0), (1, 0), (3, 1), (5, 2)])
+def test_few_images_are_shown_once(number, worst):
     counts = {index: Count(index, 1, 1) for index in range(number)}
     chosen = choose_images(counts, best=2, typical=2, worst=4)
     shown = [key for keys in chosen.values() for key in keys]
-    assert sorted(shown) == list(range(number))
+    assert sorted(shown) == list(range(number)) and len(chosen["worst"]) == worst

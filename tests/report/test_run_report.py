@@ -42,7 +42,7 @@ def test_a_training_is_reported_on_request(train_net, scenes, tmp_path):
     assert (status, own_lines(err)) == (0, [])
     page = read(tmp_path / "report.html")
     assert headings(page) == [
-        "Result", "Segmentation", "Detections beside ground truth", "Worst", "Training",
+        "Result", "Segmentation", "Detections beside ground truth", "Best", "Worst", "Training",
         "Outside: what one cell sees", "Hidden states by direction",
         "Inside: which layers a descriptor draws on", "Scale", "Settings",
     ]  # fmt: skip
