@@ -46,17 +46,15 @@ def study_sections(results: Mapping[str, Any]) -> list[Section]:
     Returns:
         Its sections.
     """
-    over_data = results.get("plot") == "lines"
+    if results.get("plot") == "lines":
+        parts = [_lines(results), *(_over_data(results, name) for name in results["columns"])]
+        return [Section("Figures", parts), _runs(results)]
     sections = []
     for data in results["data"]:
         rows = [row for row in results["rows"] if row["data"] == data]
         title = "Figures" if len(results["data"]) == 1 else f"Figures: {data}"
-        parts: list[Part] = [_means(results, rows), *_differences(results, rows)]
-        if not over_data:
-            parts.insert(0, _bars(results, rows))
+        parts = [_bars(results, rows), _means(results, rows), *_differences(results, rows)]
         sections.append(Section(title, parts))
-    if over_data:
-        sections.insert(0, Section("Over the data", [_lines(results)]))
     return [*sections, _runs(results)]
 
 
@@ -78,11 +76,25 @@ def _means(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Tab
         finished = sum(run["finished"] for run in row["runs"])
         figures = (_told(row["figures"][heading]) for heading in columns)
         cells.append([row["row"], *figures, f"{finished} of {len(row['runs'])}"])
-    caption = (
-        "Percent: mean and sample standard deviation over the seeds "
-        f"{', '.join(map(str, results['seeds']))}."
-    )
-    return Table(caption, ["", *columns, "runs"], cells)
+    return Table(_spread_caption(results), ["", *columns, "runs"], cells)
+
+
+def _over_data(results: Mapping[str, Any], heading: str) -> Table:
+    """One column's figures, with a column for each data set."""
+    told: dict[str, dict[str, str]] = {}
+    for row in results["rows"]:
+        told.setdefault(row["row"], {})[row["data"]] = _told(row["figures"][heading])
+    cells = [
+        [name, *(by_data.get(data, _NONE) for data in results["data"])]
+        for name, by_data in told.items()
+    ]
+    caption = f"{heading}. {_spread_caption(results)}"
+    return Table(caption, ["", *results["data"]], cells)
+
+
+def _spread_caption(results: Mapping[str, Any]) -> str:
+    seeds = ", ".join(map(str, results["seeds"]))
+    return f"Percent: mean and sample standard deviation over the seeds {seeds}."
 
 
 def _differences(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Part]:

@@ -71,7 +71,9 @@ def test_lines_over_the_data(tmp_path):
     page = read(write_study_report(results(rows, ("100 px", "200 px"), "lines"), tmp_path))
     assert "near ends at 70.0; far ends at 40.0" in page.all("svg")[0]["aria-label"]
     headings = [data for tag, data in page.texts if tag == "h2"]
-    assert headings == ["Over the data", "Figures: 100 px", "Figures: 200 px", "Runs"]
+    assert headings == ["Figures", "Runs"]
+    cells = [data for tag, data in page.texts if tag == "td"]
+    assert cells[:4] == ["90.0 \u00b1 1.0", "70.0 \u00b1 1.0", "60.0 \u00b1 1.0", "40.0 \u00b1 1.0"]
 
 
 @pytest.mark.parametrize("plot", ["bars", "lines"])
