@@ -26,6 +26,7 @@ setup(
     license="MIT",
     python_requires=">=3.9",
     packages=find_packages(include=["ion_d2", "ion_d2.*"]),
+    package_data={"ion_d2.report": ["templates/*"]},
     install_requires=[
         "torch>=2.0",
         "torchvision",
@@ -35,12 +36,13 @@ setup(
         "scipy>=1.8",
         # The headless build: opencv-python itself needs libGL, which a bare machine does not have.
         "opencv-python-headless>=4.5",
+        "Jinja2>=3.0",
         # What Detectron2 imports: tools/install_detectron2.py installs it without its requirements.
         "cloudpickle",
         "fvcore>=0.1.5",
         "hydra-core>=1.1",
         "iopath>=0.1.7",
-        "matplotlib>=3.5",
+        "matplotlib>=3.7",
         "omegaconf>=2.1",
         "pycocotools>=2.0.2",
         "tabulate",

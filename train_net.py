@@ -94,6 +94,7 @@ def evaluate(cfg: CfgNode) -> None:
     model = IONTrainer.build_model(cfg)
     IONCheckpointer(model, save_dir=cfg.OUTPUT_DIR).load(cfg.MODEL.WEIGHTS)
     results = IONTrainer.test(cfg, model)
+    IONTrainer.report(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
 

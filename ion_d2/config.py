@@ -227,6 +227,9 @@ def _add_test(root: CfgNode) -> None:
     # Pictures of detections beside ground truth written to OUTPUT_DIR/pictures, and in training to
     # TensorBoard, after each evaluation; 0 is none.
     root.TEST.NUM_PICTURES = 4
+    # Write report.html into OUTPUT_DIR after the training or --eval-only: tables, curves, pictures
+    # of detections and of what the model looks at, in one file.
+    root.TEST.REPORT = False
     root.TEST.BOX_REFINEMENT = CfgNode()
     # Two-round box regression with weighted voting, the paper's "W" (sec. 4.2).
     root.TEST.BOX_REFINEMENT.ENABLED = False

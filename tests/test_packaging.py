@@ -51,6 +51,18 @@ def test_every_folder_of_the_package_and_no_other_is_packaged(arguments):
     assert set(arguments["packages"]) == {".".join(folder.parts) for folder in folders}
 
 
+def test_every_other_file_of_the_package_is_packaged(arguments):
+    files = [path for path in (ROOT / "ion_d2").rglob("*") if path.is_file()]
+    others = {path for path in files if path.suffix not in (".py", ".pyc")}
+    listed = {
+        path
+        for package, patterns in arguments["package_data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    assert others == listed and others
+
+
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="needs sys.stdlib_module_names")
 def test_every_imported_module_is_a_requirement(arguments):
     # Parts that do without them where they are missing: builds of PyTorch for GPUs bring triton.

@@ -7,7 +7,7 @@ only where the label fits inside it and hides no other label.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["Box", "Marks", "class_colour", "draw_panels"]
+__all__ = ["Box", "Marks", "class_colour", "draw_panel", "draw_panels"]
 
 Box = tuple[float, float, float, float]
 
@@ -78,7 +78,7 @@ def draw_panels(
     """
     shown = sorted({label for _, marks in panels for label in marks.classes})
     names = {k: class_names[k] if k < len(class_names) else f"class {k}" for k in shown}
-    drawn = [_draw_panel(image, marks, names, panel_size) for _, marks in panels]
+    drawn = [draw_panel(image, marks, names, panel_size) for _, marks in panels]
     width = sum(panel.width for panel in drawn) + _GAP * (len(drawn) + 1)
     title_height = _TITLE_FONT + 2 * _GAP if any(title for title, _ in panels) else _GAP
     legend = _legend(names, width)
@@ -93,9 +93,20 @@ def draw_panels(
     return sheet
 
 
-def _draw_panel(
-    image: np.ndarray, marks: Marks, names: dict[int, str], panel_size: int
+def draw_panel(
+    image: np.ndarray, marks: Marks, names: Mapping[int, str], panel_size: int = _PANEL
 ) -> Image.Image:
+    """Draw boxes on an image.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        marks: the boxes.
+        names: class names by id, for the labels.
+        panel_size: longer side of the drawing in pixels; the image is enlarged or reduced to it.
+
+    Returns:
+        The drawing.
+    """
     scale = panel_size / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     panel = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.BICUBIC)

@@ -33,7 +33,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
         IONError: the dataset's type is not one of VOC or COCO.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    folder = _output_dir(cfg, dataset_name)
+    folder = evaluation_folder(cfg, dataset_name)
     if kind == "ion_voc":
         evaluators = _voc_evaluators(cfg, dataset_name, folder)
     elif kind == "coco":
@@ -49,7 +49,16 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
     return DatasetEvaluators(evaluators)
 
 
-def _output_dir(cfg: CfgNode, dataset_name: str) -> str:
+def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
+    """Tell where the evaluation of a dataset writes.
+
+    Args:
+        cfg: the config.
+        dataset_name: one of ``DATASETS.TEST``.
+
+    Returns:
+        ``OUTPUT_DIR``, or a folder in it where several datasets are evaluated.
+    """
     if len(cfg.DATASETS.TEST) < 2:
         return cfg.OUTPUT_DIR
     return os.path.join(cfg.OUTPUT_DIR, re.sub(r"[^\w.-]+", "_", dataset_name))

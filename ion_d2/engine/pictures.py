@@ -14,7 +14,14 @@ from PIL import Image
 from ion_d2.data.readable import read_image
 from ion_d2.engine.drawing import BACKGROUND, Marks, draw_panels
 
-__all__ = ["contact_sheet", "draw_detections", "marks_of", "save_picture", "save_pictures"]
+__all__ = [
+    "contact_sheet",
+    "draw_detections",
+    "marks_of",
+    "save_picture",
+    "save_pictures",
+    "truth_of",
+]
 
 
 def marks_of(detections: Instances, score_threshold: float = 0.0) -> Marks:
@@ -80,7 +87,7 @@ def save_pictures(
     names = metadata.get("thing_classes") or []
     written = []
     for number, (record, found) in enumerate(zip(dataset_dicts, detections)):
-        truth, marks = _truth_of(record), marks_of(found, score_threshold)
+        truth, marks = truth_of(record), marks_of(found, score_threshold)
         panels = [
             (f"ground truth: {len(truth.boxes)}", truth),
             (f"detections: {len(marks.boxes)} (score \u2265 {score_threshold:g})", marks),
@@ -129,7 +136,15 @@ def contact_sheet(pictures: Sequence[str | Path], out: str | Path, *, columns: i
     return path
 
 
-def _truth_of(record: dict[str, Any]) -> Marks:
+def truth_of(record: dict[str, Any]) -> Marks:
+    """Take the labelled boxes of an image.
+
+    Args:
+        record: its Detectron2 dataset dict.
+
+    Returns:
+        Their boxes and classes.
+    """
     annotations = record.get("annotations", [])
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
     return Marks(boxes, [a["category_id"] for a in annotations])

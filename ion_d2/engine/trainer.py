@@ -23,6 +23,7 @@ from ..compat import TRAINER_SAVES_OPTIMIZER
 from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
 from ..errors import IONError
+from ..report.run import write_run_report
 from .augmented_test import test_augmented, without_augmentation
 from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
@@ -125,17 +126,19 @@ class IONTrainer(DefaultTrainer):
         return self.model if self.averaged is None else self.averaged.module
 
     def train(self) -> Any:
-        """Train to the end, or until ``TEST.PATIENCE`` is exhausted.
+        """Train to the end, or until ``TEST.PATIENCE`` is exhausted; then report, if asked for.
 
         Returns:
             The last evaluation, where Detectron2's trainer returns one.
         """
         hide_expected_tracebacks()
         try:
-            return super().train()
+            results = super().train()
         except PatienceExhausted as stop:
             logger.info("%s", stop)
-            return self.last_results
+            results = self.last_results
+        self.report(self.cfg, self.evaluated_model)
+        return results
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate the weights that count; with test-time augmentation after the training only.
@@ -217,6 +220,17 @@ class IONTrainer(DefaultTrainer):
         for name in names if comm.is_main_process() else ():
             (results if len(names) == 1 else results[name]).update(further[name])
         return results
+
+    @classmethod
+    def report(cls, cfg: CfgNode, model: nn.Module) -> None:
+        """Write ``report.html`` into ``OUTPUT_DIR``, if ``TEST.REPORT``, in the main process.
+
+        Args:
+            cfg: the full config.
+            model: with the weights that were evaluated.
+        """
+        if cfg.TEST.REPORT and comm.is_main_process():
+            write_run_report(cfg, unwrap_distributed(model))
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

@@ -43,32 +43,67 @@ def evaluate_coco_style(
         to be found.
     """
     numbers = {image_id: number for number, image_id in enumerate(ground_truth, start=1)}
-    # pycocotools prints as it goes; what it prints is in the result.
+    images = [{"id": number} for number in numbers.values()]
+    categories = [{"id": index, "name": name} for index, name in enumerate(class_names)]
+    truth = _coco(images, categories, _truth_annotations(ground_truth, numbers))
+    found = _coco(images, categories, _detection_annotations(detections, numbers))
+    return coco_figures(_run(truth, found))
+
+
+def evaluate_coco_file(json_file: str, results: Sequence[dict[str, Any]]) -> COCOeval:
+    """Evaluate boxes against an annotation file, as COCO itself does.
+
+    Args:
+        json_file: instance annotations in COCO's format.
+        results: detections in COCO's format, "bbox" as (x, y, width, height); there may be none.
+
+    Returns:
+        pycocotools' evaluation, with its "eval" and "stats".
+    """
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _coco(numbers, class_names, _truth_annotations(ground_truth, numbers))
-        found = _coco(numbers, class_names, _detection_annotations(detections, numbers))
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
+        truth = COCO(json_file)
+    boxes = [{**r, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0} for r in results]
+    found = _coco(truth.dataset["images"], truth.dataset["categories"], boxes)
+    return _run(truth, found)
+
+
+def coco_figures(evaluation: COCOeval) -> dict[str, float]:
+    """Name the figures of an evaluation.
+
+    Args:
+        evaluation: one that was run.
+
+    Returns:
+        `COCO_METRICS` in percent, NaN where there is no object to be found.
+    """
     return {
         name: 100 * float(value) if value >= 0 else float("nan")
         for name, value in zip(COCO_METRICS, evaluation.stats)
     }
 
 
+def _run(truth: COCO, found: COCO) -> COCOeval:
+    evaluation = COCOeval(truth, found, "bbox")
+    # pycocotools prints as it goes; what it prints is in the result.
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
 def _coco(
-    numbers: Mapping[Hashable, int], class_names: Sequence[str], annotations: list[dict[str, Any]]
+    images: list[dict[str, Any]],
+    categories: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
 ) -> COCO:
     """A COCO data set in memory. (COCO.loadRes would do for detections, but not for none.)"""
     coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number} for number in numbers.values()],
-        "categories": [{"id": index, "name": name} for index, name in enumerate(class_names)],
-        # Ids start at 1: pycocotools marks a match by the id, and takes 0 for "not matched".
-        "annotations": [{"id": number, **a} for number, a in enumerate(annotations, start=1)],
-    }
-    coco.createIndex()
+    # Ids start at 1: pycocotools marks a match by the id, and takes 0 for "not matched".
+    numbered = [{**a, "id": number} for number, a in enumerate(annotations, start=1)]
+    coco.dataset = {"images": images, "categories": categories, "annotations": numbered}
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
     return coco
 
 

@@ -129,8 +129,8 @@ def _match_image(
     return scores, iou.max(axis=1), start + iou.argmax(axis=1)
 
 
-def precision_recall(matches: ClassMatches, iou_threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall after each detection, surest first.
+def judge(matches: ClassMatches, iou_threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Tell which detections are right and which do not count.
 
     A detection is right if its IoU is above the threshold (not equal to it) and no surer one took
     the same box; a second one on a box is wrong. One whose best box is difficult is neither.
@@ -140,8 +140,7 @@ def precision_recall(matches: ClassMatches, iou_threshold: float) -> tuple[np.nd
         iou_threshold: in 0..1.
 
     Returns:
-        Precision and recall, (N,) arrays in 0..1. Recall is NaN if the class has no box to be
-        found.
+        Two (N,) bool arrays: right, and neither right nor wrong.
     """
     hit = matches.overlaps > iou_threshold
     ignored = np.zeros_like(hit)
@@ -150,6 +149,21 @@ def precision_recall(matches: ClassMatches, iou_threshold: float) -> tuple[np.nd
     _, first = np.unique(matches.truth_index[candidates], return_index=True)
     right = np.zeros_like(hit)
     right[candidates[first]] = True
+    return right, ignored
+
+
+def precision_recall(matches: ClassMatches, iou_threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall after each detection, surest first.
+
+    Args:
+        matches: the detections of a class.
+        iou_threshold: in 0..1; see :func:`judge`.
+
+    Returns:
+        Precision and recall, (N,) arrays in 0..1. Recall is NaN if the class has no box to be
+        found.
+    """
+    right, ignored = judge(matches, iou_threshold)
     num_right, num_counted = np.cumsum(right), np.cumsum(~ignored)
     # A leading run of ignored detections has counted nothing yet: precision 0, as in the devkit.
     precision = num_right / np.maximum(num_counted, 1)

@@ -1,0 +1,146 @@
+"""What a run's evaluation left in its folder: detections and figures of a test dataset."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ..engine.dicts import test_dicts
+from ..engine.evaluators import evaluation_folder
+from ..errors import IONError
+from ..evaluation.records import Detections, GroundTruth, ground_truth_from_dict
+
+_VOC_DETECTIONS, _COCO_DETECTIONS = "detections.json", "coco_instances_results.json"
+_STALE = "evaluate again with train_net.py --eval-only"
+
+
+class Outcome(NamedTuple):
+    """Labels and detections of a dataset.
+
+    Attributes:
+        dataset: its name.
+        folder: where the evaluation wrote.
+        class_names: by class id.
+        records: image id -> dataset dict.
+        truth: image id -> labelled boxes.
+        found: image id -> detections, of every image; None if the run was not evaluated.
+        json_file: the annotation file of a dataset in COCO's format, else None.
+        raw: the detections as COCO's format has them, where the dataset does.
+    """
+
+    dataset: str
+    folder: str
+    class_names: list[str]
+    records: dict[Hashable, dict[str, Any]]
+    truth: dict[Hashable, GroundTruth]
+    found: dict[Hashable, Detections] | None
+    json_file: str | None
+    raw: list[dict[str, Any]]
+
+
+def read_outcome(cfg: CfgNode, dataset: str) -> Outcome:
+    """Read what an evaluation wrote.
+
+    Args:
+        cfg: the run's config.
+        dataset: one of ``DATASETS.TEST``, registered.
+
+    Returns:
+        Labels and detections.
+
+    Raises:
+        IONError: the files are broken or of another dataset.
+    """
+    metadata = MetadataCatalog.get(dataset)
+    records = {record["image_id"]: record for record in test_dicts(cfg, dataset)}
+    in_coco = metadata.get("evaluator_type") == "coco"
+    folder = evaluation_folder(cfg, dataset)
+    path = os.path.join(folder, _COCO_DETECTIONS if in_coco else _VOC_DETECTIONS)
+    listed = read_json(path)
+    names = list(metadata.thing_classes)
+    found = None
+    if listed is not None:
+        take = _coco_reader(metadata) if in_coco else _voc_reader(names)
+        found = _group(listed, take, list(records), path)
+    return Outcome(
+        dataset=dataset,
+        folder=folder,
+        class_names=names,
+        records=records,
+        truth={key: ground_truth_from_dict(record) for key, record in records.items()},
+        found=found,
+        json_file=metadata.json_file if in_coco else None,
+        raw=(listed or []) if in_coco else [],
+    )
+
+
+def read_json(path: str) -> Any:
+    """Read a JSON file, if there is one.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its content; None if it does not exist.
+
+    Raises:
+        IONError: it is not JSON.
+    """
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise IONError(f"{path} cannot be read as JSON ({error}); {_STALE}.") from error
+
+
+def _voc_reader(names: list[str]) -> Callable[[dict[str, Any]], tuple[int, list[float]]]:
+    """Class and corners of an entry of detections.json."""
+    numbers = {name: number for number, name in enumerate(names)}
+    return lambda entry: (numbers[entry["category"]], entry["bbox"])
+
+
+def _coco_reader(metadata: Any) -> Callable[[dict[str, Any]], tuple[int, list[float]]]:
+    """Class and corners of an entry of coco_instances_results.json."""
+    numbers = metadata.thing_dataset_id_to_contiguous_id
+
+    def take(entry: dict[str, Any]) -> tuple[int, list[float]]:
+        x, y, width, height = entry["bbox"]
+        return numbers[entry["category_id"]], [x, y, x + width, y + height]
+
+    return take
+
+
+def _group(
+    listed: list[dict[str, Any]],
+    take: Callable[[dict[str, Any]], tuple[int, list[float]]],
+    images: list[Hashable],
+    path: str,
+) -> dict[Hashable, Detections]:
+    """Sort a list of detections by image."""
+    columns: dict[Hashable, list[tuple[list[float], float, int]]] = {key: [] for key in images}
+    try:
+        for entry in listed:
+            number, box = take(entry)
+            columns[entry["image_id"]].append((box, entry["score"], number))
+    except (KeyError, TypeError, ValueError) as error:
+        raise IONError(
+            f"{path} does not fit the dataset, which has no {error}, or its format; {_STALE}."
+        ) from error
+    return {key: _detections(rows) for key, rows in columns.items()}
+
+
+def _detections(rows: list[tuple[list[float], float, int]]) -> Detections:
+    boxes, scores, classes = zip(*rows) if rows else ([], [], [])
+    return Detections(
+        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array(scores, dtype=np.float64),
+        np.array(classes, dtype=np.int64),
+    )

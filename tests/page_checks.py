@@ -1,0 +1,87 @@
+"""What every report must fulfil, read off its HTML."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+_VOID = {"meta", "img", "br", "hr", "input", "link"}
+# Attributes from which a browser fetches something.
+_FETCHED = ("src", "srcset", "poster", "background", "action", "formaction", "xlink:href")
+
+
+class Page(HTMLParser):
+    """The elements and texts of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts, self.open = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def text(self):
+        return " ".join(data for tag, data in self.texts if tag not in ("style", "pre"))
+
+
+def check_page(text):
+    """Assert that a page is whole, self-contained and accessible; return it."""
+    assert text.lstrip().lower().startswith("<!doctype html>")
+    page = Page(text)
+    assert not page.open
+    _check_self_contained(page, text)
+    ids = Counter(attributes["id"] for _, attributes in page.elements if "id" in attributes)
+    assert not [name for name, count in ids.items() if count > 1]
+    for _, attributes in page.elements:
+        for name in ("aria-labelledby", "href", "xlink:href"):
+            if attributes.get(name, "").startswith("#") or name == "aria-labelledby":
+                assert attributes.get(name, "").lstrip("#") in {*ids, ""}
+    _check_accessible(page)
+    return page
+
+
+def _check_self_contained(page, text):
+    assert not [name for name, _ in page.elements if name in ("script", "link", "iframe", "base")]
+    for _, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in _FETCHED:
+            assert attributes.get(name, "data:image/").startswith(("data:image/", "#"))
+        assert attributes.get("href", "#").startswith("#")
+        for reference in re.findall(r"url\(([^)]*)\)", str(attributes)):
+            assert reference.startswith("#")
+    styles = "".join(data for tag, data in page.texts if tag == "style")
+    assert styles and "url(" not in styles and "@import" not in styles
+
+
+def _check_accessible(page):
+    (html,) = page.all("html")
+    assert html["lang"] == "en"
+    assert any(meta.get("name") == "viewport" for meta in page.all("meta"))
+    assert [data for tag, data in page.texts if tag == "title" and data.strip()]
+    for picture in page.all("img"):
+        assert picture["alt"].strip() and int(picture["width"]) and int(picture["height"])
+    for drawing in page.all("svg"):
+        assert drawing["role"] == "img" and drawing["aria-label"].strip()
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in zip(levels, levels[1:]))
+    for name in ("header", "main"):
+        assert len(page.all(name)) == 1
+    assert len(page.all("figcaption")) == len(page.all("figure"))

@@ -1,0 +1,56 @@
+"""tools/report.py from the command line to the page."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from cli_helpers import own_lines, says, voc_arguments
+from page_checks import check_page
+
+from ion_d2.engine.setup import run_cli
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "report.py"
+
+
+@pytest.fixture
+def report(capfd):
+    """Runs tools/report.py: arguments -> (exit status, stdout, stderr)."""
+    spec = importlib.util.spec_from_file_location("report_tool", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*arguments):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run_cli(lambda: tool.main([str(argument) for argument in arguments]))
+        return (stop.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
+def test_a_finished_run_is_reported(report, train_net, scenes, tmp_path):
+    run = tmp_path / "2016"  # not to be taken for a number
+    assert train_net(*voc_arguments(scenes, run))[0] == 0
+    assert not (run / "report.html").exists()  # nobody asked for it
+    status, out, err = report(run, "--cell", "0", "1")
+    assert (status, own_lines(err)) == (0, []), err
+    assert out.startswith(f"Wrote {run}/report.html (")
+    assert "Run 2016" in check_page((run / "report.html").read_text()).text()
+    # The same weights elsewhere, evaluated here.
+    place = tmp_path / "there"
+    opts = ("MODEL.WEIGHTS", run / "model_final.pth", "TEST.VOC_METRIC", "area")
+    config = ("--config-file", run / "config.yaml")
+    status, out, err = report(place, "--evaluate", *config, "--output", tmp_path / "x.html", *opts)
+    assert status == 0, err
+    assert (place / "voc_results.json").is_file() and not (place / "report.html").exists()
+    assert "AP, area" in check_page((tmp_path / "x.html").read_text()).text()
+
+
+def test_bad_input_is_one_sentence(report, tmp_path):
+    assert says(report(tmp_path), "config.yaml", "--config-file")
+    config = ("--config-file", "configs/ion_tiny.yaml")
+    assert says(report(tmp_path, *config), "holds no model_final.pth", "MODEL.WEIGHTS")
+    assert says(report(tmp_path, *config, "--cell", "2", "0"), "--cell is [2.0, 0.0]")
+    assert not list(tmp_path.iterdir())

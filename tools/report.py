@@ -1,0 +1,121 @@
+#!/usr/bin/env python
+"""Write report.html for a finished run: tables, curves, and what its model looks at.
+
+    python tools/report.py output/ion_tiny
+
+It reads what training and evaluation left in the folder. Other weights, or a folder of another
+program's run:
+
+    python tools/report.py output/ion_tiny --evaluate --config-file my.yaml MODEL.WEIGHTS my.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.prepare import settle_data
+from ion_d2.engine.setup import load_config, run_cli
+from ion_d2.engine.trainer import IONTrainer
+from ion_d2.errors import IONError
+from ion_d2.report import write_run_report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder of the run (its OUTPUT_DIR)")
+    parser.add_argument("--config-file", help="config of the model (RUN/config.yaml)")
+    parser.add_argument("--output", type=Path, help="file to write (RUN/report.html)")
+    parser.add_argument(
+        "--evaluate", action="store_true", help="evaluate first, with the results in RUN"
+    )
+    parser.add_argument(
+        "--cell",
+        nargs=2,
+        type=float,
+        metavar=("Y", "X"),
+        default=(0.5, 0.5),
+        help="cell whose receptive field is shown, as shares of the image (0.5 0.5)",
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluate, if asked to, and write the report.
+
+    Args:
+        argv: the arguments; None takes them from the command line.
+    """
+    args = build_parser().parse_intermixed_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    if not all(0 <= share <= 1 for share in args.cell):
+        raise IONError(f"--cell is {args.cell}; give two shares of the image, from 0 to 1.")
+    cfg = setup(args)
+    model = IONTrainer.build_model(cfg)
+    IONCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    if args.evaluate:
+        IONTrainer.test(cfg, model)
+    path = write_run_report(cfg, model, args.output, place=tuple(args.cell))
+    print(f"Wrote {path} ({Path(path).stat().st_size / 1e6:.1f} MB)")
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Read the config of the run, and register its datasets.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        The config, with the run's folder and its weights.
+
+    Raises:
+        IONError: there is no such folder, config, weights or dataset.
+    """
+    config_file = args.config_file or str(args.run / "config.yaml")
+    if not Path(config_file).is_file() and args.config_file is None:
+        raise IONError(
+            f"There is no {config_file}; give the folder of a run, or the config with "
+            "--config-file."
+        )
+    given = "MODEL.WEIGHTS" in args.opts[::2]
+    weights = None if given else str(find_weights(args.run))
+    # In quotes, or a folder called 2016 would be taken for a number.
+    opts = [*args.opts, "OUTPUT_DIR", repr(str(args.run))]
+    cfg = load_config(config_file, opts, weights=weights)
+    settle_data(cfg, train=False)
+    return cfg
+
+
+def find_weights(run: Path) -> Path:
+    """Find the weights that a run ended with.
+
+    Args:
+        run: its folder.
+
+    Returns:
+        ``model_final.pth``, or the last checkpoint.
+
+    Raises:
+        IONError: there is neither.
+    """
+    final, last = run / "model_final.pth", run / "last_checkpoint"
+    if final.is_file():
+        return final
+    if last.is_file():
+        return run / last.read_text().strip()
+    raise IONError(f"{run} holds no model_final.pth; name the weights: MODEL.WEIGHTS path/to.pth.")
+
+
+if __name__ == "__main__":
+    run_cli(functools.partial(main, sys.argv[1:]))
