@@ -1,7 +1,7 @@
 """The YAML file of a table.
 
     title: What skip pooling brings        # one line, the heading
-    question: >                            # what the table is to answer, a few sentences
+    question: Does it find small objects?  # what the table is to answer, in a sentence or two
     config: ../ion_study.yaml              # of every run; relative to this file
     keys: {TEST.VOC_METRIC: area}          # overrides of every run (optional)
     data:                                  # one or several; every row is trained on each
