@@ -58,7 +58,7 @@ def _bars(results: Mapping[str, Any], data: str) -> Figure:
         _bar_column(axes, at, height, rows, heading, number)
     axes.set_yticks(range(len(rows)), [row["row"] for row in rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, 100)
+    axes.set_xlim(0, _highest(rows))
     axes.set_xlabel("percent; bar: mean, whisker: standard deviation, dot: a seed")
     axes.grid(axis="x", alpha=0.3)
     title = results["title"] if len(results["data"]) == 1 else f"{results['title']}: {data}"
@@ -88,7 +88,8 @@ def _bar_column(
     )
     for place, row in zip(at, rows):
         values = _of_seeds(row, heading)
-        axes.plot(values, [place] * len(values), ".", color="black", markersize=3)
+        dot = {"markersize": 4, "markerfacecolor": "white", "markeredgecolor": "black"}
+        axes.plot(values, [place] * len(values), "o", **dot)
 
 
 def _lines(results: Mapping[str, Any]) -> Figure:
@@ -99,7 +100,8 @@ def _lines(results: Mapping[str, Any]) -> Figure:
     for axes, heading in zip(plots, columns):
         names = list(dict.fromkeys(row["row"] for row in results["rows"]))
         for number, name in enumerate(names):
-            _line(axes, results, name, heading, number)
+            # Side by side, so that no whisker hides another.
+            _line(axes, results, name, heading, number, (number - (len(names) - 1) / 2) * 0.06)
         axes.set_xticks(range(len(results["data"])), results["data"])
         axes.set_ylim(0, 103)
         axes.set_ylabel(f"{heading}, percent")
@@ -108,10 +110,12 @@ def _lines(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _line(axes: Axes, results: Mapping[str, Any], name: str, heading: str, number: int) -> None:
+def _line(
+    axes: Axes, results: Mapping[str, Any], name: str, heading: str, number: int, shift: float
+) -> None:
     rows = [r for r in results["rows"] if r["row"] == name and _of_seeds(r, heading)]
     axes.errorbar(
-        [results["data"].index(row["data"]) for row in rows],
+        [results["data"].index(row["data"]) + shift for row in rows],
         [row["figures"][heading]["mean"] for row in rows],
         [row["figures"][heading]["spread"] or 0.0 for row in rows],
         label=name,
@@ -124,6 +128,17 @@ def _line(axes: Axes, results: Mapping[str, Any], name: str, heading: str, numbe
 def _finish(axes: Axes, title: str, entries: int) -> None:
     axes.set_title(title, loc="left", pad=12 + 18 * -(-entries // 4))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=4, frameon=False)
+
+
+def _highest(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Upper end of the axis: all percents, or less where all is low."""
+    values = [f["mean"] + (f["spread"] or 0.0) for f in _figures(rows) if f["mean"] is not None]
+    highest = max(values, default=100.0)
+    return 100.0 if highest > 50 else max(1.0, 1.15 * highest)
+
+
+def _figures(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [figure for row in rows for figure in row["figures"].values()]
 
 
 def _of_seeds(row: Mapping[str, Any], heading: str) -> list[float]:
