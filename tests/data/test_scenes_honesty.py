@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from PIL import Image
 from torchvision.ops import roi_align
 
@@ -23,6 +24,8 @@ from ion_d2.data.scenes.geometry import (
     vgg_conv5_layers,
 )
 from ion_d2.data.scenes.sprites import tile
+from ion_d2.engine.setup import load_config
+from ion_d2.modeling.backbone.vgg import build_ion_vgg_backbone
 
 CONV5 = receptive_field(vgg_conv5_layers(16))
 OUTSIDE = ("outside", "outside-far")
@@ -95,6 +98,33 @@ def test_cue_is_outside_the_field_of_every_cell_pooled_for_an_object(families, c
             reached = math.ceil(bottom * scale + max(1.0, scale))
             assert min(CONV5.span(cell)[0] for cell in cells) >= reached
         assert max(tops[family]) - min(tops[family]) > 15
+
+
+def seen_rows(norm: str, row: int, image_rows: range, peak: float) -> list[bool]:
+    """Whether a row of the small ION's own conv5 changes with a peak in each row of the image."""
+    config = load_config("configs/ion_study.yaml", ["MODEL.VGG.NORM", norm])
+    torch.manual_seed(0)
+    conv5 = build_ion_vgg_backbone(config, ShapeSpec(channels=3)).double()
+    with torch.no_grad():
+        if not norm:  # positive weights let a high peak pass every ReLU and pooling
+            for parameter in conv5.parameters():
+                parameter.abs_()
+        image = torch.rand(1, 3, 416, 16, dtype=torch.float64)
+        before = conv5(image)["conv5"][:, :, row]
+        changes = []
+        for changed in image_rows:
+            other = image.clone()
+            other[:, :, changed] += peak
+            changes.append(not torch.equal(conv5(other)["conv5"][:, :, row], before))
+    return changes
+
+
+def test_the_field_of_the_model_that_is_studied():
+    first, end = CONV5.span(12)
+    assert seen_rows("", 12, range(first - 1, first + 1), 1e6) == [False, True]
+    assert seen_rows("", 12, range(end - 1, end + 1), 1e6) == [True, False]
+    # GroupNorm has no field: it would give the cue away to every cell.
+    assert seen_rows("GN", 12, range(first - 1, first), 1.0) == [True]
 
 
 def test_safe_distance_covers_every_row_and_is_not_lavish():
@@ -190,10 +220,16 @@ def lamp_features(pictures, above: int) -> np.ndarray:
     return np.array(rows, dtype=np.float64)
 
 
-def test_a_classifier_sees_lamps_at_chance_and_the_band_at_once():
+@pytest.fixture(scope="module")
+def lamp_scenes():
+    """Scenes with lamps alone, and their states."""
     settings = SceneSettings(families=("outside",))
     scenes = [compose_scene(settings, "trainval", index) for index in range(700)]
-    labels = np.array([scene.states["outside"] for scene in scenes])
+    return scenes, np.array([scene.states["outside"] for scene in scenes])
+
+
+def test_a_classifier_sees_lamps_at_chance_and_the_band_at_once(lamp_scenes):
+    scenes, labels = lamp_scenes
     pictures = [(scene.image, scene.objects[0].box) for scene in scenes]
     reach = safe_distance(240 / 256, margin=0)
     blind = held_out_accuracy(lamp_features(pictures, reach), labels, ridge=100)
@@ -205,6 +241,51 @@ def test_a_classifier_sees_lamps_at_chance_and_the_band_at_once():
     flipped = np.array([cv2.resize(image[:24, ::-1], (4, 1)).ravel() for image, _ in pictures])
     cut = int(0.6 * len(labels))
     assert held_out_accuracy(np.vstack([band[:cut], flipped[cut:]]).astype(float), labels) > 0.97
+
+
+def network_accuracy(crops: np.ndarray, labels: np.ndarray) -> float:
+    """Train a small convolutional network on the first 60 %, return its accuracy on the rest."""
+    torch.manual_seed(0)
+    x = torch.tensor(crops).permute(0, 3, 1, 2).float() / 128 - 1
+    y = torch.tensor(labels).long()
+    cut = int(0.6 * len(y))
+    network = torch.nn.Sequential(
+        *(torch.nn.Conv2d(3, 16, 3), torch.nn.ReLU(), torch.nn.Conv2d(16, 16, 3), torch.nn.ReLU()),
+        *(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(16, 2)),
+    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(20):
+        for batch in torch.randperm(cut).split(32):
+            loss = torch.nn.functional.cross_entropy(network(x[batch]), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    with torch.no_grad():
+        return float((network(x[cut:]).argmax(1) == y[cut:]).float().mean())
+
+
+def squares(image: np.ndarray, boxes, side: int) -> list:
+    """The squares of ``side`` pixels about the boxes' middles."""
+    padded = np.pad(image, ((side, side), (side, side), (0, 0)), mode="edge")
+    corners = [((y0 + y1 + side) // 2, (x0 + x1 + side) // 2) for x0, y0, x1, y1 in boxes]
+    return [padded[y : y + side, x : x + side] for y, x in corners]
+
+
+def test_a_network_tells_tiles_apart_by_their_pixels_and_lamps_not(lamp_scenes):
+    scenes, states = lamp_scenes
+    lamps = [squares(stored(s.image), [s.objects[0].box], 40)[0][::2, ::2] for s in scenes]
+    blind = network_accuracy(np.array(lamps), states)
+    assert at_chance(blind, len(states)), blind
+    bands = [
+        cv2.resize(scene.image[:24], (20, 20), interpolation=cv2.INTER_AREA) for scene in scenes
+    ]
+    assert network_accuracy(np.array(bands), states) > 0.97
+    tiles, textures = [], []
+    for index in range(50):
+        scene = compose_scene(SceneSettings(families=("inside",)), "trainval", index)
+        tiles += squares(stored(scene.image), [item.box for item in scene.objects], 8)
+        textures += [item.name == "tile_checked" for item in scene.objects]
+    assert network_accuracy(np.array(tiles), np.array(textures)) > 0.9
 
 
 @pytest.mark.parametrize(("cue", "tolerance"), [("band", 0.3), ("balanced", 0.1)])

@@ -1,0 +1,121 @@
+"""The content of ``results.json``: what a table's runs measured, with mean and spread."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import detectron2
+import torch
+
+from ion_d2.study.figures import read_figures
+from ion_d2.study.runs import Run
+from ion_d2.study.statistics import Spread, pooled_spread, spread_of
+from ion_d2.study.store import RESULTS, Store
+from ion_d2.study.table import Table
+
+
+def collect_results(
+    table: Table, cut: str, runs: Sequence[Run], store: Store, folder: Path
+) -> dict[str, Any]:
+    """Gather what the finished runs measured.
+
+    Args:
+        table: the table.
+        cut: which cut of it.
+        runs: the runs of that cut.
+        store: their folders.
+        folder: where the results are written; the folders of the runs are told relative to it.
+
+    Returns:
+        Plain data. "table", "title", "question", "cut", "baseline", "plot"; "columns": headings;
+        "data": names; "seeds"; "rows": a list with "row", "data", "overrides" (of the row alone),
+        "runs" (each with "seed", "finished", "folder", "seconds", "figures": heading -> percent or
+        None), "figures": heading -> {"mean", "spread", "count"}, and "difference": heading ->
+        {"mean", "pooled_spread"} from the baseline on the same data, where there is one;
+        "pooled_spread": heading -> spread over seeds that all rows share; "environment": versions.
+
+    Raises:
+        IONError: a file cannot be read.
+    """
+    overrides = {
+        row.name: {**row.keys, **({"start": row.start} if row.start else {})} for row in table.rows
+    }
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.data, run.row), []).append(run)
+    rows: list[dict[str, Any]] = [
+        {
+            "row": name,
+            "data": data,
+            "overrides": overrides[name],
+            "runs": [_run(table.columns, run, store, folder) for run in members],
+        }
+        for (data, name), members in groups.items()
+    ]
+    for row in rows:
+        row["figures"] = {
+            heading: spread_of(run["figures"].get(heading) for run in row["runs"])._asdict()
+            for heading in table.columns
+        }
+    spreads = {(row["data"], row["row"]): _spreads(row) for row in rows}
+    for row in rows:
+        baseline = spreads.get((row["data"], table.baseline))
+        if baseline is not None and row["row"] != table.baseline:
+            row["difference"] = _difference(spreads[row["data"], row["row"]], baseline)
+    return {
+        "table": table.name,
+        "title": table.title,
+        "question": table.question,
+        "cut": cut,
+        "baseline": table.baseline,
+        "plot": table.plot,
+        "columns": list(table.columns),
+        "environment": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "detectron2": detectron2.__version__,
+        },
+        "data": list(dict.fromkeys(run.data for run in runs)),
+        "seeds": list(dict.fromkeys(run.seed for run in runs)),
+        "rows": rows,
+        "pooled_spread": {
+            heading: pooled_spread([spread[heading] for spread in spreads.values()])
+            for heading in table.columns
+        },
+    }
+
+
+def _run(columns: Mapping[str, str], run: Run, store: Store, folder: Path) -> dict[str, Any]:
+    place = store.folder(run)
+    finished = place.finished
+    return {
+        "seed": run.seed,
+        "finished": finished,
+        "folder": os.path.relpath(place.path, folder.absolute()),
+        "seconds": place.state()["seconds"],
+        "figures": read_figures(place.path / RESULTS, columns) if finished else {},
+    }
+
+
+def _spreads(row: Mapping[str, Any]) -> dict[str, Spread]:
+    return {heading: Spread(**figure) for heading, figure in row["figures"].items()}
+
+
+def _difference(
+    row: Mapping[str, Spread], baseline: Mapping[str, Spread]
+) -> dict[str, dict[str, float | None]]:
+    return {
+        heading: {
+            "mean": _minus(row[heading].mean, baseline[heading].mean),
+            "pooled_spread": pooled_spread([row[heading], baseline[heading]]),
+        }
+        for heading in row
+    }
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b

@@ -1,0 +1,106 @@
+"""What a run is known by: every config value that can change its result."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+
+from ion_d2.config import add_ion_config
+from ion_d2.engine.setup import load_config
+
+# Where a run reads, computes, writes and reports: not what it computes.
+_IGNORED = {
+    *("OUTPUT_DIR", "DATASETS.TRAIN", "DATASETS.TEST", "MODEL.DEVICE", "WANDB_PROJECT"),
+    *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.NUM_PICTURES", "VIS_PERIOD"),
+}
+
+
+def as_overrides(keys: Mapping[str, Any]) -> list[str]:
+    """Config overrides as they stand on a command line.
+
+    Args:
+        keys: key -> value.
+
+    Returns:
+        Alternating keys and values.
+    """
+    return [
+        word
+        for key, value in keys.items()
+        for word in (key, value if isinstance(value, str) else repr(value))
+    ]
+
+
+def run_settings(
+    config: Path,
+    overrides: Sequence[str],
+    pictures: Mapping[str, Any],
+    start: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What a run is known by.
+
+    Args:
+        config: config file.
+        overrides: alternating keys and values.
+        pictures: identity of what it trains and tests on.
+        start: settings of the run that it starts from, or None.
+
+    Returns:
+        "config": full key, such as "MODEL.VGG.DEPTH" -> value; "pictures"; "start". As JSON gives
+        it back.
+
+    Raises:
+        IONError: the file or an override is wrong.
+    """
+    values = _values(load_config(str(config), list(overrides)))
+    return json.loads(json.dumps({"config": values, "pictures": pictures, "start": start}))
+
+
+def same_settings(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None) -> bool:
+    """Whether a run that was made with some settings is the one that is wanted.
+
+    Config keys may have come and gone since: one that is not stored counts as its default.
+
+    Args:
+        stored: settings of the run that was made, or None for no run.
+        wanted: settings of the run that is wanted, likewise.
+
+    Returns:
+        Whether they agree.
+    """
+    if stored is None or wanted is None:
+        return stored is wanted
+    defaults, values = _default_values(), stored["config"]
+    return (
+        stored["pictures"] == wanted["pictures"]
+        and all(v == values.get(k, defaults.get(k)) for k, v in wanted["config"].items())
+        and same_settings(stored["start"], wanted["start"])
+    )
+
+
+@functools.cache
+def _default_values() -> dict[str, Any]:
+    cfg = get_cfg()
+    add_ion_config(cfg)
+    return _values(cfg)
+
+
+def _values(cfg: CfgNode) -> dict[str, Any]:
+    """The values by their full keys, as JSON gives them back."""
+    flat: dict[str, Any] = {}
+
+    def walk(node: CfgNode, prefix: str) -> None:
+        for name, value in node.items():
+            key = prefix + name
+            if isinstance(value, CfgNode):
+                walk(value, f"{key}.")
+            elif key not in _IGNORED:
+                flat[key] = value
+
+    walk(cfg, "")
+    return json.loads(json.dumps(flat, default=str))

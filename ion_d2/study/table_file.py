@@ -1,0 +1,165 @@
+"""The YAML file of a table.
+
+    title: What skip pooling brings        # one line, the heading
+    question: Does it find small objects?  # what the table is to answer, in a sentence or two
+    config: ../ion_study.yaml              # of every run; relative to this file
+    keys: {TEST.VOC_METRIC: area}          # overrides of every run (optional)
+    data:                                  # one or several; every row is trained on each
+      scenes:
+        scenes: {train: 600, test: 100}    # arguments of generate_scenes ...
+      cells:
+        folder: bccd                       # ... or a VOC folder, its path given as --data bccd=PATH
+        train: trainval                    # its splits
+        test: test
+        keys: {SOLVER.MAX_ITER: 1500}      # overrides on this data (optional)
+    starts:                                # trainings that rows may start from (optional)
+      pretrained: {scenes: {train: 600, test: 100}, keys: {}}
+    rows:                                  # name: overrides; "start" names a training of `starts`
+      conv5: {MODEL.ROI_HEADS.IN_FEATURES: [conv5]}
+      skip: {MODEL.ROI_HEADS.IN_FEATURES: [conv3, conv4, conv5], start: pretrained}
+    columns:                               # heading: where the figure is in voc_results.json
+      inside: classes/tile_*/area/AP50
+    baseline: conv5                        # the row that the others are compared with (optional)
+    plot: bars                             # or lines, over several data (optional)
+    full: {seeds: [0, 1, 2], keys: {}}
+    quick: {seeds: [0], keys: {SOLVER.MAX_ITER: 500}, rows: [conv5, skip]}
+
+``quick`` and ``full`` are the table's *cuts*; a cut without ``rows`` has all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ion_d2.errors import IONError
+from ion_d2.study.table import CUTS, PLOTS, Cut, Data, Row, Table
+
+_NEEDED = ("title", "question", "config", "data", "rows", "columns", *CUTS)
+_OPTIONAL = ("keys", "starts", "baseline", "plot")
+_SCENE_ARGUMENTS = ("families", "seed", "size", "distance", "cue")
+_START = "start"
+
+
+def read_table(path: Path) -> Table:
+    """Read and check a table.
+
+    Args:
+        path: of its YAML file.
+
+    Returns:
+        The table.
+
+    Raises:
+        IONError: the file is missing, not YAML, or says something else than the module describes.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise IONError(f"The table {path} cannot be read: {reason}.") from error
+    return _Reader(path).table(content)
+
+
+class _Reader:
+    """Turns the content of one file into a table; its errors name the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def table(self, content: Any) -> Table:
+        fields = self._fields(content, "the table", _NEEDED, _OPTIONAL)
+        table = Table(
+            name=self._path.stem,
+            title=str(fields["title"]),
+            question=" ".join(str(fields["question"]).split()),
+            config=(self._path.parent / str(fields["config"])).resolve(),
+            keys=self._mapping(fields["keys"], "keys"),
+            data=tuple(self._each(fields, "data", self._data)),
+            starts={data.name: data for data in self._each(fields, "starts", self._data)},
+            rows=tuple(self._each(fields, "rows", self._row)),
+            columns=dict(self._each(fields, "columns", self._column)),
+            baseline=str(fields["baseline"] or ""),
+            plot=str(fields["plot"] or PLOTS[0]),
+            cuts={cut: self._cut(fields[cut], cut) for cut in CUTS},
+        )
+        self._check(table)
+        return table
+
+    def _each(self, fields: Mapping[str, Any], section: str, read: Any) -> list[Any]:
+        items = self._mapping(fields[section], section).items()
+        return [read(str(name), item, f"{section}.{name}") for name, item in items]
+
+    def _data(self, name: str, content: Any, where: str) -> Data:
+        fields = self._fields(content, where, (), ("scenes", "folder", "train", "test", "keys"))
+        if bool(fields["scenes"]) == bool(fields["folder"]):
+            raise self._error(f"{where} needs either scenes or a folder")
+        scenes = None
+        if fields["scenes"]:
+            given = self._fields(
+                fields["scenes"], f"{where}.scenes", ("train", "test"), _SCENE_ARGUMENTS
+            )
+            scenes = {argument: value for argument, value in given.items() if value is not None}
+        splits = {split: str(fields[split]) for split in ("train", "test") if fields[split]}
+        keys = self._mapping(fields["keys"], f"{where}.keys")
+        return Data(name, scenes, str(fields["folder"] or ""), keys=keys, **splits)
+
+    def _row(self, name: str, content: Any, where: str) -> Row:
+        keys = dict(self._mapping(content, where))
+        return Row(name, start=str(keys.pop(_START, "")), keys=keys)
+
+    def _column(self, name: str, content: Any, where: str) -> tuple[str, str]:
+        if not isinstance(content, str):
+            raise self._error(f"{where} is not a place in voc_results.json")
+        return name, content
+
+    def _cut(self, content: Any, name: str) -> Cut:
+        fields = self._fields(content, name, ("seeds",), ("keys", "rows"))
+        seeds, rows = fields["seeds"], fields["rows"]
+        if not isinstance(seeds, list) or not all(type(s) is int and s >= 0 for s in seeds):
+            raise self._error(f"{name}.seeds is not a list of whole numbers from 0 on")
+        if rows is not None and not isinstance(rows, list):
+            raise self._error(f"{name}.rows is not a list of rows")
+        keys = self._mapping(fields["keys"], f"{name}.keys")
+        return Cut(tuple(seeds), keys, None if rows is None else tuple(rows))
+
+    def _check(self, table: Table) -> None:
+        names = [row.name for row in table.rows]
+        for cut in CUTS:
+            self._check_known(f"a row of {cut}", table.cuts[cut].rows or (), names)
+        self._check_known("baseline", [table.baseline] if table.baseline else [], names)
+        self._check_known("plot", [table.plot], PLOTS)
+        starts = [row.start for row in table.rows if row.start]
+        self._check_known("the start of a row", starts, list(table.starts))
+
+    def _check_known(self, what: str, found: Sequence[str], known: Sequence[str]) -> None:
+        for name in found:
+            if name not in known:
+                raise self._error(f"{what} is {name!r}, expected one of {', '.join(known)}")
+
+    def _fields(
+        self, content: Any, where: str, needed: Sequence[str], optional: Sequence[str]
+    ) -> dict[str, Any]:
+        """The fields of a mapping; optional ones that are absent are None."""
+        content = self._mapping(content, where)
+        for name in needed:
+            if content.get(name) in (None, "", [], {}):
+                raise self._error(f"{where} has no {name}")
+        for name in content:
+            if name not in (*needed, *optional):
+                raise self._error(f"{where} has an unknown field {name}")
+        return {name: content.get(name) for name in (*needed, *optional)}
+
+    def _mapping(self, content: Any, where: str) -> Mapping[str, Any]:
+        """A mapping; nothing is an empty one."""
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            raise self._error(f"{where} is not a mapping of names to values")
+        return content
+
+    def _error(self, reason: str) -> IONError:
+        return IONError(f"{self._path}: {reason}; ion_d2/study/table_file.py tells the format.")

@@ -1,0 +1,128 @@
+"""The shipped tables: they build, compare what they say, and hide their cues."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+from detectron2.modeling import build_model
+from study_helpers import ROOT
+
+from ion_d2.data.scenes import SceneSettings
+from ion_d2.data.scenes.geometry import Layer, receptive_field, safe_distance, vgg_conv5_layers
+from ion_d2.engine.setup import load_config
+from ion_d2.study import read_table
+from ion_d2.study.settings import as_overrides
+
+TABLES = {path.stem: read_table(path) for path in sorted(ROOT.glob("configs/study/*.yaml"))}
+ROWS = [(table, row) for table in TABLES.values() for row in table.rows]
+CLASSES = {"MODEL.ROI_HEADS.NUM_CLASSES": 6, "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 7}
+
+
+@functools.cache
+def load(config, *overrides):
+    return load_config(str(config), list(overrides))
+
+
+def config_of(table, row, data=None):
+    keys = {**table.keys, **(data or table.data[0]).keys, **table.cuts["full"].keys, **row.keys}
+    overrides = as_overrides({**keys, **CLASSES, "MODEL.DEVICE": "cpu"})
+    return load(table.config, *overrides)
+
+
+def test_the_tables_of_the_study_are_there():
+    names = ["context", "far", "layers", "norm", "outside-inside", "photographs", "reach"]
+    assert list(TABLES) == names
+    for name, table in TABLES.items():
+        assert table.title and table.question and len(table.cuts["full"].seeds) >= 3, name
+        assert len(table.cuts["quick"].seeds) < len(table.cuts["full"].seeds), name
+        assert len({row.name for row in table.rows}) == len(table.rows)
+
+
+@pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda part: part.name)
+def test_every_row_builds(table, row):
+    cfg = config_of(table, row)
+    model = build_model(cfg)
+    names = dict(model.named_children())
+    assert ("sem_seg_head" in names) == cfg.MODEL.SEG_REGULARIZER_ON
+    outside = "context" in cfg.MODEL.ROI_HEADS.IN_FEATURES
+    assert outside == hasattr(model.backbone, "context")
+    # What is pooled is all that the backbone makes, but for what the proposals need.
+    made = set(model.backbone.output_shape())
+    assert made == {*cfg.MODEL.ROI_HEADS.IN_FEATURES, *cfg.MODEL.RPN.IN_FEATURES}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_rows_of_a_table_differ_and_share_schedule_and_proposals(table):
+    configs = [config_of(table, row) for row in table.rows]
+    shared = [(c.SOLVER, c.MODEL.RPN, c.MODEL.VGG.WIDTH_MULTIPLIER, c.INPUT) for c in configs]
+    assert shared.count(shared[0]) == len(shared)
+    told = [(row.start, c) for row, c in zip(table.rows, configs)]
+    assert all(told.count(one) == 1 for one in told)
+
+
+def test_the_baseline_is_the_plain_detector_of_the_demo():
+    plain = load_config(str(ROOT / "configs" / "faster_rcnn_demo.yaml"))
+    for table, name in (("outside-inside", "conv5"), ("photographs", "plain")):
+        row = next(row for row in TABLES[table].rows if row.name == name)
+        cfg = config_of(TABLES[table], row)
+        for part in ("ROI_BOX_HEAD", "SKIP_POOLER", "RPN", "BACKBONE", "ANCHOR_GENERATOR"):
+            assert cfg.MODEL[part] == plain.MODEL[part], (table, part)
+        assert cfg.MODEL.ROI_HEADS.IN_FEATURES == plain.MODEL.ROI_HEADS.IN_FEATURES
+
+
+def scene_data(*names):
+    for name in names:
+        for data in TABLES[name].data:
+            arguments = {k: v for k, v in data.scenes.items() if k not in ("train", "test")}
+            yield TABLES[name], data, SceneSettings(**arguments)
+
+
+def test_pictures_are_used_at_their_own_size():
+    for table, data, settings in scene_data(
+        "outside-inside", "layers", "norm", "context", "reach", "far"
+    ):
+        cfg = config_of(table, table.rows[0], data)
+        assert (
+            cfg.INPUT.MIN_SIZE_TRAIN == (settings.size,)
+            and cfg.INPUT.MIN_SIZE_TEST == settings.size
+        )
+        assert cfg.INPUT.MAX_SIZE_TRAIN >= settings.size <= cfg.INPUT.MAX_SIZE_TEST
+
+
+def test_cues_are_out_of_sight_of_conv5_and_nothing_normalises_over_the_picture():
+    for table, _, settings in scene_data("outside-inside", "layers", "norm", "context", "far"):
+        assert settings.min_distance >= safe_distance(1.0)
+        for row in table.rows:
+            assert config_of(table, row).MODEL.VGG.NORM == ""
+
+
+def reach_of(kernel: int, convolutions: int) -> int:
+    """Rows above a box that are seen by convolutions on conv5: its field, and RoIAlign's."""
+    layers = [*vgg_conv5_layers(16), *[Layer(kernel, 1, kernel // 2)] * convolutions]
+    field = receptive_field(layers)
+    return int(1.5 * field.stride) - field.start
+
+
+def test_the_context_table_hides_the_cue_from_convolutions():
+    ((table, _, settings),) = scene_data("context")
+    convolutions = [config_of(table, row).MODEL.CONTEXT for row in table.rows]
+    convolutions = [c for c in convolutions if c.NAME == "Conv"]
+    assert len(convolutions) == 2
+    for context in convolutions:
+        # 16 rows for proposals that begin above the object.
+        assert settings.min_distance >= reach_of(context.KERNEL_SIZE, context.NUM_STACKS) + 16
+
+
+def test_the_reach_table_goes_from_within_conv5_to_beyond_the_convolutions():
+    distances = [settings.min_distance for _, _, settings in scene_data("reach")]
+    assert distances == sorted(distances)
+    assert distances[0] < reach_of(3, 0) < reach_of(5, 2) < distances[-1]
+    sizes = [settings.size - settings.min_distance for _, _, settings in scene_data("reach")]
+    assert len(set(sizes)) == 1  # lamps have as many rows to be in at every distance
+
+
+def test_config_paths_are_in_the_project():
+    for table in TABLES.values():
+        assert table.config.is_file() and Path(ROOT / "configs") in table.config.parents
