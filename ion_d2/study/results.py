@@ -41,26 +41,7 @@ def collect_results(
     Raises:
         IONError: a file cannot be read.
     """
-    overrides = {
-        row.name: {**row.keys, **({"start": row.start} if row.start else {})} for row in table.rows
-    }
-    groups: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        groups.setdefault((run.data, run.row), []).append(run)
-    rows: list[dict[str, Any]] = [
-        {
-            "row": name,
-            "data": data,
-            "overrides": overrides[name],
-            "runs": [_run(table.columns, run, store, folder) for run in members],
-        }
-        for (data, name), members in groups.items()
-    ]
-    for row in rows:
-        row["figures"] = {
-            heading: spread_of(run["figures"].get(heading) for run in row["runs"])._asdict()
-            for heading in table.columns
-        }
+    rows = [_row(table, members, store, folder) for members in _by_row_and_data(runs)]
     spreads = {(row["data"], row["row"]): _spreads(row) for row in rows}
     for row in rows:
         baseline = spreads.get((row["data"], table.baseline))
@@ -84,6 +65,30 @@ def collect_results(
         "rows": rows,
         "pooled_spread": {
             heading: pooled_spread([spread[heading] for spread in spreads.values()])
+            for heading in table.columns
+        },
+    }
+
+
+def _by_row_and_data(runs: Sequence[Run]) -> list[list[Run]]:
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.data, run.row), []).append(run)
+    return list(groups.values())
+
+
+def _row(table: Table, runs: Sequence[Run], store: Store, folder: Path) -> dict[str, Any]:
+    """What the seeds of one row on one data gave."""
+    name = runs[0].row
+    row = next(row for row in table.rows if row.name == name)
+    told = [_run(table.columns, run, store, folder) for run in runs]
+    return {
+        "row": name,
+        "data": runs[0].data,
+        "overrides": {**row.keys, **({"start": row.start} if row.start else {})},
+        "runs": told,
+        "figures": {
+            heading: spread_of(run["figures"].get(heading) for run in told)._asdict()
             for heading in table.columns
         },
     }

@@ -65,9 +65,8 @@ class RunFolder:
     def finish(self) -> None:
         """Note that the run is finished, and remove the checkpoints on the way to its end."""
         self.write_state(finished=True)
-        for checkpoint in self.path.glob("model_*.pth"):
-            if checkpoint != self.weights:
-                checkpoint.unlink()
+        for checkpoint in self.path.glob("model_[0-9]*.pth"):
+            checkpoint.unlink()
 
 
 class Store:
@@ -116,7 +115,7 @@ class Store:
         return None
 
     def _create(self, run: Run) -> RunFolder:
-        name = re.sub(r"[^\w.+]+", "-", run.name).strip("-")
+        name = re.sub(r"[^\w.]+", "-", run.name).strip("-")
         path, number = self._root / name, 1
         while path.exists():
             number += 1

@@ -74,8 +74,8 @@ def run_study(study: Study) -> list[str]:
         Interrupted: by Ctrl-C or SIGTERM; the same study goes on later.
         IONError: the table's settings or data are wrong, or a file cannot be read or written.
     """
-    runs = _plan(study)
     store = Store(study.out.absolute() / "runs")
+    runs = _plan(study)
     runner = Runner(store, study.command, study.jobs or default_jobs(), study.tell)
     try:
         failures = runner.run(runs, lambda: _write(study, runs, store))

@@ -21,7 +21,7 @@ import json, os, sys, time
 words = sys.argv[1:]
 value = lambda key: words[words.index(key) + 1]
 folder, mode = value("OUTPUT_DIR"), value("TEST.EVAL_PERIOD")
-checkpoint = os.path.join(folder, "model_step.pth")
+checkpoint = os.path.join(folder, "model_0000000.pth")
 first = int(open(checkpoint).read()) if "--resume" in words and os.path.exists(checkpoint) else 0
 with open(os.path.join(folder, "calls.txt"), "a") as file:
     weights = value("MODEL.WEIGHTS") if "MODEL.WEIGHTS" in words else "-"

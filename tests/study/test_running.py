@@ -51,7 +51,7 @@ def test_runs_in_order_and_tells_mean_and_spread(tmp_path):
     assert skip["difference"]["ordinary"]["mean"] == 10.0
     assert (study.folder / "table.md").is_file() and (study.folder / "small.png").is_file()
     assert (study.folder / skip["runs"][0]["folder"] / "voc_results.json").is_file()
-    assert not list((study.out / "runs").glob("*/model_step.pth"))
+    assert not list((study.out / "runs").glob("*/model_0000000.pth"))
     assert len(list((study.out / "runs").glob("*/model_final.pth"))) == 4
 
 
@@ -131,7 +131,7 @@ def wait_for(condition):
 def test_ctrl_c_stops_the_trainings_and_the_same_study_goes_on(tmp_path):
     changes = {"rows": {"conv5": CONV5, "skip": {**SKIP, "TEST.EVAL_PERIOD": 2}}}
     study = make_study(tmp_path, changes=changes, jobs=2, seeds=(0,))
-    checkpoint = study.out / "runs" / "skip-scenes-seed-0" / "model_step.pth"
+    checkpoint = study.out / "runs" / "skip-scenes-seed-0" / "model_0000000.pth"
 
     def interrupt():
         wait_for((study.folder / "results.json").exists)  # conv5 is finished
@@ -231,6 +231,12 @@ def test_a_wrong_override_stops_the_study_before_it_trains(tmp_path):
     with pytest.raises(IONError, match="MODEL.CONTEXT.NAMES"):
         run_study(make_study(tmp_path, changes=changes))
     assert not list((tmp_path / "out").glob("runs/*/run.json"))
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(IONError, match="choose another --out"):
+        run_study(make_study(tmp_path))
 
 
 def test_a_broken_note_is_named(tmp_path):
