@@ -45,6 +45,7 @@ setup(
         "matplotlib>=3.7",
         "omegaconf>=2.1",
         "pycocotools>=2.0.2",
+        "PyYAML>=5.1",
         "tabulate",
         "tensorboard",
         "termcolor>=1.1",

@@ -68,6 +68,15 @@ def _loggers_as_found():
         yield
 
 
+@pytest.fixture(autouse=True)
+def _signals_as_found():
+    """No test meets a handler that another left behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def catalogs():
     """Both of Detectron2's catalogs as they were, after the test."""

@@ -14,7 +14,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Modules whose distribution has another name.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "hydra": "hydra-core"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "hydra": "hydra-core",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+}
 
 
 def name_of(requirement):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import importlib.util
 import json
-import signal
 import threading
 import time
 from pathlib import Path
@@ -24,9 +23,7 @@ def study(monkeypatch):
     spec = importlib.util.spec_from_file_location("study_command", ROOT / "tools" / "study.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    before = signal.getsignal(signal.SIGTERM)
-    yield module
-    signal.signal(signal.SIGTERM, before)
+    return module
 
 
 def write_table(folder):
