@@ -14,9 +14,6 @@ import pytest
 # in the last bit, and some tests compare runs bit for bit. It must be set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# A shell's background jobs ignore Ctrl-C, and so do the programs that they start; tests send it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "data")]
 
@@ -69,12 +66,13 @@ def _loggers_as_found():
 
 
 @pytest.fixture(autouse=True)
-def _signals_as_found():
-    """No test meets a handler that another left behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+def _signals_of_python():
+    """No test meets a handler that another test, or a fixture of a module, left behind.
+
+    A shell's background jobs ignore Ctrl-C, and so do the programs that they start; tests send it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture
