@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 # What one norm spans: "roi" all entries of a pooled feature, "position" the channels at one bin.
@@ -14,25 +13,33 @@ NORMS = ("roi", "position", "none")
 _EPS = 1e-4
 
 
-def l2_normalize(x: Tensor, norm: str) -> Tensor:
-    """Divide every pooled feature by its L2 norm.
+def l2_normalize(x: Tensor, norm: str, scale: Tensor | None = None) -> Tensor:
+    """Divide every pooled feature by its L2 norm, and scale its channels.
 
     Args:
         x: (M, C, P, P) pooled features of M ROIs.
         norm: "roi" (one norm per ROI, over all entries), "position" (one norm per bin, over the
             channels) or "none" (``x`` is returned as it is).
+        scale: (C,) factors of the channels after the division; None is 1. Not with "none".
 
     Returns:
         A tensor of x's shape and type. The division runs in float32 at least.
 
     Raises:
-        ValueError: ``norm`` is none of the three.
+        ValueError: ``norm`` is none of the three, or there is a scale without a norm.
     """
     if norm == "none":
+        if scale is not None:
+            raise ValueError("a scale needs a norm, got norm 'none'")
         return x
     dims = _dims(norm)
     with torch.autocast(x.device.type, enabled=False):
-        return F.normalize(_widen(x), p=2.0, dim=dims, eps=_EPS).to(x.dtype)
+        wide = _widen(x)
+        factor = torch.linalg.vector_norm(wide, dim=dims, keepdim=True).clamp_min(_EPS).reciprocal()
+        if scale is not None:
+            # One factor for each channel of a ROI, or of a bin: a pass over x less.
+            factor = factor * scale.to(wide.dtype)[:, None, None]
+        return (wide * factor).to(x.dtype)
 
 
 def mean_l2_norm(x: Tensor, norm: str) -> Tensor:

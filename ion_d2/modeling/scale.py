@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureScale(nn.Module):
-    """Multiplies each channel by a factor that starts at one common value.
+    """The factor of each channel after the L2 normalisation; all start at one common value.
 
     That value matters: it gives the normalised features the amplitude that the next layers were
     made for. The paper measured 1000, the mean L2 norm of VGG16's pooled conv5. With ``init`` 0 the
@@ -37,16 +37,6 @@ class FeatureScale(nn.Module):
         self.register_buffer("norm_count", torch.zeros(()))
         # The same as batches_left, on the host: reading the buffer would stall a GPU in every step.
         self._measuring = not init
-
-    def forward(self, x: Tensor) -> Tensor:
-        """
-        Args:
-            x: (M, channels, P, P).
-
-        Returns:
-            ``x`` times the channel's factor.
-        """
-        return x * self.factor.to(x.dtype)[:, None, None]
 
     @torch.no_grad()
     def observe(self, pooled: Tensor, norm: str) -> None:

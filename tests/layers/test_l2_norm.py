@@ -16,6 +16,21 @@ def test_equals_numpy(norm, axes):
     assert mean_l2_norm(x, norm).item() == pytest.approx(lengths.mean())
 
 
+@pytest.mark.parametrize(("norm", "axes"), [("roi", (1, 2, 3)), ("position", (1,))])
+def test_scales_channels_after_the_division(norm, axes):
+    x = torch.randn(3, 4, 2, 5, dtype=torch.float64, requires_grad=True)
+    scale = torch.rand(4, dtype=torch.float64, requires_grad=True)
+    lengths = np.sqrt((x.detach().numpy() ** 2).sum(axis=axes, keepdims=True))
+    expected = x.detach().numpy() / lengths * scale.detach().numpy()[:, None, None]
+    np.testing.assert_allclose(l2_normalize(x, norm, scale).detach().numpy(), expected)
+    assert torch.autograd.gradcheck(lambda x, scale: l2_normalize(x, norm, scale), (x, scale))
+
+
+def test_a_scale_needs_a_norm():
+    with pytest.raises(ValueError, match="'none'"):
+        l2_normalize(torch.zeros(1, 2, 1, 1), "none", torch.ones(2))
+
+
 def test_none_returns_the_input():
     x = torch.randn(2, 3, 4, 4)
     assert l2_normalize(x, "none") is x
