@@ -91,11 +91,11 @@ def test_pictures_are_used_at_their_own_size():
         assert cfg.INPUT.MAX_SIZE_TRAIN >= settings.size <= cfg.INPUT.MAX_SIZE_TEST
 
 
-def test_cues_are_out_of_sight_of_conv5_and_nothing_normalises_over_the_picture():
+def test_cues_are_out_of_sight_of_conv5_and_nothing_normalises_over_a_test_picture():
     for table, _, settings in scene_data("outside-inside", "layers", "norm", "context", "far"):
         assert settings.min_distance >= safe_distance(1.0)
         for row in table.rows:
-            assert config_of(table, row).MODEL.VGG.NORM == ""
+            assert config_of(table, row).MODEL.VGG.NORM == "BN"
 
 
 def reach_of(kernel: int, convolutions: int) -> int:
