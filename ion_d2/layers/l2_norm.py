@@ -37,7 +37,7 @@ def l2_normalize(x: Tensor, norm: str, scale: Tensor | None = None) -> Tensor:
         wide = _widen(x)
         factor = torch.linalg.vector_norm(wide, dim=dims, keepdim=True).clamp_min(_EPS).reciprocal()
         if scale is not None:
-            # One factor for each channel of a ROI, or of a bin: a pass over x less.
+            # With "roi" this has one number for each channel of a ROI, and saves a pass over x.
             factor = factor * scale.to(wide.dtype)[:, None, None]
         return (wide * factor).to(x.dtype)
 

@@ -95,9 +95,7 @@ class SkipPooler(nn.Module):
         pooled = [pooler([x], boxes) for pooler, x in zip(self.level_poolers, features)]
         if self.scale is not None and self.measures:
             self.scale.observe(pooled[self.scale_source], self.norm)
-        scales = [None] * len(pooled)
-        if self.scale is not None:
-            scales = self.scale.factor.split([x.shape[1] for x in pooled])
+        scales = [None] * len(pooled) if self.scale is None else self.scale.split(pooled)
         normalized = [l2_normalize(x, self.norm, scale) for x, scale in zip(pooled, scales)]
         merged = torch.cat(normalized, dim=1)
         return merged if self.reduce is None else self.reduce(merged)

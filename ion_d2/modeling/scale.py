@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from detectron2.utils import comm
@@ -37,6 +38,18 @@ class FeatureScale(nn.Module):
         self.register_buffer("norm_count", torch.zeros(()))
         # The same as batches_left, on the host: reading the buffer would stall a GPU in every step.
         self._measuring = not init
+
+    def split(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The factors of each feature of those whose channels are concatenated.
+
+        Args:
+            features: tensors (..., C_l, H, W) that have as many channels in all as there are
+                factors.
+
+        Returns:
+            For each feature its (C_l,) factors, views of the parameter.
+        """
+        return self.factor.split([x.shape[-3] for x in features])
 
     @torch.no_grad()
     def observe(self, pooled: Tensor, norm: str) -> None:

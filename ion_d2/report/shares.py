@@ -87,4 +87,4 @@ def layer_scales(pooler: SkipPooler, features: Sequence[Tensor]) -> list[Tensor]
     """
     if pooler.scale is None:
         return []
-    return list(pooler.scale.factor.detach().cpu().split([x.shape[1] for x in features]))
+    return [factors.detach().cpu() for factors in pooler.scale.split(features)]
