@@ -59,8 +59,8 @@ def _add_vgg(model: CfgNode) -> None:
     model.VGG.DEPTH = 16
     # Factor on every channel count (64, 128, 256, 512, 512); below 1 for small models on a CPU.
     model.VGG.WIDTH_MULTIPLIER = 1.0
-    # Normalisation after each convolution, a name known to Detectron2's get_norm ("" is none, as in
-    # the paper).
+    # Normalisation after each convolution, a name known to Detectron2's get_norm or "BRN" for batch
+    # renormalisation ("" is none, as in the paper).
     model.VGG.NORM = ""
     # Features the backbone returns, each the last ReLU of its block, of "conv1" (stride 1) to
     # "conv5" (stride 16).
@@ -90,8 +90,13 @@ def _add_context(model: CfgNode) -> None:
     # "identity" (Eq. 2).
     model.CONTEXT.TRANSITION = "full"
     # Start of the block's 1x1 convolutions, on which the paper is silent: "xavier", or
-    # "pass_through", which hands the feature and then the mean of the four directions on unchanged.
+    # "pass_through", which hands the feature and then the mean of the four directions on unchanged,
+    # or "rows_then_columns", with the mean of the two horizontal and then the two vertical ones.
     model.CONTEXT.INIT = "xavier"
+    # Normalisation behind each convolution of "IRNN" and "Conv", and of "GlobalAverage": ""
+    # (the paper's) or "BRN", batch renormalisation (docs/STUDY.md: without it, short trainings from
+    # random weights do not learn what is far away).
+    model.CONTEXT.NORM = ""
     # Start of the biases of the convolutions that feed a recurrence, in units of their output.
     # Below 0, what is common everywhere (the background) does not add up along a sweep.
     model.CONTEXT.BIAS_INIT = 0.0

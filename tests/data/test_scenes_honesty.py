@@ -122,7 +122,7 @@ def seen_rows(norm: str, row: int, image_rows: range, peak: float) -> list[bool]
 def test_the_field_of_the_model_that_is_studied():
     first, end = CONV5.span(12)
     # BatchNorm's statistics are constants at test time.
-    for norm in ("", "BN"):
+    for norm in ("", "BN", "BRN"):
         assert seen_rows(norm, 12, range(first - 1, first + 1), 1e6) == [False, True]
         assert seen_rows(norm, 12, range(end - 1, end + 1), 1e6) == [True, False]
     # GroupNorm has no field: it would give the cue away to every cell.

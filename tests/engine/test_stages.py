@@ -177,7 +177,7 @@ def step(model, optimizer):
     return {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
 
 
-@pytest.mark.parametrize("norm", ["", "GN", "BN"])
+@pytest.mark.parametrize("norm", ["", "GN", "BN", "BRN"])
 def test_what_rests_does_not_move_whatever_came_before(norm):
     model = small_model("MODEL.VGG.NORM", norm)
     cfg = small_config("SOLVER.WEIGHT_DECAY", 0.1, "SOLVER.MOMENTUM", 0.9)

@@ -1,4 +1,4 @@
-"""Two processes measure the scale's start, share the images and stop together, as one would."""
+"""Two processes measure the same figures, share the images and stop together, as one would."""
 
 import itertools
 import os
@@ -11,6 +11,7 @@ from torch import distributed, multiprocessing
 from ion_d2.data.loader import ResumableLoader
 from ion_d2.engine.hooks import StopOnSignal, TrainingInterrupted
 from ion_d2.layers.l2_norm import mean_l2_norm
+from ion_d2.modeling.backbone.batch_renorm import BatchRenorm2d
 from ion_d2.modeling.scale import FeatureScale
 
 BATCHES = 3
@@ -37,6 +38,19 @@ def measure(norm, rank=None):
         scale.observe(torch.cat(parts), norm)
         factors.append(scale.factor.detach().clone())
     return torch.stack(factors), int(scale.batches_left)
+
+
+def renormalised(maps):
+    """Running statistics of the context's normalisation after some batches."""
+    norm = BatchRenorm2d(2).train()
+    for batch in maps:
+        norm(batch)
+    return torch.stack([norm.running_mean, norm.running_var])
+
+
+def context_maps(rank):
+    generator = torch.Generator().manual_seed(50 + rank)
+    return 3 * rank + torch.randn(4, 2, 2, 5, 5, generator=generator)
 
 
 def images(rank, world_size):
@@ -71,6 +85,7 @@ def work(rank, folder):
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
     result = {norm: measure(norm, rank) for norm in ("roi", "position")}
+    result["renorm"] = renormalised(context_maps(rank))
     result["images"] = images(comm.get_rank(), comm.get_world_size())
     result["stop"] = stopped_at(rank)
     torch.save(result, os.path.join(folder, f"{rank}.pth"))
@@ -97,6 +112,13 @@ def test_scale_is_that_of_one_process_with_all_rois(results, norm):
     rois = torch.cat([pooled(step, rank) for step in (1, 2, 3) for rank in (0, 1)])
     assert first[-1].tolist() == pytest.approx([mean_l2_norm(rois, norm).item()] * 6, rel=1e-5)
     assert torch.equal(first[3], first[4])
+
+
+def test_running_statistics_are_the_mean_over_processes(results):
+    first, second = (result["renorm"] for result in results)
+    assert torch.equal(first, second)
+    alone = torch.stack([renormalised(context_maps(rank)) for rank in (0, 1)])
+    torch.testing.assert_close(first, alone.mean(0))
 
 
 def test_processes_share_the_images_of_one(results):

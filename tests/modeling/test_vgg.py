@@ -100,7 +100,7 @@ def test_widths_are_multiples_of_eight(multiplier, widths):
     assert [shapes[name].channels for name in ALL] == widths
 
 
-@pytest.mark.parametrize("norm", ["GN", "BN", "SyncBN", "FrozenBN"])
+@pytest.mark.parametrize("norm", ["GN", "BN", "BRN", "SyncBN", "FrozenBN"])
 @pytest.mark.parametrize("multiplier", [0.1, 0.25, 1.0])
 def test_every_norm_builds_at_every_width(norm, multiplier):
     vgg = VGG(depth=11, width_multiplier=multiplier, norm=norm)
@@ -123,7 +123,7 @@ def test_only_the_needed_blocks_are_built():
     assert set(vgg.output_shape()) == {"conv2", "conv3"}
 
 
-@pytest.mark.parametrize("norm", ["", "GN", "BN"])
+@pytest.mark.parametrize("norm", ["", "GN", "BN", "BRN"])
 @pytest.mark.parametrize("freeze_at", range(6))
 def test_freeze_at_stops_exactly_the_first_blocks(freeze_at, norm):
     torch.manual_seed(0)

@@ -95,7 +95,7 @@ def test_cues_are_out_of_sight_of_conv5_and_nothing_normalises_over_a_test_pictu
     for table, _, settings in scene_data("outside-inside", "layers", "norm", "context", "far"):
         assert settings.min_distance >= safe_distance(1.0)
         for row in table.rows:
-            assert config_of(table, row).MODEL.VGG.NORM == "BN"
+            assert config_of(table, row).MODEL.VGG.NORM == "BRN"
 
 
 def reach_of(kernel: int, convolutions: int) -> int:

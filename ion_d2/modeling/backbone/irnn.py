@@ -13,20 +13,32 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ...layers import DIRECTIONS
 from .context import CONTEXT, CONTEXT_REGISTRY, directions_of_stacks, keep_valid
+from .normed_conv import NormedConv
 from .spatial_irnn import SpatialIRNN
 
-INITS = ("xavier", "pass_through")
+INITS = ("xavier", "pass_through", "rows_then_columns")
+_HORIZONTAL = ("right", "left")
 
 
-def _pass_through(conv: nn.Conv2d, inputs: int, outputs: int) -> None:
-    """Start a 1x1 convolution as the mean of the directions that its input concatenates.
+def _pass_through(conv: nn.Conv2d, read: Sequence[bool], outputs: int) -> None:
+    """Start a 1x1 convolution as the mean of some of the directions that its input concatenates.
 
-    Each of ``outputs`` equal blocks of channels gets the mean of ``inputs`` such blocks. Channels
-    beyond those of an output are dropped, channels beyond those of an input start at 0.
+    Each of ``outputs`` equal blocks of channels gets the mean of those input blocks that are to be
+    ``read``. Channels beyond those of an output are dropped, channels beyond those of an input
+    start at 0.
     """
-    identity = torch.eye(conv.out_channels // outputs, conv.in_channels // inputs)
+    identity = torch.eye(conv.out_channels // outputs, conv.in_channels // len(read))
+    blocks = torch.cat([identity * float(taken) / sum(read) for taken in read], dim=1)
     with torch.no_grad():
-        conv.weight.copy_(identity.repeat(outputs, inputs)[:, :, None, None] / inputs)
+        conv.weight.copy_(blocks.repeat(outputs, 1)[:, :, None, None])
+
+
+def _read_first(init: str, stack: int, directions: Sequence[str]) -> list[bool]:
+    """Which directions of a stack the convolution behind it starts with."""
+    horizontal = [name in _HORIZONTAL for name in directions]
+    if init == "pass_through" or len(set(horizontal)) == 1:
+        return [True] * len(directions)
+    return horizontal if stack % 2 == 0 else [not across for across in horizontal]
 
 
 @CONTEXT_REGISTRY.register()
@@ -37,7 +49,9 @@ class IRNN(nn.Module):
     of one stack and the input-to-hidden layer of the next are the same convolution, without a ReLU
     (Fig. 2). The paper does not say how these convolutions start. "xavier" treats them as its other
     1x1; "pass_through" starts the block as the recurrences alone: the first convolution hands the
-    feature on, each later one the mean of the four directions.
+    feature on, each later one the mean of the four directions. "rows_then_columns" is the same with
+    the mean of the horizontal directions behind the first stack and of the vertical ones behind the
+    second (and so on), so that each cell starts with sums over whole rectangles of the map.
     """
 
     @configurable
@@ -52,6 +66,7 @@ class IRNN(nn.Module):
         dropout: float = 0.25,
         init: str = "xavier",
         bias_init: float = 0.0,
+        norm: str = "",
         directions: Sequence[Sequence[str]] = (DIRECTIONS,),
         shared_input: bool = True,
         first_step_bias: bool = False,
@@ -65,8 +80,10 @@ class IRNN(nn.Module):
             num_stacks: number of stacked IRNNs, at least 1.
             transition: see :class:`SpatialIRNN`.
             dropout: probability with which an entry is dropped after each concatenation.
-            init: start of the 1x1 convolutions, "xavier" or "pass_through".
+            init: start of the 1x1 convolutions: "xavier", "pass_through" or "rows_then_columns".
             bias_init: start of the biases of the convolutions that feed a recurrence.
+            norm: normalisation behind each 1x1 convolution, see :func:`build_norm`. The biases are
+                then its own.
             directions: directions of travel of each stack; the last entry serves all further ones.
             shared_input: whether the directions of a stack share their 1x1 convolution.
             first_step_bias: whether each direction has a bias of its own at its first step.
@@ -74,7 +91,8 @@ class IRNN(nn.Module):
                 the stacks before the last: what the next stack is fed, after a ReLU (Table 9b).
 
         Raises:
-            IONError: ``num_stacks``, ``transition``, ``init`` or ``directions`` is out of range.
+            IONError: ``num_stacks``, ``transition``, ``init``, ``norm`` or ``directions`` is out of
+                range.
         """
         super().__init__()
         self.convs = nn.ModuleList()
@@ -89,10 +107,10 @@ class IRNN(nn.Module):
                 first_step_bias=first_step_bias,
             )
             self.irnns.append(irnn)
-            self.convs.append(nn.Conv2d(channels, irnn.num_inputs * hidden_dim, kernel_size=1))
+            self.convs.append(NormedConv(channels, irnn.num_inputs * hidden_dim, norm=norm))
             channels = irnn.out_channels
         self.dropout = nn.Dropout(dropout)
-        self.output = nn.Conv2d(channels, out_dim, kernel_size=1)
+        self.output = NormedConv(channels, out_dim, norm=norm)
         self.out_channels = out_dim
         self.extra_channels: dict[str, int] = {}
         if all_stacks:
@@ -103,14 +121,15 @@ class IRNN(nn.Module):
     def _init_weights(self, init: str, bias_init: float) -> None:
         if init not in INITS:
             raise IONError(f"MODEL.CONTEXT.INIT is {init!r}; use one of {INITS}.")
-        inputs = [1, *(len(irnn.directions) for irnn in self.irnns)]
+        stacks = enumerate(self.irnns)
+        read = [[True], *(_read_first(init, stack, irnn.directions) for stack, irnn in stacks)]
         outputs = [*(irnn.num_inputs for irnn in self.irnns), 1]
-        for conv, num_in, num_out in zip([*self.convs, self.output], inputs, outputs):
+        for conv, taken, num_out in zip([*self.convs, self.output], read, outputs):
             weight_init.c2_xavier_fill(conv)
-            if init == "pass_through":
-                _pass_through(conv, num_in, num_out)
+            if init != "xavier":
+                _pass_through(conv, taken, num_out)
         for conv in self.convs:
-            nn.init.constant_(conv.bias, bias_init)
+            nn.init.constant_(conv.shift, bias_init)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
@@ -125,6 +144,7 @@ class IRNN(nn.Module):
             "dropout": context.DROPOUT,
             "init": context.INIT,
             "bias_init": context.BIAS_INIT,
+            "norm": context.NORM,
             "directions": context.DIRECTIONS,
             "shared_input": context.SHARED_INPUT,
             "first_step_bias": context.FIRST_STEP_BIAS,
@@ -145,9 +165,9 @@ class IRNN(nn.Module):
         """
         features = {}
         for index, (conv, irnn) in enumerate(zip(self.convs, self.irnns)):
-            x = conv(x)
+            x = conv(x, sizes)
             if f"{CONTEXT}{index}" in self.extra_channels:
                 features[f"{CONTEXT}{index}"] = keep_valid(torch.relu(x), sizes)
             x = self.dropout(irnn(x, sizes))
-        x = keep_valid(torch.relu(self.output(x)), sizes)
+        x = keep_valid(torch.relu(self.output(x, sizes)), sizes)
         return {CONTEXT: x, **features} if features else x

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers.irnn.arguments import compute_dtype, valid_mask
+from .batch_renorm import build_norm
 from .context import CONTEXT_REGISTRY, check_num_stacks, keep_valid
+from .normed_conv import NormedConv
 
 
 @CONTEXT_REGISTRY.register()
@@ -27,6 +29,7 @@ class Conv(nn.Module):
         out_dim: int = 512,
         num_stacks: int = 2,
         kernel_size: int = 3,
+        norm: str = "",
     ) -> None:
         """
         Args:
@@ -35,9 +38,10 @@ class Conv(nn.Module):
             out_dim: channels of the last layer, and so of the context feature.
             num_stacks: number of layers, at least 1.
             kernel_size: side of the kernels in cells, odd.
+            norm: normalisation behind each convolution, see :func:`build_norm`.
 
         Raises:
-            IONError: ``num_stacks`` or ``kernel_size`` is out of range.
+            IONError: ``num_stacks``, ``kernel_size`` or ``norm`` is out of range.
         """
         super().__init__()
         check_num_stacks(num_stacks)
@@ -45,7 +49,7 @@ class Conv(nn.Module):
             raise IONError(f"MODEL.CONTEXT.KERNEL_SIZE is {kernel_size}; use an odd number.")
         widths = [in_channels, *[hidden_dim] * (num_stacks - 1), out_dim]
         self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, kernel_size, padding=kernel_size // 2)
+            NormedConv(before, after, kernel_size, norm=norm)
             for before, after in zip(widths, widths[1:])
         )
         for conv in self.convs:
@@ -62,6 +66,7 @@ class Conv(nn.Module):
             "out_dim": context.OUT_DIM,
             "num_stacks": context.NUM_STACKS,
             "kernel_size": context.KERNEL_SIZE,
+            "norm": context.NORM,
         }
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -77,7 +82,7 @@ class Conv(nn.Module):
         x = keep_valid(x, sizes)
         for conv in self.convs:
             # What lies outside is 0 before every layer, as the padding of the image alone would be.
-            x = keep_valid(torch.relu(conv(x)), sizes)
+            x = keep_valid(torch.relu(conv(x, sizes)), sizes)
         return x
 
 
@@ -85,22 +90,27 @@ class Conv(nn.Module):
 class GlobalAverage(nn.Module):
     """The mean over all cells, repeated at each: "global average and unpool" (Fig. 5c).
 
-    It has no parameters.
+    Without a normalisation it has no parameters.
     """
 
     @configurable
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, *, norm: str = "") -> None:
         """
         Args:
             in_channels: channels of the feature that feeds the block, and of the context feature.
+            norm: normalisation of the means, see :func:`build_norm`; without a ReLU.
+
+        Raises:
+            IONError: unknown ``norm``.
         """
         super().__init__()
+        self.norm = build_norm(norm, in_channels)
         self.out_channels = in_channels
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
-        """Take the channels; no key is read."""
-        return {"in_channels": in_channels}
+        """Read ``MODEL.CONTEXT.NORM``."""
+        return {"in_channels": in_channels, "norm": cfg.MODEL.CONTEXT.NORM}
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """
@@ -117,4 +127,7 @@ class GlobalAverage(nn.Module):
         dtype = compute_dtype(x.dtype)
         total = x.to(dtype).masked_fill(~valid, 0.0).sum(dim=(2, 3), keepdim=True)
         mean = total / valid.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        if self.norm is not None:
+            # Every image counts once, whatever its size.
+            mean = self.norm(mean)
         return (mean * valid).to(x.dtype)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import IONError
+from .batch_renorm import BatchRenorm2d
 
 # Convolutions in each of the five blocks, by depth.
 CONVS_PER_BLOCK = {
@@ -68,7 +69,8 @@ class VGG(Backbone):
             width_multiplier: factor on the channel counts 64, 128, 256, 512, 512; the products
                 are rounded to multiples of 8, at least 8.
             norm: normalisation between convolution and ReLU, a name known to Detectron2's
-                ``get_norm``, or "" for none. Convolutions have biases only without normalisation.
+                ``get_norm``, "BRN" for :class:`BatchRenorm2d`, or "" for none. Convolutions have
+                biases only without normalisation.
                 "GN" takes 32 groups where they divide the channels into two or more each, else
                 groups of 8 channels.
             out_features: names of the features to return.
@@ -242,11 +244,12 @@ def _make_norm(norm: str, channels: int) -> nn.Module | None:
     # 32 groups fit only multiples of 32, and with 32 channels would normalise each channel alone.
     if norm == "GN" and (channels % 32 or channels < 64):
         return nn.GroupNorm(channels // 8, channels)
+    if norm == "BRN":
+        return BatchRenorm2d(channels)
     try:
         return get_norm(norm, channels)
     except KeyError:
         raise IONError(
             f"MODEL.VGG.NORM is {norm!r}, which Detectron2's get_norm does not know; use for "
-            "instance "
-            '"", "GN", "BN", "SyncBN" or "FrozenBN".'
+            'instance "", "GN", "BN", "SyncBN", "FrozenBN", or ION\'s "BRN".'
         ) from None

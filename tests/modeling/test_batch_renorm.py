@@ -1,0 +1,156 @@
+"""Batch renormalisation, alone and in the context blocks."""
+
+import pytest
+import torch
+from torch import nn
+
+from ion_d2.engine.setup import load_config
+from ion_d2.errors import IONError
+from ion_d2.layers import spatial_irnn_reference
+from ion_d2.modeling.backbone import IRNN, Conv, GlobalAverage, build_context_block
+from ion_d2.modeling.backbone.batch_renorm import BatchRenorm2d, build_norm
+
+
+def batches(count, *, shape=(2, 3, 5, 4), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    offset = torch.tensor([10.0, -2.0, 0.5])[:, None, None]
+    return [
+        3 * torch.randn(shape, generator=generator, dtype=torch.float64) + offset
+        for _ in range(count)
+    ]
+
+
+def trained(count=7, momentum=0.1):
+    norm = BatchRenorm2d(3, momentum=momentum).double().train()
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.5, 0.5, -1.0]))
+        norm.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
+        for x in batches(count):
+            norm(x)
+    return norm
+
+
+def test_training_and_evaluation_are_one_function():
+    norm = trained()
+    x = batches(1, seed=5)[0]
+    in_training = norm(x)
+    torch.testing.assert_close(in_training, norm.eval()(x))
+
+
+def test_the_gradient_is_batch_normalisations():
+    norm = trained()
+    x = batches(1, seed=6)[0].requires_grad_()
+    upstream = torch.randn(x.shape, dtype=torch.float64)
+    gradient = torch.autograd.grad(norm(x), x, upstream)[0]
+    # The same through torch's own, times the ratio of the deviations (r of the paper, Eq. 2).
+    batch = nn.functional.batch_norm(x, None, None, norm.weight, training=True, eps=norm.eps)
+    variance = x.detach().var(dim=(0, 2, 3), unbiased=False)
+    ratio = ((variance + norm.eps) / (norm.running_var + norm.eps)).sqrt()[:, None, None]
+    torch.testing.assert_close(gradient, ratio * torch.autograd.grad(batch, x, upstream)[0])
+    # So no channel as a whole is asked to move.
+    assert gradient.sum(dim=(0, 2, 3)).abs().max() < 1e-12
+
+
+def test_statistics_are_the_plain_mean_at_first_and_then_decay():
+    norm = BatchRenorm2d(3, momentum=0.25).double().train()
+    means = [x.mean(dim=(0, 2, 3)) for x in batches(6)]
+    for step, x in enumerate(batches(6), start=1):
+        norm(x)
+        if step <= 4:
+            torch.testing.assert_close(norm.running_mean, torch.stack(means[:step]).mean(0))
+    first_four = torch.stack(means[:4]).mean(0)
+    expected = (first_four * 0.75 + means[4] * 0.25) * 0.75 + means[5] * 0.25
+    torch.testing.assert_close(norm.running_mean, expected)
+
+
+def test_only_valid_cells_count():
+    x = batches(1)[0]
+    sizes = torch.tensor([[5, 2], [3, 4]])
+    padded, plain = BatchRenorm2d(3).double().train(), BatchRenorm2d(3).double().train()
+    result = padded(x, sizes)
+    cells = torch.cat([x[0, :, :, :2].flatten(1), x[1, :, :3].flatten(1)], dim=1)[None, :, None]
+    expected = plain(cells)[0, :, 0]
+    torch.testing.assert_close(result[0, :, :, :2].flatten(1), expected[:, :10])
+    torch.testing.assert_close(result[1, :, :3].flatten(1), expected[:, 10:])
+    torch.testing.assert_close(padded.running_var, plain.running_var)
+
+
+def test_half_precision_is_standardised_in_float32():
+    # Squares of 300 overflow float16.
+    x = (300 + torch.randn(2, 3, 8, 8)).half()
+    result = BatchRenorm2d(3).train()(x)
+    assert result.dtype == torch.float16
+    assert result.float().mean().abs() < 0.01 and 0.9 < result.float().std() < 1.1
+
+
+def test_one_cell_gives_the_bias():
+    norm = BatchRenorm2d(3).train()
+    assert torch.equal(norm(torch.randn(1, 3, 1, 1)), torch.zeros(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: IRNN(3, hidden_dim=8, out_dim=6, norm="BRN"), lambda: Conv(3, norm="BRN")]
+)
+def test_blocks_have_one_behind_each_convolution_instead_of_its_bias(make):
+    block = make()
+    convs = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+    assert convs and all(conv.bias is None for conv in convs)
+    assert [isinstance(conv.norm, BatchRenorm2d) for conv in convs] == [True] * len(convs)
+
+
+def test_the_bias_of_a_block_starts_in_its_norm():
+    block = IRNN(3, hidden_dim=4, out_dim=4, norm="BRN", bias_init=-0.5)
+    assert all((conv.norm.bias == -0.5).all() for conv in block.convs)
+    assert (block.output.norm.bias == 0).all()
+
+
+def test_a_normalised_block_sees_neither_padding_nor_the_other_image():
+    torch.manual_seed(2)
+    block = IRNN(3, hidden_dim=8, out_dim=6, norm="BRN", dropout=0.0).train()
+    x, sizes = torch.randn(2, 3, 6, 8), torch.tensor([[4, 5], [6, 8]])
+    for _ in range(5):
+        block(x, sizes)
+    both = block.eval()(x, sizes)
+    torch.testing.assert_close(both[0, :, :4, :5], block(x[:1, :, :4, :5])[0])
+    assert (both[0, :, 4:] == 0).all() and (both[0, :, :, 5:] == 0).all()
+
+
+def test_global_average_is_normalised_over_images():
+    block = GlobalAverage(1, norm="BRN").train()
+    x = torch.tensor([[[[1.0, 3.0]]], [[[6.0, 0.0]]]])
+    # Means 2 and, of the first cell alone, 6: standardised to -1 and 1.
+    result = block(x, torch.tensor([[1, 2], [1, 1]]))
+    torch.testing.assert_close(result[:, 0, 0, 0], torch.tensor([-1.0, 1.0]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("stack", [0, 1])
+def test_rows_then_columns_starts_as_sums_over_rectangles(stack):
+    torch.manual_seed(5)
+    block = IRNN(
+        3, hidden_dim=3, out_dim=3, dropout=0.0, init="rows_then_columns", num_stacks=stack + 1
+    )
+    x = torch.rand(1, 3, 4, 5)
+    rows = spatial_irnn_reference(x, directions=("right", "left")).unflatten(1, (2, 3)).mean(1)
+    columns = spatial_irnn_reference(rows, directions=("down", "up")).unflatten(1, (2, 3)).mean(1)
+    torch.testing.assert_close(block(x), columns if stack else rows)
+
+
+def test_rows_then_columns_with_directions_of_one_kind_reads_all_of_them():
+    directions = [["right", "left"], ["up"]]
+    kwargs = {"hidden_dim": 3, "out_dim": 3, "dropout": 0.0, "directions": directions}
+    x = torch.rand(1, 3, 4, 5)
+    one = IRNN(3, init="rows_then_columns", **kwargs)
+    assert torch.equal(one(x), IRNN(3, init="pass_through", **kwargs)(x))
+
+
+def test_an_unknown_norm_names_the_key():
+    with pytest.raises(IONError, match="MODEL.CONTEXT.NORM is 'GN'.*BRN"):
+        build_norm("GN", 4)
+    assert build_norm("", 4) is None
+
+
+@pytest.mark.parametrize("name", ["IRNN", "Conv", "GlobalAverage"])
+def test_the_key_reaches_the_block(name):
+    keys = ["MODEL.CONTEXT.NORM", "BRN", "MODEL.CONTEXT.NAME", name]
+    block = build_context_block(load_config("configs/ion_tiny.yaml", keys), 8)
+    assert any(isinstance(m, BatchRenorm2d) for m in block.modules())
