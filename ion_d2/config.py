@@ -86,8 +86,9 @@ def _add_context(model: CfgNode) -> None:
     model.CONTEXT.HIDDEN_DIM = 512
     # Channels of the context feature (Fig. 2: 512).
     model.CONTEXT.OUT_DIM = 512
-    # Hidden-to-hidden transition: "full" matrix (Eq. 1), "diagonal" (one weight a channel) or
-    # "identity" (Eq. 2).
+    # Hidden-to-hidden transition: "full" matrix (Eq. 1), "diagonal" (one weight a channel),
+    # "identity" (Eq. 2), or "max", the largest value so far instead of a sum, for cues of a few
+    # cells (not the paper's; it has no ONNX export).
     model.CONTEXT.TRANSITION = "full"
     # Start of the block's 1x1 convolutions, on which the paper is silent: "xavier", or
     # "pass_through", which hands the feature and then the mean of the four directions on unchanged,

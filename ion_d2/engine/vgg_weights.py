@@ -135,7 +135,7 @@ def _check_layout(layout: VGGLayout, vgg: VGG, source: str) -> None:
     fits = hasattr(norm, "running_mean") if layout.batch_norm else norm is None
     if not fits:
         ours = type(norm).__name__ if norm is not None else "no normalisation"
-        wanted = '"BN", "SyncBN" or "FrozenBN"' if layout.batch_norm else '""'
+        wanted = '"BN", "SyncBN", "FrozenBN" or "BRN"' if layout.batch_norm else '""'
         raise IONError(
             f"{holds}, but the model's VGG has {ours}; these weights need MODEL.VGG.NORM {wanted}."
         )

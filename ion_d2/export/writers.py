@@ -66,6 +66,11 @@ def _torchscript(adapter: DetectorAdapter) -> bytes:
 
 def _onnx(adapter: DetectorAdapter) -> bytes:
     """Export a trace: torch.export cannot follow the counts that depend on the image."""
+    if any(getattr(module, "transition", "") == "max" for module in adapter.modules()):
+        raise IONError(
+            "MODEL.CONTEXT.TRANSITION 'max' has no operator in ONNX; export this model to a .ts "
+            "file (TorchScript)."
+        )
     buffer = io.BytesIO()
     options: dict[str, Any] = {}
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:

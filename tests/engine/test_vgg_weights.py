@@ -157,7 +157,7 @@ def test_every_block_equals_torchvision(depth, tmp_path):
     assert block == 5
 
 
-@pytest.mark.parametrize(("norm", "freeze_at"), [("BN", 0), ("BN", 2), ("FrozenBN", 0)])
+@pytest.mark.parametrize(("norm", "freeze_at"), [("BN", 0), ("BN", 2), ("BRN", 0), ("FrozenBN", 0)])
 @torch.no_grad()
 def test_batch_norm_weights_equal_torchvision(norm, freeze_at, tmp_path):
     torch.manual_seed(0)

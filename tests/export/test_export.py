@@ -89,6 +89,23 @@ def test_plugged_in(tmp_path, config, feature, heads, suffix):
     assert result.agrees and result.detections > 10, result
 
 
+@pytest.mark.parametrize("suffix, transition", [(".ts", "max"), (".onnx", "identity")])
+def test_renormalised_context(tmp_path, suffix, transition):
+    keys = {"MODEL.CONTEXT.NORM": "BRN", "MODEL.VGG.NORM": "BRN"}
+    keys["MODEL.CONTEXT.TRANSITION"] = transition
+    model = spread(small_model(*OPTS, *[part for item in keys.items() for part in item]))
+    detect = exported(model, tmp_path / f"model{suffix}")
+    result = compare(DetectorAdapter(model), detect, images())
+    assert result.agrees and result.detections > 20, result
+
+
+def test_a_running_maximum_is_not_for_onnx(tmp_path):
+    model = small_model("MODEL.CONTEXT.TRANSITION", "max")
+    with pytest.raises(IONError, match="CONTEXT.TRANSITION 'max'.*export this model to a .ts"):
+        export_detector(model, tmp_path / "model.onnx", {})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", [".ts", ".onnx"])
 def test_nothing_found(tmp_path, suffix):
     model = small_model("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.999")

@@ -63,6 +63,25 @@ def test_statistics_are_the_plain_mean_at_first_and_then_decay():
     torch.testing.assert_close(norm.running_mean, expected)
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_loaded_statistics_are_gone_on_from(counted):
+    plain = nn.BatchNorm2d(3)
+    plain.running_mean.fill_(5.0)
+    state = plain.state_dict()
+    if counted:
+        state["num_batches_tracked"].fill_(1000)
+    else:
+        del state["num_batches_tracked"]
+    norm = BatchRenorm2d(3, momentum=0.25).train()
+    norm.load_state_dict(state, strict=False)
+    norm(torch.ones(2, 3, 4, 4))
+    assert norm.running_mean.tolist() == [4.0, 4.0, 4.0]
+    fresh = BatchRenorm2d(3, momentum=0.25).train()
+    fresh.load_state_dict(BatchRenorm2d(3).state_dict())
+    fresh(torch.ones(2, 3, 4, 4))
+    assert fresh.running_mean.tolist() == [1.0, 1.0, 1.0]
+
+
 def test_only_valid_cells_count():
     x = batches(1)[0]
     sizes = torch.tensor([[5, 2], [3, 4]])

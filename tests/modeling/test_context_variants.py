@@ -29,6 +29,10 @@ VARIANTS = {
     "separate_input": {"TRANSITION": "full", "SHARED_INPUT": False},
     "first_step_bias": {"TRANSITION": "full", "FIRST_STEP_BIAS": True},
     "both_stacks": {"ALL_STACKS": True},
+    "max": {"TRANSITION": "max"},
+    "normalised": {"NORM": "BRN"},
+    "normalised_conv": {"NAME": "Conv", "NORM": "BRN"},
+    "normalised_average": {"NAME": "GlobalAverage", "NORM": "BRN"},
     "tanh": {"NAME": "RNN", "CELL": "tanh"},
     "gru": {"NAME": "RNN", "CELL": "gru"},
     "lstm": {"NAME": "RNN", "CELL": "lstm", "DIRECTIONS": [["up"], ["right", "left"]]},
@@ -40,7 +44,8 @@ VARIANTS = {
 
 
 def options(variant):
-    return [part for key, v in VARIANTS[variant].items() for part in (f"MODEL.CONTEXT.{key}", v)]
+    keys = {"NORM": "", "INIT": "xavier", **VARIANTS[variant]}
+    return [part for key, v in keys.items() for part in (f"MODEL.CONTEXT.{key}", v)]
 
 
 def make_block(variant, in_channels=3, seed=0):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
@@ -81,6 +84,13 @@ class BatchRenorm2d(nn.BatchNorm2d):
         share = self.num_batches_tracked.to(mean.dtype).reciprocal().clamp(min=self.momentum)
         for running, new in ((self.running_mean, mean), (self.running_var, variance)):
             running.lerp_(new.to(running.dtype), share.to(running.dtype))
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        # Statistics of batch normalisation, from files that do not count its batches (torchvision's
+        # VGGs): the first batch here must not replace them.
+        if self.num_batches_tracked == 0 and self.running_mean.any():
+            self.num_batches_tracked.fill_(math.ceil(1 / self.momentum))
 
     def extra_repr(self) -> str:
         """What tells one such layer from another."""

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ...layers import DIRECTIONS, spatial_irnn, spatial_irnn_portable
 from ...layers.irnn import BACKWARDS
+from .running_max import running_max
 
-TRANSITIONS = ("full", "diagonal", "identity")
+TRANSITIONS = ("full", "diagonal", "identity", "max")
 
 
 class SpatialIRNN(nn.Module):
@@ -35,7 +36,8 @@ class SpatialIRNN(nn.Module):
         Args:
             channels: channels of each directional state.
             transition: "full" (a matrix per direction, Eq. 1), "diagonal" (a factor per channel and
-                direction) or "identity" (no parameters, Eq. 2).
+                direction), "identity" (no parameters, Eq. 2), or "max", which is not the paper's:
+                :func:`running_max` in place of the rectified sum.
             directions: D directions of travel, in the order of the output.
             shared_input: whether all directions read the same input. Otherwise the input holds one
                 block of ``channels`` for each direction.
@@ -48,6 +50,7 @@ class SpatialIRNN(nn.Module):
         super().__init__()
         if transition not in TRANSITIONS:
             raise IONError(f"MODEL.CONTEXT.TRANSITION is {transition!r}; use one of {TRANSITIONS}.")
+        self.transition = transition
         self.directions = tuple(directions)
         self._indices = [DIRECTIONS.index(name) for name in directions]
         count = len(self.directions)
@@ -76,6 +79,7 @@ class SpatialIRNN(nn.Module):
         if torch.jit.is_scripting():
             # What is compiled must not need ion_d2. Inputs or biases of their own can be traced.
             assert self.num_inputs == 1 and self.first_step_bias is None
+            assert self.transition != "max"
             return spatial_irnn_portable(x, self.weight, self._indices, sizes)
         else:
             return self._run(x, sizes)
@@ -83,7 +87,7 @@ class SpatialIRNN(nn.Module):
     @torch.jit.unused
     def _run(self, x: Tensor, sizes: Optional[Tensor]) -> Tensor:  # noqa: UP045
         if self.num_inputs == 1 and self.first_step_bias is None:
-            return spatial_irnn(x, self.weight, directions=self.directions, sizes=sizes)
+            return self._recur(x, self.weight, self.directions, sizes)
         inputs = x.chunk(self.num_inputs, dim=1) * (len(self.directions) // self.num_inputs)
         return torch.cat([self._sweep(d, part, sizes) for d, part in enumerate(inputs)], dim=1)
 
@@ -94,7 +98,14 @@ class SpatialIRNN(nn.Module):
             bias = self.first_step_bias[index][:, None, None]
             x = x + _first_cells(direction, x, sizes) * bias.to(x.dtype)
         weight = None if self.weight is None else self.weight[index : index + 1]
-        return spatial_irnn(x, weight, directions=(direction,), sizes=sizes)
+        return self._recur(x, weight, (direction,), sizes)
+
+    def _recur(
+        self, x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
+    ) -> Tensor:
+        if self.transition == "max":
+            return running_max(x, directions, sizes)
+        return spatial_irnn(x, weight, directions=directions, sizes=sizes)
 
 
 def _first_cells(direction: str, x: Tensor, sizes: Tensor | None) -> Tensor:
