@@ -33,19 +33,29 @@ def trained(count=7, momentum=0.1):
 def test_training_and_evaluation_are_one_function():
     norm = trained()
     x = batches(1, seed=5)[0]
-    in_training = norm(x)
-    torch.testing.assert_close(in_training, norm.eval()(x))
+    expected = norm.eval()(x)
+    torch.testing.assert_close(norm.train()(x), expected)
+    # And now the batch has become part of the past.
+    assert not torch.allclose(norm.eval()(x), expected)
+
+
+def test_what_else_is_in_the_batch_does_not_matter():
+    x, other, another = batches(3, shape=(1, 3, 5, 4), seed=7)
+    with_other = trained()(torch.cat([x, other]))[0]
+    with_another = trained()(torch.cat([x, 100 + another]))[0]
+    torch.testing.assert_close(with_other, with_another)
 
 
 def test_the_gradient_is_batch_normalisations():
     norm = trained()
+    past = norm.running_var.clone()
     x = batches(1, seed=6)[0].requires_grad_()
     upstream = torch.randn(x.shape, dtype=torch.float64)
     gradient = torch.autograd.grad(norm(x), x, upstream)[0]
     # The same through torch's own, times the ratio of the deviations (r of the paper, Eq. 2).
     batch = nn.functional.batch_norm(x, None, None, norm.weight, training=True, eps=norm.eps)
     variance = x.detach().var(dim=(0, 2, 3), unbiased=False)
-    ratio = ((variance + norm.eps) / (norm.running_var + norm.eps)).sqrt()[:, None, None]
+    ratio = ((variance + norm.eps) / (past + norm.eps)).sqrt()[:, None, None]
     torch.testing.assert_close(gradient, ratio * torch.autograd.grad(batch, x, upstream)[0])
     # So no channel as a whole is asked to move.
     assert gradient.sum(dim=(0, 2, 3)).abs().max() < 1e-12

@@ -27,7 +27,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
     which the running statistics would undo a little later.
 
     Until ``1 / momentum`` batches were seen, the running statistics are their plain mean, so that
-    they describe the data from the first batch on.
+    they describe the data from the start; only the very first batch is taken by its own.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.02) -> None:
@@ -61,16 +61,23 @@ class BatchRenorm2d(nn.BatchNorm2d):
 
     def _renormalise(self, x: Tensor, sizes: Tensor | None) -> Tensor:
         mean, variance = _moments(x, sizes)
+        past_mean, past_variance = self._past(mean.detach(), variance.detach())
         self._follow(mean.detach(), variance.detach())
         inverse = (variance + self.eps).rsqrt()
-        running = (self.running_var.to(x.dtype) + self.eps).rsqrt()
-        # In value, these two turn the batch's statistics into the running ones; they carry no
+        past = (past_variance + self.eps).rsqrt()
+        # In value, these two turn the batch's statistics into those of the past; they carry no
         # gradient (r and d of the paper).
-        stretch = (running / inverse).detach()
-        shift = ((mean - self.running_mean.to(x.dtype)) * running).detach()
+        stretch = (past / inverse).detach()
+        shift = ((mean - past_mean) * past).detach()
         factor = inverse * stretch * self.weight
         offset = shift * self.weight + self.bias - mean * factor
         return x * factor[:, None, None] + offset[:, None, None]
+
+    def _past(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """The running statistics before this batch; the very first one has but its own."""
+        first = self.num_batches_tracked == 0
+        past_mean = torch.where(first, mean, self.running_mean.to(mean.dtype))
+        return past_mean, torch.where(first, variance, self.running_var.to(variance.dtype))
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
