@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 
@@ -100,22 +101,26 @@ def test_cue_is_outside_the_field_of_every_cell_pooled_for_an_object(families, c
         assert max(tops[family]) - min(tops[family]) > 15
 
 
-def seen_rows(norm: str, row: int, image_rows: range, peak: float) -> list[bool]:
+def seen_rows(
+    norm: str, row: int, image_rows: range, peak: float, training: bool = False
+) -> list[bool]:
     """Whether a row of the small ION's own conv5 changes with a peak in each row of the image."""
     config = load_config("configs/ion_study.yaml", ["MODEL.VGG.NORM", norm])
     torch.manual_seed(0)
     conv5 = build_ion_vgg_backbone(config, ShapeSpec(channels=3)).double().eval()
     with torch.no_grad():
-        if norm != "GN":  # positive weights let a high peak pass every ReLU and pooling
+        if peak > 1:  # positive weights let it pass every ReLU and pooling
             for parameter in conv5.parameters():
                 parameter.abs_()
         image = torch.rand(1, 3, 416, 16, dtype=torch.float64)
-        before = conv5(image)["conv5"][:, :, row]
+        conv5.train(training)(image)  # in training, the first batch is the past of the next
+        before = copy.deepcopy(conv5)(image)["conv5"][:, :, row]
         changes = []
         for changed in image_rows:
             other = image.clone()
             other[:, :, changed] += peak
-            changes.append(not torch.equal(conv5(other)["conv5"][:, :, row], before))
+            after = copy.deepcopy(conv5)(other)["conv5"][:, :, row]
+            changes.append(not torch.equal(after, before))
     return changes
 
 
@@ -125,8 +130,12 @@ def test_the_field_of_the_model_that_is_studied():
     for norm in ("", "BN", "BRN"):
         assert seen_rows(norm, 12, range(first - 1, first + 1), 1e6) == [False, True]
         assert seen_rows(norm, 12, range(end - 1, end + 1), 1e6) == [True, False]
-    # GroupNorm has no field: it would give the cue away to every cell.
+    # GroupNorm has no field: it gives the cue away to every cell. Nor has BatchNorm in training.
     assert seen_rows("GN", 12, range(first - 1, first), 1.0) == [True]
+    assert seen_rows("BN", 12, range(first - 1, first), 1.0, training=True) == [True]
+    # Batch renormalisation gives nothing away in training either.
+    for row, expected in ((first - 1, False), (first, True), (end - 1, True), (end, False)):
+        assert seen_rows("BRN", 12, range(row, row + 1), 1e6, training=True) == [expected]
 
 
 def test_safe_distance_covers_every_row_and_is_not_lavish():

@@ -63,15 +63,15 @@ class BatchRenorm2d(nn.BatchNorm2d):
         mean, variance = _moments(x, sizes)
         past_mean, past_variance = self._past(mean.detach(), variance.detach())
         self._follow(mean.detach(), variance.detach())
-        inverse = (variance + self.eps).rsqrt()
         past = (past_variance + self.eps).rsqrt()
-        # In value, these two turn the batch's statistics into those of the past; they carry no
-        # gradient (r and d of the paper).
-        stretch = (past / inverse).detach()
+        # Ioffe's (x - mean) / deviation * r + d, where r and d carry no gradient, as x * factor -
+        # offset. By their values, the two are the past's alone, to the last bit.
+        inverse = (variance + self.eps).rsqrt()
+        factor = _valued(past, inverse * (past / inverse).detach())
         shift = ((mean - past_mean) * past).detach()
-        factor = inverse * stretch * self.weight
-        offset = shift * self.weight + self.bias - mean * factor
-        return x * factor[:, None, None] + offset[:, None, None]
+        offset = _valued(past_mean * past, mean * factor - shift)
+        scale = factor * self.weight
+        return x * scale[:, None, None] + (self.bias - offset * self.weight)[:, None, None]
 
     def _past(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """The running statistics before this batch; the very first one has but its own."""
@@ -114,6 +114,11 @@ def _moments(x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
     mean = x.masked_fill(~valid, 0.0).sum(dim=(0, 2, 3)) / count
     square = (x - mean[:, None, None]).masked_fill(~valid, 0.0).square()
     return mean, square.sum(dim=(0, 2, 3)) / count
+
+
+def _valued(value: Tensor, like: Tensor) -> Tensor:
+    """A tensor with this value and the gradient of another."""
+    return value + (like - like.detach())
 
 
 def build_norm(norm: str, channels: int) -> BatchRenorm2d | None:
