@@ -48,10 +48,11 @@ def test_what_else_is_in_the_batch_does_not_matter():
 
 def test_the_gradient_is_batch_normalisations():
     norm = trained()
-    past = norm.running_var.clone()
+    past_mean, past = norm.running_mean.clone(), norm.running_var.clone()
     x = batches(1, seed=6)[0].requires_grad_()
     upstream = torch.randn(x.shape, dtype=torch.float64)
-    gradient = torch.autograd.grad(norm(x), x, upstream)[0]
+    tensors = (x, norm.weight, norm.bias)
+    gradient, for_weight, for_bias = torch.autograd.grad(norm(x), tensors, upstream)
     # The same through torch's own, times the ratio of the deviations (r of the paper, Eq. 2).
     batch = nn.functional.batch_norm(x, None, None, norm.weight, training=True, eps=norm.eps)
     variance = x.detach().var(dim=(0, 2, 3), unbiased=False)
@@ -59,6 +60,10 @@ def test_the_gradient_is_batch_normalisations():
     torch.testing.assert_close(gradient, ratio * torch.autograd.grad(batch, x, upstream)[0])
     # So no channel as a whole is asked to move.
     assert gradient.sum(dim=(0, 2, 3)).abs().max() < 1e-12
+    # Weight and bias act on what the forward pass has standardised.
+    standardised = (x - past_mean[:, None, None]) / (past + norm.eps).sqrt()[:, None, None]
+    torch.testing.assert_close(for_weight, (upstream * standardised).sum(dim=(0, 2, 3)))
+    torch.testing.assert_close(for_bias, upstream.sum(dim=(0, 2, 3)))
 
 
 def test_statistics_are_the_plain_mean_at_first_and_then_decay():
@@ -114,7 +119,9 @@ def test_half_precision_is_standardised_in_float32():
 
 def test_one_cell_gives_the_bias():
     norm = BatchRenorm2d(3).train()
-    assert torch.equal(norm(torch.randn(1, 3, 1, 1)), torch.zeros(1, 3, 1, 1))
+    torch.testing.assert_close(
+        norm(torch.randn(1, 3, 1, 1)), torch.zeros(1, 3, 1, 1), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize(

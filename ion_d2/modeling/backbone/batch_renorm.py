@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ...errors import IONError
 from ...layers.irnn.arguments import compute_dtype, valid_mask
@@ -44,34 +45,40 @@ class BatchRenorm2d(nn.BatchNorm2d):
         Args:
             x: (N, C, H, W) feature map.
             sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
-                Only valid cells count.
+                In training only valid cells count, and the others become 0.
 
         Returns:
             A tensor of x's shape and type. In training it is computed in float32 at least.
         """
         if not self.training:
             return self._standardise(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return self._renormalise(x.to(compute_dtype(x.dtype)), sizes).to(x.dtype)
+        if sizes is None:
+            return self._renormalise(x)
+        valid = valid_mask(sizes, x.shape[2], x.shape[3], x.device)[:, 0]  # [N, H, W]
+        cells = x.movedim(1, 3)
+        result = torch.zeros_like(cells)
+        result[valid] = self._renormalise(cells[valid])
+        return result.movedim(3, 1)
 
     def _standardise(self, x: Tensor) -> Tensor:
         return nn.functional.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
 
-    def _renormalise(self, x: Tensor, sizes: Tensor | None) -> Tensor:
-        mean, variance = _moments(x, sizes)
-        past_mean, past_variance = self._past(mean.detach(), variance.detach())
-        self._follow(mean.detach(), variance.detach())
-        past = (past_variance + self.eps).rsqrt()
-        # Ioffe's (x - mean) / deviation * r + d, where r and d carry no gradient, as x * factor -
-        # offset. By their values, the two are the past's alone, to the last bit.
-        inverse = (variance + self.eps).rsqrt()
-        factor = _valued(past, inverse * (past / inverse).detach())
-        shift = ((mean - past_mean) * past).detach()
-        offset = _valued(past_mean * past, mean * factor - shift)
-        scale = factor * self.weight
-        return x * scale[:, None, None] + (self.bias - offset * self.weight)[:, None, None]
+    def _renormalise(self, x: Tensor) -> Tensor:
+        """Run one batch, (N, C, H, W) or (M, C)."""
+        if x.numel() == 0:
+            return x
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.to(compute_dtype(x.dtype))
+            mean, inverse = _statistics(wide, self.eps)
+            variance = (inverse.square().reciprocal() - self.eps).clamp(min=0)
+            past = self._past(mean, variance)
+            self._follow(mean, variance)
+            result = _Renormalise.apply(
+                wide, self.weight, self.bias, *past, mean, inverse, self.eps
+            )
+            return result.to(x.dtype)
 
     def _past(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """The running statistics before this batch; the very first one has but its own."""
@@ -104,21 +111,38 @@ class BatchRenorm2d(nn.BatchNorm2d):
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
 
 
-def _moments(x: Tensor, sizes: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance of each channel over the valid cells, (C,) each."""
-    if sizes is None:
-        variance, mean = torch.var_mean(x, dim=(0, 2, 3), unbiased=False)
-        return mean, variance
-    valid = valid_mask(sizes, x.shape[2], x.shape[3], x.device)
-    count = valid.sum().clamp(min=1)
-    mean = x.masked_fill(~valid, 0.0).sum(dim=(0, 2, 3)) / count
-    square = (x - mean[:, None, None]).masked_fill(~valid, 0.0).square()
-    return mean, square.sum(dim=(0, 2, 3)) / count
+class _Renormalise(torch.autograd.Function):
+    """Ioffe's ``(x - mean) / deviation * r + d`` with the constants r and d of its Eq. 2.
+
+    In value that is standardising by the past, and computed as such: nothing of the batch enters,
+    not even by rounding. The gradient goes through the batch's mean and deviation.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, past_mean, past_variance, mean, inverse, eps):
+        """Standardise (N, C, ...) by the past, (C,) each; keep what tells of the batch."""
+        ctx.save_for_backward(x, weight, past_mean, past_variance, mean, inverse)
+        ctx.eps = eps
+        return nn.functional.batch_norm(x, past_mean, past_variance, weight, bias, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        """Run torch's backward pass of batch normalisation, whose output was scaled by r."""
+        x, weight, past_mean, past_variance, mean, inverse = ctx.saved_tensors
+        past = (past_variance + ctx.eps).rsqrt()
+        r, d = past / inverse, (mean - past_mean) * past
+        for_x, by_standardised, for_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, r * weight, None, None, mean, inverse, True, ctx.eps, [True] * 3
+        )
+        for_weight = r * by_standardised + d * for_bias
+        return for_x, for_weight, for_bias, *[None] * 5
 
 
-def _valued(value: Tensor, like: Tensor) -> Tensor:
-    """A tensor with this value and the gradient of another."""
-    return value + (like - like.detach())
+@torch.no_grad()
+def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and reciprocal of the deviation of each channel of a batch, (C,) each."""
+    return torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)[1:]
 
 
 def build_norm(norm: str, channels: int) -> BatchRenorm2d | None:
