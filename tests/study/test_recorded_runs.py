@@ -1,0 +1,38 @@
+"""The runs that docs/study holds are those of the tables as they are now."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from study_helpers import ROOT
+
+from ion_d2.study import read_table
+from ion_d2.study.pictures import Pictures
+from ion_d2.study.runs import plan_runs
+from ion_d2.study.settings import same_settings
+from ion_d2.study.store import RESULTS
+
+RUNS = sorted(ROOT.glob("docs/study/runs/*/run.json"))
+TABLES = [read_table(path) for path in sorted(ROOT.glob("configs/study/*.yaml"))]
+
+
+def planned(name: str, pictures: dict) -> list:
+    """The tables' runs of a name, with pictures of these settings."""
+    seed = int(name.rsplit(" ", 1)[1])
+    given = {"scenes": Pictures("train", "test", pictures)}
+    tables = [table for table in TABLES if [data.name for data in table.data] == ["scenes"]]
+    runs = [run for table in tables for run in plan_runs(table, "full", given, {}, [seed])]
+    return [run for run in runs if run.name == name]
+
+
+def test_there_are_some():
+    assert len(RUNS) >= 4
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
+def test_a_recorded_run_is_one_of_a_table(path):
+    note = json.loads(path.read_text())
+    assert note["finished"] and (path.parent / RESULTS).is_file()
+    runs = planned(note["name"], note["settings"]["pictures"])
+    assert any(same_settings(note["settings"], run.settings) for run in runs)
