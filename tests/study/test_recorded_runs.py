@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import detectron2
 import pytest
 from study_helpers import ROOT
 
@@ -30,6 +31,10 @@ def test_there_are_some():
     assert len(RUNS) >= 4
 
 
+@pytest.mark.skipif(
+    not detectron2.__version__.startswith("0.5"),
+    reason="recorded with Detectron2 0.5; later ones have other defaults (SOLVER.WEIGHT_DECAY_BIAS)",
+)
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
 def test_a_recorded_run_is_one_of_a_table(path):
     note = json.loads(path.read_text())
