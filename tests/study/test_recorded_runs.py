@@ -33,7 +33,7 @@ def test_there_are_some():
 
 @pytest.mark.skipif(
     not detectron2.__version__.startswith("0.5"),
-    reason="recorded with Detectron2 0.5; later ones have other defaults (SOLVER.WEIGHT_DECAY_BIAS)",
+    reason="recorded with Detectron2 0.5; other versions have another SOLVER.WEIGHT_DECAY_BIAS",
 )
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
 def test_a_recorded_run_is_one_of_a_table(path):
