@@ -1,5 +1,6 @@
 """Backbones: VGG, context blocks, and the backbone that joins the two."""
 
+from .batch_renorm import BatchRenorm2d
 from .compound import Branches, Chain
 from .context import CONTEXT, CONTEXT_REGISTRY, build_context_block
 from .context_backbone import ContextBackbone, build_ion_context_backbone
@@ -15,6 +16,7 @@ __all__ = [
     "IRNN",
     "RNN",
     "VGG",
+    "BatchRenorm2d",
     "Branches",
     "Chain",
     "ContextBackbone",
