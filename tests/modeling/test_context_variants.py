@@ -44,8 +44,7 @@ VARIANTS = {
 
 
 def options(variant):
-    keys = {"NORM": "", "INIT": "xavier", **VARIANTS[variant]}
-    return [part for key, v in keys.items() for part in (f"MODEL.CONTEXT.{key}", v)]
+    return [part for key, v in VARIANTS[variant].items() for part in (f"MODEL.CONTEXT.{key}", v)]
 
 
 def make_block(variant, in_channels=3, seed=0):

@@ -1,6 +1,6 @@
 """The spatial IRNN operator (paper sec. 3.2, Eq. 1 and 2)."""
 
-from .arguments import BACKWARDS, DIRECTIONS
+from .arguments import BACKWARDS, DIRECTIONS, HORIZONTAL
 from .backends import BACKENDS, ENVIRONMENT_VARIABLE, unavailable_backends
 from .dispatch import spatial_irnn
 from .onnx_export import onnx_translation_table
@@ -12,6 +12,7 @@ __all__ = [
     "BACKWARDS",
     "DIRECTIONS",
     "ENVIRONMENT_VARIABLE",
+    "HORIZONTAL",
     "onnx_translation_table",
     "spatial_irnn",
     "spatial_irnn_portable",

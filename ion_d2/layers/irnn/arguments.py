@@ -9,6 +9,8 @@ from torch import Tensor
 
 # The directions of travel, in the order in which the paper names them (sec. 3.2).
 DIRECTIONS = ("right", "left", "down", "up")
+# Those that run along rows; the others run along columns.
+HORIZONTAL = ("right", "left")
 # Those that start at the last column or row.
 BACKWARDS = ("left", "up")
 

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .arguments import BACKWARDS, DIRECTIONS, check_arguments, compute_dtype, valid_mask
+from .arguments import (
+    BACKWARDS,
+    DIRECTIONS,
+    HORIZONTAL,
+    check_arguments,
+    compute_dtype,
+    valid_mask,
+)
 
 
 def spatial_irnn_reference(
@@ -47,7 +54,7 @@ def spatial_irnn_reference(
 
 
 def _sweep(x: Tensor, weight: Tensor | None, direction: str, mask: Tensor | None) -> Tensor:
-    axis = 3 if direction in ("right", "left") else 2
+    axis = 3 if direction in HORIZONTAL else 2
     order: Sequence[int] = range(x.shape[axis])
     if direction in BACKWARDS:
         order = order[::-1]

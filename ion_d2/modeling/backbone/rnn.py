@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS
-from ...layers.irnn import BACKWARDS
+from ...layers.irnn import BACKWARDS, HORIZONTAL
 from .context import CONTEXT_REGISTRY, directions_of_stacks, keep_valid
 
 CELLS: dict[str, type[nn.RNNBase]] = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -69,7 +69,7 @@ class SpatialRNN(nn.Module):
 
 def _sweep(cell: nn.RNNBase, direction: str, x: Tensor, sizes: Tensor | None) -> Tensor:
     """Run one cell along all rows or columns, from their first valid cell: [N, channels, H, W]."""
-    horizontal = direction in ("right", "left")
+    horizontal = direction in HORIZONTAL
     # Lines, then steps, then channels; each permutation is undone below.
     maps = x.permute(0, 2, 3, 1) if horizontal else x.permute(0, 3, 2, 1)  # [N, lines, T, C]
     lines = maps.flatten(0, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS, spatial_irnn, spatial_irnn_portable
-from ...layers.irnn import BACKWARDS
+from ...layers.irnn import BACKWARDS, HORIZONTAL
 from .running_max import running_max
 
 TRANSITIONS = ("full", "diagonal", "identity", "max")
@@ -110,7 +110,7 @@ class SpatialIRNN(nn.Module):
 
 def _first_cells(direction: str, x: Tensor, sizes: Tensor | None) -> Tensor:
     """Mark the cells where a direction of travel starts; broadcasts to [N, 1, H, W]."""
-    axis = 3 if direction in ("right", "left") else 2
+    axis = 3 if direction in HORIZONTAL else 2
     length = x.shape[axis]
     position = torch.arange(length, device=x.device)
     start = torch.zeros(1, 1, dtype=torch.long, device=x.device)
