@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import IONError
 from ..layers.l2_norm import NORMS, l2_normalize
+from ..layers.roi_align import ROIAlign
 from ..layers.roi_max_pool import ROIMaxPool
 from .scale import FeatureScale
 
@@ -105,8 +106,12 @@ def _make_pooler(
     output_size: int | tuple[int, int], stride: int, sampling_ratio: int, kind: str
 ) -> ROIPooler:
     pooler = ROIPooler(output_size, (1.0 / stride,), sampling_ratio, kind)
+    size, scale = pooler.output_size, 1.0 / stride
     if kind == "ROIPool":
-        pooler.level_poolers[0] = ROIMaxPool(pooler.output_size, 1.0 / stride)
+        pooler.level_poolers[0] = ROIMaxPool(size, scale)
+    elif kind in ("ROIAlign", "ROIAlignV2"):
+        aligned = kind == "ROIAlignV2"
+        pooler.level_poolers[0] = ROIAlign(size, scale, sampling_ratio, aligned)
     return pooler
 
 

@@ -3,24 +3,10 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pooled_rois import random_rois
 from torchvision.ops import roi_pool
 
 from ion_d2.layers.roi_max_pool import ROIMaxPool, roi_max_pool
-
-
-def random_rois(count, seed, images=2, extent=120.0):
-    """Boxes inside, across and outside the map, some turned inside out, some on half cells."""
-    generator = torch.Generator().manual_seed(seed)
-    corners = torch.rand(count, 4, generator=generator) * extent * 1.6 - extent * 0.3
-    corners[::3] = (corners[::3] / 2).round() * 2
-    inside_out = torch.rand(count, 1, generator=generator) < 0.1
-    low, high = (
-        torch.minimum(corners[:, :2], corners[:, 2:]),
-        torch.maximum(corners[:, :2], corners[:, 2:]),
-    )
-    boxes = torch.where(inside_out, torch.cat([high, low], 1), torch.cat([low, high], 1))
-    image = torch.randint(0, images, (count, 1), generator=generator)
-    return torch.cat([image.float(), boxes], dim=1)
 
 
 @settings(max_examples=40, deadline=None)
