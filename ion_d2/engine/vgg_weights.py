@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from ..errors import IONError
-from ..modeling.backbone.vgg import CONVS_PER_BLOCK, VGG, conv_names
+from ..modeling.backbone.vgg import VGG
+from ..modeling.backbone.vgg_layout import CONVS_PER_BLOCK, conv_names
 
 _BOX_HEAD = "roi_heads.box_head."
 # ION's names of the two layers, then those of Detectron2's FastRCNNConvFCHead.

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..data.scenes.geometry import ReceptiveField, receptive_field, vgg_conv5_layers
 from ..modeling.backbone import IRNN, RNN, VGG, Branches, Chain, Conv, GlobalAverage
-from ..modeling.backbone.vgg import CONVS_PER_BLOCK
+from ..modeling.backbone.vgg_layout import CONVS_PER_BLOCK
 
 # Axis of the map along which a direction travels, and whether it runs towards higher positions.
 _TRAVEL = {"right": (1, True), "left": (1, False), "down": (0, True), "up": (0, False)}

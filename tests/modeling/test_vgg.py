@@ -44,6 +44,31 @@ def test_parameter_names():
     assert "conv5_2.bias" not in normed
 
 
+@pytest.mark.parametrize("norm", ["GN", "BN", "BRN"])
+def test_gains_change_a_feature_and_nothing_behind_it(norm):
+    plain, loud = (tiny(norm=norm, gains=(1, g, g, 1, 1)).train() for g in (1.0, 30.0))
+    convolutions = {k: v for k, v in plain.state_dict().items() if ".norm" not in k}
+    loud.load_state_dict(convolutions, strict=False)
+    x = torch.randn(2, 3, 64, 64)
+    expected, outputs = plain(x), loud(x)
+    for name, gain in zip(ALL, (1, 30, 30, 1, 1)):
+        torch.testing.assert_close(outputs[name], gain * expected[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("gains", "norm", "message"),
+    [
+        ((1, 1, 1, 1), "GN", "five factors"),
+        ((1, 1, 0, 1, 1), "GN", "above 0"),
+        ((1, 1, 2, 1, 1), "", "NORM"),
+        ((1, 1, 2, 1, 1), "FrozenBN", "NORM"),
+    ],
+)
+def test_gains_that_cannot_be_are_refused(gains, norm, message):
+    with pytest.raises(IONError, match=message):
+        tiny(norm=norm, gains=gains)
+
+
 @pytest.mark.parametrize(("height", "width"), [(32, 48), (37, 50), (16, 31)])
 def test_shapes_agree_with_output_shape_at_any_size(height, width):
     vgg = tiny()

@@ -14,31 +14,7 @@ from torch.nn import functional as F
 
 from ...errors import IONError
 from .batch_renorm import BatchRenorm2d
-
-# Convolutions in each of the five blocks, by depth.
-CONVS_PER_BLOCK = {
-    11: (1, 1, 2, 2, 2),
-    13: (2, 2, 2, 2, 2),
-    16: (2, 2, 3, 3, 3),
-    19: (2, 2, 4, 4, 4),
-}
-_CHANNELS = (64, 128, 256, 512, 512)
-_FEATURES = ("conv1", "conv2", "conv3", "conv4", "conv5")
-
-
-def conv_names(depth: int) -> list[list[str]]:
-    """Name the convolutions of a VGG, block by block.
-
-    Args:
-        depth: number of weighted layers, 11, 13, 16 or 19.
-
-    Returns:
-        Five lists, e.g. ``["conv1_1", "conv1_2"]`` first for depth 16.
-    """
-    return [
-        [f"conv{block}_{index}" for index in range(1, count + 1)]
-        for block, count in enumerate(CONVS_PER_BLOCK[depth], start=1)
-    ]
+from .vgg_layout import CHANNELS, FEATURES, check_arguments, check_gains, conv_names, scaled_width
 
 
 class VGG(Backbone):
@@ -61,6 +37,7 @@ class VGG(Backbone):
         out_features: Sequence[str] = ("conv3", "conv4", "conv5"),
         freeze_at: int = 0,
         in_channels: int = 3,
+        gains: Sequence[float] = (1.0,) * 5,
     ) -> None:
         """Build the blocks with random weights and freeze the first ones.
 
@@ -76,26 +53,32 @@ class VGG(Backbone):
             out_features: names of the features to return.
             freeze_at: blocks 1 to ``freeze_at`` are not trained; 0 trains all.
             in_channels: channels of the image.
+            gains: factors on the five features at the start. The next block's normalisation takes
+                them off again, so that only who reads a feature directly sees its factor.
 
         Raises:
             IONError: an argument is out of its range; the message names the config key.
         """
         super().__init__()
-        _check_arguments(depth, width_multiplier, out_features, freeze_at)
-        num_blocks = max(_FEATURES.index(name) for name in out_features) + 1
+        check_arguments(depth, width_multiplier, out_features, freeze_at)
+        check_gains(gains, norm)
+        num_blocks = max(FEATURES.index(name) for name in out_features) + 1
         self.depth = depth
         self._names = conv_names(depth)[:num_blocks]
         self._out_features = list(out_features)
-        self._out_feature_strides = {name: 2**i for i, name in enumerate(_FEATURES[:num_blocks])}
+        self._out_feature_strides = {name: 2**i for i, name in enumerate(FEATURES[:num_blocks])}
         self._out_feature_channels = {
-            name: _scaled_width(width, width_multiplier)
-            for name, width in zip(_FEATURES[:num_blocks], _CHANNELS)
+            name: scaled_width(width, width_multiplier)
+            for name, width in zip(FEATURES[:num_blocks], CHANNELS)
         }
-        for feature, names in zip(_FEATURES, self._names):
+        for feature, names in zip(FEATURES, self._names):
             out_channels = self._out_feature_channels[feature]
             for name in names:
                 self.add_module(name, _make_conv(in_channels, out_channels, norm))
                 in_channels = out_channels
+        for names, gain in zip(self._names, gains):
+            if gain != 1:
+                _amplify(getattr(self, names[-1]).norm, gain)
         self._num_frozen = self._num_resting = 0
         self.freeze(freeze_at)
 
@@ -161,7 +144,7 @@ class VGG(Backbone):
         """
         self._check_size(x)
         outputs = {}
-        for block, (feature, names) in enumerate(zip(_FEATURES, self._names)):
+        for block, (feature, names) in enumerate(zip(FEATURES, self._names)):
             if block > 0:
                 x = F.max_pool2d(x, kernel_size=2, stride=2)
             for name in names:
@@ -199,31 +182,14 @@ def build_ion_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
         out_features=cfg.MODEL.VGG.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         in_channels=input_shape.channels,
+        gains=cfg.MODEL.VGG.GAINS,
     )
 
 
-def _check_arguments(
-    depth: int, width_multiplier: float, out_features: Sequence[str], freeze_at: int
-) -> None:
-    if depth not in CONVS_PER_BLOCK:
-        raise IONError(f"MODEL.VGG.DEPTH is {depth!r}; choose one of {sorted(CONVS_PER_BLOCK)}.")
-    if not width_multiplier > 0:
-        raise IONError(f"MODEL.VGG.WIDTH_MULTIPLIER is {width_multiplier!r}; it must be above 0.")
-    unknown = [name for name in out_features if name not in _FEATURES]
-    if unknown or not out_features:
-        raise IONError(
-            f"MODEL.VGG.OUT_FEATURES is {list(out_features)}; it must name one or more of "
-            f"{list(_FEATURES)}."
-        )
-    if freeze_at not in range(len(_FEATURES) + 1):
-        raise IONError(
-            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at!r}; a VGG has five blocks, so it must be 0 "
-            "(train all) to 5 (freeze all)."
-        )
-
-
-def _scaled_width(channels: int, multiplier: float) -> int:
-    return max(8, 8 * round(channels * multiplier / 8))
+@torch.no_grad()
+def _amplify(norm: nn.Module, gain: float) -> None:
+    norm.weight.mul_(gain)
+    norm.bias.mul_(gain)
 
 
 def _make_conv(in_channels: int, out_channels: int, norm: str) -> Conv2d:
