@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.utils import comm
@@ -86,6 +87,13 @@ class FeatureScale(nn.Module):
                 int(self.norm_count),
             )
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if prefix + "factor" not in state_dict:
+            # Detectron2's checkpointer took the factors out, since they are those of other
+            # features: what was measured for them counts no more than they do.
+            for name, _ in self.named_buffers():
+                state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._measuring = bool(self.batches_left > 0)

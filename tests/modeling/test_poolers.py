@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 
+from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.errors import IONError
 from ion_d2.modeling.poolers import SkipPooler
 
@@ -90,6 +91,19 @@ def test_scale_is_measured_on_the_first_batches_and_then_learned(inputs, caplog)
     pooler([x * 100 for x in features], boxes)
     assert torch.equal(pooler.scale.factor, before)
     assert pooler.scale.factor.requires_grad
+
+
+def test_a_checkpoint_of_other_features_is_no_measurement(inputs, tmp_path):
+    features, boxes = inputs
+    one = SkipPooler(SHAPES[1:], scale_init=0.0, scale_batches=1, out_channels=6)
+    one(features[1:], boxes)
+    IONCheckpointer(one, str(tmp_path)).save("one")
+    two = SkipPooler(SHAPES, scale_init=0.0, scale_batches=1, out_channels=6)
+    IONCheckpointer(two).load(str(tmp_path / "one.pth"))
+    two(features, boxes)
+    # Both measure the deepest feature, so that the scales are the same.
+    assert torch.equal(two.scale.factor, one.scale.factor[:1].expand(8))
+    assert one.scale.factor[0] != 1
 
 
 def test_measurement_survives_a_checkpoint(inputs):
