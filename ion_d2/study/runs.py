@@ -55,7 +55,7 @@ def plan_runs(
         table: the table.
         cut: "full" or "quick".
         pictures: data name -> pictures; the table's other data is left out.
-        starts: name of a start -> pictures to train it on.
+        starts: name of a start -> pictures to train it on; not for those that take their row's.
         seeds: instead of those of the cut.
 
     Returns:
@@ -80,16 +80,35 @@ class _Planner:
     cut: Cut
     starts: Mapping[str, Pictures]
 
-    def run(self, row: Row, data: Data, seed: int, pictures: Pictures, started: bool = True) -> Run:
-        """A run; ``started`` False leaves out the row's start."""
-        start = None
-        if row.start and started:
-            source = self.table.starts[row.start]
-            start = self.run(row, source, seed, self.starts[row.start], started=False)
-        keys = {**self.table.keys, **data.keys, **self.cut.keys, **row.keys, "SEED": seed}
-        overrides = tuple(as_overrides(keys))
-        settings = run_settings(
-            self.table.config, overrides, pictures.identity, start.settings if start else None
-        )
+    def run(self, row: Row, data: Data, seed: int, pictures: Pictures) -> Run:
+        """A run of the table."""
+        start = self._start(row, data, seed, pictures) if row.start else None
+        keys = {**data.keys, **self.cut.keys, **row.keys}
+        return self._make(row.name, data.name, seed, keys, pictures, start)
+
+    def _start(self, row: Row, data: Data, seed: int, pictures: Pictures) -> Run:
+        """What a run of a row starts from; it has a random start itself."""
+        start = self.table.starts[row.start]
+        trained = self.table.row(start.row) if start.row else row
+        source, name = start.data or data, start.name
+        if start.data is None:
+            name = f"{data.name} {name}"
+        keys = {**source.keys, **self.cut.keys, **start.keys, **trained.keys}
+        pictures = self.starts.get(start.name, pictures)
+        return self._make(trained.name, name, seed, keys, pictures, None)
+
+    def _make(
+        self,
+        row: str,
+        data: str,
+        seed: int,
+        keys: Mapping[str, Any],
+        pictures: Pictures,
+        start: Run | None,
+    ) -> Run:
         config = self.table.config
-        return Run(row.name, data.name, seed, config, overrides, pictures, start, settings)
+        overrides = tuple(as_overrides({**self.table.keys, **keys, "SEED": seed}))
+        known_by = run_settings(
+            config, overrides, pictures.identity, start.settings if start else None
+        )
+        return Run(row, data, seed, config, overrides, pictures, start, known_by)

@@ -102,9 +102,11 @@ def _plan(study: Study) -> list[Run]:
         )
     folder = study.out.absolute() / "scenes"
     pictures = {each.name: prepare_pictures(each, folder, study.given) for each in data}
+    used = {row.start for row in table.rows_of(study.cut) if row.start}
     starts = {
-        name: prepare_pictures(table.starts[name], folder, study.given)
-        for name in {row.start for row in table.rows_of(study.cut) if row.start}
+        name: prepare_pictures(start.data, folder, study.given)
+        for name, start in table.starts.items()
+        if name in used and start.data is not None
     }
     return plan_runs(table, study.cut, pictures, starts, study.seeds)
 

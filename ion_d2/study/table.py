@@ -36,6 +36,23 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Start:
+    """A training whose weights rows start from.
+
+    Attributes:
+        name: of the start.
+        data: what it trains on; None for the data of the row that starts from it.
+        row: name of the row it trains; "" for the row that starts from it.
+        keys: config overrides, over those of the cut: its schedule may be another.
+    """
+
+    name: str
+    data: Data | None = None
+    row: str = ""
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Row:
     """One model of the comparison.
 
@@ -81,12 +98,16 @@ class Table:
     config: Path
     keys: Mapping[str, Any]
     data: tuple[Data, ...]
-    starts: Mapping[str, Data]
+    starts: Mapping[str, Start]
     rows: tuple[Row, ...]
     columns: Mapping[str, str]
     baseline: str
     plot: str
     cuts: Mapping[str, Cut]
+
+    def row(self, name: str) -> Row:
+        """The row of a name."""
+        return next(row for row in self.rows if row.name == name)
 
     def rows_of(self, cut: str) -> list[Row]:
         """The rows of a cut, in the table's order."""

@@ -13,7 +13,10 @@
         test: test
         keys: {SOLVER.MAX_ITER: 1500}      # overrides on this data (optional)
     starts:                                # trainings that rows may start from (optional)
-      pretrained: {scenes: {train: 600, test: 100}, keys: {}}
+      pretrained:
+        scenes: {train: 600, test: 100}    # pictures as above; without any, those of the row's run
+        row: conv5                         # what it trains; without it, the row that starts from it
+        keys: {SOLVER.MAX_ITER: 600}       # overrides, over those of the cut (optional)
     rows:                                  # name: overrides; "start" names a training of `starts`
       conv5: {MODEL.ROI_HEADS.IN_FEATURES: [conv5]}
       skip: {MODEL.ROI_HEADS.IN_FEATURES: [conv3, conv4, conv5], start: pretrained}
@@ -36,7 +39,7 @@ from typing import Any
 import yaml
 
 from ion_d2.errors import IONError
-from ion_d2.study.table import CUTS, PLOTS, Cut, Data, Row, Table
+from ion_d2.study.table import CUTS, PLOTS, Cut, Data, Row, Start, Table
 
 _NEEDED = ("title", "question", "config", "data", "rows", "columns", *CUTS)
 _OPTIONAL = ("keys", "starts", "baseline", "plot")
@@ -79,7 +82,7 @@ class _Reader:
             config=(self._path.parent / str(fields["config"])).resolve(),
             keys=self._mapping(fields["keys"], "keys"),
             data=tuple(self._each(fields, "data", self._data)),
-            starts={data.name: data for data in self._each(fields, "starts", self._data)},
+            starts={start.name: start for start in self._each(fields, "starts", self._start)},
             rows=tuple(self._each(fields, "rows", self._row)),
             columns=dict(self._each(fields, "columns", self._column)),
             baseline=str(fields["baseline"] or ""),
@@ -107,6 +110,12 @@ class _Reader:
         keys = self._mapping(fields["keys"], f"{where}.keys")
         return Data(name, scenes, str(fields["folder"] or ""), keys=keys, **splits)
 
+    def _start(self, name: str, content: Any, where: str) -> Start:
+        pictures = dict(self._mapping(content, where))
+        row, keys = str(pictures.pop("row", "")), pictures.pop("keys", None)
+        data = self._data(name, pictures, where) if pictures else None
+        return Start(name, data, row, self._mapping(keys, f"{where}.keys"))
+
     def _row(self, name: str, content: Any, where: str) -> Row:
         keys = dict(self._mapping(content, where))
         return Row(name, start=str(keys.pop(_START, "")), keys=keys)
@@ -132,6 +141,8 @@ class _Reader:
             self._check_known(f"a row of {cut}", table.cuts[cut].rows or (), names)
         self._check_known("baseline", [table.baseline] if table.baseline else [], names)
         self._check_known("plot", [table.plot], PLOTS)
+        trained = [start.row for start in table.starts.values() if start.row]
+        self._check_known("the row of a start", trained, names)
         starts = [row.start for row in table.rows if row.start]
         self._check_known("the start of a row", starts, list(table.starts))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import json
 import subprocess
 import sys
 import threading
@@ -196,6 +197,28 @@ def test_a_row_starts_from_another_training(tmp_path):
     word = (runs / "from-scenes-seed-0" / "calls.txt").read_text().split()[2]
     assert word == str(runs / "from-pretrained-seed-0" / "model_final.pth")
     assert [row["row"] for row in results(study)["rows"]] == ["conv5", "from"]
+
+
+def test_rows_share_a_start_on_their_own_pictures(tmp_path):
+    changes = {
+        "starts": {"before": {"row": "conv5", "keys": {"SOLVER.MAX_ITER": 7}}},
+        "rows": {"conv5": {**CONV5, "start": "before"}, "skip": {**SKIP, "start": "before"}},
+        "full": {"seeds": [0], "keys": {"SOLVER.MAX_ITER": 5}},
+    }
+    study = make_study(tmp_path, changes=changes)
+    assert run_study(study) == []
+    runs = study.out.absolute() / "runs"
+    assert sorted(path.name for path in runs.iterdir() if path.is_dir()) == [
+        "conv5-scenes-before-seed-0",
+        "conv5-scenes-seed-0",
+        "skip-scenes-seed-0",
+    ]
+    start = runs / "conv5-scenes-before-seed-0"
+    settings = json.loads((start / "run.json").read_text())["settings"]
+    assert settings["config"]["SOLVER.MAX_ITER"] == 7 and settings["start"] is None
+    for name in ("conv5-scenes-seed-0", "skip-scenes-seed-0"):
+        word = (runs / name / "calls.txt").read_text().split()[2]
+        assert word == str(start / "model_final.pth")
 
 
 def test_a_failed_start_fails_what_starts_from_it(tmp_path):
