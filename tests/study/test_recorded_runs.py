@@ -19,16 +19,22 @@ TABLES = [read_table(path) for path in sorted(ROOT.glob("configs/study/*.yaml"))
 
 
 def planned(name: str, pictures: dict) -> list:
-    """The tables' runs of a name, with pictures of these settings."""
+    """The tables' runs of a name, with pictures of this identity."""
     seed = int(name.rsplit(" ", 1)[1])
-    given = {"scenes": Pictures("train", "test", pictures)}
-    tables = [table for table in TABLES if [data.name for data in table.data] == ["scenes"]]
-    runs = [run for table in tables for run in plan_runs(table, "full", given, {}, [seed])]
+    same = Pictures("train", "test", pictures)
+    runs = []
+    for table in TABLES:
+        names = [f"{row.name}, {d.name}, seed {seed}" for row in table.rows for d in table.data]
+        if name not in names:
+            continue
+        given = {data.name: same for data in table.data}
+        starts = {start.name: same for start in table.starts.values() if start.data is not None}
+        runs += plan_runs(table, "full", given, starts, [seed])
     return [run for run in runs if run.name == name]
 
 
 def test_there_are_some():
-    assert len(RUNS) >= 4
+    assert len(RUNS) >= 17
 
 
 @pytest.mark.skipif(
