@@ -32,7 +32,7 @@ def roi_align(
 
     Args:
         x: (N, C, H, W) feature map.
-        rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels.
+        rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels; of any floating-point type.
         output_size: P and Q.
         scale: cells a pixel, e.g. 1/16.
         sampling_ratio: S; 0 adapts it to the ROI's size, and takes torchvision's gradient.
@@ -41,6 +41,7 @@ def roi_align(
     Returns:
         (M, C, P, Q).
     """
+    rois = rois.to(x.dtype)
     needs_gradient = torch.is_grad_enabled() and x.requires_grad
     if x.device.type == "cpu" and sampling_ratio > 0 and needs_gradient:
         return _ROIAlign.apply(x, rois, output_size, scale, sampling_ratio, aligned)
@@ -62,7 +63,7 @@ class ROIAlign(nn.Module):
         """
         super().__init__()
         self.output_size = output_size
-        self.scale = scale
+        self.spatial_scale = scale
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
 
@@ -75,7 +76,9 @@ class ROIAlign(nn.Module):
         Returns:
             (M, C, P, Q).
         """
-        return roi_align(x, rois, self.output_size, self.scale, self.sampling_ratio, self.aligned)
+        return roi_align(
+            x, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
+        )
 
 
 class _ROIAlign(torch.autograd.Function):

@@ -61,6 +61,13 @@ def test_float32_agrees_with_float64():
     torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-4)
 
 
+def test_rois_of_another_type_are_taken():
+    x, rois = torch.randn(2, 3, 9, 9), random_rois(5, 2, extent=36)
+    out, grad = gradient(ROIAlign((2, 2), 0.25, 2, False), x.double(), rois)
+    expected = gradient(torchvision.ops.roi_align, x.double(), rois.double(), (2, 2), 0.25, 2)
+    torch.testing.assert_close((out, grad), expected)
+
+
 def test_nothing_to_pool():
     x = torch.randn(1, 3, 8, 8, requires_grad=True)
     out = roi_align(x, torch.zeros(0, 5), (7, 7), 0.25, 1, True)
