@@ -66,8 +66,9 @@ def _add_vgg(model: CfgNode) -> None:
     # "conv5" (stride 16).
     model.VGG.OUT_FEATURES = ["conv3", "conv4", "conv5"]
     # Factors on conv1 to conv5 at the start of a model with NORM, whose features are all of one
-    # amplitude otherwise. With ImageNet's weights and no NORM conv4 is about thirty times conv5
-    # (github.com/weiliu89/caffe issue 254: 178; sec. 5.2: a norm of 1000, which is 6 an entry).
+    # amplitude otherwise. Without NORM they differ: in an SSD that began with ImageNet's weights
+    # conv4 has a mean of 178 (github.com/weiliu89/caffe issue 254), while pooled conv5 has a norm
+    # of 1000 (sec. 5.2), which is 6 an entry.
     model.VGG.GAINS = [1.0, 1.0, 1.0, 1.0, 1.0]
 
 
