@@ -90,9 +90,8 @@ class _Planner:
         """What a run of a row starts from; it has a random start itself."""
         start = self.table.starts[row.start]
         trained = self.table.row(start.row) if start.row else row
-        source, name = start.data or data, start.name
-        if start.data is None:
-            name = f"{data.name} {name}"
+        source = start.data or data
+        name = start.name if start.data else f"{data.name} {start.name}"
         keys = {**source.keys, **self.cut.keys, **start.keys, **trained.keys}
         pictures = self.starts.get(start.name, pictures)
         return self._make(trained.name, name, seed, keys, pictures, None)

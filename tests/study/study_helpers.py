@@ -91,6 +91,11 @@ def make_study(folder, *, tell=None, changes=None, **settings):
     )
 
 
+def run_folders(study):
+    """Names of the folders of all runs."""
+    return sorted(path.name for path in (study.out / "runs").iterdir() if path.is_dir())
+
+
 def calls(study):
     """Folder of each run -> the step at which each of its processes began."""
     return {

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from study_helpers import CONV5, ROOT, SKIP, calls, make_study, results
+from study_helpers import CONV5, ROOT, SKIP, calls, make_study, results, run_folders
 
 from ion_d2.errors import IONError
 from ion_d2.study import Interrupted, run_study
@@ -189,7 +189,7 @@ def test_a_row_starts_from_another_training(tmp_path):
     study = make_study(tmp_path, changes=changes)
     assert run_study(study) == []
     runs = study.out.absolute() / "runs"
-    assert sorted(path.name for path in runs.iterdir() if path.is_dir()) == [
+    assert run_folders(study) == [
         "conv5-scenes-seed-0",
         "from-pretrained-seed-0",
         "from-scenes-seed-0",
@@ -208,7 +208,7 @@ def test_rows_share_a_start_on_their_own_pictures(tmp_path):
     study = make_study(tmp_path, changes=changes)
     assert run_study(study) == []
     runs = study.out.absolute() / "runs"
-    assert sorted(path.name for path in runs.iterdir() if path.is_dir()) == [
+    assert run_folders(study) == [
         "conv5-scenes-before-seed-0",
         "conv5-scenes-seed-0",
         "skip-scenes-seed-0",
