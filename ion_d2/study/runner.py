@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ion_d2.study.locks import try_lock
 from ion_d2.study.runs import Run
-from ion_d2.study.store import Store
+from ion_d2.study.store import RunFolder, Store
 from ion_d2.study.training import Training
 
 _POLL_SECONDS = 0.2
@@ -59,9 +59,10 @@ class Runner:
         self._active: list[Training] = []
         self._ended: dict[Path, bool] = {}  # folder -> whether it is finished
         self._busy: set[Path] = set()
+        self._starts: set[Path] = set()  # folders whose weights others start from
 
     def run(self, runs: Sequence[Run], finished: Callable[[], None]) -> list[str]:
-        """Train and evaluate what is not finished, and what it starts from.
+        """Train and evaluate what is not finished, and what it starts from where that is needed.
 
         Args:
             runs: in the order in which to start them.
@@ -92,17 +93,21 @@ class Runner:
         """The trainings, each once, after those that they start from."""
         found: dict[Path, Training] = {}
         for run in runs:
-            start = None
-            if run.start is not None:
+            folder, start = self._store.folder(run), None
+            if run.start is not None and not folder.finished:
                 start = self._store.folder(run.start)
+                self._starts.add(start.path)
                 found.setdefault(start.path, Training(run.start, start, None))
-            folder = self._store.folder(run)
             found.setdefault(folder.path, Training(run, folder, start))
-        done = [training for training in found.values() if training.folder.finished]
+        done = [training for training in found.values() if self._is_done(training.folder)]
         self._ended = {training.folder.path: True for training in done}
         if done:
             self._tell(f"{len(done)} of {len(found)} runs are finished already.")
         return [training for training in found.values() if training not in done]
+
+    def _is_done(self, folder: RunFolder) -> bool:
+        """Whether a run is finished, with its weights where another starts from them."""
+        return folder.finished and (folder.path not in self._starts or folder.weights.is_file())
 
     def _start(self) -> list[str]:
         """Start what can start; sentences on what cannot, because its start failed."""
@@ -125,7 +130,7 @@ class Runner:
                 self._tell(f"{training.run.name}: another process trains it; waiting.")
             return
         self._waiting.remove(training)
-        if training.folder.finished:  # by that process
+        if self._is_done(training.folder):  # by that process
             self._ended[training.folder.path] = True
             lock.close()
             return

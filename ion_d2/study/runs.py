@@ -84,7 +84,8 @@ class _Planner:
         """A run of the table."""
         start = self._start(row, data, seed, pictures) if row.start else None
         keys = {**data.keys, **self.cut.keys, **row.keys}
-        return self._make(row.name, data.name, seed, keys, pictures, start)
+        config = self.table.config
+        return self._make(row.name, data.name, seed, config, keys, pictures, start)
 
     def _start(self, row: Row, data: Data, seed: int, pictures: Pictures) -> Run:
         """What a run of a row starts from; it has a random start itself."""
@@ -92,20 +93,23 @@ class _Planner:
         trained = self.table.row(start.row) if start.row else row
         source = start.data or data
         name = start.name if start.data else f"{data.name} {start.name}"
-        keys = {**source.keys, **self.cut.keys, **start.keys, **trained.keys}
+        # A config file of its own has its own schedule.
+        of_cut = {} if start.config else self.cut.keys
+        keys = {**source.keys, **of_cut, **start.keys, **trained.keys}
         pictures = self.starts.get(start.name, pictures)
-        return self._make(trained.name, name, seed, keys, pictures, None)
+        config = start.config or self.table.config
+        return self._make(trained.name, name, seed, config, keys, pictures, None)
 
     def _make(
         self,
         row: str,
         data: str,
         seed: int,
+        config: Path,
         keys: Mapping[str, Any],
         pictures: Pictures,
         start: Run | None,
     ) -> Run:
-        config = self.table.config
         overrides = tuple(as_overrides({**self.table.keys, **keys, "SEED": seed}))
         known_by = run_settings(
             config, overrides, pictures.identity, start.settings if start else None

@@ -43,12 +43,15 @@ class Start:
         name: of the start.
         data: what it trains on; None for the data of the row that starts from it.
         row: name of the row it trains; "" for the row that starts from it.
-        keys: config overrides, over those of the cut: its schedule may be another.
+        config: path of its config file, which the keys of the cut do not change; None for the
+            table's file and the keys of the cut.
+        keys: config overrides: its schedule may be another.
     """
 
     name: str
     data: Data | None = None
     row: str = ""
+    config: Path | None = None
     keys: Mapping[str, Any] = field(default_factory=dict)
 
 

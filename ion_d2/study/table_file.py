@@ -16,10 +16,12 @@
       pretrained:
         scenes: {train: 600, test: 100}    # pictures as above; without any, those of the row's run
         row: conv5                         # what it trains; without it, the row that starts from it
-        keys: {SOLVER.MAX_ITER: 600}       # overrides, over those of the cut (optional)
-    rows:                                  # name: overrides; "start" names a training of `starts`
-      conv5: {MODEL.ROI_HEADS.IN_FEATURES: [conv5]}
-      skip: {MODEL.ROI_HEADS.IN_FEATURES: [conv3, conv4, conv5], start: pretrained}
+        config: ../ion_tiny.yaml           # without it, that of the table and the keys of the cut
+        keys: {SOLVER.MAX_ITER: 600}       # overrides (optional)
+    start: pretrained                      # what rows start from that do not say it (optional)
+    rows:                                  # name: overrides; "start" names another start, "" none
+      conv5: {MODEL.ROI_HEADS.IN_FEATURES: [conv5], start: ""}
+      skip: {MODEL.ROI_HEADS.IN_FEATURES: [conv3, conv4, conv5]}
     columns:                               # heading: where the figure is in voc_results.json
       inside: classes/tile_*/area/AP50
     baseline: conv5                        # the row that the others are compared with (optional)
@@ -33,6 +35,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,7 @@ from ion_d2.errors import IONError
 from ion_d2.study.table import CUTS, PLOTS, Cut, Data, Row, Start, Table
 
 _NEEDED = ("title", "question", "config", "data", "rows", "columns", *CUTS)
-_OPTIONAL = ("keys", "starts", "baseline", "plot")
+_OPTIONAL = ("keys", "starts", "start", "baseline", "plot")
 _SCENE_ARGUMENTS = ("families", "seed", "size", "distance", "cue")
 _START = "start"
 
@@ -79,11 +82,11 @@ class _Reader:
             name=self._path.stem,
             title=str(fields["title"]),
             question=" ".join(str(fields["question"]).split()),
-            config=(self._path.parent / str(fields["config"])).resolve(),
+            config=self._config(fields["config"]),
             keys=self._mapping(fields["keys"], "keys"),
             data=tuple(self._each(fields, "data", self._data)),
             starts={start.name: start for start in self._each(fields, "starts", self._start)},
-            rows=tuple(self._each(fields, "rows", self._row)),
+            rows=tuple(self._each(fields, "rows", partial(self._row, fields[_START]))),
             columns=dict(self._each(fields, "columns", self._column)),
             baseline=str(fields["baseline"] or ""),
             plot=str(fields["plot"] or PLOTS[0]),
@@ -113,12 +116,17 @@ class _Reader:
     def _start(self, name: str, content: Any, where: str) -> Start:
         pictures = dict(self._mapping(content, where))
         row, keys = str(pictures.pop("row", "")), pictures.pop("keys", None)
+        config = pictures.pop("config", None)
         data = self._data(name, pictures, where) if pictures else None
-        return Start(name, data, row, self._mapping(keys, f"{where}.keys"))
+        keys = self._mapping(keys, f"{where}.keys")
+        return Start(name, data, row, None if config is None else self._config(config), keys)
 
-    def _row(self, name: str, content: Any, where: str) -> Row:
+    def _config(self, path: Any) -> Path:
+        return (self._path.parent / str(path)).resolve()
+
+    def _row(self, start: str | None, name: str, content: Any, where: str) -> Row:
         keys = dict(self._mapping(content, where))
-        return Row(name, start=str(keys.pop(_START, "")), keys=keys)
+        return Row(name, start=str(keys.pop(_START, start) or ""), keys=keys)
 
     def _column(self, name: str, content: Any, where: str) -> tuple[str, str]:
         if not isinstance(content, str):

@@ -8,6 +8,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from model_helpers import small_config
 
+from ion_d2.errors import IONError
 from ion_d2.modeling.box_predictor import ImageMeanOutputLayers
 
 
@@ -61,3 +62,26 @@ def test_an_image_without_rois_keeps_the_gradients_finite():
         losses = layers.losses(layers(torch.randn(3, 8)), [sampled(3, 0), sampled(0, 1)])
     sum(losses.values()).backward()
     assert all(p.grad.isfinite().all() for p in layers.parameters())
+
+
+@pytest.mark.parametrize("std", [0.01, 0.1])
+def test_the_class_scores_start_as_wide_as_the_config_says(std):
+    cfg = small_config("MODEL.ROI_BOX_HEAD.CLS_INIT_STD", std, "MODEL.ROI_HEADS.NUM_CLASSES", 80)
+    shape = ShapeSpec(channels=256)
+    torch.manual_seed(0)
+    plain = FastRCNNOutputLayers(cfg, shape)
+    torch.manual_seed(0)
+    layers = ImageMeanOutputLayers(cfg, shape)
+    assert layers.cls_score.weight.std().item() == pytest.approx(std, rel=0.02)
+    torch.testing.assert_close(layers.cls_score.weight, plain.cls_score.weight * (std / 0.01))
+    for name in ("cls_score.bias", "bbox_pred.weight", "bbox_pred.bias"):
+        assert torch.equal(layers.state_dict()[name], plain.state_dict()[name])
+    if std == 0.01:
+        assert torch.equal(layers.cls_score.weight, plain.cls_score.weight)
+
+
+@pytest.mark.parametrize("std", [0.0, -0.1])
+def test_a_width_that_is_none_is_refused(std):
+    cfg = small_config("MODEL.ROI_BOX_HEAD.CLS_INIT_STD", std)
+    with pytest.raises(IONError, match="CLS_INIT_STD is"):
+        ImageMeanOutputLayers(cfg, ShapeSpec(channels=8))

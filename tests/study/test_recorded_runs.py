@@ -34,7 +34,7 @@ def planned(name: str, pictures: dict) -> list:
 
 
 def test_there_are_some():
-    assert len(RUNS) >= 17
+    assert len(RUNS) >= 33
 
 
 @pytest.mark.skipif(

@@ -62,14 +62,21 @@ def test_rows_of_a_table_differ_and_share_schedule_and_proposals(table):
     assert all(told.count(one) == 1 for one in told)
 
 
-def test_the_baseline_is_the_plain_detector_of_the_demo():
-    plain = load_config(str(ROOT / "configs" / "faster_rcnn_demo.yaml"))
-    for table, name in (("outside-inside", "conv5"), ("photographs", "plain")):
-        row = next(row for row in TABLES[table].rows if row.name == name)
-        cfg = config_of(TABLES[table], row)
-        for part in ("ROI_BOX_HEAD", "SKIP_POOLER", "RPN", "BACKBONE", "ANCHOR_GENERATOR"):
-            assert cfg.MODEL[part] == plain.MODEL[part], (table, part)
-        assert cfg.MODEL.ROI_HEADS.IN_FEATURES == plain.MODEL.ROI_HEADS.IN_FEATURES
+# What configs/ion_study_context.yaml changes of the heads and the backbone.
+BEHIND_A_START = ["MODEL.BACKBONE.FREEZE_AT", 4, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", 1.0]
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "changes"),
+    [("outside-inside", "conv5", BEHIND_A_START), ("photographs", "plain", [])],
+)
+def test_the_baseline_is_the_plain_detector_of_the_demo(table, name, changes):
+    plain = load_config(str(ROOT / "configs" / "faster_rcnn_demo.yaml"), changes)
+    row = TABLES[table].row(name)
+    cfg = config_of(TABLES[table], row)
+    for part in ("ROI_BOX_HEAD", "SKIP_POOLER", "RPN", "BACKBONE", "ANCHOR_GENERATOR"):
+        assert cfg.MODEL[part] == plain.MODEL[part], part
+    assert cfg.MODEL.ROI_HEADS.IN_FEATURES == plain.MODEL.ROI_HEADS.IN_FEATURES
 
 
 def scene_data(*names):
@@ -99,6 +106,19 @@ def test_cues_are_out_of_sight_of_conv5_and_nothing_normalises_over_a_picture():
             # What batch normalisation does to the learning is one question of "start".
             named = table.name == "start" and row.name.endswith("on BN")
             assert config_of(table, row).MODEL.VGG.NORM == ("BN" if named else "BRN")
+
+
+@pytest.mark.parametrize("name", ["outside-inside", "context", "far", "reach"])
+def test_all_rows_start_from_one_detector_without_context(name):
+    (start,) = TABLES[name].starts.values()
+    trained = config_of(TABLES[name], TABLES[name].row(start.row))
+    assert {row.start for row in TABLES[name].rows} == {start.name}
+    assert "context" not in trained.MODEL.ROI_HEADS.IN_FEATURES
+    assert start.data is None and start.config.name == "ion_study_start.yaml"
+    assert not start.keys  # its schedule and loss are those of that file, in every table
+    first = load_config(str(start.config))
+    assert first.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA == trained.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA
+    assert (first.MODEL.BACKBONE.FREEZE_AT, trained.MODEL.BACKBONE.FREEZE_AT) == (0, 4)
 
 
 def reach_of(kernel: int, convolutions: int) -> int:

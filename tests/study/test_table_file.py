@@ -25,7 +25,8 @@ def test_the_example_of_the_format_can_be_read(tmp_path):
     assert scenes.scenes == {"train": 600, "test": 100} and scenes.train == "trainval"
     assert (cells.folder, cells.test, cells.keys) == ("bccd", "test", {"SOLVER.MAX_ITER": 1500})
     assert [row.start for row in table.rows] == ["", "pretrained"]
-    assert "start" not in table.rows[1].keys
+    assert "start" not in table.rows[0].keys
+    assert table.starts["pretrained"].config == (tmp_path / "../ion_tiny.yaml").resolve()
     assert table.cuts["full"].seeds == (0, 1, 2)
     assert [row.name for row in table.rows_of("quick")] == ["conv5", "skip"]
 
