@@ -96,9 +96,9 @@ class Runner:
             folder, start = self._store.folder(run), None
             if run.start is not None and not folder.finished:
                 start = self._store.folder(run.start)
-                self._starts.add(start.path)
                 found.setdefault(start.path, Training(run.start, start, None))
             found.setdefault(folder.path, Training(run, folder, start))
+        self._starts = {training.start.path for training in found.values() if training.start}
         done = [training for training in found.values() if self._is_done(training.folder)]
         self._ended = {training.folder.path: True for training in done}
         if done:
