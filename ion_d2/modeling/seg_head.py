@@ -21,7 +21,7 @@ class IONSegHead(nn.Module):
     """One deconvolution to image resolution, and a softmax loss over the labelled pixels.
 
     The kernel is twice the stride wide (32 for the context feature of VGG16). It starts as bilinear
-    interpolation of Xavier-initialised class scores.
+    interpolation of Xavier-initialised class scores, by default at their full size.
     """
 
     @configurable
@@ -34,6 +34,7 @@ class IONSegHead(nn.Module):
         ignore_value: int = 255,
         loss_weight: float = 1.0,
         normalize_input: bool = True,
+        init_gain: float = 1.0,
     ) -> None:
         """
         Args:
@@ -44,11 +45,18 @@ class IONSegHead(nn.Module):
             loss_weight: factor on the loss (paper: 1).
             normalize_input: whether the feature of each cell is first divided by its root mean
                 square over the channels.
+            init_gain: factor on the class scores' weights at the start; below 1, the loss reaches
+                the feature gently at first.
 
         Raises:
-            IONError: the backbone has no such feature, or fewer than 2 classes.
+            IONError: the backbone has no such feature, there are fewer than 2 classes, or the gain
+                is negative.
         """
         super().__init__()
+        if init_gain < 0:
+            raise IONError(
+                f"MODEL.SEM_SEG_HEAD.INIT_GAIN is {init_gain}; give 1, or a factor from 0 on."
+            )
         if in_feature not in input_shape:
             raise IONError(
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {in_feature!r}, but the backbone "
@@ -72,7 +80,7 @@ class IONSegHead(nn.Module):
             stride=stride,
             padding=stride // 2,
         )
-        _init_bilinear(self.deconv)
+        _init_bilinear(self.deconv, init_gain)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -90,6 +98,7 @@ class IONSegHead(nn.Module):
             "ignore_value": head.IGNORE_VALUE,
             "loss_weight": head.LOSS_WEIGHT,
             "normalize_input": head.NORMALIZE_INPUT,
+            "init_gain": head.INIT_GAIN,
         }
 
     def forward(self, features: dict[str, Tensor], image_size: tuple[int, int]) -> Tensor:
@@ -131,12 +140,12 @@ class IONSegHead(nn.Module):
         return {"loss_sem_seg": images.mean() * self.loss_weight}
 
 
-def _init_bilinear(deconv: nn.ConvTranspose2d) -> None:
+def _init_bilinear(deconv: nn.ConvTranspose2d, gain: float) -> None:
     kernel, stride = deconv.kernel_size[0], deconv.stride[0]
     center = (kernel - 1) / 2
     line = 1 - (torch.arange(kernel) - center).abs() / stride
     scores = torch.empty(deconv.in_channels, deconv.out_channels)
-    nn.init.xavier_uniform_(scores)
+    nn.init.xavier_uniform_(scores, gain)
     with torch.no_grad():
         deconv.weight.copy_(scores[:, :, None, None] * line[:, None] * line[None, :])
         deconv.bias.zero_()

@@ -24,6 +24,7 @@ class Run:
         overrides: of the config; alternating keys and values, without data and output folder.
         pictures: what it trains and tests on.
         start: the training whose weights it starts from, or None.
+        parts: of that training's detector that it takes over; None takes all.
         settings: what it is known by; JSON can hold it.
     """
 
@@ -34,6 +35,7 @@ class Run:
     overrides: tuple[str, ...]
     pictures: Pictures
     start: Run | None
+    parts: tuple[str, ...] | None
     settings: Mapping[str, Any]
 
     @property
@@ -83,9 +85,10 @@ class _Planner:
     def run(self, row: Row, data: Data, seed: int, pictures: Pictures) -> Run:
         """A run of the table."""
         start = self._start(row, data, seed, pictures) if row.start else None
+        parts = self.table.starts[row.start].parts if row.start else None
         keys = {**data.keys, **self.cut.keys, **row.keys}
         config = self.table.config
-        return self._make(row.name, data.name, seed, config, keys, pictures, start)
+        return self._make(row.name, data.name, seed, config, keys, pictures, start, parts)
 
     def _start(self, row: Row, data: Data, seed: int, pictures: Pictures) -> Run:
         """What a run of a row starts from; it has a random start itself."""
@@ -98,7 +101,7 @@ class _Planner:
         keys = {**source.keys, **of_cut, **start.keys, **trained.keys}
         pictures = self.starts.get(start.name, pictures)
         config = start.config or self.table.config
-        return self._make(trained.name, name, seed, config, keys, pictures, None)
+        return self._make(trained.name, name, seed, config, keys, pictures)
 
     def _make(
         self,
@@ -108,10 +111,11 @@ class _Planner:
         config: Path,
         keys: Mapping[str, Any],
         pictures: Pictures,
-        start: Run | None,
+        start: Run | None = None,
+        parts: tuple[str, ...] | None = None,
     ) -> Run:
         overrides = tuple(as_overrides({**self.table.keys, **keys, "SEED": seed}))
         known_by = run_settings(
-            config, overrides, pictures.identity, start.settings if start else None
+            config, overrides, pictures.identity, start.settings if start else None, parts
         )
-        return Run(row, data, seed, config, overrides, pictures, start, known_by)
+        return Run(row, data, seed, config, overrides, pictures, start, parts, known_by)

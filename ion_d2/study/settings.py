@@ -41,6 +41,7 @@ def run_settings(
     overrides: Sequence[str],
     pictures: Mapping[str, Any],
     start: Mapping[str, Any] | None,
+    parts: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """What a run is known by.
 
@@ -49,16 +50,18 @@ def run_settings(
         overrides: alternating keys and values.
         pictures: identity of what it trains and tests on.
         start: settings of the run that it starts from, or None.
+        parts: of that run's detector that it takes over, or None for all.
 
     Returns:
-        "config": full key, such as "MODEL.VGG.DEPTH" -> value; "pictures"; "start". As JSON gives
-        it back.
+        "config": full key, such as "MODEL.VGG.DEPTH" -> value; "pictures"; "start"; "parts". As
+        JSON gives it back.
 
     Raises:
         IONError: the file or an override is wrong.
     """
     values = _values(load_config(str(config), list(overrides)))
-    return json.loads(json.dumps({"config": values, "pictures": pictures, "start": start}))
+    known_by = {"config": values, "pictures": pictures, "start": start, "parts": parts}
+    return json.loads(json.dumps(known_by))
 
 
 def same_settings(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None) -> bool:
@@ -80,6 +83,7 @@ def same_settings(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any] | 
         stored["pictures"] == wanted["pictures"]
         and all(v == values.get(k, defaults.get(k)) for k, v in wanted["config"].items())
         and same_settings(stored["start"], wanted["start"])
+        and stored.get("parts") == wanted["parts"]
     )
 
 

@@ -26,6 +26,7 @@ class RunFolder:
         path: the folder, which is the training's ``OUTPUT_DIR``.
         log: file with all that the training's processes printed.
         weights: the checkpoint that a finished training leaves.
+        taken_over: checkpoint with the parts of another detector that the training starts from.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,6 +37,7 @@ class RunFolder:
         self.path = path
         self.log = path / "study.log"
         self.weights = path / "model_final.pth"
+        self.taken_over = path / "start.pth"
 
     def state(self) -> dict[str, Any]:
         """The note: "name", "settings", "finished" and "seconds" that the training took so far.
@@ -65,6 +67,7 @@ class RunFolder:
     def finish(self) -> None:
         """Note that the run is finished, and remove the checkpoints on the way to its end."""
         self.write_state(finished=True)
+        self.taken_over.unlink(missing_ok=True)
         for checkpoint in self.path.glob("model_[0-9]*.pth"):
             checkpoint.unlink()
 

@@ -46,6 +46,8 @@ class Start:
         config: path of its config file, which the keys of the cut do not change; None for the
             table's file and the keys of the cut.
         keys: config overrides: its schedule may be another.
+        parts: of the detector, by their names in it, that rows take over; the others start at
+            random. None takes all.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Start:
     row: str = ""
     config: Path | None = None
     keys: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

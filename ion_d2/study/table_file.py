@@ -18,6 +18,7 @@
         row: conv5                         # what it trains; without it, the row that starts from it
         config: ../ion_tiny.yaml           # without it, that of the table and the keys of the cut
         keys: {SOLVER.MAX_ITER: 600}       # overrides (optional)
+        parts: [backbone]                  # of the detector that rows take over; without it, all
     start: pretrained                      # what rows start from that do not say it (optional)
     rows:                                  # name: overrides; "start" names another start, "" none
       conv5: {MODEL.ROI_HEADS.IN_FEATURES: [conv5], start: ""}
@@ -42,6 +43,7 @@ from typing import Any
 import yaml
 
 from ion_d2.errors import IONError
+from ion_d2.study.starting import PARTS
 from ion_d2.study.table import CUTS, PLOTS, Cut, Data, Row, Start, Table
 
 _NEEDED = ("title", "question", "config", "data", "rows", "columns", *CUTS)
@@ -116,10 +118,22 @@ class _Reader:
     def _start(self, name: str, content: Any, where: str) -> Start:
         pictures = dict(self._mapping(content, where))
         row, keys = str(pictures.pop("row", "")), pictures.pop("keys", None)
-        config = pictures.pop("config", None)
+        config, parts = pictures.pop("config", None), pictures.pop("parts", None)
         data = self._data(name, pictures, where) if pictures else None
-        keys = self._mapping(keys, f"{where}.keys")
-        return Start(name, data, row, None if config is None else self._config(config), keys)
+        return Start(
+            name,
+            data,
+            row,
+            config=None if config is None else self._config(config),
+            keys=self._mapping(keys, f"{where}.keys"),
+            parts=None if parts is None else self._parts(parts, f"{where}.parts"),
+        )
+
+    def _parts(self, content: Any, where: str) -> tuple[str, ...]:
+        if not isinstance(content, list) or not content:
+            raise self._error(f"{where} is not a list of parts")
+        self._check_known(f"one of {where}", content, PARTS)
+        return tuple(content)
 
     def _config(self, path: Any) -> Path:
         return (self._path.parent / str(path)).resolve()

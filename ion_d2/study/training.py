@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import IO
 
 from ion_d2.study.runs import Run
+from ion_d2.study.starting import extract_parts
 from ion_d2.study.store import RESULTS, RunFolder
 
 # One thread, so that parallel trainings do not disturb each other and the number of cores does not
@@ -43,7 +44,8 @@ class Training:
         run = self.run
         words = ["--config-file", str(run.config), "--resume", *run.overrides]
         if self.start is not None:
-            words += ["MODEL.WEIGHTS", str(self.start.weights)]
+            weights = self.start.weights if run.parts is None else self.folder.taken_over
+            words += ["MODEL.WEIGHTS", str(weights)]
         words += ["DATASETS.TRAIN", repr((run.pictures.train,))]
         words += ["DATASETS.TEST", repr((run.pictures.test,))]
         return [*words, "OUTPUT_DIR", str(self.folder.path)]
@@ -55,7 +57,12 @@ class Training:
             command: words of the program.
             lock: of the folder; the process holds it too, so that the folder stays locked should
                 this program be killed and the training go on.
+
+        Raises:
+            IONError: what it starts from cannot be read or written.
         """
+        if self.start is not None and self.run.parts is not None:
+            extract_parts(self.start.weights, self.run.parts, self.folder.taken_over)
         self._lock, self._begun = lock, time.monotonic()
         with self.folder.log.open("ab") as log:
             self.process = subprocess.Popen(

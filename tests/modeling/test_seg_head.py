@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
+from model_helpers import small_config
 
 from ion_d2.errors import IONError
 from ion_d2.modeling.seg_head import IONSegHead
@@ -38,6 +39,29 @@ def test_starts_as_bilinear_interpolation_of_class_scores(stride):
     torch.testing.assert_close(
         got[..., inside, inside], expected[..., inside, inside], rtol=1e-4, atol=1e-5
     )
+
+
+def test_the_scores_may_start_smaller():
+    torch.manual_seed(0)
+    whole = make()
+    torch.manual_seed(0)
+    small = make(init_gain=0.01)
+    torch.testing.assert_close(small.deconv.weight, 0.01 * whole.deconv.weight)
+    x = {"context": torch.randn(1, 6, 2, 3)}
+    # Scores of 0 are where all classes are equally likely, and the loss is ln 3.
+    loss = make(init_gain=0.0).losses(x, torch.zeros(1, 32, 48, dtype=torch.int64))
+    assert loss["loss_sem_seg"].item() == pytest.approx(1.0986, abs=1e-4)
+    with pytest.raises(IONError, match="INIT_GAIN is -1"):
+        make(init_gain=-1.0)
+
+
+def test_the_config_sets_the_start_of_the_scores():
+    heads = []
+    for overrides in ([], ["MODEL.SEM_SEG_HEAD.INIT_GAIN", 0.5]):
+        cfg = small_config("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 4, *overrides)
+        torch.manual_seed(0)
+        heads.append(IONSegHead(cfg, {"context": ShapeSpec(channels=6, stride=16)}))
+    torch.testing.assert_close(heads[1].deconv.weight, 0.5 * heads[0].deconv.weight)
 
 
 @pytest.mark.parametrize("size", [(48, 64), (50, 79), (41, 64), (63, 70)])

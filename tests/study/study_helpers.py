@@ -15,9 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # Understands train_net.py's arguments: "trains" ten steps, a checkpoint each, and goes on from the
 # last. TEST.EVAL_PERIOD (which no training here uses) chooses what happens: 1 fails in step 4, 2
 # waits there until it is stopped, 3 leaves no results, 4 waits at its end for a
-# file "release" beside the folders of runs, 5 until another training has begun.
+# file "release" beside the folders of runs, 5 until another training has begun. What it starts from
+# is copied to given.pth, and its weights from a file prepared.pth beside the folders of runs.
 FAKE = """
-import json, os, sys, time
+import json, os, shutil, sys, time
 words = sys.argv[1:]
 value = lambda key: words[words.index(key) + 1]
 folder, mode = value("OUTPUT_DIR"), value("TEST.EVAL_PERIOD")
@@ -25,6 +26,8 @@ checkpoint = os.path.join(folder, "model_0000000.pth")
 first = int(open(checkpoint).read()) if "--resume" in words and os.path.exists(checkpoint) else 0
 with open(os.path.join(folder, "calls.txt"), "a") as file:
     weights = value("MODEL.WEIGHTS") if "MODEL.WEIGHTS" in words else "-"
+    if weights != "-":
+        shutil.copy(weights, os.path.join(folder, "given.pth"))
     told = [str(first), os.environ["OMP_NUM_THREADS"], weights, str(time.time())]
     file.write(" ".join(told) + chr(10))
 for step in range(first, 10):
@@ -36,6 +39,8 @@ for step in range(first, 10):
         file.write(str(step + 1))
 open(os.path.join(folder, "model_final.pth"), "w").close()
 runs = os.path.dirname(folder)
+if os.path.exists(os.path.join(runs, "prepared.pth")):
+    shutil.copy(os.path.join(runs, "prepared.pth"), os.path.join(folder, "model_final.pth"))
 begun = lambda: sum(os.path.exists(os.path.join(runs, n, "calls.txt")) for n in os.listdir(runs))
 released = lambda: os.path.exists(os.path.join(runs, "release"))
 while mode == "4" and not released() or mode == "5" and begun() < 2:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 
+import pytest
+import torch
 from study_helpers import CONV5, ROOT, SKIP, calls, make_study, results, run_folders
 
+from ion_d2.errors import IONError
 from ion_d2.study import run_study
 
 
@@ -84,6 +87,40 @@ def test_a_start_is_trained_only_where_its_weights_are_needed(tmp_path):
     (start / "model_final.pth").unlink()
     shutil.rmtree(runs / "skip-scenes-seed-0")
     assert run_study(study) == [] and calls(study) == {start.name: [0, 0], **begun}
+
+
+def test_rows_take_over_parts_of_a_start(tmp_path):
+    changes = {
+        "starts": {"before": {"row": "conv5", "parts": ["backbone", "proposal_generator"]}},
+        "start": "before",
+        "full": {"seeds": [0]},
+    }
+    study = make_study(tmp_path, changes=changes)
+    runs = study.out / "runs"
+    runs.mkdir(parents=True)
+    keys = ("backbone.conv1.weight", "proposal_generator.rpn_head.conv.bias", "roi_heads.x.weight")
+    model = {key: torch.rand(2) for key in keys}
+    torch.save({"model": model, "optimizer": {}, "iteration": 9}, runs / "prepared.pth")
+    assert run_study(study) == []
+    for name in ("conv5-scenes-seed-0", "skip-scenes-seed-0"):
+        given = torch.load(runs / name / "given.pth", weights_only=True)
+        assert list(given) == ["model"] and list(given["model"]) == list(keys[:2])
+        assert all(torch.equal(value, model[key]) for key, value in given["model"].items())
+        assert not (runs / name / "start.pth").exists()  # it has served
+    # A run that takes over all is another one.
+    changes["starts"]["before"].pop("parts")
+    assert run_study(make_study(tmp_path, changes=changes)) == []
+    assert len(run_folders(study)) == 5
+
+
+def test_a_damaged_start_is_named(tmp_path):
+    changes = {
+        "starts": {"before": {"row": "conv5", "parts": ["backbone"]}},
+        "start": "before",
+        "full": {"seeds": [0]},
+    }
+    with pytest.raises(IONError, match="conv5-scenes-before-seed-0/model_final.pth"):
+        run_study(make_study(tmp_path, changes=changes))
 
 
 def test_a_failed_start_fails_what_starts_from_it(tmp_path):

@@ -44,6 +44,8 @@ def test_the_example_of_the_format_can_be_read(tmp_path):
         ({"starts": {"x": {"row": "b"}}}, "row of a start is 'b'"),
         ({"starts": {"x": {"scenes": {"train": 1}}}}, "starts.x.scenes has no test"),
         ({"starts": {"x": {"what": 1}}}, "starts.x has an unknown field what"),
+        ({"starts": {"x": {"parts": []}}}, "starts.x.parts is not a list of parts"),
+        ({"starts": {"x": {"parts": ["head"]}}}, "one of starts.x.parts is 'head'.*roi_heads"),
         ({"full": {"seeds": 3}}, "full.seeds"),
         ({"full": {"seeds": [-1]}}, "full.seeds"),
         ({"quick": {"seeds": [0], "rows": ["x"]}}, "row of quick is 'x'"),
@@ -71,8 +73,8 @@ def test_unreadable_files_are_named(tmp_path):
         read_table(tmp_path / "none.yaml")
 
 
-def settings(*overrides, pictures=None, start=None):
-    return run_settings(CONFIG, list(overrides), pictures or {"labels": ["a"]}, start)
+def settings(*overrides, pictures=None, start=None, parts=None):
+    return run_settings(CONFIG, list(overrides), pictures or {"labels": ["a"]}, start, parts)
 
 
 def test_overrides_are_words_of_a_command_line():
@@ -94,6 +96,18 @@ def test_what_makes_another_run_and_what_does_not():
     started = settings("SEED", "1", start=base)
     assert same_settings(started, settings("SEED", "1", start=settings("SEED", "1")))
     assert not same_settings(started, settings("SEED", "1", start=settings("SEED", "2")))
+
+
+def test_what_is_taken_over_of_a_start_counts():
+    base = settings("SEED", "1")
+    whole = settings("SEED", "1", start=base)
+    part = settings("SEED", "1", start=base, parts=("backbone",))
+    assert not same_settings(part, whole) and not same_settings(whole, part)
+    assert same_settings(part, settings("SEED", "1", start=base, parts=("backbone",)))
+    # A note of earlier versions does not have the field: such runs took over all.
+    del whole["parts"]
+    assert same_settings(whole, settings("SEED", "1", start=base))
+    assert not same_settings(whole, part)
 
 
 def test_keys_that_came_later_count_as_their_defaults():

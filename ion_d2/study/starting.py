@@ -1,0 +1,30 @@
+"""The weights that a run starts from: another's, whole or in part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ion_d2.engine.checkpoint_files import reading, write_atomically
+
+PARTS = ("backbone", "proposal_generator", "roi_heads", "sem_seg_head")
+"""Names of a detector's parts."""
+
+
+def extract_parts(weights: Path, parts: Sequence[str], target: Path) -> None:
+    """Write a checkpoint with some parts of another; what is missing then starts at random.
+
+    Args:
+        weights: a checkpoint that a training left.
+        parts: names of the parts to keep, of ``PARTS``.
+        target: the checkpoint to write; what the other holds beside its weights is left out.
+
+    Raises:
+        IONError: the checkpoint cannot be read, or the target cannot be written.
+    """
+    with reading(str(weights)):
+        model = torch.load(weights, map_location="cpu", weights_only=False)["model"]
+    kept = {key: value for key, value in model.items() if key.split(".")[0] in parts}
+    write_atomically(str(target), lambda file: torch.save({"model": kept}, file))
