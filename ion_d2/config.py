@@ -169,9 +169,9 @@ def _add_segmentation(model: CfgNode) -> None:
     # is tens to hundreds of times larger than conv5; the loss does not train from there. Fig. 2
     # draws no such step.
     model.SEM_SEG_HEAD.NORMALIZE_INPUT = True
-    # Factor on the class scores' weights of IONSegHead at the start (1: Xavier's). From random
-    # weights, the loss of full-size scores pushes the context feature about before it has learned
-    # what is far away (docs/STUDY.md). FCN, on ImageNet's weights, starts them at 0.
+    # Factor on the class scores' weights of IONSegHead at the start (1: Xavier's; FCN starts its
+    # scores at 0). In short trainings, context behind scores of full size learned later what is
+    # far away, or not at all (docs/STUDY.md).
     model.SEM_SEG_HEAD.INIT_GAIN = 1.0
 
 

@@ -45,8 +45,8 @@ class IONSegHead(nn.Module):
             loss_weight: factor on the loss (paper: 1).
             normalize_input: whether the feature of each cell is first divided by its root mean
                 square over the channels.
-            init_gain: factor on the class scores' weights at the start; below 1, the loss reaches
-                the feature gently at first.
+            init_gain: factor on the class scores' weights at the start; with 0, as in FCN, all
+                classes begin equally likely.
 
         Raises:
             IONError: the backbone has no such feature, there are fewer than 2 classes, or the gain

@@ -59,7 +59,10 @@ def run_settings(
     Raises:
         IONError: the file or an override is wrong.
     """
-    values = _values(load_config(str(config), list(overrides)))
+    cfg = load_config(str(config), list(overrides))
+    # A head that is not built does not change a result.
+    absent = () if cfg.MODEL.SEG_REGULARIZER_ON else ("MODEL.SEM_SEG_HEAD.",)
+    values = {key: value for key, value in _values(cfg).items() if not key.startswith(absent)}
     known_by = {"config": values, "pictures": pictures, "start": start, "parts": parts}
     return json.loads(json.dumps(known_by))
 

@@ -67,11 +67,14 @@ BEHIND_A_START = ["MODEL.BACKBONE.FREEZE_AT", 4, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_B
 
 
 @pytest.mark.parametrize(
-    ("table", "name", "changes"),
-    [("outside-inside", "conv5", BEHIND_A_START), ("photographs", "plain", [])],
+    ("table", "name", "config", "changes"),
+    [
+        ("outside-inside", "conv5", "faster_rcnn_demo.yaml", BEHIND_A_START),
+        ("photographs", "plain", "faster_rcnn_tiny.yaml", []),
+    ],
 )
-def test_the_baseline_is_the_plain_detector_of_the_demo(table, name, changes):
-    plain = load_config(str(ROOT / "configs" / "faster_rcnn_demo.yaml"), changes)
+def test_the_baseline_is_the_plain_detector_of_the_configs(table, name, config, changes):
+    plain = load_config(str(ROOT / "configs" / config), changes)
     row = TABLES[table].row(name)
     cfg = config_of(TABLES[table], row)
     for part in ("ROI_BOX_HEAD", "SKIP_POOLER", "RPN", "BACKBONE", "ANCHOR_GENERATOR"):
@@ -115,6 +118,7 @@ def test_all_rows_start_from_one_detector_without_context(name):
     assert {row.start for row in TABLES[name].rows} == {start.name}
     assert "context" not in trained.MODEL.ROI_HEADS.IN_FEATURES
     assert start.data is None and start.config.name == "ion_study_start.yaml"
+    assert start.parts == ("backbone", "proposal_generator")
     assert not start.keys  # its schedule and loss are those of that file, in every table
     first = load_config(str(start.config))
     assert first.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA == trained.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA

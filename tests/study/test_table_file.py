@@ -98,6 +98,13 @@ def test_what_makes_another_run_and_what_does_not():
     assert not same_settings(started, settings("SEED", "1", start=settings("SEED", "2")))
 
 
+def test_a_segmentation_head_that_is_not_built_makes_no_other_run():
+    gain = ("MODEL.SEM_SEG_HEAD.INIT_GAIN", "0.5")
+    assert same_settings(settings(), settings(*gain))
+    on = ("MODEL.SEG_REGULARIZER_ON", "True")
+    assert not same_settings(settings(*on), settings(*on, *gain))
+
+
 def test_what_is_taken_over_of_a_start_counts():
     base = settings("SEED", "1")
     whole = settings("SEED", "1", start=base)
