@@ -25,6 +25,6 @@ def extract_parts(weights: Path, parts: Sequence[str], target: Path) -> None:
         IONError: the checkpoint cannot be read, or the target cannot be written.
     """
     with reading(str(weights)):
-        model = torch.load(weights, map_location="cpu", weights_only=False)["model"]
+        model = torch.load(weights, map_location="cpu", weights_only=True)["model"]
     kept = {key: value for key, value in model.items() if key.split(".")[0] in parts}
     write_atomically(str(target), lambda file: torch.save({"model": kept}, file))
