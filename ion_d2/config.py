@@ -153,7 +153,8 @@ def _add_box_head(model: CfgNode) -> None:
     # Dropout probability after fc6 and fc7 of IONBoxHead (Fast R-CNN, and so the paper: 0.5).
     model.ROI_BOX_HEAD.FC_DROPOUT = 0.5
     # Standard deviation of the weights of IONROIHeads' class scores at the start (Fast R-CNN, and
-    # so the paper: 0.01). Ten times that teaches context sooner what alone tells two classes apart.
+    # so the paper: 0.01). New heads on a trained backbone with ten times that learn sooner what
+    # context alone tells apart (docs/STUDY.md).
     model.ROI_BOX_HEAD.CLS_INIT_STD = 0.01
     # Bins per side at each level of the spatial pyramid of SPPROIHeads (SPPnet: 6, 3, 2 and 1).
     model.ROI_BOX_HEAD.PYRAMID_LEVELS = [6, 3, 2, 1]
