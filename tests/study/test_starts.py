@@ -13,6 +13,15 @@ from ion_d2.errors import IONError
 from ion_d2.study import run_study
 
 
+def behind_one_start(**start):
+    """Changes of a table: all its rows start from a training of conv5 with these fields."""
+    return {
+        "starts": {"before": {"row": "conv5", **start}},
+        "start": "before",
+        "full": {"seeds": [0]},
+    }
+
+
 def test_a_row_starts_from_another_training(tmp_path):
     scenes = {"train": 1, "test": 1, "families": ["ordinary"], "size": 128, "seed": 7}
     changes = {
@@ -66,12 +75,7 @@ def test_rows_share_a_start_on_their_own_pictures(tmp_path):
 
 
 def test_a_start_is_trained_only_where_its_weights_are_needed(tmp_path):
-    changes = {
-        "starts": {"before": {"row": "conv5"}},
-        "start": "before",
-        "full": {"seeds": [0]},
-    }
-    study = make_study(tmp_path, changes=changes)
+    study = make_study(tmp_path, changes=behind_one_start())
     assert run_study(study) == []
     runs = study.out / "runs"
     start = runs / "conv5-scenes-before-seed-0"
@@ -90,11 +94,7 @@ def test_a_start_is_trained_only_where_its_weights_are_needed(tmp_path):
 
 
 def test_rows_take_over_parts_of_a_start(tmp_path):
-    changes = {
-        "starts": {"before": {"row": "conv5", "parts": ["backbone", "proposal_generator"]}},
-        "start": "before",
-        "full": {"seeds": [0]},
-    }
+    changes = behind_one_start(parts=["backbone", "proposal_generator"])
     study = make_study(tmp_path, changes=changes)
     runs = study.out / "runs"
     runs.mkdir(parents=True)
@@ -108,17 +108,12 @@ def test_rows_take_over_parts_of_a_start(tmp_path):
         assert all(torch.equal(value, model[key]) for key, value in given["model"].items())
         assert not (runs / name / "start.pth").exists()  # it has served
     # A run that takes over all is another one.
-    changes["starts"]["before"].pop("parts")
-    assert run_study(make_study(tmp_path, changes=changes)) == []
+    assert run_study(make_study(tmp_path, changes=behind_one_start())) == []
     assert len(run_folders(study)) == 5
 
 
 def test_a_damaged_start_is_named(tmp_path):
-    changes = {
-        "starts": {"before": {"row": "conv5", "parts": ["backbone"]}},
-        "start": "before",
-        "full": {"seeds": [0]},
-    }
+    changes = behind_one_start(parts=["backbone"])
     with pytest.raises(IONError, match="conv5-scenes-before-seed-0/model_final.pth"):
         run_study(make_study(tmp_path, changes=changes))
 
