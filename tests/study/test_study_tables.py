@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from ion_d2.data.scenes import SceneSettings
 from ion_d2.data.scenes.geometry import Layer, receptive_field, safe_distance, vgg_conv5_layers
 from ion_d2.engine.setup import load_config
 from ion_d2.study import read_table
+from ion_d2.study.pictures import Pictures
+from ion_d2.study.runs import plan_runs
 from ion_d2.study.settings import as_overrides
 
 TABLES = {path.stem: read_table(path) for path in sorted(ROOT.glob("configs/study/*.yaml"))}
@@ -114,20 +117,30 @@ def test_cues_are_out_of_sight_of_conv5_and_nothing_normalises_over_a_picture():
             assert config_of(table, row).MODEL.VGG.NORM == ("BN" if named else "BRN")
 
 
-@pytest.mark.parametrize("name", ["outside-inside", "context", "far", "reach"])
+@pytest.mark.parametrize("name", ["outside-inside", "layers", "norm", "context", "far", "reach"])
 def test_all_rows_start_from_one_detector_without_context(name):
     (start,) = TABLES[name].starts.values()
-    trained = config_of(TABLES[name], TABLES[name].row(start.row))
+    row = TABLES[name].row(start.row)
+    trained = config_of(TABLES[name], replace(row, keys={**start.keys, **row.keys}))
     assert {row.start for row in TABLES[name].rows} == {start.name}
     assert "context" not in trained.MODEL.ROI_HEADS.IN_FEATURES
     assert start.config.name == "ion_study_start.yaml"
     assert start.parts == ("backbone", "proposal_generator")
     # Its schedule and loss are those of that file, in every table.
-    assert all(key.startswith("INPUT.MIN_SIZE_") for key in start.keys)
+    assert not any(key.startswith(("SOLVER.", "MODEL.ROI_BOX_HEAD.")) for key in start.keys)
     assert (start.data is None) == (name != "reach")
     first = load_config(str(start.config))
     assert first.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA == trained.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA
     assert (first.MODEL.BACKBONE.FREEZE_AT, trained.MODEL.BACKBONE.FREEZE_AT) == (0, 4)
+
+
+def test_tables_of_the_same_scenes_start_from_the_same_detector():
+    same = Pictures("train", "test", {"scenes": "the same"})
+    runs = [
+        plan_runs(TABLES[name], "full", {"scenes": same}, {}, seeds=[1])[0]
+        for name in ("outside-inside", "layers", "norm")
+    ]
+    assert runs[0].start.settings == runs[1].start.settings == runs[2].start.settings
 
 
 def reach_of(kernel: int, convolutions: int) -> int:
