@@ -68,7 +68,7 @@ def _add_vgg(model: CfgNode) -> None:
     # Factors on conv1 to conv5 at the start of a model with NORM, whose features are all of one
     # amplitude otherwise. Without NORM they differ: in an SSD that began with ImageNet's weights
     # conv4 has a mean of 178 (github.com/weiliu89/caffe issue 254), while pooled conv5 has a norm
-    # of 1000 (sec. 5.2), which is 6 an entry.
+    # of 1000 (sec. 5.2), which is 6 an entry. Loaded weights (MODEL.WEIGHTS) bring their own.
     model.VGG.GAINS = [1.0, 1.0, 1.0, 1.0, 1.0]
 
 

@@ -118,20 +118,31 @@ def test_cues_are_out_of_sight_of_conv5_and_nothing_normalises_over_a_picture():
 
 
 @pytest.mark.parametrize("name", ["outside-inside", "layers", "norm", "context", "far", "reach"])
-def test_all_rows_start_from_one_detector_without_context(name):
-    (start,) = TABLES[name].starts.values()
-    row = TABLES[name].row(start.row)
-    trained = config_of(TABLES[name], replace(row, keys={**start.keys, **row.keys}))
-    assert {row.start for row in TABLES[name].rows} == {start.name}
-    assert "context" not in trained.MODEL.ROI_HEADS.IN_FEATURES
-    assert start.config.name == "ion_study_start.yaml"
-    assert start.parts == ("backbone", "proposal_generator")
-    # Its schedule and loss are those of that file, in every table.
-    assert not any(key.startswith(("SOLVER.", "MODEL.ROI_BOX_HEAD.")) for key in start.keys)
-    assert (start.data is None) == (name != "reach")
-    first = load_config(str(start.config))
-    assert first.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA == trained.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA
-    assert (first.MODEL.BACKBONE.FREEZE_AT, trained.MODEL.BACKBONE.FREEZE_AT) == (0, 4)
+def test_all_rows_start_from_a_detector_without_context(name):
+    table = TABLES[name]
+    assert {row.start for row in table.rows} == set(table.starts)
+    assert len(table.starts) == 1 or name == "layers"
+    for start in table.starts.values():
+        row = table.row(start.row)
+        trained = config_of(table, replace(row, keys={**start.keys, **row.keys}))
+        assert "context" not in trained.MODEL.ROI_HEADS.IN_FEATURES
+        assert start.config.name == "ion_study_start.yaml"
+        assert start.parts == ("backbone", "proposal_generator")
+        # Its schedule and loss are those of that file, in every table.
+        assert not any(key.startswith(("SOLVER.", "MODEL.ROI_BOX_HEAD.")) for key in start.keys)
+        assert (start.data is None) == (name != "reach")
+        first = load_config(str(start.config))
+        assert first.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA == trained.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA
+        assert (first.MODEL.BACKBONE.FREEZE_AT, trained.MODEL.BACKBONE.FREEZE_AT) == (0, 4)
+
+
+@pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda part: part.name)
+def test_a_row_asks_for_the_amplitudes_of_what_it_starts_from(table, row):
+    # They are in the backbone's weights: those that are loaded bring their own.
+    if row.start and table.starts[row.start].row:
+        first = table.row(table.starts[row.start].row)
+        gains = [config_of(table, one).MODEL.VGG.GAINS for one in (row, first)]
+        assert gains[0] == gains[1]
 
 
 def test_tables_of_the_same_scenes_start_from_the_same_detector():
