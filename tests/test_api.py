@@ -120,7 +120,8 @@ def test_notebook_runs(tmp_path):
     program = "\n".join("".join(cell["source"]) for cell in cells("code"))
     assert program.count("iterations = 300") == 1
     program = program.replace("iterations = 300", "iterations = 4")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"}
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,

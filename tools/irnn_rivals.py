@@ -16,6 +16,8 @@ from ion_d2.layers import spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn import BACKENDS, unavailable_backends
 
 Contender = Callable[..., Tensor]
+# How the names of our own back-ends begin.
+OWN = "ion_d2 "
 
 
 def contenders(kind: str, device: str, channels: int) -> dict[str, Contender]:
@@ -32,7 +34,7 @@ def contenders(kind: str, device: str, channels: int) -> dict[str, Contender]:
     """
     missing = unavailable_backends(device, torch.float32, kind)
     found: dict[str, Contender] = {
-        f"ion_d2 {name}": functools.partial(spatial_irnn, backend=name)
+        f"{OWN}{name}": functools.partial(spatial_irnn, backend=name)
         for name in BACKENDS
         if name not in missing
     }

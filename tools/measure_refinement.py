@@ -43,6 +43,8 @@ def measure(
             start = time.perf_counter(), time.process_time()
             with torch.no_grad():
                 model([x])
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             end = time.perf_counter(), time.process_time()
             seconds[name].append((end[0] - start[0], end[1] - start[1]))
     return {n: tuple(min(column) for column in zip(*s[1:])) for n, s in seconds.items()}
@@ -107,7 +109,7 @@ def main() -> None:
     print(f"{'':20s} {'clock':>8s} {'ratio':>8s} {'CPU':>8s} {'ratio':>8s}")
     base = found["one round"]
     for name, seconds in found.items():
-        cells = (f"{s:7.2f}s {s / b:7.2f}x" for s, b in zip(seconds, base))
+        cells = (f"{s:7.3f}s {s / b:7.2f}x" for s, b in zip(seconds, base))
         print(f"{name:20s} {' '.join(cells)}")
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of the spatial IRNN: what it compares, and that it refuses wrong results."""
+"""The benchmark of the spatial IRNN: what it compares, and what it writes."""
 
 import importlib
 import json
@@ -12,32 +12,32 @@ TOOLS = Path(__file__).parents[2] / "tools"
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
+def tool(monkeypatch):
     monkeypatch.syspath_prepend(str(TOOLS))
     return importlib.import_module("benchmark_irnn")
 
 
-def test_report_and_plot(benchmark, monkeypatch, tmp_path, capsys):
+def test_report_and_plot(tool, monkeypatch, tmp_path, capsys):
     arguments = ["--sizes", "1x4x5x6", "1x64x16x16", "--rounds", "1", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["benchmark_irnn.py", *arguments])
-    benchmark.main()
+    tool.main()
     rows = json.loads((tmp_path / "irnn.json").read_text())["rows"]
     small = {(r["kind"], r["contender"]) for r in rows if r["size"] == "1x4x5x6"}
     assert {c for k, c in small if k == "full"} >= {"ion_d2 torch", "plain loop", "nn.RNN"}
-    assert {k for k, _ in small} == set(benchmark.KINDS)
+    assert {k for k, _ in small} == set(tool.KINDS)
     assert all(r["forward_ms"] > 0 and r["both_ms"] > 0 for r in rows)
     assert (tmp_path / "irnn.png").read_bytes()[:4] == b"\x89PNG"
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
 
 
-def test_without_squares_there_is_no_plot(benchmark, monkeypatch, tmp_path):
+def test_without_squares_there_is_no_plot(tool, monkeypatch, tmp_path):
     arguments = ["--sizes", "1x4x5x6", "--kinds", "full", "--rounds", "1", "--output", tmp_path]
     monkeypatch.setattr(sys, "argv", ["benchmark_irnn.py", *map(str, arguments)])
-    benchmark.main()
+    tool.main()
     assert [path.name for path in tmp_path.iterdir()] == ["irnn.json"]
 
 
-def test_extra_memory_is_what_is_held_at_most(benchmark):
+def test_extra_memory_is_what_is_held_at_most(tool):
     kept = []
 
     def call():
@@ -45,11 +45,4 @@ def test_extra_memory_is_what_is_held_at_most(benchmark):
         kept.append(torch.zeros(1 << 18))
         del large
 
-    assert benchmark.extra_bytes(call, "cpu") == (1 << 22) + (1 << 20)
-
-
-def test_a_wrong_contender_ends_the_run(benchmark):
-    case = benchmark.Case("1x4x5x6", "identity", "cpu")
-    wrong = {"wrong": lambda x, weight: benchmark.spatial_irnn_reference(x) * 1.001}
-    with pytest.raises(SystemExit, match="wrong is wrong on .*identity: the states"):
-        benchmark.check(case, wrong)
+    assert tool.extra_bytes(call, "cpu") == (1 << 22) + (1 << 20)

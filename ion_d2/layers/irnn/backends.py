@@ -16,14 +16,8 @@ from torch import Tensor
 from . import torch_backend, triton_backend
 from .arguments import transition_kind
 
+# In the order in which a call without a choice tries them.
 BACKENDS = {"triton": triton_backend, "torch": torch_backend}
-# The order in which a call without a choice tries them. Triton's full transition has not been timed
-# against PyTorch's matrix products on a GPU yet, so it runs only where it is asked for.
-_PREFERENCE = {
-    "identity": ("triton", "torch"),
-    "diagonal": ("triton", "torch"),
-    "full": ("torch", "triton"),
-}
 # Names a back-end for every call that does not name one itself.
 ENVIRONMENT_VARIABLE = "ION_D2_IRNN_BACKEND"
 
@@ -71,7 +65,7 @@ def choose_backend(x: Tensor, weight: Tensor | None, name: str | None) -> str:
         source, name = ENVIRONMENT_VARIABLE, os.environ[ENVIRONMENT_VARIABLE]
     if name is None:
         # One by one: to say why it cannot serve, a back-end may have to load what it needs.
-        return next(known for known in _PREFERENCE[kind] if reason_against(known) is None)
+        return next(known for known in BACKENDS if reason_against(known) is None)
     if name not in BACKENDS:
         raise ValueError(f"{source} must be one of {tuple(BACKENDS)}, got {name!r}")
     reason = reason_against(name)
