@@ -2,6 +2,8 @@
 
 import torch
 from detectron2.modeling import build_model
+from detectron2.modeling.proposal_generator import proposal_utils
+from detectron2.modeling.roi_heads import fast_rcnn
 from detectron2.structures import Boxes, Instances
 
 from ion_d2.engine.setup import load_config
@@ -21,6 +23,17 @@ EXACT = (
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 100000, "MODEL.ROI_HEADS.POSITIVE_FRACTION", 1.0,
     "MODEL.RPN.POST_NMS_TOPK_TRAIN", 20, "MODEL.RPN.NMS_THRESH", 0.3,
 )  # fmt: skip
+
+
+def suppress_in_float64(monkeypatch):
+    """Detectron2's suppression takes scores of float32 only: all else may run in float64."""
+    for module in (proposal_utils, fast_rcnn):
+        nms = module.batched_nms
+        monkeypatch.setattr(
+            module,
+            "batched_nms",
+            lambda boxes, scores, *args, nms=nms: nms(boxes, scores.float(), *args),
+        )
 
 
 def small_config(*opts, config_file="configs/ion_tiny.yaml"):

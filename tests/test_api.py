@@ -120,7 +120,7 @@ def test_notebook_runs(tmp_path):
     program = "\n".join("".join(cell["source"]) for cell in cells("code"))
     assert program.count("iterations = 300") == 1
     program = program.replace("iterations = 300", "iterations = 4")
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     environment = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"}
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -5,10 +5,8 @@ import copy
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.modeling.proposal_generator import proposal_utils
-from detectron2.modeling.roi_heads import fast_rcnn
 from detectron2.utils.events import EventStorage
-from model_helpers import EXACT, make_input, small_config
+from model_helpers import EXACT, make_input, small_config, suppress_in_float64
 
 from ion_d2.layers.roi_max_pool import roi_max_pool
 
@@ -29,14 +27,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 @pytest.fixture
 def double(monkeypatch):
-    """Detectron2's suppression takes scores of float32 only; all else runs in float64."""
-    for module in (proposal_utils, fast_rcnn):
-        nms = module.batched_nms
-        monkeypatch.setattr(
-            module,
-            "batched_nms",
-            lambda boxes, scores, *args, nms=nms: nms(boxes, scores.float(), *args),
-        )
+    suppress_in_float64(monkeypatch)
 
 
 def make(name, *opts):

@@ -74,15 +74,16 @@ def wrong(case: Case, found: dict[str, Contender]) -> dict[str, str]:
     for name, contender in found.items():
         states, gradient = case.result(contender)
         pairs = {
-            "gradient": (gradient, exact_gradient(states, weight, case.grad)[0]),
             "states": (states, expected),
+            "gradient": (gradient, exact_gradient(states, weight, case.grad)[0]),
         }
         for what, (got, true) in pairs.items():
             error = ((got - true).abs().max() / true.abs().max()).item()
             if not error < TOLERANCE:
-                complaints[name] = (
+                complaints.setdefault(
+                    name,
                     f"{name} is wrong on {tuple(case.x.shape)}, {transition_kind(case.weight)}: "
-                    f"the {what} is off by {error:.1e}, expected less than {TOLERANCE:.0e}."
+                    f"the {what} is off by {error:.1e}, expected less than {TOLERANCE:.0e}.",
                 )
     return complaints
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ion_d2.layers import DIRECTIONS
+from ion_d2.layers.irnn.arguments import BACKWARDS, HORIZONTAL
 
 
 def exact_gradient(
@@ -30,24 +31,19 @@ def exact_gradient(
     of_map: list[Tensor] = []
     of_weight: list[Tensor] = []
     for d, name in enumerate(DIRECTIONS):
-        state, incoming = (_travel_right(t.chunk(4, dim=1)[d], name) for t in (states, grad))
+        # Turned so that the travel is along the rows, to the right.
+        axis = 3 if name in HORIZONTAL else 2
+        flipped = (axis,) if name in BACKWARDS else ()
+        state, incoming = (
+            t.chunk(4, dim=1)[d].flip(flipped).transpose(axis, 3) for t in (states, grad)
+        )
         matrix = None if weight is None else weight[d].detach().double()
         errors = _back(state, matrix, incoming)
-        of_map.append(_travel_right(errors, name, undo=True))
+        of_map.append(errors.transpose(axis, 3).flip(flipped))
         if matrix is not None:
             pairs = "nchw,nchw->c" if matrix.dim() == 1 else "nohw,nihw->oi"
             of_weight.append(torch.einsum(pairs, errors[..., 1:], state[..., :-1]))
     return torch.stack(of_map).sum(dim=0), torch.stack(of_weight) if of_weight else None
-
-
-def _travel_right(t: Tensor, direction: str, undo: bool = False) -> Tensor:
-    """Turn a map so that its direction of travel is along the rows."""
-    vertical, backwards = direction in ("down", "up"), direction in ("left", "up")
-    if undo:
-        t = t.flip(3) if backwards else t
-        return t.transpose(2, 3) if vertical else t
-    t = t.transpose(2, 3) if vertical else t
-    return t.flip(3) if backwards else t
 
 
 def _back(state: Tensor, matrix: Tensor | None, incoming: Tensor) -> Tensor:

@@ -4,11 +4,10 @@ import pytest
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.modeling import build_model
-from detectron2.modeling.proposal_generator import proposal_utils
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from model_helpers import EXACT, make_input, small_config
+from model_helpers import EXACT, make_input, small_config, suppress_in_float64
 
 from ion_d2.engine.clipping import build_clipping_optimizer
 from ion_d2.engine.steps import AMPPassTrainer, PassTrainer, accumulate_gradients
@@ -19,13 +18,7 @@ NAMES = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc", "loss_sem_s
 
 @pytest.fixture(autouse=True)
 def _suppression_in_float64(monkeypatch):
-    """Detectron2's suppression takes scores of float32 only."""
-    nms = proposal_utils.batched_nms
-    monkeypatch.setattr(
-        proposal_utils,
-        "batched_nms",
-        lambda boxes, scores, *args: nms(boxes, scores.float(), *args),
-    )
+    suppress_in_float64(monkeypatch)
 
 
 def make_model(*opts):
