@@ -1,0 +1,134 @@
+"""Files that cannot be loaded are named, and nothing of them is taken over."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from checkpoint_helpers import is_zero, make, values, zeroed
+
+from ion_d2.errors import IONError
+
+
+@pytest.mark.parametrize("name", ["gone.pth", "no/such/folder/gone.pkl", "."])
+def test_a_missing_file_is_named(tmp_path, name):
+    path = str(tmp_path / name)
+    with pytest.raises(IONError, match=f"MODEL.WEIGHTS {path} is not a file"):
+        make().load(path)
+
+
+@pytest.mark.parametrize("tag", ["gone.pth", ""])
+def test_resume_from_a_checkpoint_that_is_gone(tmp_path, tag):
+    (tmp_path / "last_checkpoint").write_text(tag)
+    with pytest.raises(
+        IONError, match=f"last_checkpoint names '{tag}', which is not in that folder"
+    ):
+        make(tmp_path).resume_or_load("", resume=True)
+    make(tmp_path).resume_or_load("", resume=False)
+
+
+def whole_file(tmp_path):
+    make(tmp_path, size=64).save("whole")
+    return (tmp_path / "whole.pth").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".pyth"])
+@pytest.mark.parametrize("kind", ["empty", "text", "page", "cut", "half", "noise"])
+def test_a_damaged_file_is_named(tmp_path, kind, suffix):
+    whole = whole_file(tmp_path)
+    data = {
+        "empty": b"",
+        "text": b"hello world",
+        "page": b"<!DOCTYPE html><html>404</html>",
+        "cut": whole[:-1000],
+        "half": whole[: len(whole) // 2],
+        "noise": np.random.RandomState(0).bytes(1000),
+    }[kind]
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(data)
+    checkpointer = make(size=64)
+    before = values(checkpointer)
+    with pytest.raises(IONError, match=f"{path} is not a readable checkpoint"):
+        checkpointer.load(str(path))
+    torch.testing.assert_close(values(checkpointer), before)
+
+
+def test_a_checkpointer_goes_on_after_a_failure(tmp_path):
+    whole_file(tmp_path)
+    (tmp_path / "bad.pth").write_bytes(b"")
+    checkpointer = zeroed(make(size=64))
+    for bad in ("bad.pth", "gone.pth"):
+        with pytest.raises(IONError):
+            checkpointer.load(str(tmp_path / bad))
+    checkpointer.load(str(tmp_path / "whole.pth"))
+    assert not is_zero(checkpointer)
+
+
+class Trap:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"),
+    reason="this PyTorch loads arbitrary objects by default",
+)
+def test_code_in_a_file_is_not_run(tmp_path):
+    torch.save({"model": {}, "extra": Trap(tmp_path / "trapped")}, tmp_path / "trap.pth")
+    with pytest.raises(IONError, match="trap.pth holds Python objects besides tensors"):
+        make().load(str(tmp_path / "trap.pth"))
+    assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([torch.zeros(1)], "holds a list where a dict of tensors"),
+        ({"epoch": 3, "state_dict": {}}, "holds a int under 'epoch'"),
+        ({"model": {"weight": [1.0]}}, "holds a list under 'weight'"),
+        ({"model": {3: torch.zeros(1)}}, "holds a Tensor under 3"),
+    ],
+)
+def test_another_structure_is_told(tmp_path, data, message):
+    torch.save(data, tmp_path / "odd.pth")
+    with pytest.raises(IONError, match=f"odd.pth {message}"):
+        make().load(str(tmp_path / "odd.pth"))
+
+
+def test_a_file_of_which_nothing_fits_names_keys_of_both(tmp_path):
+    torch.save({f"layer{i}.kernel": torch.zeros(1) for i in range(5)}, tmp_path / "other.pth")
+    message = (
+        r"Nothing in .*other.pth fits the model: it holds layer0.kernel, layer1.kernel, "
+        r"layer2.kernel, \.\.\. \(5 in all\), the model has weight, bias;"
+    )
+    with pytest.raises(IONError, match=message):
+        make().load(str(tmp_path / "other.pth"))
+    torch.save({}, tmp_path / "none.pth")
+    with pytest.raises(IONError, match="it holds no tensors"):
+        make().load(str(tmp_path / "none.pth"))
+
+
+def test_equal_names_of_other_shapes_do_not_fit(tmp_path):
+    make(tmp_path, size=5).save("five")
+    with pytest.raises(IONError, match=r"weight is \(5, 5\) there and \(4, 4\) here"):
+        make().load(str(tmp_path / "five.pth"))
+
+
+def test_zoo_files_match_by_heuristics_or_are_refused(tmp_path):
+    weights = {"weight": np.ones((4, 4), np.float32), "bias": np.ones(4, np.float32)}
+    for name, model in (("good", weights), ("bad", {"kernel": np.ones(3, np.float32)})):
+        data = {"model": model, "__author__": "a test", "matching_heuristics": True}
+        (tmp_path / f"{name}.pkl").write_bytes(pickle.dumps(data))
+    checkpointer = make()
+    checkpointer.load(str(tmp_path / "good.pkl"))
+    assert all((value == 1).all() for value in checkpointer.model.state_dict().values())
+    with pytest.raises(IONError, match="bad.pkl fits the model: it holds kernel"):
+        checkpointer.load(str(tmp_path / "bad.pkl"))

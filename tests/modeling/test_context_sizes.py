@@ -1,0 +1,55 @@
+"""The blocks have as many parameters as the paper says, and their checkpoints' names."""
+
+import pytest
+import torch
+
+from ion_d2.modeling.backbone import IRNN, RNN, Conv, GlobalAverage
+
+
+def num_parameters(build):
+    with torch.device("meta"):
+        return sum(p.numel() for p in build().parameters())
+
+
+def test_parameter_counts_of_table_7():
+    assert num_parameters(lambda: Conv(512)) == 2 * (512 * 512 * 9 + 512) == 4_719_616
+    wide = num_parameters(lambda: Conv(512, hidden_dim=256, out_dim=256, kernel_size=5))
+    assert wide == 512 * 256 * 25 + 256 * 256 * 25 + 2 * 256 == 4_915_712
+    assert num_parameters(lambda: GlobalAverage(512)) == 0
+    # "The IRNN layers have fewer parameters than the alternatives" (sec. 5.4).
+    assert num_parameters(lambda: IRNN(512)) == 4_457_984 < 4_719_616
+
+
+@pytest.mark.parametrize("hidden", [128, 256, 512, 1024])
+def test_parameter_counts_of_table_8(hidden):
+    convolutions = 513 * hidden + (4 * hidden + 1) * hidden + (4 * hidden + 1) * 512
+    fixed = num_parameters(lambda: IRNN(512, hidden_dim=hidden, transition="identity"))
+    learned = num_parameters(lambda: IRNN(512, hidden_dim=hidden))
+    assert (fixed, learned) == (convolutions, convolutions + 8 * hidden**2)
+
+
+def test_parameter_counts_of_the_other_irnns():
+    plain = IRNN(512)
+    separate = IRNN(512, shared_input=False)
+    # Sharing removes 6 of the 1x1 convolutions (sec. 3.2): 3 of each stack.
+    removed = 3 * (512 * 512 + 512) + 3 * (2048 * 512 + 512)
+    count = {id(m): sum(p.numel() for p in m.parameters()) for m in (plain, separate)}
+    assert count[id(separate)] - count[id(plain)] == removed
+    biased = num_parameters(lambda: IRNN(512, first_step_bias=True))
+    assert biased - count[id(plain)] == 8 * 512
+    halves = num_parameters(lambda: IRNN(512, directions=[["left", "right"], ["up", "down"]]))
+    assert halves == 512 * 513 + 2 * 512 * 1025 + 4 * 512 * 512
+    both = num_parameters(lambda: IRNN(512, all_stacks=True))
+    assert both == count[id(plain)]
+
+
+@pytest.mark.parametrize(("cell", "gates"), [("tanh", 1), ("gru", 3), ("lstm", 4)])
+def test_parameter_counts_of_torch_cells(cell, gates):
+    stacks = sum(4 * gates * (width * 512 + 512 * 512 + 2 * 512) for width in (512, 2048))
+    assert num_parameters(lambda: RNN(512, cell=cell)) == stacks + 2049 * 512
+
+
+def test_checkpoints_of_the_plain_block_keep_their_names():
+    names = {f"convs.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
+    names |= {"irnns.0.weight", "irnns.1.weight", "output.weight", "output.bias"}
+    assert set(IRNN(4, hidden_dim=4, out_dim=4).state_dict()) == names
