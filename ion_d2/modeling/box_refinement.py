@@ -8,8 +8,8 @@ Shape shorthand in this module:
 
     R: proposals of one image (the same in every round)
     K: foreground classes; column K of the scores is the background
-    N: candidate boxes of one class in one image
-    M: boxes that survive suppression
+    V: boxes of one class from all rounds, rounds * R
+    M: boxes that survive suppression, of all classes
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 __all__ = ["Predict", "Predictions", "refine_and_vote", "run_rounds", "vote_boxes"]
@@ -29,26 +29,38 @@ Predictions = tuple[Sequence[Tensor], Sequence[Tensor]]
 Predict = Callable[[list[Boxes]], Predictions]
 
 
-def vote_boxes(boxes: Tensor, scores: Tensor, kept: Tensor, vote_iou: float) -> Tensor:
-    """Move each kept box to the score-weighted mean of the boxes that overlap it (sec. 4.2).
+def vote_boxes(
+    boxes: Tensor, own: Tensor, voters: Tensor, scores: Tensor, vote_iou: float
+) -> Tensor:
+    """Move each detected box to the score-weighted mean of the boxes that overlap it (sec. 4.2).
 
     Args:
-        boxes: candidates of one class, suppressed ones included; (N, 4) float, x0 y0 x1 y1 in
-            pixels.
-        scores: their scores, at least 0; (N,) float.
-        kept: indices into ``boxes`` of those that survived suppression; (M,) int64.
-        vote_iou: overlap from which a candidate votes. A box always votes for itself.
+        boxes: detections of one image, of any classes; (M, 4) float, x0 y0 x1 y1 in pixels.
+        own: index of each among its voters; (M,) int64. A box always votes for itself.
+        voters: for each detection the boxes of its class, suppressed ones included; (M, V, 4).
+        scores: their scores of that class, 0 for one that has no vote; (M, V) float.
+        vote_iou: overlap from which a box votes.
 
     Returns:
-        The moved boxes, (M, 4), in the order of ``kept`` and the type of ``boxes``.
+        The moved boxes, (M, 4), in the type of ``boxes``.
     """
-    votes = pairwise_iou(Boxes(boxes[kept]), Boxes(boxes)) >= vote_iou
-    votes = votes | (kept[:, None] == torch.arange(boxes.shape[0], device=kept.device))
-    # float64 keeps the sums exact enough and out of reach of autocast; the floor keeps a vote among
-    # boxes that all score 0 defined.
-    weights = votes * scores.double().clamp(min=torch.finfo(torch.float32).tiny)
+    votes = _overlaps(boxes, voters) >= vote_iou
+    # float64 keeps the sums exact enough and out of reach of autocast.
+    weights = votes * scores.double()
+    # The floor keeps the vote of a box that scores 0 defined.
+    mine = scores.double().gather(1, own[:, None]).clamp(min=torch.finfo(torch.float32).tiny)
+    weights = weights.scatter(1, own[:, None], mine)
     weights = weights / weights.sum(dim=1, keepdim=True)
-    return (weights @ boxes.double()).to(boxes.dtype)
+    return (weights[:, None] @ voters.double())[:, 0].to(boxes.dtype)
+
+
+def _overlaps(boxes: Tensor, voters: Tensor) -> Tensor:
+    """IoU (M, V) of each of M boxes with V of its own, as Detectron2's ``pairwise_iou`` has it."""
+    corner, opposite = voters[..., :2], voters[..., 2:]
+    sides = torch.min(boxes[:, None, 2:], opposite) - torch.max(boxes[:, None, :2], corner)
+    inter = sides.clamp(min=0).prod(dim=2)
+    union = Boxes(boxes).area()[:, None] + (opposite - corner).prod(dim=2) - inter
+    return torch.where(inter > 0, inter / union, torch.zeros_like(inter))
 
 
 def refine_and_vote(
@@ -87,11 +99,11 @@ def refine_and_vote(
         boxes, scores, image_shape, score_thresh, nms_thresh, topk_per_image
     )
     if vote_iou is not None:
-        _vote_per_class(detections, rows, boxes, scores, score_thresh, vote_iou)
+        _vote(detections, rows, boxes, scores, score_thresh, vote_iou)
     return detections, finite.nonzero().flatten()[rows]
 
 
-def _vote_per_class(
+def _vote(
     detections: Instances,
     rows: Tensor,
     boxes: Tensor,
@@ -100,20 +112,17 @@ def _vote_per_class(
     vote_iou: float,
 ) -> None:
     """Move the detections, which come from ``rows`` of ``boxes``, by the vote of their class."""
-    image_shape = detections.image_size
+    image_shape, labels = detections.image_size, detections.pred_classes
     boxes = _clip(boxes.reshape(-1, 4), image_shape).view(-1, boxes.shape[1] // 4, 4)
-    moved = detections.pred_boxes.tensor
-    # All classes, also those without detections: a trace must not depend on what is found.
-    for label in range(scores.shape[1] - 1):
-        mine = detections.pred_classes == label
-        candidates = (scores[:, label] > score_thresh).nonzero().flatten()
-        voted = vote_boxes(
-            boxes[candidates, label if boxes.shape[1] > 1 else 0],
-            scores[candidates, label],
-            (rows[mine][:, None] == candidates).nonzero()[:, 1],
-            vote_iou,
-        )
-        moved = moved.masked_scatter(mine[:, None], voted)
+    columns = labels if boxes.shape[1] > 1 else torch.zeros_like(labels)
+    scores = scores[:, labels].t()
+    moved = vote_boxes(
+        detections.pred_boxes.tensor,
+        rows,
+        boxes[:, columns].transpose(0, 1),
+        scores.masked_fill(scores <= score_thresh, 0.0),
+        vote_iou,
+    )
     # Rounding of the mean may step over the border by the last bit.
     detections.pred_boxes = Boxes(_clip(moved, image_shape))
 

@@ -67,32 +67,40 @@ def literal_reference(rounds, shape, score_thresh, nms_thresh, topk, vote_iou):
     return found if topk < 0 else found[:topk]
 
 
+def vote(boxes, scores, kept, vote_iou):
+    """The vote among the boxes of a single class, some of which are kept."""
+    count = len(kept)
+    return vote_boxes(
+        boxes[kept], kept, boxes.expand(count, -1, -1), scores.expand(count, -1), vote_iou
+    )
+
+
 def test_votes_by_hand():
     boxes = torch.tensor(
         [[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 8.0], [0.0, 0.0, 10.0, 4.0], [50, 50, 60, 60]]
     )
     scores = torch.tensor([0.6, 0.2, 0.9, 0.5])
     # IoU with box 0: 1, 0.8, 0.4, 0. Only box 1 joins box 0: bottom = (0.6*10 + 0.2*8) / 0.8 = 9.5.
-    moved = vote_boxes(boxes, scores, torch.tensor([0, 3]), 0.5)
+    moved = vote(boxes, scores, torch.tensor([0, 3]), 0.5)
     assert torch.allclose(moved, torch.tensor([[0.0, 0, 10, 9.5], [50, 50, 60, 60]]))
 
 
 def test_iou_equal_to_the_threshold_votes():
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0]])
-    moved = vote_boxes(boxes, torch.tensor([0.5, 0.5]), torch.tensor([0]), 0.5)
+    moved = vote(boxes, torch.tensor([0.5, 0.5]), torch.tensor([0]), 0.5)
     assert moved.tolist() == [[0.0, 0.0, 10.0, 7.5]]
 
 
 def test_box_without_extent_or_score_still_votes_for_itself():
     boxes = torch.tensor([[5.0, 5.0, 5.0, 5.0], [1.0, 1.0, 3.0, 3.0]])
-    moved = vote_boxes(boxes, torch.zeros(2), torch.tensor([1, 0]), 0.5)
+    moved = vote(boxes, torch.zeros(2), torch.tensor([1, 0]), 0.5)
     assert torch.equal(moved, boxes[[1, 0]])
 
 
 def test_vote_of_nothing():
     empty = torch.zeros(0, dtype=torch.int64)
-    assert vote_boxes(torch.zeros(0, 4), torch.zeros(0), empty, 0.5).shape == (0, 4)
-    assert vote_boxes(torch.ones(3, 4), torch.ones(3), empty, 0.5).shape == (0, 4)
+    assert vote(torch.zeros(0, 4), torch.zeros(0), empty, 0.5).shape == (0, 4)
+    assert vote(torch.ones(3, 4), torch.ones(3), empty, 0.5).shape == (0, 4)
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
