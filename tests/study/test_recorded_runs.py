@@ -40,7 +40,7 @@ def runs_named(name: str, pictures: dict) -> list:
 
 
 def test_there_are_some():
-    assert len(RUNS) >= 118
+    assert len(RUNS) >= 126
 
 
 @pytest.mark.skipif(
