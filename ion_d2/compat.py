@@ -9,6 +9,7 @@ from pathlib import Path
 
 import detectron2
 from detectron2.engine import DefaultTrainer
+from detectron2.structures import boxes as _boxes
 from detectron2.utils import comm
 from torch import distributed
 
@@ -19,6 +20,9 @@ MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 # Whether DefaultTrainer keeps the optimizer's state (momentum) in its checkpoints. Before November
 # 2021 it did not, and a resumed run silently started with none.
 TRAINER_SAVES_OPTIMIZER = "load_state_dict" in vars(DefaultTrainer)
+
+# IoU (N,) of two lists of N boxes, pair by pair; 0.5 has it by another name.
+matched_iou = getattr(_boxes, "matched_pairwise_iou", None) or _boxes.matched_boxlist_iou
 
 
 def create_local_process_group(processes: int) -> None:

@@ -21,6 +21,8 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_i
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..compat import matched_iou
+
 __all__ = ["Predict", "Predictions", "refine_and_vote", "run_rounds", "vote_boxes"]
 
 # For each image its regressed boxes, (R, K*4) or (R, 4), and its probabilities, (R, K+1).
@@ -44,23 +46,15 @@ def vote_boxes(
     Returns:
         The moved boxes, (M, 4), in the type of ``boxes``.
     """
-    votes = _overlaps(boxes, voters) >= vote_iou
-    # float64 keeps the sums exact enough and out of reach of autocast.
-    weights = votes * scores.double()
-    # The floor keeps the vote of a box that scores 0 defined.
-    mine = scores.double().gather(1, own[:, None]).clamp(min=torch.finfo(torch.float32).tiny)
-    weights = weights.scatter(1, own[:, None], mine)
+    own_box = boxes[:, None].expand_as(voters)
+    overlaps = matched_iou(Boxes(own_box.reshape(-1, 4)), Boxes(voters.reshape(-1, 4)))
+    # float64 keeps the sums exact enough and out of reach of autocast; the floor keeps the vote of
+    # a box that scores 0 defined.
+    scores, own = scores.double(), own[:, None]
+    mine = scores.gather(1, own).clamp(min=torch.finfo(torch.float32).tiny)
+    weights = (scores * (overlaps.view(scores.shape) >= vote_iou)).scatter(1, own, mine)
     weights = weights / weights.sum(dim=1, keepdim=True)
     return (weights[:, None] @ voters.double())[:, 0].to(boxes.dtype)
-
-
-def _overlaps(boxes: Tensor, voters: Tensor) -> Tensor:
-    """IoU (M, V) of each of M boxes with V of its own, as Detectron2's ``pairwise_iou`` has it."""
-    corner, opposite = voters[..., :2], voters[..., 2:]
-    sides = torch.min(boxes[:, None, 2:], opposite) - torch.max(boxes[:, None, :2], corner)
-    inter = sides.clamp(min=0).prod(dim=2)
-    union = Boxes(boxes).area()[:, None] + (opposite - corner).prod(dim=2) - inter
-    return torch.where(inter > 0, inter / union, torch.zeros_like(inter))
 
 
 def refine_and_vote(
