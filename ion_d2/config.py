@@ -134,14 +134,14 @@ def _add_skip_pooler(model: CfgNode) -> None:
     # L2 normalisation of each pooled feature: "roi" over all its entries, "position" across the
     # channels at each bin, or "none" (sec. 5.2).
     model.SKIP_POOLER.NORM = "roi"
-    # Start of the per-channel scale after normalisation (sec. 3.1: 1000, the mean norm of VGG16's
-    # pooled conv5; about 130 goes with "position"). 0 measures that norm on the first training
-    # batches instead.
+    # Start of the per-channel scale after normalisation (sec. 3.1: 1000, the mean norm of pooled
+    # conv5 in Caffe's VGG16; about 130 goes with "position"). 0 measures that norm on the first
+    # training passes instead, which other weights need, torchvision's VGG16 among them.
     model.SKIP_POOLER.SCALE_INIT = 1000.0
     # Whether the scale is learned (sec. 5.2: makes no difference).
     model.SKIP_POOLER.LEARN_SCALE = True
-    # Training batches over which SCALE_INIT 0 averages the norm, before the scale is fixed at the
-    # mean.
+    # Training passes (batches, or their parts under SOLVER.IMS_PER_PASS) over which SCALE_INIT 0
+    # averages the norm, before the scale is set to the mean.
     model.SKIP_POOLER.SCALE_BATCHES = 8
     # Channels after the 1x1 convolution that merges the features (sec. 3.1: 512, what fc6 of VGG16
     # expects). IONRes5ROIHeads takes as many as res5 reads instead.

@@ -82,32 +82,41 @@ def plug_in_lazy(
     Raises:
         IONError: the model has no ROI heads that ION's can replace, or no such feature.
     """
-    heads = _heads_of(model)
+    heads, target = _heads_of(model)
     prefixes = [p for p in ("box_", "mask_", "keypoint_", "") if f"{p}pooler" in heads]
     read = list(heads[f"{prefixes[0]}in_features"])
-    if heads._target_ is IONRes5ROIHeads:
-        read = model.backbone.out_features = ["res2", "res3", *read]
-    shapes = instantiate(model.backbone).output_shape()
+    bottom_up = model.backbone.copy()
+    if target is IONRes5ROIHeads:
+        read = bottom_up.out_features = ["res2", "res3", *read]
+    shapes = instantiate(bottom_up).output_shape()
     in_feature = in_feature or read[-1]
-    _add_context(model, in_feature, shapes, context or {})
+    # From here on the model changes.
+    _add_context(model, bottom_up, in_feature, shapes, context or {})
+    _set_heads(heads, target)
     channels = [shapes[name].channels for name in read] + [model.backbone.context.out_dim]
     strides = [shapes[name].stride for name in (*read, in_feature)]
-    # The heads get as many channels as before, so that their weights keep their shapes.
-    settings = {"scale_init": 0.0, "out_channels": shapes[read[-1]].channels, **(pooler or {})}
     for prefix in prefixes:
         old = heads[f"{prefix}pooler"]
+        settings = {
+            **{key: old[key] for key in ("output_size", "sampling_ratio", "pooler_type")},
+            "scale_init": 0.0,
+            "scale_source": len(read) - 1,
+            # The heads get as many channels as before, so that their weights keep their shapes.
+            "out_channels": shapes[read[-1]].channels,
+            **(pooler or {}),
+        }
         heads[f"{prefix}in_features"] = [*read, CONTEXT]
         heads[f"{prefix}pooler"] = LazyCall(skip_pooler)(
-            channels=channels,
-            strides=strides,
-            **{key: old[key] for key in ("output_size", "sampling_ratio", "pooler_type")},
-            scale_source=len(read) - 1,
-            **settings,
+            channels=channels, strides=strides, **settings
         )
 
 
 def _add_context(
-    model: DictConfig, in_feature: str, shapes: dict[str, ShapeSpec], settings: dict[str, Any]
+    model: DictConfig,
+    bottom_up: DictConfig,
+    in_feature: str,
+    shapes: dict[str, ShapeSpec],
+    settings: dict[str, Any],
 ) -> None:
     if in_feature not in shapes:
         raise IONError(
@@ -117,12 +126,12 @@ def _add_context(
     settings = {"in_channels": shapes[in_feature].channels, "out_dim": 512, **settings}
     model._target_ = ION
     model.backbone = LazyCall(ContextBackbone)(
-        bottom_up=model.backbone, context=LazyCall(IRNN)(**settings), in_feature=in_feature
+        bottom_up=bottom_up, context=LazyCall(IRNN)(**settings), in_feature=in_feature
     )
 
 
-def _heads_of(model: DictConfig) -> DictConfig:
-    """The ROI heads, whose class has become ION's."""
+def _heads_of(model: DictConfig) -> tuple[DictConfig, type]:
+    """The ROI heads, and the class of ION's that replaces theirs."""
     heads = model.get("roi_heads")
     target = heads.get("_target_") if heads is not None else None
     if target not in _ROI_HEADS:
@@ -131,9 +140,10 @@ def _heads_of(model: DictConfig) -> DictConfig:
             f"model.roi_heads is {getattr(target, '__name__', target)}; ION plugs into a model "
             f"whose model.roi_heads is one of {known}."
         )
-    heads._target_ = _ROI_HEADS[target]
-    if heads._target_ is IONROIHeads and (
-        heads.box_predictor._target_ is roi_heads.FastRCNNOutputLayers
-    ):
+    return heads, _ROI_HEADS[target]
+
+
+def _set_heads(heads: DictConfig, target: type) -> None:
+    heads._target_ = target
+    if target is IONROIHeads and heads.box_predictor._target_ is roi_heads.FastRCNNOutputLayers:
         heads.box_predictor._target_ = ImageMeanOutputLayers
-    return heads

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.modeling import build_backbone
 
 from .errors import IONError
 from .modeling.backbone.context_backbone import CONTEXT
@@ -44,28 +44,6 @@ def plug_in(cfg: CfgNode) -> dict[str, Any]:
     return overrides
 
 
-def check_meta_architecture(cfg: CfgNode) -> None:
-    """Refuse a config whose meta-architecture would ignore ION's ROI heads.
-
-    Args:
-        cfg: the full config.
-
-    Raises:
-        IONError: ``MODEL.META_ARCHITECTURE`` has no ROI heads, but ``MODEL.ROI_HEADS.NAME`` is one
-            of ION's.
-    """
-    name, heads = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
-    if heads not in ROI_HEADS.values() or name not in META_ARCH_REGISTRY:
-        return
-    found = META_ARCH_REGISTRY.get(name)
-    if isinstance(found, type) and not issubclass(found, GeneralizedRCNN):
-        raise IONError(
-            f"MODEL.META_ARCHITECTURE is {name!r}, which has no ROI heads and would ignore "
-            f"MODEL.ROI_HEADS.NAME {heads!r}; start from a config of the R-CNN family, or set it "
-            "to 'ION'."
-        )
-
-
 def _check_pluggable(cfg: CfgNode) -> None:
     model = cfg.MODEL
     if model.META_ARCHITECTURE != "GeneralizedRCNN":
@@ -97,9 +75,13 @@ def _overrides(cfg: CfgNode) -> dict[str, Any]:
         "MODEL.CONTEXT.IN_FEATURE": read[-1],
         "MODEL.ROI_HEADS.NAME": ROI_HEADS[model.ROI_HEADS.NAME],
         "MODEL.ROI_HEADS.IN_FEATURES": [*pooled, CONTEXT],
-        # The paper's 1000 is the amplitude of VGG16: measure this backbone's.
+        # The paper's 1000 is the amplitude of its VGG16: measure this backbone's.
         "MODEL.SKIP_POOLER.SCALE_INIT": 0.0,
-        "MODEL.SKIP_POOLER.OUT_CHANNELS": _channels(cfg, read[-1]),
+        "MODEL.SKIP_POOLER.OUT_CHANNELS": _channels(cfg, pooled, read[-1]),
+        # For MODEL.SEG_REGULARIZER_ON; 0 takes the number of classes from the data.
+        "MODEL.SEM_SEG_HEAD.NAME": "IONSegHead",
+        "MODEL.SEM_SEG_HEAD.IN_FEATURES": [CONTEXT],
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 0,
     }
     if pooled != read:
         overrides["MODEL.RESNETS.OUT_FEATURES"] = pooled
@@ -112,9 +94,16 @@ def _stages_to(name: str) -> list[str]:
     return [f"res{i}" for i in range(2, int(found[1]) + 1)] if found else [name]
 
 
-def _channels(cfg: CfgNode, name: str) -> int:
+def _channels(cfg: CfgNode, pooled: list[str], name: str) -> int:
     """Channels of the feature that the heads were made for."""
-    found = re.fullmatch(r"res([2-5])", name)
-    if found:
-        return cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 2 ** (int(found[1]) - 2)
-    return cfg.MODEL.FPN.OUT_CHANNELS
+    plain = cfg.clone()
+    plain.defrost()
+    if name.startswith("res"):
+        plain.MODEL.RESNETS.OUT_FEATURES = pooled
+    shapes = build_backbone(plain).output_shape()
+    if name not in shapes:
+        raise IONError(
+            f"MODEL.ROI_HEADS.IN_FEATURES names {name!r}, but the backbone returns only "
+            f"{', '.join(shapes)}; choose from these."
+        )
+    return shapes[name].channels

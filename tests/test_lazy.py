@@ -8,6 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import PolygonMasks
 from detectron2.utils.events import EventStorage
 from model_helpers import make_input
+from omegaconf import OmegaConf
 
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
@@ -85,6 +86,16 @@ def test_context_of_another_level_and_other_settings():
             1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 8,
         ]  # fmt: skip
         assert pooler.level_poolers[0].output_size == (size, size)
+
+
+def test_what_is_refused_leaves_the_model_as_it_was():
+    model = zoo_model("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py")
+    before = OmegaConf.to_container(model)
+    with pytest.raises(IONError, match="in_feature is 'p9'"):
+        plug_in_lazy(model, in_feature="p9")
+    assert OmegaConf.to_container(model) == before
+    plug_in_lazy(model, pooler={"output_size": 5})
+    assert instantiate(model).roi_heads.box_pooler.level_poolers[0].output_size == (5, 5)
 
 
 def test_bad_feature_and_models_without_roi_heads():

@@ -134,6 +134,33 @@ def test_own_checkpoints_load_as_before(tmp_path):
         assert torch.equal(value, first.state_dict()[key])
 
 
+def test_heads_keep_their_shapes_on_a_backbone_of_any_kind():
+    """This one has neither ResNet's names for its features nor an FPN's width."""
+    vgg = {"MODEL.BACKBONE.NAME": "build_ion_vgg_backbone", "MODEL.VGG.WIDTH_MULTIPLIER": 0.25,
+           "MODEL.ROI_HEADS.IN_FEATURES": ["conv5"], "MODEL.RPN.IN_FEATURES": ["conv5"],
+           "MODEL.ROI_HEADS.NAME": "StandardROIHeads", "MODEL.ROI_BOX_HEAD.NAME": "IONBoxHead",
+           "MODEL.ROI_BOX_HEAD.FC_DIM": 32, "MODEL.DEVICE": "cpu"}  # fmt: skip
+    zoo_config = zoo("faster_rcnn_R_50_C4_1x")
+    plain, plugged = (
+        ion_d2.build_model(ion_d2.get_config(zoo_config, vgg, plug_in=on)).state_dict()
+        for on in (False, True)
+    )
+    heads = [key for key in plain if key.startswith("roi_heads")]
+    assert heads
+    for key in heads:
+        assert plain[key].shape == plugged[key].shape, key
+
+
+def test_the_segmentation_loss_is_one_key_away():
+    seg = {**SMALL, **CONTEXT, "MODEL.SEG_REGULARIZER_ON": True,
+           "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 4}  # fmt: skip
+    for name in ("faster_rcnn_R_50_FPN_1x", "faster_rcnn_R_50_C4_1x"):
+        model = ion_d2.build_model(ion_d2.get_config(zoo(name), seg, plug_in=True)).train()
+        with EventStorage():
+            losses = model([make_input(64, 96, boxes=1, labels=True)])
+        assert 0 < losses["loss_sem_seg"] < 5, name
+
+
 @pytest.mark.parametrize(
     ("base", "overrides", "words"),
     [
@@ -186,6 +213,27 @@ def test_rotated_boxes_and_unknown_heads_are_refused():
             ["MODEL.BACKBONE.NAME", "build_ion_context_backbone", "MODEL.CONTEXT.BOTTOM_UP",
              "build_ion_context_backbone", "MODEL.CONTEXT.IN_FEATURE", "p5"],
             "MODEL.CONTEXT.BOTTOM_UP is 'build_ion_context_backbone'",
+        ),
+        # These would train or test a model without what they ask for.
+        (
+            "faster_rcnn_R_50_FPN_1x",
+            ["MODEL.SEG_REGULARIZER_ON", "True"],
+            "MODEL.SEG_REGULARIZER_ON is True, but MODEL.META_ARCHITECTURE is 'GeneralizedRCNN'",
+        ),
+        (
+            "faster_rcnn_R_50_FPN_1x",
+            ["TEST.FLIP_AVERAGING", "True"],
+            "TEST.FLIP_AVERAGING is True, but MODEL.META_ARCHITECTURE is 'GeneralizedRCNN'",
+        ),
+        (
+            "faster_rcnn_R_50_FPN_1x",
+            ["TEST.BOX_REFINEMENT.ENABLED", "True"],
+            "TEST.BOX_REFINEMENT.ENABLED is True, but MODEL.ROI_HEADS.NAME is 'StandardROIHeads'",
+        ),
+        (
+            "faster_rcnn_R_50_FPN_1x",
+            ["MODEL.META_ARCHITECTURE", "ION", "MODEL.SEG_REGULARIZER_ON", "True"],
+            "MODEL.SEG_REGULARIZER_ON is True, but MODEL.SEM_SEG_HEAD.NAME is 'SemSegFPNHead'",
         ),
     ],
 )  # fmt: skip

@@ -89,6 +89,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
             "--config-file."
         )
     given = "MODEL.WEIGHTS" in args.opts[::2]
+    if given and not args.evaluate:
+        raise IONError(
+            f"The detections in {args.run} may be of other weights than MODEL.WEIGHTS names; add "
+            "--evaluate, so that all of the report is of one model."
+        )
     weights = None if given else str(find_weights(args.run))
     # In quotes, or a folder called 2016 would be taken for a number.
     opts = [*args.opts, "OUTPUT_DIR", repr(str(args.run))]
@@ -114,7 +119,9 @@ def find_weights(run: Path) -> Path:
         return final
     if last.is_file():
         return run / last.read_text().strip()
-    raise IONError(f"{run} holds no model_final.pth; name the weights: MODEL.WEIGHTS path/to.pth.")
+    raise IONError(
+        f"{run} holds no model_final.pth; name the weights: --evaluate MODEL.WEIGHTS path/to.pth."
+    )
 
 
 if __name__ == "__main__":

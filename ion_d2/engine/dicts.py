@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from detectron2.config import CfgNode
 
 from ..data.label_folders import add_label_files, log_label_count
@@ -58,3 +61,17 @@ def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) ->
     dicts = get_dicts([dataset_name], filter_empty=False, proposal_files=files)
     dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
     return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
+
+
+def spread_evenly(dicts: Sequence[dict], count: int) -> list[dict]:
+    """Choose images at equal distances, from the first to the last.
+
+    Args:
+        dicts: dataset dicts.
+        count: how many to choose, if there are so many.
+
+    Returns:
+        The chosen ones, in their order.
+    """
+    places = np.linspace(0, len(dicts) - 1, min(count, len(dicts))).round().astype(int)
+    return [dicts[place] for place in places]

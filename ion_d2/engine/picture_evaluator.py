@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from PIL import Image
 
+from .dicts import spread_evenly
 from .pictures import save_pictures
 
 logger = logging.getLogger(__name__)
@@ -30,9 +31,8 @@ class PictureEvaluator(DatasetEvaluator):
             output_dir: folder for the pictures; made if need be.
             num_pictures: how many to draw.
         """
-        dicts = DatasetCatalog.get(dataset_name)
-        step = max(len(dicts) // num_pictures, 1)
-        self._chosen = {d["image_id"]: d for d in dicts[::step][:num_pictures]}
+        dicts = spread_evenly(DatasetCatalog.get(dataset_name), num_pictures)
+        self._chosen = {each["image_id"]: each for each in dicts}
         self._metadata = MetadataCatalog.get(dataset_name)
         self._output_dir = output_dir
         self._detections: dict[Any, Instances] = {}

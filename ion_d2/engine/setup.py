@@ -16,11 +16,11 @@ from torch import nn
 
 from ..config import add_ion_config
 from ..errors import NO_SPACE, IONError
-from ..plugging import check_meta_architecture
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
 from .distributed import is_lost_peer, tell_lost_peer
 from .hooks import TrainingInterrupted
+from .model_checks import check_model
 from .stages import check_overrides, follow_stages
 
 # What a shell reports for a program that Ctrl-C stopped.
@@ -105,7 +105,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         IONError: the config names a part that is not registered, or a part refuses its settings.
     """
-    check_meta_architecture(cfg)
+    check_model(cfg)
     try:
         return modeling.build_model(cfg)
     except KeyError as error:

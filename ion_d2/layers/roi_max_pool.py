@@ -28,7 +28,9 @@ def roi_max_pool(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: f
     slow = x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad)
     # In ONNX, torchvision's operator is a single node.
     if slow or torch.onnx.is_in_onnx_export():
-        return roi_pool(x, rois, output_size, scale)
+        # The boxes stay exact: 16 bits would round them to several pixels.
+        exact = x.to(rois.dtype) if x.dtype in (torch.float16, torch.bfloat16) else x
+        return roi_pool(exact, rois, output_size, scale).to(x.dtype)
     return _pool_all(x.detach(), rois, list(output_size), scale)
 
 

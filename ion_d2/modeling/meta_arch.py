@@ -6,7 +6,12 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_sem_seg_head
+from detectron2.modeling import (
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+    GeneralizedRCNN,
+    build_sem_seg_head,
+)
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
@@ -59,9 +64,14 @@ class ION(GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read the config; the head is built when ``MODEL.SEG_REGULARIZER_ON``."""
+        """Read the config; the head is built when ``MODEL.SEG_REGULARIZER_ON``.
+
+        Raises:
+            IONError: the head to build is of another kind than :class:`IONSegHead`.
+        """
         ret = super().from_config(cfg)
         if cfg.MODEL.SEG_REGULARIZER_ON:
+            _check_seg_head(cfg)
             ret["sem_seg_head"] = build_sem_seg_head(cfg, ret["backbone"].output_shape())
         ret["predict_sem_seg"] = cfg.TEST.SEM_SEG
         ret["flip_averaging"] = cfg.TEST.FLIP_AVERAGING
@@ -154,13 +164,14 @@ class ION(GeneralizedRCNN):
     ) -> tuple:
         """Proposals and their losses: from the RPN, as they came with the images, or both."""
         given = [x["proposals"].to(self.device) for x in batched_inputs if "proposals" in x]
+        if (given or self.proposal_generator is None) and len(given) < len(batched_inputs):
+            raise IONError(
+                "An image came without proposals, though MODEL.PROPOSAL_GENERATOR.NAME is "
+                "PrecomputedProposals or the other images of its batch have some; give proposal "
+                "files for all datasets: MODEL.LOAD_PROPOSALS True, DATASETS.PROPOSAL_FILES_TRAIN "
+                "and PROPOSAL_FILES_TEST."
+            )
         if self.proposal_generator is None:
-            if len(given) < len(batched_inputs):
-                raise IONError(
-                    "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals, but an image came "
-                    "without proposals; this model needs a dataset with proposal files "
-                    "(MODEL.LOAD_PROPOSALS and DATASETS.PROPOSAL_FILES_TEST)."
-                )
             return given, {}
         proposals, losses = self.proposal_generator(images, features, targets)
         if given:
@@ -168,10 +179,8 @@ class ION(GeneralizedRCNN):
             proposals = [Instances.cat(pair) for pair in zip(proposals, given)]
         return proposals, dict(losses)
 
-    def _label_maps(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> Tensor | None:
+    def _label_maps(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> Tensor:
         """Batch the label maps; images without one and padding get the ignored label."""
-        if not any("sem_seg" in x for x in batched_inputs):
-            return None
         shape = (len(batched_inputs), *images.tensor.shape[-2:])
         ignore = self.sem_seg_head.ignore_value
         labels = torch.full(shape, ignore, dtype=torch.long, device=self.device)
@@ -195,3 +204,15 @@ class ION(GeneralizedRCNN):
         ):
             height, width = x.get("height", image_size[0]), x.get("width", image_size[1])
             output["sem_seg"] = sem_seg_postprocess(scores, image_size, height, width)
+
+
+def _check_seg_head(cfg: CfgNode) -> None:
+    """Refuse heads that cannot be called as the regulariser is."""
+    name = cfg.MODEL.SEM_SEG_HEAD.NAME
+    found = SEM_SEG_HEADS_REGISTRY.get(name) if name in SEM_SEG_HEADS_REGISTRY else None
+    if not (isinstance(found, type) and issubclass(found, IONSegHead)):
+        raise IONError(
+            f"MODEL.SEG_REGULARIZER_ON is True, but MODEL.SEM_SEG_HEAD.NAME is {name!r}; set it to "
+            "'IONSegHead', with MODEL.SEM_SEG_HEAD.IN_FEATURES ['context'] and NUM_CLASSES the "
+            "number of object classes plus 1."
+        )

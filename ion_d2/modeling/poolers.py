@@ -21,6 +21,8 @@ from ..layers.roi_align import ROIAlign
 from ..layers.roi_max_pool import ROIMaxPool
 from .scale import FeatureScale
 
+_KINDS = ("ROIPool", "ROIAlign", "ROIAlignV2")
+
 
 class SkipPooler(nn.Module):
     """Pools, L2-normalises, concatenates, re-scales and merges several features for each ROI.
@@ -52,7 +54,7 @@ class SkipPooler(nn.Module):
             output_size: P, or (height, width), in bins.
             sampling_ratio: samples per bin side of the ROIAlign kinds; 0 adapts it to the ROI's
                 size.
-            pooler_type: "ROIPool" (max pooling, as in the paper), "ROIAlign" or "ROIAlignV2".
+            pooler_type: see :func:`make_pooler`.
             norm: "roi", "position" or "none"; see :func:`ion_d2.layers.l2_normalize`.
             scale_init: start of the per-channel scale; 0 measures it, see :class:`FeatureScale`.
             learn_scale: whether the scale is trained.
@@ -61,7 +63,8 @@ class SkipPooler(nn.Module):
             out_channels: channels of the result.
 
         Raises:
-            IONError: no features, an unknown ``norm`` or a negative ``scale_init``.
+            IONError: no features, an unknown ``norm`` or ``pooler_type``, or a negative
+                ``scale_init``.
         """
         super().__init__()
         _check(input_shapes, norm, scale_init)
@@ -71,7 +74,7 @@ class SkipPooler(nn.Module):
         self.measures = True
         self.scale_source = scale_source
         self.level_poolers = nn.ModuleList(
-            _make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
+            make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
             for shape in input_shapes
         )
         channels = sum(shape.channels for shape in input_shapes)
@@ -102,16 +105,32 @@ class SkipPooler(nn.Module):
         return merged if self.reduce is None else self.reduce(merged)
 
 
-def _make_pooler(
+def make_pooler(
     output_size: int | tuple[int, int], stride: int, sampling_ratio: int, kind: str
 ) -> ROIPooler:
-    pooler = ROIPooler(output_size, (1.0 / stride,), sampling_ratio, kind)
+    """Build the pooler of one feature.
+
+    Args:
+        output_size: bins down and across, or one number for both.
+        stride: of the feature in pixels; any number.
+        sampling_ratio: samples per bin side of the ROIAlign kinds; 0 adapts it to the ROI's size.
+        kind: "ROIPool" (max pooling, as in the paper), "ROIAlign" or "ROIAlignV2".
+
+    Returns:
+        A Detectron2 pooler of one level.
+
+    Raises:
+        IONError: unknown ``kind``.
+    """
+    if kind not in _KINDS:
+        raise IONError(f"MODEL.ROI_BOX_HEAD.POOLER_TYPE is {kind!r}; use one of {_KINDS}.")
+    # Detectron2 takes powers of two alone for strides; the layer itself has no such limit.
+    pooler = ROIPooler(output_size, (1.0,), sampling_ratio, kind)
     size, scale = pooler.output_size, 1.0 / stride
     if kind == "ROIPool":
         pooler.level_poolers[0] = ROIMaxPool(size, scale)
-    elif kind in ("ROIAlign", "ROIAlignV2"):
-        aligned = kind == "ROIAlignV2"
-        pooler.level_poolers[0] = ROIAlign(size, scale, sampling_ratio, aligned)
+    else:
+        pooler.level_poolers[0] = ROIAlign(size, scale, sampling_ratio, kind == "ROIAlignV2")
     return pooler
 
 

@@ -19,8 +19,8 @@ class FeatureScale(nn.Module):
     """The factor of each channel after the L2 normalisation; all start at one common value.
 
     That value matters: it gives the normalised features the amplitude that the next layers were
-    made for. The paper measured 1000, the mean L2 norm of VGG16's pooled conv5. With ``init`` 0 the
-    same measurement is made here, over the first training batches.
+    made for. The paper measured 1000, the mean L2 norm of pooled conv5 in Caffe's VGG16. With
+    ``init`` 0 the same measurement is made here, over the first training passes.
     """
 
     def __init__(self, channels: int, init: float, learn: bool = True, batches: int = 8) -> None:

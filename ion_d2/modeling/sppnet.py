@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ..errors import IONError
+from .poolers import make_pooler
 from .roi_heads import IONROIHeads
 
 
@@ -37,10 +37,10 @@ class PyramidPooler(nn.Module):
                 gets them.
             levels: bins per side at each level of the pyramid.
             sampling_ratio: see :class:`ion_d2.modeling.SkipPooler`.
-            pooler_type: see :class:`ion_d2.modeling.SkipPooler`.
+            pooler_type: see :func:`ion_d2.modeling.poolers.make_pooler`.
 
         Raises:
-            IONError: there is no level, or one has no bins.
+            IONError: there is no level, or one has no bins; or ``pooler_type`` is unknown.
         """
         super().__init__()
         if not levels or min(levels) < 1:
@@ -50,8 +50,7 @@ class PyramidPooler(nn.Module):
             )
         self.poolers = nn.ModuleList(
             nn.ModuleList(
-                ROIPooler(bins, (1.0 / shape.stride,), sampling_ratio, pooler_type)
-                for bins in levels
+                make_pooler(bins, shape.stride, sampling_ratio, pooler_type) for bins in levels
             )
             for shape in input_shapes
         )

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ..data.mapper import IONDatasetMapper
-from ..engine.dicts import test_dicts
+from ..engine.dicts import spread_evenly, test_dicts
 from ..evaluation.records import GroundTruth, ground_truth_from_dict
 from .states import StackStates, watch_states
 
@@ -63,10 +63,9 @@ def take_samples(cfg: CfgNode, dataset: str, count: int) -> list[Sample]:
     Raises:
         IONError: an image or a file of proposals cannot be read.
     """
-    records = test_dicts(cfg, dataset, with_proposals=True)
-    step = max(len(records) // count, 1)
+    records = spread_evenly(test_dicts(cfg, dataset, with_proposals=True), count)
     mapper = IONDatasetMapper(cfg, is_train=False)
-    return [Sample(r, mapper(r), ground_truth_from_dict(r)) for r in records[::step][:count]]
+    return [Sample(r, mapper(r), ground_truth_from_dict(r)) for r in records]
 
 
 @torch.no_grad()

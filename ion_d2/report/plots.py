@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ def line_plot(
     def draw(axes: Axes) -> None:
         for number, line in enumerate(lines):
             _draw_line(axes, line, number, markers)
-        axes.set(xlabel=x_label, ylabel=y_label, **limits)
+        axes.set(xlabel=literal(x_label), ylabel=literal(y_label), **limits)
         if axes.get_yscale() == "log":  # 0.1, not a power whose exponent is too small to read
             axes.yaxis.set_major_formatter("{x:g}")
 
@@ -137,7 +138,7 @@ def stacked_bars(
             axes.barh(range(len(names)), lengths, left=start, color=colour, label=literal(name))
             start = start + np.asarray(lengths)
         axes.set_yticks(range(len(names)), [literal(name) for name in names])
-        axes.set(xlabel=x_label)
+        axes.set(xlabel=literal(x_label))
         axes.invert_yaxis()
         axes.grid(False, axis="y")
 
@@ -174,15 +175,33 @@ def bar_plot(bars: Sequence[Bar], x_label: str, *, width: int = 320, **limits: A
         An SVG file.
     """
 
+    names = [textwrap.fill(bar.name, width // 7) for bar in bars]
+    text = 16 * max(name.count("\n") + 1 for name in names)
+    step = text + 30  # from bar to bar, in CSS pixels like all of these
+
     def draw(axes: Axes) -> None:
-        for place, bar in enumerate(bars):
-            axes.barh(place, bar.length, 0.4, color=SERIES[0])
+        for place, (bar, name) in enumerate(zip(bars, names)):
+            axes.barh(place, bar.length, 18 / step, color=SERIES[0])
             axes.errorbar(bar.length, place, xerr=bar.spread, ecolor=_INK, capsize=3)
             axes.plot(bar.dots, [place] * len(bar.dots), "o", color=_INK, markersize=3)
-            axes.text(0, place - 0.28, literal(bar.name), va="bottom")
-        axes.set(xlabel=x_label, yticks=[], ylim=(len(bars) - 0.6, -0.85), **limits)
+            axes.text(0, place - 13 / step, literal(name), va="bottom")
+        ends = (len(bars) - 1 + 18 / step, -(text + 23) / step)
+        axes.set(xlabel=literal(x_label), yticks=[], ylim=ends, **limits)
 
-    return _draw(draw, (width, 46 * len(bars) + 50), [])
+    return _draw(draw, (width, step * len(bars) + 50), [])
+
+
+def percent_end(values: Sequence[float]) -> float:
+    """Where an axis of percents ends.
+
+    Args:
+        values: what it is to show.
+
+    Returns:
+        100, or less where all is low.
+    """
+    highest = max(values, default=100.0)
+    return 100.0 if highest > 50 else max(1.0, 1.15 * highest)
 
 
 def literal(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .document import Facts, Figure, Listing, Part, Picture, Section, Table, Text
 from .page import write_report
-from .plots import Bar, Line, bar_plot, line_plot
+from .plots import Bar, Line, bar_plot, line_plot, literal, percent_end
 
 _NONE = "-"
 
@@ -21,9 +21,9 @@ def write_study_report(results: Mapping[str, Any], folder: str | os.PathLike[str
             data sets), "seeds", and "rows". A row has "row" (its name), "data", "figures"
             (heading -> "mean" and "spread", the standard deviation over seeds, each None where
             there is none), "runs" ("seed", "seconds", "finished", "figures") and perhaps
-            "difference" (heading -> "mean" and "pooled_spread", from the row called "baseline"),
-            "overrides" (config keys). "plot" is "lines" for lines over the data sets. As
-            tools/study.py writes them to results.json.
+            "difference" (heading -> "mean" and "spread" of the differences, seed by seed, from the
+            row called "baseline"), "overrides" (config keys). "plot" is "lines" for lines over the
+            data sets. As tools/study.py writes them to results.json.
         folder: where to write.
 
     Returns:
@@ -62,11 +62,10 @@ def _number(value: float | None, form: str = ".1f") -> str:
     return _NONE if value is None else format(value, form)
 
 
-def _told(figure: Mapping[str, Any]) -> str:
+def _told(figure: Mapping[str, Any], form: str = ".1f") -> str:
     """A mean with its spread."""
-    if figure["spread"] is None:
-        return _number(figure["mean"])
-    return f"{figure['mean']:.1f} \u00b1 {figure['spread']:.1f}"
+    mean = _number(figure["mean"], form)
+    return mean if figure["spread"] is None else f"{mean} \u00b1 {figure['spread']:.1f}"
 
 
 def _means(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -104,16 +103,11 @@ def _differences(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
         return []
     cells = []
     for row in compared:
-        told = []
-        for heading in results["columns"]:
-            difference = row["difference"][heading]
-            spread = difference["pooled_spread"]
-            text = _number(difference["mean"], "+.1f")
-            told.append(text if spread is None else f"{text} ({spread:.1f})")
+        told = (_told(row["difference"][heading], "+.1f") for heading in results["columns"])
         cells.append([row["row"], *told])
     caption = (
-        f"Difference from {results['baseline']}, with the standard deviation pooled over the seeds "
-        "of both rows in brackets: a difference that is not well above it says nothing."
+        f"Difference from {results['baseline']}, seed by seed: mean and sample standard deviation. "
+        "A mean that is not several times the deviation says little."
     )
     return [Table(caption, ["", *results["columns"]], cells)]
 
@@ -135,7 +129,8 @@ def _bars(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Part
                 dots = _seeds_of(row, heading)
                 bars.append(Bar(name, figure["mean"], figure["spread"], dots))
         if bars:
-            plot = bar_plot(bars, "percent", xlim=(0, 102))
+            end = percent_end([bar.length + (bar.spread or 0.0) for bar in bars])
+            plot = bar_plot(bars, "percent", xlim=(0, 1.02 * end))
             alt = f"{heading}: {'; '.join(bar.name for bar in bars)}."
             pictures.append(Picture(plot, alt, heading))
     if not pictures:
@@ -159,7 +154,7 @@ def _lines(results: Mapping[str, Any]) -> Part:
             size=(400, 320),
             ylim=(0, 103),
             xticks=range(len(data)),
-            xticklabels=data,
+            xticklabels=[literal(name) for name in data],
         )
         ends = [f"{line.name} ends at {line.y[-1]:.1f}" for line in lines if len(line.x)]
         alt = f"{heading} over {', '.join(data)}; {'; '.join(ends) or 'no run is finished'}."

@@ -11,7 +11,8 @@ _SVG = "{http://www.w3.org/2000/svg}"
 # Of no use in a page; a style sheet would apply to all of it.
 _DROPPED = {_SVG + "metadata", _SVG + "style"}
 # These have no place in a file that people pass on.
-_REFUSED = {_SVG + "script", _SVG + "foreignObject"}
+_REFUSED = {_SVG + name for name in ("script", "foreignObject", "set", "handler")}
+_ANIMATION = _SVG + "animate"  # the beginning of the names of all that change attributes
 _REFERENCE = re.compile(r"url\(\s*['\"]?([^)'\"\s]*)['\"]?\s*\)")
 
 
@@ -59,13 +60,15 @@ def _present(root: ElementTree.Element, alt: str) -> None:
 
 
 def _check(element: ElementTree.Element) -> None:
-    if element.tag in _REFUSED:
+    if element.tag in _REFUSED or element.tag.startswith(_ANIMATION):
         raise ValueError(f"an SVG figure in a report must not hold {element.tag[len(_SVG) :]}")
     for name, value in element.attrib.items():
         local = name.rpartition("}")[2]
         references = _REFERENCE.findall(value) + ([value] if local == "href" else [])
         outside = [text for text in references if not text.startswith(("#", "data:image/"))]
-        if outside or local.startswith("on"):
+        # In a style, an escape such as "u\\72l" stands for "url", and "@import" needs no brackets.
+        hidden = local == "style" and ("\\" in value or "@" in value)
+        if outside or hidden or local.startswith("on"):
             raise ValueError(f"an SVG figure in a report must not hold {local}={value!r}")
 
 

@@ -33,8 +33,8 @@ def to_markdown(results: Mapping[str, Any], command: str) -> str:
     ]
     if any("difference" in row for row in results["rows"]):
         lines += [
-            f"Difference from *{results['baseline']}*, with the pooled spread of both rows in "
-            "parentheses; bold where it is larger than that:",
+            f"Difference from *{results['baseline']}*, seed by seed: mean ± sample standard "
+            "deviation; bold where the mean's 95 % confidence interval (Student's t) leaves out 0:",
             _differences(results),
         ]
     pooled = [f"{k} {v:.1f}" for k, v in results["pooled_spread"].items() if v is not None]
@@ -83,11 +83,10 @@ def _difference(difference: Mapping[str, Any] | None) -> str:
     if difference is None or difference["mean"] is None:
         return _NONE
     text = f"{difference['mean']:+.1f}"
-    spread = difference["pooled_spread"]
-    if spread is None:
+    if difference["spread"] is None:
         return text
-    text = f"{text} ({spread:.1f})"
-    return f"**{text}**" if abs(difference["mean"]) > spread else text
+    text = f"{text} ± {difference['spread']:.1f}"
+    return f"**{text}**" if abs(difference["mean"]) > difference["half_width"] else text
 
 
 def _table(results: Mapping[str, Any], cell: _Cell) -> str:
@@ -112,4 +111,6 @@ def _by_data(results: Mapping[str, Any], cell: _Cell) -> str:
 
 
 def _pipes(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; a name's "|" must not begin another column."""
+    headings, *rows = ([cell.replace("|", r"\|") for cell in row] for row in (headings, *rows))
     return tabulate(rows, headers=headings, tablefmt="github", disable_numparse=True)

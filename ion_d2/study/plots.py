@@ -10,6 +10,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ion_d2.report.plots import literal, percent_end
+from ion_d2.study.store import file_name
+
 # Okabe and Ito's colours, which people with any colour vision tell apart; markers and hatches say
 # the same without colour.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -35,7 +38,7 @@ def draw_plots(results: Mapping[str, Any], folder: Path) -> list[Path]:
         return [
             _save(
                 _bars(results, data),
-                folder / f"{results['table']}{f'_{data}' if several else ''}.png",
+                folder / f"{results['table']}{f'_{file_name(data)}' if several else ''}.png",
             )
             for data in results["data"]
         ]
@@ -56,9 +59,10 @@ def _bars(results: Mapping[str, Any], data: str) -> Figure:
     for number, heading in enumerate(columns):
         at = [row + (number - (len(columns) - 1) / 2) * height for row in range(len(rows))]
         _bar_column(axes, at, height, rows, heading, number)
-    axes.set_yticks(range(len(rows)), [row["row"] for row in rows])
+    axes.set_yticks(range(len(rows)), [literal(row["row"]) for row in rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, _highest(rows))
+    tops = [f["mean"] + (f["spread"] or 0.0) for f in _figures(rows) if f["mean"] is not None]
+    axes.set_xlim(0, percent_end(tops))
     axes.set_xlabel("percent; bar: mean, whisker: standard deviation, dot: a seed")
     axes.grid(axis="x", alpha=0.3)
     title = results["title"] if len(results["data"]) == 1 else f"{results['title']}: {data}"
@@ -80,7 +84,7 @@ def _bar_column(
         [figure["mean"] or 0.0 for figure in figures],
         height,
         xerr=[figure["spread"] or 0.0 for figure in figures],
-        label=heading,
+        label=literal(heading),
         color=_COLOURS[number % len(_COLOURS)],
         hatch=_HATCHES[number % len(_HATCHES)],
         edgecolor="white",
@@ -88,7 +92,12 @@ def _bar_column(
     )
     for place, row in zip(at, rows):
         values = _of_seeds(row, heading)
-        dot = {"markersize": 4, "markerfacecolor": "white", "markeredgecolor": "black"}
+        dot = {
+            "markersize": 4,
+            "markerfacecolor": "white",
+            "markeredgecolor": "black",
+            "clip_on": False,
+        }
         axes.plot(values, [place] * len(values), "o", **dot)
 
 
@@ -102,9 +111,9 @@ def _lines(results: Mapping[str, Any]) -> Figure:
         for number, name in enumerate(names):
             # Side by side, so that no whisker hides another.
             _line(axes, results, name, heading, number, (number - (len(names) - 1) / 2) * 0.06)
-        axes.set_xticks(range(len(results["data"])), results["data"])
+        axes.set_xticks(range(len(results["data"])), [literal(data) for data in results["data"]])
         axes.set_ylim(0, 103)
-        axes.set_ylabel(f"{heading}, percent")
+        axes.set_ylabel(literal(f"{heading}, percent"))
         axes.grid(axis="y", alpha=0.3)
         _finish(axes, results["title"] if axes is plots[0] else "", len(names))
     return figure
@@ -118,7 +127,7 @@ def _line(
         [results["data"].index(row["data"]) + shift for row in rows],
         [row["figures"][heading]["mean"] for row in rows],
         [row["figures"][heading]["spread"] or 0.0 for row in rows],
-        label=name,
+        label=literal(name),
         color=_COLOURS[number % len(_COLOURS)],
         marker=_MARKERS[number % len(_MARKERS)],
         capsize=3,
@@ -126,15 +135,8 @@ def _line(
 
 
 def _finish(axes: Axes, title: str, entries: int) -> None:
-    axes.set_title(title, loc="left", pad=12 + 18 * -(-entries // 4))
+    axes.set_title(literal(title), loc="left", pad=12 + 18 * -(-entries // 4))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=4, frameon=False)
-
-
-def _highest(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Upper end of the axis: all percents, or less where all is low."""
-    values = [f["mean"] + (f["spread"] or 0.0) for f in _figures(rows) if f["mean"] is not None]
-    highest = max(values, default=100.0)
-    return 100.0 if highest > 50 else max(1.0, 1.15 * highest)
 
 
 def _figures(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -13,7 +13,7 @@ import torch
 
 from ion_d2.study.figures import read_figures
 from ion_d2.study.runs import Run
-from ion_d2.study.statistics import Spread, pooled_spread, spread_of
+from ion_d2.study.statistics import Spread, half_width, pooled_spread, spread_of
 from ion_d2.study.store import RESULTS, Store
 from ion_d2.study.table import Table
 
@@ -35,18 +35,20 @@ def collect_results(
         "data": names; "seeds"; "rows": a list with "row", "data", "overrides" (of the row alone),
         "runs" (each with "seed", "finished", "folder", "seconds", "figures": heading -> percent or
         None), "figures": heading -> {"mean", "spread", "count"}, and "difference": heading ->
-        {"mean", "pooled_spread"} from the baseline on the same data, where there is one;
-        "pooled_spread": heading -> spread over seeds that all rows share; "environment": versions.
+        {"mean", "spread", "count", "half_width", "pooled_spread"} from the baseline on the same
+        data, where there is one: of the differences seed by seed, with half of their mean's 95 %
+        confidence interval, and the spread over seeds that both rows share; "pooled_spread":
+        heading -> spread over seeds that all rows share; "environment": versions.
 
     Raises:
         IONError: a file cannot be read.
     """
     rows = [_row(table, members, store, folder) for members in _by_row_and_data(runs)]
-    spreads = {(row["data"], row["row"]): _spreads(row) for row in rows}
+    baselines = {row["data"]: row for row in rows if row["row"] == table.baseline}
     for row in rows:
-        baseline = spreads.get((row["data"], table.baseline))
-        if baseline is not None and row["row"] != table.baseline:
-            row["difference"] = _difference(spreads[row["data"], row["row"]], baseline)
+        baseline = baselines.get(row["data"])
+        if baseline not in (None, row):
+            row["difference"] = {h: _difference(row, baseline, h) for h in table.columns}
     return {
         "table": table.name,
         "title": table.title,
@@ -64,7 +66,7 @@ def collect_results(
         "seeds": list(dict.fromkeys(run.seed for run in runs)),
         "rows": rows,
         "pooled_spread": {
-            heading: pooled_spread([spread[heading] for spread in spreads.values()])
+            heading: pooled_spread([_spread(row, heading) for row in rows])
             for heading in table.columns
         },
     }
@@ -106,19 +108,22 @@ def _run(columns: Mapping[str, str], run: Run, store: Store, folder: Path) -> di
     }
 
 
-def _spreads(row: Mapping[str, Any]) -> dict[str, Spread]:
-    return {heading: Spread(**figure) for heading, figure in row["figures"].items()}
+def _spread(row: Mapping[str, Any], heading: str) -> Spread:
+    return Spread(**row["figures"][heading])
 
 
 def _difference(
-    row: Mapping[str, Spread], baseline: Mapping[str, Spread]
-) -> dict[str, dict[str, float | None]]:
+    row: Mapping[str, Any], baseline: Mapping[str, Any], heading: str
+) -> dict[str, float | None]:
+    """Of two rows, seed by seed: the same seed starts from the same weights, and so on."""
+    before = {run["seed"]: run["figures"].get(heading) for run in baseline["runs"]}
+    differences = spread_of(
+        _minus(run["figures"].get(heading), before.get(run["seed"])) for run in row["runs"]
+    )
     return {
-        heading: {
-            "mean": _minus(row[heading].mean, baseline[heading].mean),
-            "pooled_spread": pooled_spread([row[heading], baseline[heading]]),
-        }
-        for heading in row
+        **differences._asdict(),
+        "half_width": half_width(differences),
+        "pooled_spread": pooled_spread([_spread(row, heading), _spread(baseline, heading)]),
     }
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ion_d2.errors import IONError
 from ion_d2.study.locks import try_lock
 from ion_d2.study.runs import Run
 from ion_d2.study.store import RunFolder, Store
@@ -119,24 +120,35 @@ class Runner:
                 self._ended[training.folder.path] = False
                 failures.append(f"{training.run.name}: what it starts from failed.")
             elif ready and len(self._active) < self._jobs:
-                self._launch(training)
+                failures += self._launch(training)
         return failures
 
-    def _launch(self, training: Training) -> None:
+    def _launch(self, training: Training) -> list[str]:
+        """Start a training, unless another process has it; a sentence if it cannot be started."""
         lock = try_lock(training.folder.path / "lock")
         if lock is None:
             if training.folder.path not in self._busy:
                 self._busy.add(training.folder.path)
                 self._tell(f"{training.run.name}: another process trains it; waiting.")
-            return
+            return []
         self._waiting.remove(training)
         if self._is_done(training.folder):  # by that process
             self._ended[training.folder.path] = True
             lock.close()
-            return
-        training.launch(self._command, lock)
+            return []
+        try:
+            training.launch(self._command, lock)
+        except IONError as error:
+            self._ended[training.folder.path] = False
+            lock.close()
+            return [self._failed(f"{training.run.name}: {error}")]
         self._active.append(training)
         self._tell(f"{training.run.name}: started, log {training.folder.log}")
+        return []
+
+    def _failed(self, sentence: str) -> str:
+        self._tell(f"FAILED {sentence}")
+        return sentence
 
     def _reap(self, finished: Callable[[], None]) -> list[str]:
         """Take note of the trainings that ended; sentences on those that failed."""
@@ -146,8 +158,8 @@ class Runner:
             reason = training.close()
             self._ended[training.folder.path] = not reason
             if reason:
-                failures.append(f"{training.run.name}: {reason}; log {training.folder.log}")
-                self._tell(f"FAILED {failures[-1]}")
+                told = f"{training.run.name}: {reason}; log {training.folder.log}"
+                failures.append(self._failed(told))
                 continue
             seconds = training.folder.state()["seconds"]
             left = len(self._waiting) + len(self._active)

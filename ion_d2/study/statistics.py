@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from scipy.stats import t as student
+
 
 class Spread(NamedTuple):
     """What several seeds gave.
@@ -37,6 +39,22 @@ def spread_of(values: Iterable[float | None]) -> Spread:
         statistics.stdev(there) if len(there) > 1 else None,
         len(there),
     )
+
+
+def half_width(values: Spread, level: float = 0.95) -> float | None:
+    """Half the confidence interval of a mean, by Student's t.
+
+    Args:
+        values: what the mean is of, taken for a sample of a normal distribution.
+        level: share of such intervals that hold the true mean.
+
+    Returns:
+        How far the interval reaches from the mean to either side; None for fewer than two values.
+    """
+    if values.spread is None:
+        return None
+    quantile = student.ppf((1 + level) / 2, values.count - 1)
+    return float(quantile * values.spread / math.sqrt(values.count))
 
 
 def pooled_spread(groups: Sequence[Spread]) -> float | None:

@@ -19,6 +19,11 @@ RESULTS = "voc_results.json"
 _STATE = "run.json"
 
 
+def file_name(text: str) -> str:
+    """What a file may be called after a text, which may hold blanks and slashes."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
 class RunFolder:
     """Where a run trains, with the note of how far it is.
 
@@ -118,7 +123,7 @@ class Store:
         return None
 
     def _create(self, run: Run) -> RunFolder:
-        name = re.sub(r"[^\w.]+", "-", run.name).strip("-")
+        name = file_name(run.name)
         path, number = self._root / name, 1
         while path.exists():
             number += 1

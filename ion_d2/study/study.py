@@ -10,6 +10,7 @@ from typing import Any
 from ion_d2.errors import IONError
 from ion_d2.evaluation.results_file import write_json
 from ion_d2.files import replace_file
+from ion_d2.study.locks import locked
 from ion_d2.study.markdown import to_markdown
 from ion_d2.study.pictures import prepare_pictures
 from ion_d2.study.plots import draw_plots
@@ -112,8 +113,10 @@ def _plan(study: Study) -> list[Run]:
 
 
 def _write(study: Study, runs: Sequence[Run], store: Store) -> dict[str, Any]:
-    results = collect_results(study.table, study.cut, runs, store, study.folder)
-    write_json(str(study.folder / "results.json"), results, indent=1)
-    text = to_markdown(results, study.told_command)
-    replace_file(str(study.folder / "table.md"), lambda file: file.write(text.encode()))
+    study.folder.mkdir(parents=True, exist_ok=True)
+    with locked(study.folder / "lock"):  # another process may be at work on the same table
+        results = collect_results(study.table, study.cut, runs, store, study.folder)
+        write_json(str(study.folder / "results.json"), results, indent=1)
+        text = to_markdown(results, study.told_command)
+        replace_file(str(study.folder / "table.md"), lambda file: file.write(text.encode()))
     return results

@@ -50,6 +50,8 @@ _NEEDED = ("title", "question", "config", "data", "rows", "columns", *CUTS)
 _OPTIONAL = ("keys", "starts", "start", "baseline", "plot")
 _SCENE_ARGUMENTS = ("families", "seed", "size", "distance", "cue")
 _START = "start"
+# What voc_results.json keeps its figures in.
+_PLACES = ("classes", "mean", "coco")
 
 
 def read_table(path: Path) -> Table:
@@ -145,6 +147,7 @@ class _Reader:
     def _column(self, name: str, content: Any, where: str) -> tuple[str, str]:
         if not isinstance(content, str):
             raise self._error(f"{where} is not a place in voc_results.json")
+        self._check_known(f"the beginning of {where}", [content.split("/")[0]], _PLACES)
         return name, content
 
     def _cut(self, content: Any, name: str) -> Cut:
@@ -154,6 +157,8 @@ class _Reader:
             raise self._error(f"{name}.seeds is not a list of whole numbers from 0 on")
         if rows is not None and not isinstance(rows, list):
             raise self._error(f"{name}.rows is not a list of rows")
+        if len(set(seeds)) < len(seeds):
+            raise self._error(f"{name}.seeds names a seed twice")
         keys = self._mapping(fields["keys"], f"{name}.keys")
         return Cut(tuple(seeds), keys, None if rows is None else tuple(rows))
 

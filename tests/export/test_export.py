@@ -99,6 +99,14 @@ def test_renormalised_context(tmp_path, suffix, transition):
     assert result.agrees and result.detections > 20, result
 
 
+@pytest.mark.parametrize("suffix", [".ts", ".onnx"])
+def test_the_global_average_is_not_that_of_the_traced_size(tmp_path, suffix):
+    model = spread(small_model(*OPTS, "MODEL.CONTEXT.NAME", "GlobalAverage"))
+    detect = exported(model, tmp_path / f"model{suffix}")
+    result = compare(DetectorAdapter(model), detect, images([(160, 240), (400, 300), (40, 70)]))
+    assert result.agrees and result.detections > 20, result
+
+
 def test_a_running_maximum_is_not_for_onnx(tmp_path):
     model = small_model("MODEL.CONTEXT.TRANSITION", "max")
     with pytest.raises(IONError, match="CONTEXT.TRANSITION 'max'.*export this model to a .ts"):

@@ -1,5 +1,6 @@
 """The fast pooling is torchvision's, bit for bit."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,18 @@ def test_gradients_are_torchvisions():
         (pool(x, rois) * weight).sum().backward()
         gradients.append(x.grad)
     assert torch.equal(*gradients) and gradients[0].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_of_16_bits_keep_exact_boxes(dtype):
+    """As under autocast: a box at 1000 pixels has no exact bfloat16."""
+    x = torch.randn(1, 3, 80, 80).to(dtype).requires_grad_()
+    rois = torch.tensor([[0.0, 901.0, 905.0, 1003.0, 1007.0]])
+    out = roi_max_pool(x, rois, (7, 7), 1 / 16)
+    assert out.dtype == dtype
+    assert torch.equal(out.float(), roi_pool(x.detach().float(), rois, (7, 7), 1 / 16))
+    out.sum().backward()
+    assert x.grad.any()
 
 
 def test_the_input_is_left_as_it_was():

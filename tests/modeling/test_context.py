@@ -116,6 +116,28 @@ def test_any_backbone_can_be_wrapped_and_its_rounding_is_met():
     assert (features["context"][1, :, 4:] == 0).all()
 
 
+class _Square(_Strided):
+    """Wants its batches padded to squares, as Detectron2's ViT does."""
+
+    padding_constraints = {"square_size": 32}
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_knows_padding_to_squares():
+    torch.manual_seed(5)
+    model = ContextBackbone(
+        _Square(), IRNN(4, hidden_dim=4, out_dim=5).eval(), "s4"
+    ).requires_grad_(False)
+    traced = torch.jit.trace(
+        lambda x, size: model(x, [size])["context"],
+        (torch.randn(1, 3, 32, 32), torch.tensor([32, 32])),
+    )
+    x = torch.randn(1, 3, 32, 32)
+    expected = model(x, [(20, 25)])["context"]
+    assert not torch.equal(expected, model(x)["context"])
+    torch.testing.assert_close(traced(x, torch.tensor([20, 25])), expected)
+
+
 def test_without_image_sizes_the_whole_map_counts():
     torch.manual_seed(4)
     model = ContextBackbone(_Strided(), IRNN(4, hidden_dim=4, out_dim=5).eval(), "s4")

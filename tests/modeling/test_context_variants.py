@@ -35,6 +35,19 @@ def test_context_depends_on_neither_padding_nor_batch_mates(variant):
         assert not x.grad[n, :, height:].any() and not x.grad[n, :, :, width:].any()
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_trace_serves_maps_of_any_size(variant):
+    block = make_block(variant).requires_grad_(False)
+    with torch.no_grad():
+        trace = torch.jit.trace(
+            lambda x: tuple(outputs(block, x).values()), torch.randn(1, 3, 5, 4)
+        )
+        for shape in ((1, 3, 5, 4), (1, 3, 9, 2), (1, 3, 3, 11)):
+            x = torch.randn(shape)
+            torch.testing.assert_close(trace(x), tuple(outputs(block, x).values()))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_odd_shapes(variant):
     block = make_block(variant)

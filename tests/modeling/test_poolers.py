@@ -58,6 +58,20 @@ def test_equals_the_paper_step_by_step(inputs, kind, norm):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["ROIPool", "ROIAlignV2"])
+def test_strides_need_not_be_powers_of_two(inputs, kind):
+    """A ViT's patches are 14 pixels wide; Detectron2's pooler refuses them."""
+    features, boxes = inputs
+    shapes = [ShapeSpec(channels=5, stride=14)]
+    pooler = SkipPooler(shapes, norm="none", out_channels=5, pooler_type=kind, sampling_ratio=2)
+    rois = [each.tensor for each in boxes]
+    if kind == "ROIPool":
+        expected = torchvision.ops.roi_pool(features[1], rois, 7, 1 / 14)
+    else:
+        expected = torchvision.ops.roi_align(features[1], rois, 7, 1 / 14, 2, True)
+    torch.testing.assert_close(pooler(features[1:], boxes), expected)
+
+
 def test_one_feature_without_norm_is_a_plain_pooler(inputs):
     features, boxes = inputs
     pooler = SkipPooler(SHAPES[1:], norm="none", out_channels=5, pooler_type="ROIAlignV2")
@@ -154,6 +168,7 @@ def test_fixed_scale_gets_no_gradient(inputs):
         ({"norm": "batch"}, "MODEL.SKIP_POOLER.NORM is 'batch'"),
         ({"scale_init": -1.0}, "MODEL.SKIP_POOLER.SCALE_INIT is -1"),
         ({"input_shapes": []}, "MODEL.ROI_HEADS.IN_FEATURES is empty"),
+        ({"pooler_type": "ROIAlignRotated"}, "POOLER_TYPE is 'ROIAlignRotated'.*ROIPool"),
     ],
 )
 def test_bad_settings_name_the_key(kwargs, words):

@@ -95,6 +95,9 @@ def test_figures_take_the_text_colour_of_the_page():
         '<image href="http://x.example/a.png"/>',
         '<rect style="fill: url(http://x.example/a)"/>',
         '<rect onclick="alert(1)"/>',
+        '<a><set attributeName="href" to="javascript:alert(1)"/></a>',
+        '<a><animate attributeName="href" values="javascript:alert(1)"/></a>',
+        r'<rect style="fill: u\72l(http://x.example/a)"/>',
     ],
 )
 def test_figures_with_scripts_or_references_outwards_are_refused(content):

@@ -18,7 +18,7 @@ def row(name, data, means, spread=1.0, difference=None):
     content = {"row": name, "data": data, "overrides": {"A.B": [1]}, "runs": runs,
                "figures": figures}  # fmt: skip
     if difference is not None:
-        entry = {"mean": difference, "pooled_spread": 0.7}
+        entry = {"mean": difference, "spread": 0.7}
         content["difference"] = {heading: entry for heading in means}
     return content
 
@@ -51,8 +51,8 @@ def test_bars_and_tables(tmp_path):
     ]
     page = read(write_study_report(results(rows), tmp_path))
     text = page.text()
-    for word in ("A <title>", "Which & why?", "51.2 \u00b1 1.0", "98.0 \u00b1 1.0", "+46.8 (0.7)",
-                 "Difference from <plain>", "0 of 1", "2.11"):  # fmt: skip
+    for word in ("A <title>", "Which & why?", "51.2 \u00b1 1.0", "98.0 \u00b1 1.0",
+                 "+46.8 \u00b1 0.7", "Difference from <plain>", "0 of 1", "2.11"):  # fmt: skip
         assert word in text
     assert len(page.all("svg")) == 2
     assert "context $: 98.0 \u00b1 1.0" in page.all("svg")[0]["aria-label"]
@@ -80,3 +80,10 @@ def test_lines_over_the_data(tmp_path):
 def test_nothing_finished(tmp_path, plot):
     page = read(write_study_report(results([unfinished("a")], plot=plot), tmp_path))
     assert "finished" in page.text() + str(page.all("svg"))
+
+
+def test_names_are_no_formulas(tmp_path):
+    rows = [row("$x_{$", data, {"outside": 1.0, "inside": 2.0}) for data in ("$_{", "b")]
+    for plot in ("bars", "lines"):
+        page = read(write_study_report(results(rows, ("$_{", "b"), plot), tmp_path))
+        assert "$x_{$" in page.text()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import re
 
 import detectron2
 import pytest
 from study_helpers import ROOT
 
-from ion_d2.study import read_table
+from ion_d2.errors import IONError
+from ion_d2.study import read_table, spread_of
+from ion_d2.study.figures import read_figures
 from ion_d2.study.pictures import Pictures
 from ion_d2.study.runs import plan_runs
 from ion_d2.study.settings import same_settings
@@ -40,7 +44,30 @@ def runs_named(name: str, pictures: dict) -> list:
 
 
 def test_there_are_some():
-    assert len(RUNS) >= 126
+    assert len(RUNS) >= 142
+
+
+@functools.cache
+def told_figures() -> set[str]:
+    """Mean and spread of every row and column of the tables, as the recorded runs have them."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for path in RUNS:
+        note = json.loads(path.read_text())
+        # Two tables may each have a row of a name.
+        name = (note["name"].rsplit(",", 1)[0], path.parent.name.rpartition("_")[2] == "2")
+        for place in {place for table in TABLES.values() for place in table.columns.values()}:
+            with contextlib.suppress(IONError):  # a column of another table
+                figure = read_figures(path.parent / RESULTS, {"it": place})["it"]
+                found.setdefault((name, place), []).append(figure)
+    spreads = (spread_of(values) for values in found.values())
+    return {f"{s.mean:.1f} ± {s.spread:.1f}" for s in spreads if s.spread is not None}
+
+
+@pytest.mark.parametrize("page", ["docs/STUDY.md", "docs/BENCHMARKS.md", "README.md"])
+def test_figures_of_the_docs_are_those_of_the_runs(page):
+    told = set(re.findall(r"\d+\.\d ± \d+\.\d", (ROOT / page).read_text(encoding="utf-8")))
+    assert told
+    assert sorted(told - told_figures()) == []
 
 
 @pytest.mark.skipif(

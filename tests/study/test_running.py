@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from study_helpers import CONV5, ROOT, SKIP, calls, make_study, results
@@ -150,6 +151,16 @@ def test_ctrl_c_stops_the_trainings_and_the_same_study_goes_on(tmp_path):
     lock.close()
     assert run_study(study) == []
     assert calls(study) == {"conv5-scenes-seed-0": [0], "skip-scenes-seed-0": [0, 4]}
+
+
+def test_two_commands_at_once_write_the_same_table(tmp_path, monkeypatch):
+    monkeypatch.setattr("ion_d2.study.study.draw_plots", lambda *_: [])
+    study = make_study(tmp_path)
+    assert run_study(study) == []
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(lambda _: run_study(study), range(60)))
+    assert told == [[]] * 60
+    assert results(study)["seeds"] == [0, 1]
 
 
 def test_a_training_that_outlives_its_study_is_not_started_twice(tmp_path):

@@ -6,13 +6,14 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 
 from ion_d2.errors import IONError
 from ion_d2.study.figures import read_figures
 from ion_d2.study.markdown import to_markdown
 from ion_d2.study.plots import draw_plots
-from ion_d2.study.statistics import Spread, pooled_spread, spread_of
+from ion_d2.study.statistics import Spread, half_width, pooled_spread, spread_of
 
 
 def test_mean_and_sample_standard_deviation():
@@ -33,6 +34,15 @@ def test_pooled_spread_weighs_by_degrees_of_freedom():
     residuals = np.concatenate([v - v.mean() for v in values])
     expected = np.sqrt((residuals**2).sum() / (len(residuals) - 3))
     assert pooled_spread([spread_of(v) for v in values]) == pytest.approx(expected)
+
+
+def test_half_width_is_that_of_students_t():
+    values = [0.6, 3.1, 3.4]
+    low, high = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    assert half_width(spread_of(values)) == pytest.approx((high - low) / 2)
+    # By the tables of t, two degrees of freedom: 4.303 * 1 / sqrt(3).
+    assert half_width(Spread(9.0, 1.0, 3)) == pytest.approx(4.303 / 3**0.5, abs=1e-3)
+    assert half_width(Spread(9.0, None, 1)) is None
 
 
 def test_figures_are_means_over_what_a_place_matches(tmp_path):
@@ -89,38 +99,42 @@ def report(rows, **changes):
     }
 
 
-def difference(mean, spread):
-    return {"difference": {"AP": {"mean": mean, "pooled_spread": spread}}}
+def difference(*values):
+    told = spread_of(values)
+    return {"difference": {"AP": {**told._asdict(), "half_width": half_width(told)}}}
 
 
 def test_markdown_word_by_word():
     rows = [
         row("a", "x", 1.0, 5.0),
-        row("b", "x", 11.0, 12.0, **difference(8.5, 2.06)),
-        row("c", "x", 3.0, None, **difference(0.0, 2.83)),
-        row("d", "x", None, None, **difference(None, None)),
+        row("b", "x", 11.0, 12.0, **difference(8.4, 8.6)),
+        row("c", "x", 3.0, None, **difference(2.0, None)),
+        row("d | e", "x", None, None, **difference(None)),
+        row("f", "x", 2.0, 9.0, **difference(1.0, 4.0)),
     ]
     assert to_markdown(report(rows), "python tools/study.py small") == (
         "## A table\n\n"
         "    python tools/study.py small\n\n"
         "Which?\n\n"
         "Percent; mean ± sample standard deviation over the seeds. Seeds: 0, 1.\n\n"
-        "|    | AP           |\n"
-        "|----|--------------|\n"
-        "| a  | 3.0 ± 2.8    |\n"
-        "| b  | 11.5 ± 0.7   |\n"
-        "| c  | 3.0 (1 of 2) |\n"
-        "| d  | –            |\n\n"
-        "Difference from *a*, with the pooled spread of both rows in parentheses; bold where it is "
-        "larger than that:\n\n"
-        "|    | AP             |\n"
-        "|----|----------------|\n"
-        "| a  | –              |\n"
-        "| b  | **+8.5 (2.1)** |\n"
-        "| c  | +0.0 (2.8)     |\n"
-        "| d  | –              |\n\n"
+        "|        | AP           |\n"
+        "|--------|--------------|\n"
+        "| a      | 3.0 ± 2.8    |\n"
+        "| b      | 11.5 ± 0.7   |\n"
+        "| c      | 3.0 (1 of 2) |\n"
+        "| d \\| e | –            |\n"
+        "| f      | 5.5 ± 4.9    |\n\n"
+        "Difference from *a*, seed by seed: mean ± sample standard deviation; bold where the "
+        "mean's 95 % confidence interval (Student's t) leaves out 0:\n\n"
+        "|        | AP             |\n"
+        "|--------|----------------|\n"
+        "| a      | –              |\n"
+        "| b      | **+8.5 ± 0.1** |\n"
+        "| c      | +2.0           |\n"
+        "| d \\| e | –              |\n"
+        "| f      | +2.5 ± 2.1     |\n\n"
         "Spread over seeds, pooled over all rows: AP 2.0.\n\n"
-        "5 runs, one thread each, 100 s in the mean, evaluation included; PyTorch 2.0, Detectron2 "
+        "7 runs, one thread each, 100 s in the mean, evaluation included; PyTorch 2.0, Detectron2 "
         "0.5.\n"
     )
 
@@ -147,3 +161,11 @@ def test_plots_are_drawn_also_of_what_is_missing(tmp_path, plot):
         assert picture.shape[1] >= 1000
         colours = {tuple(c) for c in picture.reshape(-1, 3)[::7]}
         assert (0, 0x72, 0xB2) in colours  # the first of Okabe and Ito's
+
+
+@pytest.mark.parametrize("plot", ["bars", "lines"])
+def test_names_are_no_formulas_and_no_folders(tmp_path, plot):
+    rows = [row("$x_{$", data, 1.0, 2.0) for data in ("VOC/07", "$^$")]
+    table = report(rows, plot=plot, title="5 $ a {", columns=["AP"])
+    names = ["small.png"] if plot == "lines" else ["small_VOC-07.png", "small_.png"]
+    assert [path.name for path in draw_plots(table, tmp_path)] == names

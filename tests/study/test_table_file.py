@@ -48,12 +48,14 @@ def test_the_example_of_the_format_can_be_read(tmp_path):
         ({"starts": {"x": {"parts": ["head"]}}}, "one of starts.x.parts is 'head'.*roi_heads"),
         ({"full": {"seeds": 3}}, "full.seeds"),
         ({"full": {"seeds": [-1]}}, "full.seeds"),
+        ({"full": {"seeds": [0, 1, 0]}}, "full.seeds names a seed twice"),
         ({"quick": {"seeds": [0], "rows": ["x"]}}, "row of quick is 'x'"),
         ({"quick": {"seeds": [0], "rows": "conv5"}}, "quick.rows"),
         ({"data": {"a": {}}}, "data.a needs either"),
         ({"data": {"a": {"scenes": {"train": 1}}}}, "data.a.scenes has no test"),
         ({"data": {"a": {"scenes": {"train": 1, "test": 1, "x": 1}}}}, "unknown field x"),
         ({"columns": {"a": 3}}, "columns.a"),
+        ({"columns": {"a": "clases/b"}}, "beginning of columns.a is 'clases'.*classes"),
     ],
 )
 def test_mistakes_are_named_with_the_file(tmp_path, changes, message):

@@ -52,5 +52,6 @@ def test_bad_input_is_one_sentence(report, tmp_path):
     assert says(report(tmp_path), "config.yaml", "--config-file")
     config = ("--config-file", "configs/ion_tiny.yaml")
     assert says(report(tmp_path, *config), "holds no model_final.pth", "MODEL.WEIGHTS")
+    assert says(report(tmp_path, *config, "MODEL.WEIGHTS", "other.pth"), "add --evaluate")
     assert says(report(tmp_path, *config, "--cell", "2", "0"), "--cell is [2.0, 0.0]")
     assert not list(tmp_path.iterdir())

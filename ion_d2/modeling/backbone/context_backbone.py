@@ -70,7 +70,7 @@ class ContextBackbone(Backbone):
     def _is_padded(self, x: Tensor, image_sizes: Sequence[tuple[int, int]]) -> bool:
         if torch.jit.is_tracing():
             # The trace serves images of other sizes, some of which will be padded.
-            return self.size_divisibility > 1
+            return self.size_divisibility > 1 or any(self.padding_constraints.values())
         return any(tuple(size) != tuple(x.shape[-2:]) for size in image_sizes)
 
     def _valid_cells(self, image_sizes: Sequence[tuple[int, int]], source: Tensor) -> Tensor:

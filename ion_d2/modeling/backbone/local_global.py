@@ -98,7 +98,8 @@ class GlobalAverage(nn.Module):
         """
         Args:
             in_channels: channels of the feature that feeds the block, and of the context feature.
-            norm: normalisation of the means, see :func:`build_norm`; without a ReLU.
+            norm: normalisation of the means, see :func:`build_norm`; without a ReLU. "BRN" passes
+                no gradient to a lone image (``SOLVER.IMS_PER_PASS`` 1), which is its own mean.
 
         Raises:
             IONError: unknown ``norm``.
@@ -122,7 +123,8 @@ class GlobalAverage(nn.Module):
             (N, C, H, W): each image's mean over its valid cells, at these cells; 0 outside.
         """
         if sizes is None:
-            sizes = torch.tensor(x.shape[2:], device=x.device).expand(len(x), 2)
+            # Not a constant in a trace, which serves maps of any size.
+            sizes = torch._shape_as_tensor(x)[2:].to(x.device).expand(x.shape[0], 2)
         valid = valid_mask(sizes, x.shape[2], x.shape[3], x.device)
         dtype = compute_dtype(x.dtype)
         total = x.to(dtype).masked_fill(~valid, 0.0).sum(dim=(2, 3), keepdim=True)

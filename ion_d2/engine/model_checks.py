@@ -1,0 +1,57 @@
+"""Settings of a model that its parts would ignore without a word."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, GeneralizedRCNN
+from fvcore.common.registry import Registry
+
+from ..errors import IONError
+from ..modeling import ION, IONROIHeads
+from ..plugging import ROI_HEADS
+
+
+def check_model(cfg: CfgNode) -> None:
+    """Refuse a config whose model would ignore a part of it.
+
+    Parts that are not registered are left to the one who builds them.
+
+    Args:
+        cfg: the full config.
+
+    Raises:
+        IONError: ``MODEL.META_ARCHITECTURE`` has no ROI heads, but ``MODEL.ROI_HEADS.NAME`` is one
+            of ION's; or the segmentation loss, the averaging with the mirrored image or the
+            refinement of boxes is switched on in a model that does not have it.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    heads = cfg.MODEL.ROI_HEADS.NAME
+    if heads in ROI_HEADS.values() and _lacks(META_ARCH_REGISTRY, name, GeneralizedRCNN):
+        raise IONError(
+            f"MODEL.META_ARCHITECTURE is {name!r}, which has no ROI heads and would ignore "
+            f"MODEL.ROI_HEADS.NAME {heads!r}; start from a config of the R-CNN family, or set it "
+            "to 'ION'."
+        )
+    for key, on in (
+        ("MODEL.SEG_REGULARIZER_ON", cfg.MODEL.SEG_REGULARIZER_ON),
+        ("TEST.FLIP_AVERAGING", cfg.TEST.FLIP_AVERAGING),
+    ):
+        if on and _lacks(META_ARCH_REGISTRY, name, ION):
+            raise IONError(
+                f"{key} is True, but MODEL.META_ARCHITECTURE is {name!r}, which would ignore it; "
+                "set that to 'ION'."
+            )
+    # Heads of the other kinds, which refine otherwise or not at all, say so when they are built.
+    others = heads in set(ROI_HEADS.values()) - {"IONROIHeads"}
+    refines = cfg.TEST.BOX_REFINEMENT.ENABLED and not others
+    if refines and _lacks(ROI_HEADS_REGISTRY, heads, IONROIHeads):
+        raise IONError(
+            f"TEST.BOX_REFINEMENT.ENABLED is True, but MODEL.ROI_HEADS.NAME is {heads!r}, which "
+            "would ignore it; set that to 'IONROIHeads'."
+        )
+
+
+def _lacks(registry: Registry, name: str, base: type) -> bool:
+    """Whether a name stands for a class of another family."""
+    found = registry.get(name) if name in registry else None
+    return isinstance(found, type) and not issubclass(found, base)
