@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -23,11 +22,12 @@ from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from tqdm import tqdm
 
-from ion_d2.data.readable import read_image
+from ion_d2.data.readable import UnreadableImageError, read_image
 from ion_d2.engine.pictures import draw_detections, save_picture
 from ion_d2.engine.predictor import IONPredictor, settle_classes
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
+from ion_d2.evaluation.results_file import write_json
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 PANEL_SIZE = 960
@@ -171,21 +171,27 @@ def main() -> int:
     _make_folders(args.output, report.parent)
     cfg, names = setup(args)
     predictor = IONPredictor.from_config(cfg)
-    listed = []
-    for picture, place in tqdm(pictures.items(), desc="detecting", unit="picture"):
-        try:
-            image = read_image(str(picture), "BGR")
-        except IONError as error:
-            reason = error.__cause__ or error
-            tqdm.write(f"error: {picture} cannot be read as a picture ({reason})", file=sys.stderr)
-            continue
-        found = predictor(image)
-        found = found[found.scores >= args.confidence_threshold]
-        listed.append(describe(picture, found, names))
-        _make_folders(place.parent)
-        draw(image, found, names, place)
-    report.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    listed: list[dict[str, Any]] = []
+    try:
+        for picture, place in tqdm(pictures.items(), desc="detecting", unit="picture"):
+            try:
+                image = read_image(str(picture), "BGR")
+                found = predictor(image)
+            except UnreadableImageError as error:
+                _tell(f"{picture} cannot be read as a picture ({error.__cause__ or error})")
+            except IONError as error:  # of a shape, for instance, that the model cannot take
+                _tell(f"{picture}: {error}")
+            else:
+                found = found[found.scores >= args.confidence_threshold]
+                listed.append(describe(picture, found, names))
+                draw(image, found, names, place)
+    finally:  # what was found until then, also if Ctrl-C ends it
+        write_json(str(report), listed, indent=1)
     return int(len(listed) < len(pictures))
+
+
+def _tell(fault: str) -> None:
+    tqdm.write(f"error: {fault}", file=sys.stderr)
 
 
 def draw(image: np.ndarray, found: Instances, names: Sequence[str], place: Path) -> None:
@@ -196,8 +202,17 @@ def draw(image: np.ndarray, found: Instances, names: Sequence[str], place: Path)
         found: the detections, all of which are drawn.
         names: class names by id.
         place: the file to write.
+
+    Raises:
+        IONError: it cannot be written.
     """
-    save_picture(draw_detections(image, found, names, panel_size=PANEL_SIZE), place)
+    _make_folders(place.parent)
+    try:
+        save_picture(draw_detections(image, found, names, panel_size=PANEL_SIZE), place)
+    except OSError as error:
+        raise IONError(
+            f"{place} cannot be written ({error.strerror or error}); choose another --output."
+        ) from error
 
 
 def _make_folders(*folders: Path) -> None:

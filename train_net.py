@@ -26,6 +26,7 @@ from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.distributed import join, leave, read_place, read_timeout
 from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.prepare import settle_data
+from ion_d2.engine.run_folder import writing_config
 from ion_d2.engine.setup import hide_expected_tracebacks, load_config, run_cli
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
@@ -46,7 +47,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
         join(place, cfg)
     settle_data(cfg, train=not args.eval_only)
     try:
-        default_setup(cfg, args)
+        with writing_config(cfg.OUTPUT_DIR, evaluate=args.eval_only):
+            default_setup(cfg, args)
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ion_d2")
     except OSError as error:
         raise IONError(
@@ -87,12 +89,12 @@ def evaluate(cfg: CfgNode) -> None:
         cfg: the full config.
 
     Raises:
-        IONError: no weights are given.
+        IONError: no weights are given, or they are of another model.
     """
     if not cfg.MODEL.WEIGHTS:
         raise IONError("--eval-only needs weights: add MODEL.WEIGHTS path/to/model_final.pth.")
     model = IONTrainer.build_model(cfg)
-    IONCheckpointer(model, save_dir=cfg.OUTPUT_DIR).load(cfg.MODEL.WEIGHTS)
+    IONCheckpointer(model, save_dir=cfg.OUTPUT_DIR).load_complete(cfg.MODEL.WEIGHTS)
     results = IONTrainer.test(cfg, model)
     IONTrainer.report(cfg, model)
     if comm.is_main_process():

@@ -19,6 +19,7 @@ from . import plugging
 from .engine import setup
 from .engine.predictor import IONPredictor, settle_classes
 from .engine.prepare import settle_data
+from .engine.run_folder import TRAINED, writing_config
 from .engine.trainer import IONTrainer
 
 __all__ = ["build_model", "build_predictor", "build_trainer", "get_config"]
@@ -88,8 +89,9 @@ def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
     settle_data(cfg, train=True)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
     trainer = IONTrainer(cfg)
-    with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w", encoding="utf-8") as file:
-        file.write(trainer.cfg.dump())
+    with writing_config(cfg.OUTPUT_DIR, evaluate=False):
+        with open(os.path.join(cfg.OUTPUT_DIR, TRAINED), "w", encoding="utf-8") as file:
+            file.write(trainer.cfg.dump())
     trainer.resume_or_load(resume=resume)
     return trainer
 

@@ -163,6 +163,45 @@ def test_unreadable_pictures_are_named_and_the_others_done(
     assert len(json.loads((tmp_path / "made/found.json").read_text())) == 1
 
 
+def test_what_was_found_is_listed_whatever_happens_then(
+    demo, weights, tmp_path, monkeypatch, capfd
+):
+    """A picture of a shape that no model takes is left out; Ctrl-C loses nothing."""
+    for name in ("a.png", "c.png", "d.png"):
+        picture(tmp_path / name)
+    Image.new("RGB", (3000, 1)).save(tmp_path / "b.png")
+    told = ("--config-file", CONFIG, "--input", tmp_path, "--output", tmp_path / "out")
+    model = ("MODEL.WEIGHTS", weights, "MODEL.ROI_HEADS.NUM_CLASSES", "3", *OPTS)
+    assert run(demo, monkeypatch, *told, *model) == 1
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert "b.png" in line and "3000x1" in line
+    listed = tmp_path / "out" / "detections.json"
+    assert len(json.loads(listed.read_text())) == 3
+
+    def stop(image, found, names, place):
+        if place.name == "c.jpg":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "draw", stop)
+    assert run(demo, monkeypatch, *told, *model) == 130
+    files = [Path(entry["file"]).name for entry in json.loads(listed.read_text())]
+    assert files == ["a.png", "c.png"]
+
+
+def test_a_place_that_cannot_be_written_is_named(demo, weights, tmp_path, monkeypatch, capfd):
+    path = picture(tmp_path / "a.png")
+    told = ("--config-file", CONFIG, "--input", path, "--output", tmp_path / "out")
+    model = ("MODEL.WEIGHTS", weights, "MODEL.ROI_HEADS.NUM_CLASSES", "3", *OPTS)
+    assert run(demo, monkeypatch, *told, "--json", tmp_path, *model) == 1
+    lines = capfd.readouterr().err.splitlines()
+    (line,) = [line for line in lines if line.startswith("error:")]
+    assert str(tmp_path) in line and "Traceback" not in "".join(lines)
+    (tmp_path / "out" / "a.jpg").unlink()
+    (tmp_path / "out" / "a.jpg").mkdir()
+    assert run(demo, monkeypatch, *told, *model) == 1
+    assert "a.jpg cannot be written" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from cli_helpers import arguments, says, voc_arguments
-from voc_folder import annotation_xml, write_label
+from voc_folder import annotation_xml, write_label, write_split
 
 
 @pytest.fixture
@@ -71,6 +71,11 @@ def test_wrong_files_and_names(train_net, scenes, tmp_path):
         (("SOLVER.IMS_PER_PASS", -1), ("SOLVER.IMS_PER_PASS is -1",)),
         (("SOLVER.AMP.ENABLED", True), ("SOLVER.AMP.ENABLED needs a GPU",)),
         (("DATALOADER.NUM_WORKERS", -1), ("DATALOADER.NUM_WORKERS is -1",)),
+        (("SOLVER.CHECKPOINT_PERIOD", 0), ("SOLVER.CHECKPOINT_PERIOD is 0",)),
+        (("TEST.NUM_PICTURES", -1), ("TEST.NUM_PICTURES is -1",)),
+        (("TEST.VOC_METRIC", "Area"), ('"Area"', "TEST.VOC_METRIC")),
+        (("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "()"), ("TEST.AUG.MIN_SIZES is empty",)),
+        (("TEST.SEM_SEG", True), ("TEST.SEM_SEG is True", "MODEL.SEG_REGULARIZER_ON")),
         (("MODEL.WEIGHTS", "gone.pth"), ("MODEL.WEIGHTS gone.pth is not a file",)),
     ],
     ids=lambda value: str(value[0]),
@@ -89,6 +94,38 @@ def test_wrong_weights(train_net, scenes, tmp_path):
             assert says(train_net(*args), str(path), word)
     args = voc_arguments(scenes, tmp_path, flags=["--eval-only"])
     assert says(train_net(*args), "--eval-only needs weights")
+
+
+def test_faults_of_the_test_data_are_told_before_the_training(train_net, own_scenes, tmp_path):
+    for change in (
+        lambda: write_split(own_scenes, "test", "gone\n"),
+        lambda: picture(own_scenes, "trainval").unlink(),
+    ):
+        (own_scenes / "classes.txt").write_text("cross\ntriangle\n")
+        change()
+        result = train_net(*voc_arguments(own_scenes, tmp_path / "out"))
+        assert says(result, "does not exist")
+        assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_base_that_is_not_there(train_net, tmp_path):
+    config = tmp_path / "mine.yaml"
+    config.write_text('_BASE_: "gone.yaml"\n')
+    assert says(train_net("--config-file", config), "mine.yaml", f"{tmp_path}/gone.yaml", "_BASE_")
+    config.write_bytes(b"MODEL: {WEIGHTS: '\xfa'}\n")
+    assert says(train_net("--config-file", config), "mine.yaml", "utf-8", "decode")
+
+
+def test_a_model_of_other_classes_is_not_evaluated(train_net, own_scenes, tmp_path):
+    out = tmp_path / "out"
+    assert train_net(*voc_arguments(own_scenes, out))[0] == 0
+    trained = (out / "config.yaml").read_text()
+    other = Path(shutil.copytree(own_scenes, tmp_path / "other"))
+    (other / "classes.txt").write_text("cross\ntriangle\nlamp\n")
+    weights = ("MODEL.WEIGHTS", out / "model_final.pth")
+    result = train_net(*voc_arguments(other, out, *weights, flags=["--eval-only"]))
+    assert says(result, "model_final.pth is not of this model", "(3, 32) there and (4, 32) here")
+    assert (out / "config.yaml").read_text() == trained
 
 
 def test_more_gpus_than_there_are(train_net, scenes, tmp_path, monkeypatch):

@@ -13,12 +13,13 @@ import argparse
 import functools
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from detectron2.data import DatasetCatalog
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.proposals import Proposals, add_proposals, read_proposals, write_proposals
-from ion_d2.data.proposals.convert import FORMATS, for_dataset, merge_proposals, read_any
+from ion_d2.data.proposals.convert import BY_FILE, FORMATS, for_dataset, merge_proposals, read_any
 from ion_d2.engine.setup import run_cli
 from ion_d2.evaluation import evaluate_proposals
 from ion_d2.evaluation.tables import recall_table
@@ -84,7 +85,8 @@ def _convert(args: argparse.Namespace) -> None:
     ids = [record["image_id"] for record in dicts] if dicts else None
     proposals = read_any(args.source, args.format, ids)
     if dicts is not None:
-        proposals = for_dataset(proposals, dicts, args.dataset, fill=args.fill)
+        by_file = args.format in BY_FILE and Path(args.source).is_dir()
+        proposals = for_dataset(proposals, dicts, args.dataset, fill=args.fill, by_file=by_file)
     _write(args.out, proposals)
 
 

@@ -18,10 +18,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from detectron2.config import CfgNode
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.prepare import settle_data
+from ion_d2.engine.run_folder import EVALUATED
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise IONError(f"--cell is {args.cell}; give two shares of the image, from 0 to 1.")
     cfg = setup(args)
     model = IONTrainer.build_model(cfg)
-    IONCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    IONCheckpointer(model).load_complete(cfg.MODEL.WEIGHTS)
     if args.evaluate:
         IONTrainer.test(cfg, model)
     path = write_run_report(cfg, model, args.output, place=tuple(args.cell))
@@ -88,6 +90,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"There is no {config_file}; give the folder of a run, or the config with "
             "--config-file."
         )
+    evaluated = _evaluated_on(args.run) if args.config_file is None else []
     given = "MODEL.WEIGHTS" in args.opts[::2]
     if given and not args.evaluate:
         raise IONError(
@@ -96,10 +99,20 @@ def setup(args: argparse.Namespace) -> CfgNode:
         )
     weights = None if given else str(find_weights(args.run))
     # In quotes, or a folder called 2016 would be taken for a number.
-    opts = [*args.opts, "OUTPUT_DIR", repr(str(args.run))]
+    opts = [*evaluated, *args.opts, "OUTPUT_DIR", repr(str(args.run))]
     cfg = load_config(config_file, opts, weights=weights)
     settle_data(cfg, train=False)
     return cfg
+
+
+def _evaluated_on(run: Path) -> list[str]:
+    """Overrides for the data of an evaluation that came after the training."""
+    file = run / EVALUATED
+    if not file.is_file():
+        return []
+    datasets = yaml.safe_load(file.read_text(encoding="utf-8"))["DATASETS"]
+    keys = ("TEST", "PROPOSAL_FILES_TEST")
+    return [part for k in keys for part in (f"DATASETS.{k}", repr(tuple(datasets[k])))]
 
 
 def find_weights(run: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Callable
 
 from ion_d2.data.instance_masks import rle_fault
@@ -56,7 +57,8 @@ class CheckedLoader:
             The dicts, in Detectron2's format.
 
         Raises:
-            IONError: the file is not in COCO's format, or run lengths do not fit their image.
+            IONError: the file is not in COCO's format, a size or a box is not one, or run lengths
+                do not fit their image.
         """
         try:
             dicts = self._load()
@@ -68,17 +70,37 @@ class CheckedLoader:
                 f"({type(error).__name__}: {error}); correct or replace it."
             ) from error
         for record in dicts:
-            self._check_masks(record)
+            self._check_size(record)
+            for number, annotation in enumerate(record.get("annotations", ()), start=1):
+                fault = _fault(annotation, record)
+                if fault:
+                    raise self._error(f"annotation {number} of ", record, fault)
         return dicts
 
-    def _check_masks(self, record: dict[str, Any]) -> None:
-        for number, annotation in enumerate(record.get("annotations", ()), start=1):
-            segmentation = annotation.get("segmentation")
-            if not isinstance(segmentation, dict):
-                continue
-            fault = rle_fault(segmentation, record["height"], record["width"])
-            if fault:
-                raise IONError(
-                    f"{self._json_file}: annotation {number} of image {record['file_name']} (id "
-                    f"{record['image_id']}) has a wrong mask: {fault}; correct or remove it."
-                )
+    def _check_size(self, record: dict[str, Any]) -> None:
+        for side in ("height", "width"):
+            if not isinstance(record[side], int) or record[side] < 1:
+                fault = f"has the {side} {record[side]!r}, not a number of pixels"
+                raise self._error("", record, fault)
+
+    def _error(self, part: str, record: dict[str, Any], fault: str) -> IONError:
+        return IONError(
+            f"{self._json_file}: {part}image {record['file_name']} (id {record['image_id']}) "
+            f"{fault}; correct or remove it."
+        )
+
+
+def _fault(annotation: dict[str, Any], record: dict[str, Any]) -> str:
+    """What is wrong with an annotation; "" if nothing is."""
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        return f"has the bbox {box!r}, not four numbers x, y, width, height"
+    segmentation = annotation.get("segmentation")
+    if not isinstance(segmentation, dict):
+        return ""
+    fault = rle_fault(segmentation, record["height"], record["width"])
+    return f"has a wrong mask: {fault}" if fault else ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 
 from ion_d2.errors import IONError
@@ -17,7 +18,8 @@ def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
             files, the earlier extension wins. Hidden files do not count.
 
     Returns:
-        Path by file name without extension.
+        Path by file name without extension, in Unicode's composed form (some systems store "ü" as
+        "u" and a mark, some as one sign).
 
     Raises:
         IONError: the folder is missing or cannot be read.
@@ -25,12 +27,18 @@ def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
     found: dict[str, tuple[int, str]] = {}
     for file_name in list_folder(folder):
         stem, extension = os.path.splitext(file_name)
+        stem = composed(stem)
         if file_name.startswith(".") or extension.lower() not in extensions:
             continue
         rank = extensions.index(extension.lower())
         if stem not in found or rank < found[stem][0]:
             found[stem] = (rank, os.path.join(folder, file_name))
     return {stem: path for stem, (_, path) in found.items()}
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC), by which :func:`index_folder` knows files."""
+    return unicodedata.normalize("NFC", name)
 
 
 def list_folder(folder: str) -> list[str]:

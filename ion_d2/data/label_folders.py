@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ion_d2.data.folders import index_folder
+from ion_d2.data.folders import composed, index_folder
 from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class _Labels:
         for name in self._folders:
             plain = os.path.basename(name) == name
             folder = os.path.join(os.path.dirname(images), name) if plain else name
-            label = self._list(folder).get(stem)
+            label = self._list(folder).get(composed(stem))
             if label is not None:
                 return {**record, "sem_seg_file_name": label}
         return record

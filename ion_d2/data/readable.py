@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils
+from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from ion_d2.errors import IONError
@@ -48,9 +49,11 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
 
     Raises:
         UnreadableImageError: it is truncated, empty or not a picture.
-        IONError: there is no such file.
+        IONError: there is no such file, or it has more than 8 bits a channel.
     """
     try:
+        if image_format is not None:
+            _check_depth(file_name)
         return detection_utils.read_image(file_name, format=image_format)
     except FileNotFoundError as error:
         raise IONError(
@@ -61,6 +64,17 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
             f"Image {file_name} cannot be decoded ({error}); replace it, or leave out such "
             "pictures with INPUT.SKIP_UNREADABLE True."
         ) from error
+
+
+def _check_depth(file_name: str) -> None:
+    """Refuse what Pillow would cut off at 255 without a word."""
+    with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+        mode = image.mode
+    if mode.startswith(("I", "F")):
+        raise IONError(
+            f"Image {file_name} has more than 8 bits a channel (Pillow's mode {mode!r}); scale its "
+            "values to 0 to 255 and save it with 8 bits."
+        )
 
 
 def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np.ndarray:

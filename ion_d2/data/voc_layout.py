@@ -16,7 +16,8 @@ from typing import Any, Union
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from ion_d2.data.folders import index_folder, list_folder, read_lines
+from ion_d2.data.class_file import read_class_file
+from ion_d2.data.folders import composed, index_folder, list_folder, read_lines
 from ion_d2.data.voc_xml import Annotation, VOCObject, parse_annotation
 from ion_d2.errors import IONError
 
@@ -55,11 +56,13 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
     root = os.fspath(root)
     images = index_folder(os.path.join(root, "JPEGImages"), _IMAGE_EXTENSIONS)
     labels = _label_maps(root)
+    image_ids = _unique_ids(root, split, images)
+    annotated = index_folder(os.path.join(root, "Annotations"), (".xml",))
     category_ids = {name: index for index, name in enumerate(class_names)}
     dropped = _DroppedBoxes()
     dicts = []
-    for image_id in _unique_ids(root, split, images):
-        xml_file = os.path.join(root, "Annotations", image_id + ".xml")
+    for image_id in image_ids:
+        xml_file = annotated.get(image_id, os.path.join(root, "Annotations", image_id + ".xml"))
         file_name = _image_file(root, split, image_id, images)
         record = {"file_name": file_name, "image_id": image_id}
         annotation = parse_annotation(xml_file)
@@ -116,7 +119,7 @@ def find_classes(root: PathLike) -> list[str]:
     for folder in (root, os.path.dirname(root)):
         path = os.path.join(folder, "classes.txt")
         if os.path.isfile(path):
-            return _read_class_file(path)
+            return read_class_file(path)
     folder = os.path.join(root, "Annotations")
     names = {
         found.name
@@ -131,18 +134,6 @@ def find_classes(root: PathLike) -> list[str]:
     return sorted(names)
 
 
-def _read_class_file(path: str) -> list[str]:
-    names = [line for line in read_lines(path) if not line.startswith("#")]
-    if names and names[0] in ("background", "__background__"):
-        names = names[1:]
-    if not names:
-        raise IONError(f"{path} names no class; write one class name a line into it.")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise IONError(f"{path} names {', '.join(repeated)} more than once; keep one line of each.")
-    return names
-
-
 def _label_maps(root: str) -> dict[str, str]:
     folder = os.path.join(root, "SegmentationClass")
     return index_folder(folder, _LABEL_EXTENSIONS) if os.path.isdir(folder) else {}
@@ -151,9 +142,11 @@ def _label_maps(root: str) -> dict[str, str]:
 def _unique_ids(root: str, split: str, images: dict[str, str]) -> list[str]:
     """The image IDs of a split; a line is an ID as a whole unless it ends in a per-class flag."""
     ids: dict[str, None] = {}
-    for line in read_split(root, split):
+    for line in map(composed, read_split(root, split)):
         flagged = _FLAGGED_ID.fullmatch(line)
-        image_id = flagged.group(1) if flagged and line not in images else line
+        # What only looks like a flag may be the end of an ID whose image is missing.
+        image_id = flagged.group(1) if flagged and flagged.group(1) in images else line
+        image_id = line if line in images else image_id
         if image_id in ids:
             raise IONError(
                 f"Split '{split}' of {root} names image '{image_id}' more than once; keep one line "

@@ -18,7 +18,7 @@ from ion_d2.errors import IONError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # Labelling tools write these flags as digits or words, or leave the element empty.
-_FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1, "unspecified": 0, "": 0}
+_FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "unspecified": 0, "": 0}
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,11 @@ class VOCObject:
         name: class name.
         bbox: x0, y0, x1, y1 in pixels, 0-based, right and bottom exclusive.
         difficult: 1 if marked as hard to recognise, else 0.
-        truncated: 1 if marked as cut off by the border or another object, else 0.
     """
 
     name: str
     bbox: tuple[float, float, float, float]
     difficult: int
-    truncated: int
 
 
 @dataclass(frozen=True)
@@ -57,8 +55,8 @@ def parse_annotation(path: str | os.PathLike) -> Annotation:
     """Read one annotation file.
 
     Args:
-        path: the XML file. ``pose``, ``truncated``, ``difficult`` and ``size`` may be missing, and
-            coordinates may be fractions.
+        path: the XML file. ``difficult`` and ``size`` may be missing, and coordinates may be
+            fractions.
 
     Returns:
         Its content; boxes are neither clipped nor checked for extent.
@@ -111,7 +109,6 @@ def _object(element: Element, path: str | os.PathLike) -> VOCObject:
         name=name,
         bbox=(xmin - 1.0, ymin - 1.0, xmax, ymax),
         difficult=_flag(element, "difficult", path),
-        truncated=_flag(element, "truncated", path),
     )
 
 

@@ -28,18 +28,33 @@ def with_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
     Raises:
         IONError: Detectron2 has no augmentation for such a model.
     """
-    reason = ""
+    check_augmentation(cfg)
     if not isinstance(unwrap_distributed(model), GeneralizedRCNN):
-        reason = f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}"
-    elif cfg.MODEL.KEYPOINT_ON:
-        reason = "MODEL.KEYPOINT_ON True"
-    elif cfg.MODEL.LOAD_PROPOSALS:
-        reason = "MODEL.LOAD_PROPOSALS True"
-    if reason:
-        raise IONError(f"TEST.AUG.ENABLED does not work with {reason}; set it to False.")
+        raise _refusal(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}")
+    return GeneralizedRCNNWithTTA(cfg, model).eval()
+
+
+def check_augmentation(cfg: CfgNode) -> None:
+    """Refuse what Detectron2's augmentation cannot do.
+
+    Args:
+        cfg: the full config, with ``TEST.AUG.ENABLED``.
+
+    Raises:
+        IONError: a key contradicts it, or there is no size.
+    """
+    for key, value in (
+        ("MODEL.KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON),
+        ("MODEL.LOAD_PROPOSALS", cfg.MODEL.LOAD_PROPOSALS),
+    ):
+        if value:
+            raise _refusal(f"{key} True")
     if not cfg.TEST.AUG.MIN_SIZES:
         raise IONError("TEST.AUG.MIN_SIZES is empty; name at least one size in pixels.")
-    return GeneralizedRCNNWithTTA(cfg, model).eval()
+
+
+def _refusal(reason: str) -> IONError:
+    return IONError(f"TEST.AUG.ENABLED does not work with {reason}; set it to False.")
 
 
 def test_augmented(

@@ -91,9 +91,10 @@ class KeepBest(HookBase):
         """
         start = self.trainer.start_iter
         self._history = comm.all_gather(self._read(start))[0]
-        self._judged = start
+        known = [entry["iteration"] for entry in self._history]
+        self._judged = start if start in known else start - 1
         missed = self._period and 0 < start < self.trainer.max_iter and start % self._period == 0
-        if missed and start not in [entry["iteration"] for entry in self._history]:
+        if missed and start not in known:
             self.trainer.evaluate()
             self._judge(start)
         if self._exhausted():
@@ -116,7 +117,8 @@ class KeepBest(HookBase):
 
     def after_train(self) -> None:
         """Judge the evaluation at the end."""
-        if self.trainer.iter == self.trainer.max_iter and self._judged < self.trainer.max_iter:
+        # One more than that where there was no step left to do.
+        if self.trainer.iter >= self.trainer.max_iter and self._judged < self.trainer.max_iter:
             self._judge(self.trainer.max_iter)
 
     def _read(self, start: int) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ class IONCheckpointer(DetectionCheckpointer):
 
     _source = ""  # what is being loaded, as the user named it
     _resuming = False
+    _complete = False  # whether every parameter must be there
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights, and training state where the file has it.
@@ -58,6 +59,25 @@ class IONCheckpointer(DetectionCheckpointer):
             # Detectron2 main would refuse every later load after one that failed.
             if hasattr(self, "_parsed_url_during_load"):
                 self._parsed_url_during_load = None
+
+    def load_complete(self, path: str) -> dict[str, Any]:
+        """Load a trained model, none of whose parameters may stay as they were drawn.
+
+        Args:
+            path: a file or URL.
+
+        Returns:
+            As ``load``.
+
+        Raises:
+            IONError: a parameter of the model is not in the file or has another shape there, or as
+                ``load``.
+        """
+        self._complete = True
+        try:
+            return self.load(path)
+        finally:
+            self._complete = False
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Resume from the folder's last checkpoint if asked and possible, else load weights alone.
@@ -179,7 +199,22 @@ class IONCheckpointer(DetectionCheckpointer):
                 f"has {_some(parameters)}{shapes}; choose a checkpoint of this model or of its "
                 "backbone."
             )
+        if self._complete:
+            _check_complete(incompatible, parameters, self._source)
         return incompatible
+
+
+def _check_complete(incompatible: Any, parameters: list[str], source: str) -> None:
+    shapes = {key: f"is {a} there and {b} here" for key, a, b in incompatible.incorrect_shapes}
+    missing = {key: "is not in it" for key in incompatible.missing_keys}
+    faults = {key: text for key, text in {**missing, **shapes}.items() if key in parameters}
+    if faults:
+        key, text = next(iter({**{k: faults[k] for k in shapes if k in faults}, **faults}.items()))
+        raise IONError(
+            f"{source} is not of this model: {len(faults)} of {len(parameters)} parameters do not "
+            f"fit, for instance {key}, which {text}; give the config.yaml of its training, and as "
+            "many classes as it was trained on (MODEL.ROI_HEADS.NUM_CLASSES, classes.txt)."
+        )
 
 
 def _check_state(state: Any, filename: str) -> None:

@@ -6,6 +6,8 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..errors import IONError
+from ..evaluation import check_metric
+from .augmented_test import check_augmentation
 from .best import check_best
 
 
@@ -21,7 +23,9 @@ def check_settings(cfg: CfgNode) -> None:
     for key, value, least in (
         ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1),
         ("SOLVER.IMS_PER_PASS", cfg.SOLVER.IMS_PER_PASS, 0),
+        ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
         ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
+        ("TEST.NUM_PICTURES", cfg.TEST.NUM_PICTURES, 0),
     ):
         if value < least:
             raise IONError(f"{key} is {value}; it must be at least {least}.")
@@ -31,6 +35,9 @@ def check_settings(cfg: CfgNode) -> None:
             "stages to the number of processes."
         )
     check_best(cfg)
+    check_metric(cfg.TEST.VOC_METRIC)
+    if cfg.TEST.AUG.ENABLED:
+        check_augmentation(cfg)
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
         raise IONError(
             "SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is 'cpu'; set it to False."

@@ -54,13 +54,35 @@ def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) ->
 
     Returns:
         Dataset dicts.
+
+    Raises:
+        IONError: there are no images, or a file of them cannot be read.
     """
     files = proposal_files(cfg, "TEST") if with_proposals else None
     if files is not None:
         files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
-    dicts = get_dicts([dataset_name], filter_empty=False, proposal_files=files)
+    dicts = load_dicts(dataset_name, files)
     dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
     return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
+
+
+def load_dicts(dataset_name: str, proposal_files: Sequence[str] | None = None) -> list[dict]:
+    """All images of a dataset.
+
+    Args:
+        dataset_name: a registered name.
+        proposal_files: one for it, if it is to have proposals.
+
+    Returns:
+        Dataset dicts.
+
+    Raises:
+        IONError: there are no images, or a file of them cannot be read.
+    """
+    try:
+        return get_dicts([dataset_name], filter_empty=False, proposal_files=proposal_files)
+    except AssertionError as error:  # Detectron2's way to say that there is no image
+        raise IONError(f"The dataset '{dataset_name}' has no images; name another one.") from error
 
 
 def spread_evenly(dicts: Sequence[dict], count: int) -> list[dict]:

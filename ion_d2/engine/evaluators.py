@@ -8,10 +8,10 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluators
 
 from ..errors import IONError
-from ..evaluation import IONSemSegEvaluator, IONVOCEvaluator
+from ..evaluation import IONCOCOEvaluator, IONSemSegEvaluator, IONVOCEvaluator
 from .dicts import test_dicts
 from .picture_evaluator import PictureEvaluator
 
@@ -30,15 +30,23 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
         Box evaluation, segmentation if ``TEST.SEM_SEG``, and pictures.
 
     Raises:
-        IONError: the dataset's type is not one of VOC or COCO.
+        IONError: the dataset's type is not one of VOC or COCO, or it has no label maps to evaluate
+            segmentation on.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     folder = evaluation_folder(cfg, dataset_name)
     if kind == "ion_voc":
         evaluators = _voc_evaluators(cfg, dataset_name, folder)
     elif kind == "coco":
+        if cfg.TEST.SEM_SEG:
+            raise IONError(
+                f"TEST.SEM_SEG is True, but {dataset_name} is in COCO's format, whose masks are "
+                "not evaluated as label maps; set it to False."
+            )
         # pycocotools itself, since the C++ copy of it is not in every build of Detectron2.
-        evaluators = [COCOEvaluator(dataset_name, output_dir=folder, use_fast_impl=False)]
+        options = {"output_dir": folder, "use_fast_impl": False}
+        ids = [d["image_id"] for d in test_dicts(cfg, dataset_name)]
+        evaluators = [IONCOCOEvaluator(dataset_name, image_ids=ids, **options)]
     else:
         raise IONError(
             f"The dataset {dataset_name} is of the type {kind}, which has no evaluator here."
@@ -59,9 +67,14 @@ def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
     Returns:
         ``OUTPUT_DIR``, or a folder in it where several datasets are evaluated.
     """
-    if len(cfg.DATASETS.TEST) < 2:
+    names = list(cfg.DATASETS.TEST)
+    if len(names) < 2:
         return cfg.OUTPUT_DIR
-    return os.path.join(cfg.OUTPUT_DIR, re.sub(r"[^\w.-]+", "_", dataset_name))
+    # The end of a name tells more, and no system has names of files above 255 bytes.
+    folders = [re.sub(r"[^\w.-]+", "_", name)[-60:] for name in names]
+    place = names.index(dataset_name)
+    count = folders[:place].count(folders[place])
+    return os.path.join(cfg.OUTPUT_DIR, folders[place] + (f"_{count + 1}" if count else ""))
 
 
 def _voc_evaluators(cfg: CfgNode, dataset_name: str, folder: str) -> list[Any]:

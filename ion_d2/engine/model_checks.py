@@ -21,8 +21,8 @@ def check_model(cfg: CfgNode) -> None:
 
     Raises:
         IONError: ``MODEL.META_ARCHITECTURE`` has no ROI heads, but ``MODEL.ROI_HEADS.NAME`` is one
-            of ION's; or the segmentation loss, the averaging with the mirrored image or the
-            refinement of boxes is switched on in a model that does not have it.
+            of ION's; or the segmentation loss, its predictions, the averaging with the mirrored
+            image or the refinement of boxes is switched on in a model that does not have it.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     heads = cfg.MODEL.ROI_HEADS.NAME
@@ -41,6 +41,11 @@ def check_model(cfg: CfgNode) -> None:
                 f"{key} is True, but MODEL.META_ARCHITECTURE is {name!r}, which would ignore it; "
                 "set that to 'ION'."
             )
+    if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
+        raise IONError(
+            "TEST.SEM_SEG is True, but the model has no segmentation head without "
+            "MODEL.SEG_REGULARIZER_ON; set that to True, for a model trained with it."
+        )
     # Heads of the other kinds, which refine otherwise or not at all, say so when they are built.
     others = heads in set(ROI_HEADS.values()) - {"IONROIHeads"}
     refines = cfg.TEST.BOX_REFINEMENT.ENABLED and not others

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from ion_d2.data.catalog import class_names
+from ion_d2.data.class_file import read_class_file
 from ion_d2.engine.augmented_test import with_augmentation
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.setup import build_model
@@ -61,7 +61,7 @@ class IONPredictor:
                 "path/to/model_final.pth to the command."
             )
         model = build_model(cfg)
-        IONCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        IONCheckpointer(model).load_complete(cfg.MODEL.WEIGHTS)
         return cls(cfg, model, class_names)
 
     @torch.no_grad()
@@ -86,11 +86,21 @@ class IONPredictor:
 
         Returns:
             (3, H', W') uint8, resized and with its channels in the order of INPUT.FORMAT.
+
+        Raises:
+            IONError: it is so narrow that nothing is left of it at the size of INPUT.MAX_SIZE_TEST.
         """
         if self._flip_channels:
             image = image[:, :, ::-1]
         image = np.ascontiguousarray(image)
-        resized = self._resize.get_transform(image).apply_image(image)
+        transform = self._resize.get_transform(image)
+        try:
+            resized = transform.apply_image(image)
+        except ValueError as error:  # Pillow's, of a side that would have no pixel
+            raise IONError(
+                f"A picture of {image.shape[1]}x{image.shape[0]} pixels is too narrow: nothing is "
+                f"left of it at INPUT.MAX_SIZE_TEST {self._resize.max_size}; cut it into pieces."
+            ) from error
         return torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
 
 
@@ -125,8 +135,8 @@ def find_class_names(cfg: CfgNode, classes_file: str | None = None) -> list[str]
     Args:
         cfg: the model's config; where MODEL.ROI_HEADS.NUM_CLASSES is 0, any number of names will
             do.
-        classes_file: a text file with one name a line, in the order of the class ids; None asks the
-            first dataset of DATASETS.TEST or, without one, of DATASETS.TRAIN.
+        classes_file: see :func:`ion_d2.data.class_file.read_class_file`; None asks the first
+            dataset of DATASETS.TEST or, without one, of DATASETS.TRAIN.
 
     Returns:
         The names, or None (with a warning) where the dataset is unknown here or has another number
@@ -138,7 +148,7 @@ def find_class_names(cfg: CfgNode, classes_file: str | None = None) -> list[str]
     """
     expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if classes_file is not None:
-        names = _read_class_file(classes_file)
+        names = read_class_file(classes_file)
         if expected not in (0, len(names)):
             raise IONError(
                 f"{classes_file} names {len(names)} classes, but MODEL.ROI_HEADS.NUM_CLASSES is "
@@ -160,20 +170,6 @@ def find_class_names(cfg: CfgNode, classes_file: str | None = None) -> list[str]
         )
         return None
     return found
-
-
-def _read_class_file(path: str) -> list[str]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise IONError(
-            f"{path} cannot be read as a list of classes ({error}); give a text file with one "
-            "class name a line."
-        ) from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise IONError(f"{path} names no class; give a text file with one class name a line.")
-    return names
 
 
 def _dataset_classes(cfg: CfgNode) -> list[str] | None:

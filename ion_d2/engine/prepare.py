@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+
 from detectron2.config import CfgNode
 
 from ..data.catalog import check_num_classes, ensure_registered
 from ..data.proposals import check_proposals
+from ..errors import IONError
+from .dicts import load_dicts
 
 
 def settle_data(cfg: CfgNode, *, train: bool) -> None:
-    """Register the datasets of a run, make the config's numbers of classes theirs, check proposals.
+    """Register the datasets of a run, make the config's numbers of classes theirs, check files.
+
+    A training looks at its test data as well, so that a fault there is not told after hours.
 
     Args:
         cfg: the config, changed in place and frozen.
@@ -24,3 +30,15 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
     check_num_classes(cfg, names)
     check_proposals(cfg, train=train)
     cfg.freeze()
+    if train:
+        for name in cfg.DATASETS.TEST:
+            _check_images(name)
+
+
+def _check_images(dataset_name: str) -> None:
+    for record in load_dicts(dataset_name):
+        if not os.path.isfile(record["file_name"]):
+            raise IONError(
+                f"Image {record['file_name']} of '{dataset_name}' in DATASETS.TEST does not exist; "
+                "restore it, or take it out of the dataset."
+            )

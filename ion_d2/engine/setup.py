@@ -128,7 +128,7 @@ def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
     except (AttributeError, TypeError) as error:
         raise IONError(f"{source} is not a valid config: it must hold KEY: VALUE lines.") from error
     except (AssertionError, KeyError, ValueError, OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error.args[0] if error.args else error).split())
+        reason = " ".join(_reason(error).split())
         if "key: DATASETS." in reason:
             reason += "; give datasets as \"('NAME',)\"."
         if reason.startswith("Non-existent"):
@@ -136,6 +136,12 @@ def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
             key = reason.rsplit(" ", 1)[-1]
             reason = f"there is no config key {key}.{_suggest(cfg, key)}"
         raise IONError(f"{source} is not a valid config: {reason}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"there is no file {error.filename}, which a _BASE_ names; correct its path"
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
 def _check_overrides(opts: Sequence[Any]) -> None:

@@ -1,10 +1,17 @@
 """Evaluation: VOC and COCO average precision of boxes, mean IoU of segmentation."""
 
+from ion_d2.evaluation.coco_evaluator import IONCOCOEvaluator
 from ion_d2.evaluation.coco_style import COCO_METRICS, evaluate_coco_style
 from ion_d2.evaluation.proposal_recall import ProposalRecall, evaluate_proposals
 from ion_d2.evaluation.records import Detections, GroundTruth
 from ion_d2.evaluation.sem_seg_evaluator import IONSemSegEvaluator
-from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS, VOCResult, evaluate_voc, voc_average_precision
+from ion_d2.evaluation.voc_ap import (
+    COCO_THRESHOLDS,
+    VOCResult,
+    check_metric,
+    evaluate_voc,
+    voc_average_precision,
+)
 from ion_d2.evaluation.voc_evaluator import IONVOCEvaluator
 
 __all__ = [
@@ -12,10 +19,12 @@ __all__ = [
     "COCO_THRESHOLDS",
     "Detections",
     "GroundTruth",
+    "IONCOCOEvaluator",
     "IONSemSegEvaluator",
     "IONVOCEvaluator",
     "ProposalRecall",
     "VOCResult",
+    "check_metric",
     "evaluate_coco_style",
     "evaluate_proposals",
     "evaluate_voc",

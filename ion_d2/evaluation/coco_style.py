@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,9 +62,22 @@ def evaluate_coco_file(json_file: str, results: Sequence[dict[str, Any]]) -> COC
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(json_file)
+    complete_annotations(truth.dataset.get("annotations", ()))
     boxes = [{**r, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0} for r in results]
     found = _coco(truth.dataset["images"], truth.dataset["categories"], boxes)
     return _run(truth, found)
+
+
+def complete_annotations(annotations: Iterable[dict[str, Any]]) -> None:
+    """Add what pycocotools asks for and files of other programs may lack.
+
+    Args:
+        annotations: in COCO's format, changed in place: "iscrowd" is 0 and "area" that of the box
+            where they are not given.
+    """
+    for annotation in annotations:
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
 
 
 def coco_figures(evaluation: COCOeval) -> dict[str, float]:

@@ -138,15 +138,19 @@ def _settings(cfg: CfgNode, model: nn.Module) -> Section:
     if isinstance(getattr(model, "backbone", None), ContextBackbone):
         context = f"{cfg.MODEL.CONTEXT.NAME} on {cfg.MODEL.CONTEXT.IN_FEATURE}"
     numbers = [parameter.numel() for parameter in model.parameters()]
+    # An evaluation's own config may not tell how its weights were trained.
+    trained = [
+        ("Trained on", ", ".join(cfg.DATASETS.TRAIN)),
+        ("Iterations", f"{cfg.SOLVER.MAX_ITER:,} of {cfg.SOLVER.IMS_PER_BATCH} images"),
+    ]
     items = [
-        ("Trained on", ", ".join(cfg.DATASETS.TRAIN) or "nothing"),
+        *(trained if cfg.DATASETS.TRAIN else ()),
         ("Tested on", ", ".join(cfg.DATASETS.TEST) or "nothing"),
         ("Backbone", cfg.MODEL.BACKBONE.NAME),
         ("Context", context),
         ("Pooled features", ", ".join(cfg.MODEL.ROI_HEADS.IN_FEATURES)),
         ("Segmentation loss", "on" if cfg.MODEL.SEG_REGULARIZER_ON else "off"),
         ("Parameters", f"{sum(numbers):,}"),
-        ("Iterations", f"{cfg.SOLVER.MAX_ITER:,} of {cfg.SOLVER.IMS_PER_BATCH} images"),
         ("Seed", str(cfg.SEED) if cfg.SEED >= 0 else "drawn at random"),
     ]
     return Section("Settings", [Facts(items), Listing("The whole config", cfg.dump())])

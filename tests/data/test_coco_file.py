@@ -36,6 +36,27 @@ def config(name):
     return cfg
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("annotations", {"bbox": None}, "annotation 1 of image .*1.png .*bbox None"),
+        ("annotations", {"bbox": [1, 2, 3]}, r"annotation 1 of .*bbox \[1, 2, 3\], not four"),
+        ("annotations", {"bbox": [1, 2, 3, "4"]}, ".*not four numbers"),
+        ("images", {"width": "96"}, "image .*1.png .*width '96', not a number of pixels"),
+        ("images", {"height": 0}, ".*height 0"),
+    ],
+)
+def test_boxes_and_sizes_that_are_none_are_named(coco, tmp_path, part, change, words):
+    content = json.loads((tmp_path / "all.json").read_text())
+    content[part][0].update(change)
+    if change == {"bbox": None}:
+        del content[part][0]["bbox"]
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    ensure_registered([coco])
+    with pytest.raises(IONError, match=f"all.json: {words}"):
+        DatasetCatalog.get(coco)
+
+
 def test_labels_from_masks_have_the_pictures_colours_wherever_they_are_moved(coco):
     """From the file through flips, crops and doubling: red is 1, blue is 2, white is 0."""
     cfg = config(coco)

@@ -22,6 +22,14 @@ BREAK = {
 }
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_deep_pictures_are_not_cut_off_at_255(tmp_path, dtype):
+    path = tmp_path / "deep.tif"
+    Image.fromarray(np.full((30, 40), 1000, dtype)).save(path)
+    with pytest.raises(IONError, match="deep.tif has more than 8 bits a channel"):
+        read_image(str(path), "RGB")
+
+
 def test_pixels_equal_pillows_own(tmp_path):
     path = write_image(tmp_path / "a.png")
     expected = np.asarray(Image.open(path))

@@ -48,6 +48,25 @@ def test_loads_images_in_the_order_of_the_split(folder):
     assert "sem_seg_file_name" not in first
 
 
+def test_annotations_with_their_extension_in_capitals(folder):
+    (folder / "Annotations" / "b.xml").rename(folder / "Annotations" / "b.XML")
+    first, _ = load_voc_layout(folder, "train", ["cat", "dog"])
+    assert len(first["annotations"]) == 2
+
+
+def test_names_are_equal_however_their_accents_are_stored(tmp_path):
+    """macOS stores "u" and a mark for "ü"."""
+    root = write_voc(tmp_path / "VOC", {"Mu\u0308ller": [CAT]})
+    write_split(root, "train", "M\u00fcller\n")
+    (record,) = load_voc_layout(root, "train", ["cat"])
+    assert len(record["annotations"]) == 1 and record["file_name"].endswith("Mu\u0308ller.jpg")
+
+
+def test_a_missing_picture_whose_name_ends_like_a_flag(folder):
+    write_split(folder, "odd", "photo 1\n")
+    expect_error("'odd'", "photo 1 (", root=folder, split="odd")
+
+
 def test_segmentation_labels_are_found_by_id(folder):
     (folder / "SegmentationClass").mkdir()
     label = write_label(folder / "SegmentationClass" / "a.png", np.zeros((30, 40)))

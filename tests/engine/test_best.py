@@ -81,6 +81,23 @@ def test_killed_before_an_evaluation_it_is_made_up_for(scenes, tmp_path, evaluat
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
 
+def test_killed_in_the_last_evaluation_it_is_made_up_for(scenes, tmp_path, evaluated):
+    """Nothing is left to train then."""
+    for period, known in ((1, 5), (0, 0)):
+        cfg = config(scenes, tmp_path / str(period), "TEST.EVAL_PERIOD", period)
+        run(cfg)
+        history = tmp_path / str(period) / "evaluations.json"
+        whole = json.loads(history.read_text())
+        assert len(whole) == known + 1
+        history.write_text(json.dumps(whole[:known]))
+        (tmp_path / str(period) / "model_best.pth").unlink()
+        run(cfg, resume=True)
+        assert json.loads(history.read_text()) == whole
+        assert best(tmp_path / str(period))["iteration"] == 5
+        run(cfg, resume=True)  # and only once
+        assert json.loads(history.read_text()) == whole
+
+
 def test_metric_that_is_not_there_is_told_and_nothing_is_lost(scenes, tmp_path, evaluated):
     cfg = config(scenes, tmp_path, "TEST.BEST_METRIC", "bbox/AP5", "SOLVER.CHECKPOINT_PERIOD", 99)
     with pytest.raises(IONError, match="'bbox/AP5'.*bbox/AP50, validation/total_loss"):

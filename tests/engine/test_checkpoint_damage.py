@@ -122,6 +122,19 @@ def test_equal_names_of_other_shapes_do_not_fit(tmp_path):
         make().load(str(tmp_path / "five.pth"))
 
 
+def test_a_model_to_be_used_must_be_there_as_a_whole(tmp_path):
+    torch.save({"weight": torch.ones(4, 4)}, tmp_path / "part.pth")
+    checkpointer = make()
+    with pytest.raises(IONError, match="part.pth is not of this model: 1 of 2 .*bias.* not in it"):
+        checkpointer.load_complete(str(tmp_path / "part.pth"))
+    torch.save({"weight": torch.ones(4, 4), "bias": torch.ones(3)}, tmp_path / "odd.pth")
+    with pytest.raises(IONError, match=r"bias, which is \(3,\) there and \(4,\) here.*NUM_CLASSES"):
+        checkpointer.load_complete(str(tmp_path / "odd.pth"))
+    checkpointer.load(str(tmp_path / "odd.pth"))  # to train from it, a part is enough
+    make(tmp_path).save("whole")
+    checkpointer.load_complete(str(tmp_path / "whole.pth"))
+
+
 def test_zoo_files_match_by_heuristics_or_are_refused(tmp_path):
     weights = {"weight": np.ones((4, 4), np.float32), "bias": np.ones(4, np.float32)}
     for name, model in (("good", weights), ("bad", {"kernel": np.ones(3, np.float32)})):

@@ -109,6 +109,12 @@ def test_names_come_from_the_file_first(tmp_path, dataset):
     assert find_class_names(named(dataset, "2")) == ["ant", "bee"]
 
 
+def test_the_file_is_read_as_a_dataset_reads_its_own(tmp_path, dataset):
+    text = "\ufeff# ours\nbackground\none thing\ntwo\n"
+    (tmp_path / "c.txt").write_text(text, encoding="utf-8")
+    assert find_class_names(named(dataset), str(tmp_path / "c.txt")) == ["one thing", "two"]
+
+
 def test_detectron2s_datasets_are_known_without_their_files():
     names = find_class_names(named("voc_2007_test", "20"))
     assert len(names) == 20 and {"aeroplane", "person"} <= set(names)

@@ -38,6 +38,13 @@ def test_a_finished_run_is_reported(report, train_net, scenes, tmp_path):
     assert (status, own_lines(err)) == (0, []), err
     assert out.startswith(f"Wrote {run}/report.html (")
     assert "Run 2016" in check_page((run / "report.html").read_text()).text()
+    # Evaluated on other pictures since then.
+    other = f"('voc:{scenes}:trainval',)"
+    opts = ("MODEL.WEIGHTS", run / "model_final.pth", "DATASETS.TEST", other)
+    assert train_net(*voc_arguments(scenes, run, *opts, flags=["--eval-only"]))[0] == 0
+    assert report(run)[0] == 0
+    text = check_page((run / "report.html").read_text()).text()
+    assert "Trained on" in text and f"on voc:{scenes}:trainval" in text
     # The same weights elsewhere, evaluated here.
     place = tmp_path / "there"
     opts = ("MODEL.WEIGHTS", run / "model_final.pth", "TEST.VOC_METRIC", "area")

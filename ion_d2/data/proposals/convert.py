@@ -16,6 +16,9 @@ from ion_d2.errors import IONError
 
 _READERS = {"csv": read_csv, "json": read_json, "detectron": read_proposals}
 FORMATS = (*_READERS, *MAT_LAYOUTS)
+"""Names of the formats."""
+BY_FILE = ("mcg", "xyxy", "edge-boxes")
+"""Those that, in a folder, name a file after each image's file."""
 
 
 def read_any(path: str, file_format: str, ids: Sequence[ImageId] | None = None) -> Proposals:
@@ -38,28 +41,42 @@ def read_any(path: str, file_format: str, ids: Sequence[ImageId] | None = None) 
 
 
 def for_dataset(
-    proposals: Proposals, dicts: Sequence[dict[str, Any]], name: str, fill: bool = False
+    proposals: Proposals,
+    dicts: Sequence[dict[str, Any]],
+    name: str,
+    fill: bool = False,
+    by_file: bool = False,
 ) -> Proposals:
     """Keep the images of a dataset, in its order and called as it calls them.
 
     Other programs call an image by its file ("COCO_train2014_000000000009") where Detectron2's
-    COCO datasets have a number.
+    COCO datasets have a number. Where a name may be either, of two images, it is refused.
 
     Args:
         proposals: boxes of at least these images.
         dicts: Detectron2 dataset dicts.
         name: of the dataset, for messages.
         fill: whether an image that is not there has no boxes, instead of being an error.
+        by_file: whether the proposals call images by their files, and never by a number.
 
     Returns:
         The boxes of the dataset.
 
     Raises:
-        IONError: none of the images is there, or one is missing, or a box lies outside.
+        IONError: none of the images is there, or one is missing or could be two, or a box lies
+            outside.
     """
-    by_file = {_stem(record["file_name"]): record["image_id"] for record in dicts}
     known = {str(record["image_id"]): record["image_id"] for record in dicts}
-    ids = [known.get(str(i), by_file.get(str(i), i)) for i in proposals.ids]
+    files = {_stem(record["file_name"]): record["image_id"] for record in dicts}
+    first, second = (files, known) if by_file else (known, files)
+    ids = [first.get(str(i), second.get(str(i), i)) for i in proposals.ids]
+    both = files.keys() & known.keys()
+    odd = [i for i in proposals.ids if str(i) in both and files[str(i)] != known[str(i)]]
+    if odd and not by_file:
+        raise IONError(
+            f"{proposals.source} has boxes of '{odd[0]}', which in {name} is the id of one image "
+            "and the file name of another; give a folder of files named after the images."
+        )
     renamed = Proposals(ids, proposals.boxes, proposals.scores, proposals.source)
     if fill and not known.keys().isdisjoint(map(str, ids)):
         renamed = _filled(renamed, list(known.values()))

@@ -28,6 +28,22 @@ def test_images_called_by_file_or_by_id():
         np.testing.assert_array_equal(found.boxes, [BOX, BOX + 1])
 
 
+def test_a_name_that_is_an_id_and_a_file_of_two_images():
+    """Ids that count the files in the order of their names: 1.jpg, 10.jpg, 2.jpg."""
+    dicts = [
+        {"image_id": number, "file_name": f"/d/{name}.jpg", "width": 40, "height": 30}
+        for number, name in enumerate(("1", "10", "2"))
+    ]
+    proposals = one_box(["1", "10", "2"])
+    for number in range(3):
+        proposals.boxes[number] = BOX + number
+    found = for_dataset(proposals, dicts, "set", by_file=True)
+    assert found.ids == [0, 1, 2]
+    np.testing.assert_array_equal(found.boxes, [BOX, BOX + 1, BOX + 2])
+    with pytest.raises(IONError, match="p.mat has boxes of '1', which in set is the id of one"):
+        for_dataset(proposals, dicts, "set")
+
+
 def test_missing_images_are_filled_only_on_demand():
     with pytest.raises(IONError, match="p.mat misses 1 of the 2 images.*'9'.*--fill"):
         for_dataset(one_box(["5"]), DICTS, "set")

@@ -1,0 +1,38 @@
+"""The config of a training outlives later evaluations in its folder."""
+
+import pytest
+
+from ion_d2.engine.run_folder import writing_config
+
+
+def write(folder, text, evaluate, fail=False):
+    with writing_config(str(folder), evaluate=evaluate):
+        (folder / "config.yaml").write_text(text)
+        if fail:
+            raise OSError("disk full")
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_an_evaluation_writes_beside_the_config_of_the_training(tmp_path):
+    write(tmp_path, "first training", evaluate=False)
+    write(tmp_path, "first test", evaluate=True)
+    write(tmp_path, "second test", evaluate=True)
+    expected = {"config.yaml": "first training", "config_eval.yaml": "second test"}
+    assert contents(tmp_path) == expected
+    write(tmp_path, "second training", evaluate=False)
+    assert contents(tmp_path) == {"config.yaml": "second training"}
+
+
+def test_alone_it_is_the_config(tmp_path):
+    write(tmp_path, "a test", evaluate=True)
+    assert contents(tmp_path) == {"config.yaml": "a test"}
+
+
+def test_a_failure_loses_nothing(tmp_path):
+    write(tmp_path, "training", evaluate=False)
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path, "", evaluate=True, fail=True)
+    assert contents(tmp_path) == {"config.yaml": "training"}
