@@ -6,7 +6,7 @@ import sys
 
 import torch
 from irnn_gradient import exact_gradient
-from irnn_rivals import OWN, Contender
+from irnn_rivals import OWN, Contender, matrices_of
 from torch import Tensor
 
 from ion_d2.layers import DIRECTIONS, spatial_irnn_reference
@@ -56,14 +56,18 @@ class Case:
         out = contender(self.x, self.weight)
         out.backward(self.grad_like(out))
 
-    def result(self, contender: Contender) -> tuple[Tensor, Tensor]:
-        """The states and the input's gradient, detached."""
+    def result(self, contender: Contender) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The states, and the gradients of the input and the weight, detached."""
         out = self.forward(contender)
-        return out.detach(), torch.autograd.grad(out, self.x, self.grad_like(out))[0]
+        leaves = [self.x, *matrices_of(contender, self.weight)]
+        by_x, *by_weight = torch.autograd.grad(out, leaves, self.grad_like(out))
+        if len(by_weight) > 1:
+            by_weight = [torch.stack(by_weight)]
+        return out.detach(), by_x, by_weight[0] if by_weight else None
 
 
 def wrong(case: Case, found: dict[str, Contender]) -> dict[str, str]:
-    """Compare each contender's states with the definition, its gradient with theirs, in float64.
+    """Compare each contender's states with the definition, its gradients with theirs, in float64.
 
     Returns:
         A sentence for each contender that is wrong.
@@ -72,11 +76,11 @@ def wrong(case: Case, found: dict[str, Contender]) -> dict[str, str]:
     expected = spatial_irnn_reference(case.x.detach().double(), weight)
     complaints: dict[str, str] = {}
     for name, contender in found.items():
-        states, gradient = case.result(contender)
-        pairs = {
-            "states": (states, expected),
-            "gradient": (gradient, exact_gradient(states, weight, case.grad)[0]),
-        }
+        states, by_x, by_weight = case.result(contender)
+        true_by_x, true_by_weight = exact_gradient(states, weight, case.grad)
+        pairs = {"states": (states, expected), "gradient": (by_x, true_by_x)}
+        if by_weight is not None:
+            pairs["gradient of the weight"] = (by_weight, true_by_weight)
         for what, (got, true) in pairs.items():
             error = ((got - true).abs().max() / true.abs().max()).item()
             if not error < TOLERANCE:

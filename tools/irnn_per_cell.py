@@ -2,9 +2,9 @@
 
 DSC-PyTorch's and SPANet's kernels give every output cell a thread of its own, which recomputes the
 whole prefix of its line from the border: H + W + 2 steps a cell instead of 4. Backward is one
-launch of the same kind with two such loops a direction, and fills one map a direction for the
-gradient of the weight and one more for that of the input, summed up afterwards. The state stays in
-a register here; there it is read back from memory at each step.
+launch of the same kind with a loop a direction for the gradient of the input and, where it is
+learned, one for that of the weight; each fills a map a direction, summed up afterwards. The state
+stays in a register here; there it is read back from memory at each step.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def _forward_kernel(x, weight, out, total, channels, height, width, BLOCK: tl.co
 
 @triton.jit
 def _backward_kernel(
-    grad, out, weight, by_x, by_weight, total, channels, height, width, BLOCK: tl.constexpr
-):
+    grad, out, weight, by_x, by_weight, total, channels, height, width,
+    LEARNED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     i, row, column, plane = _place(total, height, width, BLOCK)
     inside = i < total
     channel = plane // (height * width) % channels
@@ -77,18 +78,19 @@ def _backward_kernel(
             h = tl.load(out + offset + t * stride, active, other=0.0)
             delta = tl.where(active & (h > 0), factor * delta + g, tl.where(active, 0.0, delta))
             tl.store(by_x + direction * total + i, delta, active)
-        # The derivative of the state by the factor, along the prefix.
-        slope = tl.zeros([BLOCK], tl.float32)
-        before = tl.zeros([BLOCK], tl.float32)
-        for t in range(0, length):
-            active = inside & (t <= step)
-            h = tl.load(out + offset + t * stride, active, other=0.0)
-            slope = tl.where(
-                active & (h > 0), before + factor * slope, tl.where(active, 0.0, slope)
-            )
-            before = tl.where(active, h, before)
-        own = tl.load(grad + direction * total + i, inside, other=0.0)
-        tl.store(by_weight + direction * total + i, own * slope, inside)
+        if LEARNED:
+            # The derivative of the state by the factor, along the prefix.
+            slope = tl.zeros([BLOCK], tl.float32)
+            before = tl.zeros([BLOCK], tl.float32)
+            for t in range(0, length):
+                active = inside & (t <= step)
+                h = tl.load(out + offset + t * stride, active, other=0.0)
+                slope = tl.where(
+                    active & (h > 0), before + factor * slope, tl.where(active, 0.0, slope)
+                )
+                before = tl.where(active, h, before)
+            own = tl.load(grad + direction * total + i, inside, other=0.0)
+            tl.store(by_weight + direction * total + i, own * slope, inside)
 
 
 class _PerCell(torch.autograd.Function):
@@ -103,16 +105,18 @@ class _PerCell(torch.autograd.Function):
         return out.permute(1, 0, 2, 3, 4).flatten(1, 2)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         out, weight = ctx.saved_tensors
         _, count, channels, height, width = out.shape
         grad = grad.unflatten(1, (4, channels)).permute(1, 0, 2, 3, 4).contiguous()
-        by_x, by_weight = torch.zeros_like(out), torch.zeros_like(out)
+        learned = ctx.needs_input_grad[1]
+        by_x, by_weight = torch.zeros_like(out), torch.zeros_like(out) if learned else None
         total = out[0].numel()
         _backward_kernel[(triton.cdiv(total, _BLOCK),)](
-            grad, out, weight, by_x, by_weight, total, channels, height, width, BLOCK=_BLOCK
-        )
-        return by_x.sum(0), by_weight.sum((1, 3, 4))
+            grad, out, weight, by_x, by_weight, total, channels, height, width,
+            LEARNED=learned, BLOCK=_BLOCK,
+        )  # fmt: skip
+        return by_x.sum(0), by_weight.sum((1, 3, 4)) if learned else None
 
 
 def per_cell_irnn(x: Tensor, weight: Tensor | None) -> Tensor:

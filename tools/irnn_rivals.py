@@ -57,6 +57,22 @@ def contender_parameters(contender: Contender) -> list[nn.Parameter]:
     return list(contender.parameters()) if isinstance(contender, nn.Module) else []
 
 
+def matrices_of(contender: Contender, weight: Tensor | None) -> list[Tensor]:
+    """Where a contender's gradient with respect to the weight arrives.
+
+    Args:
+        contender: one of :func:`contenders`.
+        weight: what it is given.
+
+    Returns:
+        The weight itself, or a matrix for each direction; nothing for the identity.
+    """
+    if isinstance(contender, BidirectionalRNNs):
+        names = ("weight_hh_l0", "weight_hh_l0_reverse")
+        return [getattr(rnn, name) for rnn in (contender.rows, contender.columns) for name in names]
+    return [] if weight is None else [weight]
+
+
 class BidirectionalRNNs(nn.Module):
     """``torch.nn.RNN(nonlinearity="relu", bidirectional=True)`` on the rows and on the columns.
 

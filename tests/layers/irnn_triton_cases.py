@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ion_d2.layers import DIRECTIONS, spatial_irnn_reference
+from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn import triton_backend
 from ion_d2.layers.irnn.backends import ENVIRONMENT_VARIABLE, choose_backend
 
@@ -125,6 +125,19 @@ def test_memory_layouts(layout, shape, kind):
         assert channels_last if layout == "channels_last" else result.is_contiguous()
 
 
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+def test_weights_of_any_layout(kind):
+    x, weight, grad = make((1, 3, 3, 4), kind)
+    wider = torch.cat([weight, torch.full_like(weight, float("nan"))], dim=-1)
+    for given in (
+        weight[:1].expand_as(weight),  # one for all directions
+        weight.repeat_interleave(2, dim=0)[::2],
+        wider[..., :3],
+    ):
+        assert not given.is_contiguous()
+        check(x, given, grad)
+
+
 @pytest.mark.parametrize("directions", [*SUBSETS, ("up", "left", "up"), DIRECTIONS[::-1]])
 def test_directions(directions):
     check(*make((1, 2, 3, 4), "diagonal", directions), directions)
@@ -164,6 +177,53 @@ def test_types(dtype, weight_dtype, tolerance):
     if dtype != torch.float64:
         x, weight, grad = make((1, 2, 3, 4), "full", dtype=dtype)
         check(x, weight.to(weight_dtype), grad, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("directions", [("right",), ("down",), ("left", "up")])
+def test_the_gradient_of_the_weight_is_summed_in_float32(directions):
+    """In float16 it would end at 65504."""
+    x = torch.full((1, 1, 12, 12), 60.0, device=DEVICE, dtype=torch.float16)
+    weight = torch.full((len(directions), 1), 0.9, device=DEVICE)
+    output = triton_backend.forward(x, weight, directions, None)
+    grad = torch.full_like(output, 100.0)
+    _, grad_weight = triton_backend.backward(grad, output, weight, directions, None)
+    want = expected(x, weight, grad, directions, None)[2]
+    assert want.min() > 2 * 65504
+    assert_close(grad_weight, want, 2e-3)
+
+
+def test_products_keep_float32_under_autocast():
+    x, weight, grad = make((2, 3, 4, 5), "full")
+    output = triton_backend.forward(x, weight, DIRECTIONS, None)
+    plain = triton_backend.backward(grad, output, weight, DIRECTIONS, None)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        got = triton_backend.backward(grad, output, weight, DIRECTIONS, None)
+    assert all(torch.equal(a, b) for a, b in zip(got, plain))
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="of PyTorch 2.9 and newer"
+)
+def test_both_ways_to_allow_tf32(monkeypatch):
+    from ion_d2.layers.irnn.triton_recurrence import _precision
+
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        for precision, want in (("ieee", "tf32x3"), ("tf32", "tf32")):
+            matmul.fp32_precision = precision
+            assert _precision(torch.float32) == want
+            assert _precision(torch.bfloat16) == "tf32"
+    finally:
+        matmul.fp32_precision = before
+
+
+@pytest.mark.skipif(not hasattr(torch, "compiler"), reason="of PyTorch 2.1 and newer")
+@pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
+def test_the_choice_of_the_back_end_breaks_no_graph(kind):
+    x, weight, _ = make((1, 2, 3, 4), kind)
+    compiled = torch.compile(spatial_irnn, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, weight), spatial_irnn(x, weight))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])

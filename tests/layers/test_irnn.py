@@ -143,6 +143,7 @@ def test_half_precision_runs_in_float32():
     [
         ({"x": torch.zeros(2, 3, 4)}, ValueError, "x must have the shape"),
         ({"x": torch.zeros(1, 1, 2, 2, dtype=torch.long)}, TypeError, "x must be a floating"),
+        ({"x": torch.zeros(1, 1, 2, 2).to(torch.float8_e5m2)}, TypeError, "x must be .*float16"),
         ({"directions": ("right", "north")}, ValueError, "north"),
         ({"directions": ()}, ValueError, "directions"),
         ({"directions": "up"}, ValueError, "directions"),

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ion_d2.layers.irnn import triton_backend
+from ion_d2.layers.irnn import triton_backend, unavailable_backends
 
 CASES = Path(__file__).with_name("irnn_triton_cases.py")
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -87,3 +87,11 @@ def test_without_triton_the_back_end_says_so(monkeypatch):
     monkeypatch.setattr(triton_backend, "_missing", triton_backend._missing.__wrapped__)
     reason = triton_backend.unavailable(torch.device("cuda"), torch.float32, "identity")
     assert "needs Triton" in reason
+
+
+@needs_triton
+@pytest.mark.parametrize("kind", ["identity", "full"])
+def test_without_a_gpu_cuda_is_refused_in_a_sentence(monkeypatch, kind):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "needs a GPU" in unavailable_backends("cuda", torch.float32, kind)["triton"]

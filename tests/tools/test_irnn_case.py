@@ -50,6 +50,26 @@ def test_a_wrong_rival_is_left_out(cases, what, capsys):
     assert f"rival is wrong on (1, 4, 5, 6), identity: the {what}" in capsys.readouterr().err
 
 
+def test_a_wrong_gradient_of_the_weight_is_found(cases):
+    def off(x, weight):
+        return spatial_irnn_reference(x, WrongGradient.apply(weight))
+
+    case = cases.Case("1x4x5x6", "diagonal", "cpu")
+    (complaint,) = cases.wrong(case, {"rival": off}).values()
+    assert "diagonal: the gradient of the weight is off" in complaint
+
+
+def test_the_matrices_of_an_rnn_are_checked_in_our_order(cases):
+    rivals = importlib.import_module("irnn_rivals")
+    case = cases.Case("1x4x5x6", "full", "cpu")
+    rnn = rivals.BidirectionalRNNs(4)
+    rnn.load(case.weight)
+    assert cases.wrong(case, {"nn.RNN": rnn}) == {}
+    assert [t.shape for t in case.result(rnn)] == [(1, 16, 5, 6), (1, 4, 5, 6), (4, 4, 4)]
+    rnn.load(case.weight.flip(0))
+    assert "states" in cases.wrong(case, {"nn.RNN": rnn})["nn.RNN"]
+
+
 @pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
 def test_exact_gradient_is_that_of_the_definition(cases, kind):
     """Of float64 states no gate differs, so that autograd goes back through the same ones."""

@@ -14,6 +14,9 @@ HORIZONTAL = ("right", "left")
 # Those that start at the last column or row.
 BACKWARDS = ("left", "up")
 
+# Types of a map and of a weight.
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def check_arguments(
     x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
@@ -27,18 +30,23 @@ def check_arguments(
         sizes: None or (N, 2).
 
     Raises:
-        TypeError: a tensor is not of a floating-point type, or ``sizes`` is not of an integer type.
+        TypeError: a tensor is not of one of ``DTYPES``, or ``sizes`` is not of an integer type.
         ValueError: a shape, a device, a direction or a size does not fit.
     """
     if x.dim() != 4:
         raise ValueError(f"x must have the shape (N, C, H, W), got {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor, got {x.dtype}")
+    _check_dtype("x", x)
     _check_directions(directions)
     if weight is not None:
         _check_weight(x, weight, len(directions))
     if sizes is not None:
         _check_sizes(x, sizes)
+
+
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in DTYPES:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise TypeError(f"{name} must be a floating-point tensor ({known}), got {tensor.dtype}")
 
 
 def _check_directions(directions: Sequence[str]) -> None:
@@ -56,8 +64,7 @@ def _check_weight(x: Tensor, weight: Tensor, num_directions: int) -> None:
             f"weight must have the shape {diagonal} (diagonal) or {full} (full) for "
             f"{num_directions} directions and {channels} channels, got {tuple(weight.shape)}"
         )
-    if not weight.is_floating_point():
-        raise TypeError(f"weight must be a floating-point tensor, got {weight.dtype}")
+    _check_dtype("weight", weight)
     if weight.device != x.device:
         raise ValueError(f"weight must be on x's device {x.device}, got {weight.device}")
 

@@ -9,6 +9,7 @@ directions, sizes)``. Their arguments have been checked.
 from __future__ import annotations
 
 import os
+from typing import Callable
 
 import torch
 from torch import Tensor
@@ -20,6 +21,20 @@ from .arguments import transition_kind
 BACKENDS = {"triton": triton_backend, "torch": torch_backend}
 # Names a back-end for every call that does not name one itself.
 ENVIRONMENT_VARIABLE = "ION_D2_IRNN_BACKEND"
+
+
+def _constant_when_compiled(function: Callable) -> Callable:
+    """Let torch.compile call a function once, and take what it returned for what it returns.
+
+    It cannot trace what looks for a GPU or imports Triton.
+    """
+    mark = getattr(getattr(torch, "compiler", None), "assume_constant_result", None)
+    return function if mark is None else mark(function)
+
+
+@_constant_when_compiled
+def _reason_against(name: str, device: torch.device, dtype: torch.dtype, kind: str) -> str | None:
+    return BACKENDS[name].unavailable(device, dtype, kind)
 
 
 def unavailable_backends(
@@ -36,7 +51,7 @@ def unavailable_backends(
         A sentence for each back-end that is missing here; empty if all of them can serve.
     """
     device = torch.device(device)
-    reasons = {name: b.unavailable(device, dtype, kind) for name, b in BACKENDS.items()}
+    reasons = {name: _reason_against(name, device, dtype, kind) for name in BACKENDS}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -55,20 +70,16 @@ def choose_backend(x: Tensor, weight: Tensor | None, name: str | None) -> str:
         ValueError: there is no such back-end.
         RuntimeError: it cannot serve the call; the message says why.
     """
-    kind = transition_kind(weight)
-
-    def reason_against(known: str) -> str | None:
-        return BACKENDS[known].unavailable(x.device, x.dtype, kind)
-
+    call = (x.device, x.dtype, transition_kind(weight))
     source = "backend"
     if name is None and os.environ.get(ENVIRONMENT_VARIABLE):
         source, name = ENVIRONMENT_VARIABLE, os.environ[ENVIRONMENT_VARIABLE]
     if name is None:
         # One by one: to say why it cannot serve, a back-end may have to load what it needs.
-        return next(known for known in BACKENDS if reason_against(known) is None)
+        return next(known for known in BACKENDS if _reason_against(known, *call) is None)
     if name not in BACKENDS:
         raise ValueError(f"{source} must be one of {tuple(BACKENDS)}, got {name!r}")
-    reason = reason_against(name)
+    reason = _reason_against(name, *call)
     if reason is not None:
         raise RuntimeError(f"{source} is {name!r}, which cannot be used here: {reason}")
     return name

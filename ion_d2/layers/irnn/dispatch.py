@@ -45,7 +45,8 @@ def spatial_irnn(
         from the "torch" back-end, in x's memory format from "triton".
 
     Raises:
-        TypeError: ``x`` or ``weight`` is not floating point, or ``sizes`` not integer.
+        TypeError: ``x`` or ``weight`` is not of 16, 32 or 64 bits, floating point, or ``sizes`` not
+            integer.
         ValueError: a shape, device, direction, size or the name of the back-end does not fit.
         RuntimeError: the back-end that is asked for cannot be used here.
 

@@ -20,6 +20,9 @@ def spatial_irnn_portable(
 ) -> Tensor:
     """Sweep as :func:`ion_d2.layers.spatial_irnn` does, without its checks.
 
+    Not to be run under autocast, which would round the state to 16 bits at every step of a full
+    transition; TorchScript cannot switch it off inside.
+
     Args:
         x: (N, C, H, W), H and W at least 1.
         weight: None, (D, C) or (D, C, C).

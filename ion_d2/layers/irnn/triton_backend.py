@@ -6,14 +6,13 @@ import contextlib
 import functools
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from .arguments import DTYPES
 from .layout import memory_format_of
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def unavailable(device: torch.device, dtype: torch.dtype, kind: str) -> str | None:
@@ -29,9 +28,11 @@ def unavailable(device: torch.device, dtype: torch.dtype, kind: str) -> str | No
     """
     if device.type != "cuda" and not _interpreted():
         return f"The Triton back-end runs on CUDA devices, not on {device.type!r}."
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         return f"The Triton back-end has no kernels for {dtype}."
     reason = _missing()
+    if reason is None and not _interpreted() and not torch.cuda.is_available():
+        reason = "The Triton back-end needs a GPU, and PyTorch finds none."
     if reason is None and kind == "full":
         reason = _full_unavailable(device, dtype)
     return reason
@@ -89,7 +90,7 @@ def forward(
     Returns:
         (N, D * C, H, W) of x's type, in x's memory format.
     """
-    with _device_of(x):
+    with _launching_on(x):
         if weight is not None and weight.dim() == 3:
             from .triton_recurrence import recur
 
@@ -120,7 +121,7 @@ def backward(
         The gradients with respect to x, of output's type and memory format, and to the weight, of
         its type, or None. Two runs give the same bits.
     """
-    with _device_of(output):
+    with _launching_on(output):
         if weight is not None and weight.dim() == 3:
             from .triton_recurrence import recur_back
 
@@ -130,6 +131,12 @@ def backward(
         return sweep_back(grad, output, weight, directions)
 
 
-def _device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, whichever device its arguments are on."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+@contextlib.contextmanager
+def _launching_on(tensor: Tensor) -> Iterator[None]:
+    """Triton launches on the current device, whichever device its arguments are on.
+
+    The products around the kernels keep float32 under autocast, too.
+    """
+    device = torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+    with device, torch.autocast(tensor.device.type, enabled=False):
+        yield

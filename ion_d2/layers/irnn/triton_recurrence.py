@@ -26,7 +26,7 @@ def recur(x: Tensor, weight: Tensor, directions: Sequence[str], sizes: Tensor | 
     in_place = out.dtype == torch.float32 and memory_format_of(x) == torch.channels_last
     states = out if in_place else _empty_states(out)
     codes = [DIRECTIONS.index(name) for name in directions]
-    _launch(x, 0, states, weight.float(), None, sizes, codes)
+    _launch(x, 0, states, _dense(weight), None, sizes, codes)
     return out if in_place else out.copy_(states)
 
 
@@ -41,7 +41,7 @@ def recur_back(
     grads = _empty_states(output)
     against = [DIRECTIONS.index(name) ^ 1 for name in directions]
     skip = channels * grad.stride(1)
-    _launch(grad, skip, grads, weight.float().transpose(1, 2), output, None, against)
+    _launch(grad, skip, grads, _dense(weight).transpose(1, 2), output, None, against)
     by_direction = grads.unflatten(1, (len(directions), channels))
     grad_x.copy_(by_direction.sum(dim=1))
     states = output.float().unflatten(1, by_direction.shape[1:3])
@@ -60,6 +60,11 @@ def _weight_gradient(grads: Tensor, states: Tensor, direction: str) -> Tensor:
     grads = grads.narrow(axis, 1 if after else 0, pairs)
     states = states.narrow(axis, 0 if after else 1, pairs)
     return torch.einsum("nohw,nihw->oi", grads, states)
+
+
+def _dense(weight: Tensor) -> Tensor:
+    """The kernel finds a direction's matrix C * C numbers behind the one before."""
+    return weight.float().contiguous()
 
 
 def _empty_states(like: Tensor) -> Tensor:
@@ -127,5 +132,11 @@ def _launch(
 
 def _precision(dtype: torch.dtype) -> str:
     """Tensor cores multiply in TF32: three times for the precision of float32."""
-    coarse = dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32
-    return "tf32" if coarse else "tf32x3"
+    return "tf32" if dtype != torch.float32 or _allows_tf32() else "tf32x3"
+
+
+def _allows_tf32() -> bool:
+    """What PyTorch is told about its own products of matrices; the older way to ask may raise."""
+    matmul = torch.backends.cuda.matmul
+    precision = getattr(matmul, "fp32_precision", None)  # PyTorch 2.9 and newer
+    return matmul.allow_tf32 if precision is None else precision == "tf32"

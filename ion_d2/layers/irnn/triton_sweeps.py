@@ -113,7 +113,8 @@ def _sweep_axis_back(
     lines = _lines(grad_x, axis)
     slopes = None
     if weight is not None:
-        slopes = total.new_empty(constants["NUM_SLOTS"], n, c, others)
+        shape = (constants["NUM_SLOTS"], n, c, others)
+        slopes = total.new_empty(shape, dtype=compute_dtype(total.dtype))
     backward_kernel[(n * lines.blocks,)](
         grad,
         output,

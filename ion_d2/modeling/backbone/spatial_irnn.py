@@ -78,8 +78,8 @@ class SpatialIRNN(nn.Module):
         """
         if torch.jit.is_scripting():
             # What is compiled must not need ion_d2. Inputs or biases of their own can be traced.
-            assert self.num_inputs == 1 and self.first_step_bias is None
-            assert self.transition != "max"
+            plain = self.num_inputs == 1 and self.first_step_bias is None
+            assert plain and self.transition != "max", "trace this SpatialIRNN, do not script it"
             return spatial_irnn_portable(x, self.weight, self._indices, sizes)
         else:
             return self._run(x, sizes)
