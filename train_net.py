@@ -23,6 +23,7 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.config_file import find_config
 from ion_d2.engine.distributed import join, leave, read_place, read_timeout
 from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.prepare import settle_data
@@ -48,7 +49,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     settle_data(cfg, train=not args.eval_only)
     try:
         with writing_config(cfg.OUTPUT_DIR, evaluate=args.eval_only):
-            default_setup(cfg, args)
+            # It logs the file, which "model_zoo:NAME" is not.
+            file = find_config(args.config_file)
+            default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": file}))
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ion_d2")
     except OSError as error:
         raise IONError(

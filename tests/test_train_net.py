@@ -72,6 +72,7 @@ def test_wrong_files_and_names(train_net, scenes, tmp_path):
         (("SOLVER.AMP.ENABLED", True), ("SOLVER.AMP.ENABLED needs a GPU",)),
         (("DATALOADER.NUM_WORKERS", -1), ("DATALOADER.NUM_WORKERS is -1",)),
         (("SOLVER.CHECKPOINT_PERIOD", 0), ("SOLVER.CHECKPOINT_PERIOD is 0",)),
+        (("TEST.EVAL_PERIOD", -1), ("TEST.EVAL_PERIOD is -1",)),
         (("TEST.NUM_PICTURES", -1), ("TEST.NUM_PICTURES is -1",)),
         (("TEST.VOC_METRIC", "Area"), ('"Area"', "TEST.VOC_METRIC")),
         (("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "()"), ("TEST.AUG.MIN_SIZES is empty",)),

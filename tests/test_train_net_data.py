@@ -62,6 +62,19 @@ def write_squares(folder, *forms):
     return write_coco(folder, *([square] for square in squares))
 
 
+def test_a_packaged_config_by_its_name(train_net, scenes, tmp_path):
+    small = (
+        *("MODEL.WEIGHTS", "", "MODEL.RESNETS.STEM_OUT_CHANNELS", 16),
+        *("MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8),
+        *("SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0, "TEST.EVAL_PERIOD", 0),
+    )
+    args = voc_arguments(scenes, tmp_path / "out", *small)
+    args[args.index("--config-file") + 1] = "model_zoo:COCO-Detection/faster_rcnn_R_50_C4_1x.yaml"
+    status, out, err = train_net(*args)
+    assert (status, own_lines(err)) == (0, [])
+    assert (tmp_path / "out" / "voc_results.json").is_file()
+
+
 def test_coco_dataset(train_net, tmp_path):
     coco = write_squares(tmp_path, None, None, None, None)
     opts = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.NUM_PICTURES", 2)

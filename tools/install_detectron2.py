@@ -29,6 +29,9 @@ SHA256 = "53c9e79e9cc943e80419c588ea44b5479507a8628ed14a4e06bd093e29311b18"
 # Metadata of a source archive comes from its setup script. This one needs bdist_wheel (from 70.1 on
 # part of setuptools), and PyTorch, which a build environment of pip's own would lack.
 BUILD_TOOL = "setuptools>=70.1,<81"
+# Newer ones refuse the archive for a requirement by URL, though it is one of an extra that nobody
+# asks for.
+FETCHING_PIP = "pip<26.3"
 
 # Runs in an interpreter of its own: a broken import must not take this program down, and what was
 # imported before the installation must not hide what is there after it.
@@ -145,7 +148,7 @@ def download(folder: Path, sha256: str) -> Path:
             "torchvision==0.26.0` (or your own pair of versions), then this program again."
         )
     build_tool, requirements = folder / "build_tool", folder / "requirements.txt"
-    _pip("install", "--target", str(build_tool), BUILD_TOOL)
+    _pip("install", "--target", str(build_tool), BUILD_TOOL, FETCHING_PIP)
     requirements.write_text(f"{REQUIREMENT} --hash=sha256:{sha256}\n")
     options = ["--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--require-hashes"]
     search_path = os.pathsep.join(filter(None, [str(build_tool), os.environ.get("PYTHONPATH")]))
@@ -209,8 +212,9 @@ def _pip(*arguments: str, **options: Any) -> None:
 
 def _last_line(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith("error")]
-    return (errors or lines or ["nothing"])[-1]
+    places = [i for i, line in enumerate(lines) if line.lower().startswith("error")]
+    # The line after an error may say what it is about.
+    return " ".join(lines[places[-1] : places[-1] + 2]) if places else (lines or ["nothing"])[-1]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -69,15 +69,16 @@ class KeepBest(HookBase):
     ) -> None:
         """
         Args:
-            metric: its name in ``metrics.json``, e.g. "bbox/AP50"; lower is better where the name
-                has "loss" in it.
+            metric: its name in ``metrics.json``, e.g. "bbox/AP50"; lower is better in
+                "validation/...", whose figures are losses.
             patience: evaluations in a row without improvement after which the training stops; 0
                 for never.
             period: iterations between evaluations; 0 for one at the end.
             checkpointer: of the training; it writes in the main process only.
         """
         self._metric, self._patience, self._period = metric, patience, period
-        self._sign = -1 if "loss" in metric else 1
+        # Of losses, which are "validation/loss_...", less is better.
+        self._sign = -1 if metric.split("/")[-2:-1] == ["validation"] else 1
         self._checkpointer = checkpointer
         self._path = os.path.join(checkpointer.save_dir, _HISTORY)
         self._history: list[dict[str, Any]] = []
@@ -122,7 +123,10 @@ class KeepBest(HookBase):
             self._judge(self.trainer.max_iter)
 
     def _read(self, start: int) -> list[dict[str, Any]]:
-        if not (start and comm.is_main_process() and os.path.isfile(self._path)):
+        if not (comm.is_main_process() and os.path.isfile(self._path)):
+            return []
+        if not start:  # of another training in the same folder
+            os.remove(self._path)
             return []
         try:
             with open(self._path, encoding="utf-8") as file:

@@ -19,6 +19,9 @@ from .checkpoint_files import reading, write_atomically
 from .steps import unwrap_distributed
 from .vgg_weights import map_vgg_weights, recognise
 
+# Buffers of batch normalisation, in all its kinds, that are learned as parameters are.
+_STATISTICS = ("running_mean", "running_var")
+
 
 class IONCheckpointer(DetectionCheckpointer):
     """Loads and saves models with their training state; a drop-in for Detectron2's checkpointer.
@@ -189,6 +192,7 @@ class IONCheckpointer(DetectionCheckpointer):
         keys = list(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         parameters = [name for name, _ in self.model.named_parameters()]
+        statistics = [k for k, _ in self.model.named_buffers() if k.endswith(_STATISTICS)]
         if parameters and set(parameters) <= set(incompatible.missing_keys):
             shapes = "".join(
                 f"; {key} is {theirs} there and {ours} here"
@@ -200,18 +204,18 @@ class IONCheckpointer(DetectionCheckpointer):
                 "backbone."
             )
         if self._complete:
-            _check_complete(incompatible, parameters, self._source)
+            _check_complete(incompatible, [*parameters, *statistics], self._source)
         return incompatible
 
 
-def _check_complete(incompatible: Any, parameters: list[str], source: str) -> None:
+def _check_complete(incompatible: Any, needed: list[str], source: str) -> None:
     shapes = {key: f"is {a} there and {b} here" for key, a, b in incompatible.incorrect_shapes}
     missing = {key: "is not in it" for key in incompatible.missing_keys}
-    faults = {key: text for key, text in {**missing, **shapes}.items() if key in parameters}
+    faults = {key: text for key, text in {**missing, **shapes}.items() if key in needed}
     if faults:
         key, text = next(iter({**{k: faults[k] for k in shapes if k in faults}, **faults}.items()))
         raise IONError(
-            f"{source} is not of this model: {len(faults)} of {len(parameters)} parameters do not "
+            f"{source} is not of this model: {len(faults)} of {len(needed)} parameters do not "
             f"fit, for instance {key}, which {text}; give the config.yaml of its training, and as "
             "many classes as it was trained on (MODEL.ROI_HEADS.NUM_CLASSES, classes.txt)."
         )

@@ -26,6 +26,7 @@ def check_settings(cfg: CfgNode) -> None:
         ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
         ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
         ("TEST.NUM_PICTURES", cfg.TEST.NUM_PICTURES, 0),
+        ("TEST.EVAL_PERIOD", cfg.TEST.EVAL_PERIOD, 0),
     ):
         if value < least:
             raise IONError(f"{key} is {value}; it must be at least {least}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -56,10 +57,12 @@ class TrainingInterrupted(Exception):
 class StopOnSignal(HookBase):
     """On Ctrl-C or SIGTERM, finishes the step, saves a checkpoint and stops.
 
-    A second signal stops at once, as without this hook.
+    A second signal stops at once, as without this hook; but one that comes with the first is the
+    same: a terminal or ``kill`` reaches all processes, and some launchers pass it on as well.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    _TOGETHER = 0.5  # seconds
 
     def __init__(self, checkpointer: DetectionCheckpointer | None) -> None:
         """
@@ -69,6 +72,7 @@ class StopOnSignal(HookBase):
         self._checkpointer = checkpointer
         self._previous: dict[int, Any] = {}
         self._signal = 0
+        self._since = 0.0  # by a clock that only goes forward
 
     def before_train(self) -> None:
         """Take over the signals."""
@@ -82,10 +86,13 @@ class StopOnSignal(HookBase):
         self._previous.clear()
 
     def _handle(self, number: int, frame: Any) -> None:
-        logger.info("Stopping after this iteration; once more to stop at once.")
-        self._signal = number
-        for each, handler in self._previous.items():
-            signal.signal(each, handler)
+        now = time.monotonic()
+        if not self._signal:
+            logger.info("Stopping after this iteration; once more to stop at once.")
+            self._signal, self._since = number, now
+        elif now - self._since > self._TOGETHER:
+            self.after_train()
+            signal.raise_signal(number)
 
     def after_step(self) -> None:
         """Stop, if a signal came to any of the processes."""

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..compat import TRAINER_SAVES_OPTIMIZER
 from ..data.loader import ResumableLoader
+from ..errors import IONError
 from .augmented_test import without_augmentation
 from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
@@ -25,6 +26,7 @@ from .builders import IONBuilders, prepared
 from .checkpoint import IONCheckpointer
 from .checks import check_settings
 from .determinism import make_deterministic
+from .evaluating import EvaluatePeriodically, SaveBeforeEvaluation
 from .hooks import SeedEachStep, StopOnSignal
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
@@ -89,7 +91,11 @@ class IONTrainer(IONBuilders):
         """Detectron2's hooks with our evaluation, followed by the choice of the best weights."""
         test = self.cfg.TEST
         place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        ours: list[HookBase] = [EvalHook(test.EVAL_PERIOD, self.evaluate)]
+        ours: list[HookBase] = [EvaluatePeriodically(test.EVAL_PERIOD, self.evaluate)]
+        if test.EVAL_PERIOD:
+            saved_every = self.cfg.SOLVER.CHECKPOINT_PERIOD
+            saving = SaveBeforeEvaluation(self.checkpointer, test.EVAL_PERIOD, saved_every)
+            ours.insert(0, saving)
         if test.BEST_METRIC:
             ours.append(
                 KeepBest(test.BEST_METRIC, test.PATIENCE, test.EVAL_PERIOD, self.checkpointer)
@@ -149,8 +155,18 @@ class IONTrainer(IONBuilders):
 
         Args:
             resume: whether to continue from the last checkpoint, if there is one.
+
+        Raises:
+            IONError: it cannot be loaded, or the processes do not find the same one.
         """
         super().resume_or_load(resume=resume)
+        starts = comm.all_gather(self.start_iter)
+        if len(set(starts)) > 1:
+            raise IONError(
+                f"The processes start from the iterations {', '.join(map(str, starts))}: some find "
+                f"another checkpoint, or none, in OUTPUT_DIR {self.cfg.OUTPUT_DIR!r}; put it on a "
+                "disk that all machines share, or copy last_checkpoint and its file to each."
+            )
         if self.averaged is not None and not self.averaged.n_averaged:
             self.averaged.module.load_state_dict(unwrap_distributed(self.model).state_dict())
         loader = self._trainer.data_loader
@@ -168,11 +184,16 @@ class IONTrainer(IONBuilders):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave.
+        """Restore what :meth:`state_dict` gave; the learning rates are those of the config.
 
         Args:
             state_dict: the state.
         """
+        rates = list(self.scheduler.base_lrs)
         super().load_state_dict(state_dict)
         if not TRAINER_SAVES_OPTIMIZER:
             self._trainer.load_state_dict(state_dict["_trainer"])
+        # What the schedule multiplies: a checkpoint holds those that were in the config then.
+        self.scheduler.base_lrs = rates
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr()):
+            group["lr"] = rate

@@ -98,7 +98,7 @@ def voc_average_precision(recall: np.ndarray, precision: np.ndarray, metric: str
     # reached".
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     if metric == "11point":
-        # Multiples of 0.1 as the devkit has them, not tenths: 3 * 0.1 is a hair above 3 / 10.
+        # Multiples of 0.1 as in Detectron2, not tenths: 3 * 0.1 is a hair above 3 / 10.
         points = np.arange(0.0, 1.1, 0.1)
         return float(envelope[np.searchsorted(recall, points)].mean())
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope[:-1]))

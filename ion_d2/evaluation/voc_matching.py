@@ -132,8 +132,9 @@ def _match_image(
 def judge(matches: ClassMatches, iou_threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Tell which detections are right and which do not count.
 
-    A detection is right if its IoU is above the threshold (not equal to it) and no surer one took
-    the same box; a second one on a box is wrong. One whose best box is difficult is neither.
+    A detection is right if its IoU is above the threshold (as in Detectron2; the devkit in MATLAB
+    takes one that is equal to it, too) and no surer one took the same box; a second one on a box is
+    wrong. One whose best box is difficult is neither.
 
     Args:
         matches: the detections of a class.

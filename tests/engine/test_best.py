@@ -2,11 +2,13 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from trainer_helpers import make_config, run
 
+from ion_d2.engine.best import KeepBest
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
@@ -96,6 +98,32 @@ def test_killed_in_the_last_evaluation_it_is_made_up_for(scenes, tmp_path, evalu
         assert best(tmp_path / str(period))["iteration"] == 5
         run(cfg, resume=True)  # and only once
         assert json.loads(history.read_text()) == whole
+
+
+def test_an_earlier_training_in_the_folder_has_no_say(scenes, tmp_path, evaluated):
+    (tmp_path / "evaluations.json").write_text(
+        json.dumps([{"metric": "bbox/AP50", "iteration": 1, "value": 99.0}])
+    )
+    # It ends before its first evaluation in the midst, and goes on.
+    run(config(scenes, tmp_path, "TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 1))
+    run(config(scenes, tmp_path, "TEST.EVAL_PERIOD", 2), resume=True)
+    history = json.loads((tmp_path / "evaluations.json").read_text())
+    assert 99.0 not in [entry["value"] for entry in history]
+    assert best(tmp_path)["iteration"] == 5
+
+
+@pytest.mark.parametrize(
+    ("metric", "sign"),
+    [
+        ("bbox/AP50", 1),
+        ("bbox/AP50-glossy bottle", 1),
+        ("voc:glossy/validation/set:test/bbox/AP", 1),
+        ("validation/total_loss", -1),
+        ("voc:set:test/validation/loss_cls", -1),
+    ],
+)
+def test_less_is_better_of_losses_alone(tmp_path, metric, sign):
+    assert KeepBest(metric, 0, 1, SimpleNamespace(save_dir=tmp_path))._sign == sign
 
 
 def test_metric_that_is_not_there_is_told_and_nothing_is_lost(scenes, tmp_path, evaluated):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_helpers import is_zero, make, values, zeroed
+from torch import nn
 
+from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.errors import IONError
 
 
@@ -133,6 +135,14 @@ def test_a_model_to_be_used_must_be_there_as_a_whole(tmp_path):
     checkpointer.load(str(tmp_path / "odd.pth"))  # to train from it, a part is enough
     make(tmp_path).save("whole")
     checkpointer.load_complete(str(tmp_path / "whole.pth"))
+
+
+def test_statistics_of_a_normalisation_are_a_part_of_the_model(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    state = {k: v for k, v in model.state_dict().items() if "running" not in k}
+    torch.save(state, tmp_path / "bare.pth")
+    with pytest.raises(IONError, match="2 of 6 .*1.running_mean, which is not in it"):
+        IONCheckpointer(model).load_complete(str(tmp_path / "bare.pth"))
 
 
 def test_zoo_files_match_by_heuristics_or_are_refused(tmp_path):

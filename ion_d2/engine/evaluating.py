@@ -1,0 +1,46 @@
+"""When a training evaluates, and what is saved before."""
+
+from __future__ import annotations
+
+from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
+
+from .checkpoint import IONCheckpointer
+
+BEFORE_EVALUATION = "model_evaluating"
+
+
+class EvaluatePeriodically(EvalHook):
+    """Detectron2's hook, which evaluates a training that failed in its last step as well."""
+
+    def after_train(self) -> None:
+        """Evaluate what was trained to its end."""
+        # Otherwise the step at hand was not finished: an error is on its way out of it, and in
+        # several processes the others wait in that step.
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._do_eval()
+        del self._func
+
+
+class SaveBeforeEvaluation(HookBase):
+    """Writes a checkpoint before each evaluation but the last, so that nothing is lost in it.
+
+    An evaluation may take minutes, in which a signal waits, and a batch system waits less long. The
+    file is replaced each time; ``--resume`` goes on from it if it is the latest.
+    """
+
+    def __init__(self, checkpointer: IONCheckpointer, period: int, saved_every: int) -> None:
+        """
+        Args:
+            checkpointer: of the training; it writes in the main process only.
+            period: iterations between evaluations, above 0.
+            saved_every: iterations between the checkpoints that are written anyway.
+        """
+        self._checkpointer, self._period, self._saved_every = checkpointer, period, saved_every
+
+    def after_step(self) -> None:
+        """Save, if an evaluation comes next and no checkpoint has just been written."""
+        done = self.trainer.iter + 1
+        due = done % self._period == 0 and done < self.trainer.max_iter
+        if due and done % self._saved_every:
+            self._checkpointer.save(BEFORE_EVALUATION, iteration=done - 1)

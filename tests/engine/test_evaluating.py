@@ -1,0 +1,89 @@
+"""Evaluations in the midst of a training and at its end, and what survives a failure in them."""
+
+import pytest
+import torch
+from trainer_helpers import make_config, run
+
+from ion_d2.engine import trainer as trainer_module
+from ion_d2.engine.trainer import IONTrainer
+from ion_d2.errors import IONError
+
+
+@pytest.fixture
+def evaluations(monkeypatch):
+    """Iterations finished at each evaluation; none is made."""
+    done = []
+
+    def evaluate(self):
+        done.append(self.scheduler.last_epoch)
+        self.last_results = {}
+        return {}
+
+    monkeypatch.setattr(IONTrainer, "evaluate", evaluate)
+    return done
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_what_failed_is_not_evaluated(scenes, tmp_path, evaluations, monkeypatch, step):
+    """In the last step neither, where Detectron2 does: other processes would wait in the step."""
+
+    def fail(self):
+        if self.iter == step - 1:
+            raise IONError("picture cannot be read")
+
+    monkeypatch.setattr(IONTrainer, "run_step", fail)
+    trainer = IONTrainer(make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 3))
+    with pytest.raises(IONError, match="picture"):
+        trainer.train()
+    assert evaluations == []
+
+
+def test_a_checkpoint_is_written_before_an_evaluation(scenes, tmp_path, monkeypatch):
+    """Killed in the second evaluation, the training goes on from there."""
+    opts = ("TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 100)
+    expected = run(make_config(scenes, tmp_path / "whole", *opts, "DATASETS.TEST", "()"))
+
+    def die(self):
+        if self.iter == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(IONTrainer, "evaluate", die)
+    cfg = make_config(scenes, tmp_path, *opts)
+    with pytest.raises(KeyboardInterrupt):
+        run(cfg)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_evaluating.pth"
+    monkeypatch.setattr(IONTrainer, "evaluate", lambda self: {})
+    resumed = run(cfg, resume=True)
+    assert resumed.start_iter == 4
+    for name, value in expected.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_none_is_written_twice(scenes, tmp_path, evaluations):
+    opts = ("TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 2)
+    run(make_config(scenes, tmp_path, *opts))
+    assert evaluations == [2, 4, 6]
+    assert not (tmp_path / "model_evaluating.pth").exists()
+
+
+def test_a_changed_learning_rate_holds_from_the_first_resumed_step_on(scenes, tmp_path):
+    opts = ("DATASETS.TEST", "()", "SOLVER.CHECKPOINT_PERIOD", 3, "SOLVER.WARMUP_ITERS", 0)
+    run(make_config(scenes, tmp_path, *opts, "SOLVER.BASE_LR", 0.01))
+    (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
+
+    def resumed(rate):
+        trainer = IONTrainer(make_config(scenes, tmp_path, *opts, "SOLVER.BASE_LR", rate))
+        trainer.resume_or_load(resume=True)
+        return trainer
+
+    before, after = resumed(0.01), resumed(0.002)
+    assert before.start_iter == after.start_iter == 3
+    for one, other in zip(before.optimizer.param_groups, after.optimizer.param_groups):
+        assert 0 < one["lr"] < 0.01 and other["lr"] == pytest.approx(0.2 * one["lr"])
+
+
+def test_processes_that_find_other_checkpoints_are_refused(scenes, tmp_path, monkeypatch):
+    trainer = IONTrainer(make_config(scenes, tmp_path, "DATASETS.TEST", "()"))
+    monkeypatch.setattr(trainer_module.comm, "all_gather", lambda value: [value, 2])
+    with pytest.raises(IONError, match="start from the iterations 0, 2: .*OUTPUT_DIR.*share"):
+        trainer.resume_or_load(resume=True)
