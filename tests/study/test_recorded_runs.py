@@ -24,27 +24,30 @@ TABLES = {path.stem: read_table(path) for path in sorted(ROOT.glob("configs/stud
 
 
 @functools.cache
-def planned(name: str, seed: int, pictures: str) -> list:
-    """A table's runs with a seed, on pictures of this identity."""
-    table, same = TABLES[name], Pictures("train", "test", json.loads(pictures))
+def planned(name: str, seed: int, pictures: str, before: str) -> list:
+    """A table's runs with a seed, they and what they start from on pictures of these identities."""
+    table = TABLES[name]
+    same, first = (Pictures("train", "test", json.loads(text)) for text in (pictures, before))
     given = {data.name: same for data in table.data}
-    starts = {start.name: same for start in table.starts.values() if start.data is not None}
+    starts = {start.name: first for start in table.starts.values() if start.data is not None}
     return plan_runs(table, "full", given, starts, [seed])
 
 
-def runs_named(name: str, pictures: dict) -> list:
-    """The tables' runs of a name, with pictures of this identity."""
-    seed, identity = int(name.rsplit(" ", 1)[1]), json.dumps(pictures)
+def runs_named(name: str, settings: dict) -> list:
+    """The tables' runs of a name, with the pictures of these settings."""
+    seed, start = int(name.rsplit(" ", 1)[1]), settings["start"] or settings
+    identities = json.dumps(settings["pictures"]), json.dumps(start["pictures"])
     tables = [
         table.name
         for table in TABLES.values()
         if name in [f"{row.name}, {d.name}, seed {seed}" for row in table.rows for d in table.data]
     ]
-    return [run for table in tables for run in planned(table, seed, identity) if run.name == name]
+    runs = [run for table in tables for run in planned(table, seed, *identities)]
+    return [run for run in runs if run.name == name]
 
 
 def test_there_are_some():
-    assert len(RUNS) >= 142
+    assert len(RUNS) >= 178
 
 
 @functools.cache
@@ -78,5 +81,5 @@ def test_figures_of_the_docs_are_those_of_the_runs(page):
 def test_a_recorded_run_is_one_of_a_table(path):
     note = json.loads(path.read_text())
     assert note["finished"] and (path.parent / RESULTS).is_file()
-    runs = runs_named(note["name"], note["settings"]["pictures"])
+    runs = runs_named(note["name"], note["settings"])
     assert any(same_settings(note["settings"], run.settings) for run in runs)
