@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
+from detectron2.utils import comm
 
 from .checkpoint import IONCheckpointer
 
@@ -44,3 +47,9 @@ class SaveBeforeEvaluation(HookBase):
         due = done % self._period == 0 and done < self.trainer.max_iter
         if due and done % self._saved_every:
             self._checkpointer.save(BEFORE_EVALUATION, iteration=done - 1)
+
+    def after_train(self) -> None:
+        """Remove the file, unless it is the one to go on from."""
+        file = Path(self._checkpointer.save_dir, f"{BEFORE_EVALUATION}.pth")
+        if comm.is_main_process() and Path(self._checkpointer.get_checkpoint_file()) != file:
+            file.unlink(missing_ok=True)

@@ -55,6 +55,7 @@ def test_a_checkpoint_is_written_before_an_evaluation(scenes, tmp_path, monkeypa
     monkeypatch.setattr(IONTrainer, "evaluate", lambda self: {})
     resumed = run(cfg, resume=True)
     assert resumed.start_iter == 4
+    assert not (tmp_path / "model_evaluating.pth").exists()  # it has served
     for name, value in expected.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
 
