@@ -144,9 +144,9 @@ def _unique_ids(root: str, split: str, images: dict[str, str]) -> list[str]:
     ids: dict[str, None] = {}
     for line in map(composed, read_split(root, split)):
         flagged = _FLAGGED_ID.fullmatch(line)
-        # What only looks like a flag may be the end of an ID whose image is missing.
-        image_id = flagged.group(1) if flagged and flagged.group(1) in images else line
-        image_id = line if line in images else image_id
+        # What only looks like a flag may be the end of an ID, also of one whose image is missing.
+        has_flag = flagged and line not in images and flagged.group(1) in images
+        image_id = flagged.group(1) if has_flag else line
         if image_id in ids:
             raise IONError(
                 f"Split '{split}' of {root} names image '{image_id}' more than once; keep one line "

@@ -210,10 +210,11 @@ class IONCheckpointer(DetectionCheckpointer):
 
 def _check_complete(incompatible: Any, needed: list[str], source: str) -> None:
     shapes = {key: f"is {a} there and {b} here" for key, a, b in incompatible.incorrect_shapes}
-    missing = {key: "is not in it" for key in incompatible.missing_keys}
-    faults = {key: text for key, text in {**missing, **shapes}.items() if key in needed}
+    # Wrong shapes first, which tell more; they count among the missing keys as well.
+    found = (*shapes, *incompatible.missing_keys)
+    faults = {key: shapes.get(key, "is not in it") for key in found if key in needed}
     if faults:
-        key, text = next(iter({**{k: faults[k] for k in shapes if k in faults}, **faults}.items()))
+        key, text = next(iter(faults.items()))
         raise IONError(
             f"{source} is not of this model: {len(faults)} of {len(needed)} parameters do not "
             f"fit, for instance {key}, which {text}; give the config.yaml of its training, and as "

@@ -12,7 +12,7 @@ import torch
 
 from ion_d2.layers.irnn import triton_backend, unavailable_backends
 
-CASES = Path(__file__).with_name("irnn_triton_cases.py")
+CASES = [Path(__file__).with_name(f"irnn_triton_{kind}.py") for kind in ("cases", "gpu_cases")]
 TOOLS = Path(__file__).parents[2] / "tools"
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
@@ -21,7 +21,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def run_cases(**environment):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CASES)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, CASES)]
     return subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600
     )
