@@ -25,7 +25,7 @@ from torch.multiprocessing import ProcessExitedException
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.config_file import find_config
 from ion_d2.engine.distributed import join, leave, read_place, read_timeout
-from ion_d2.engine.hooks import TrainingInterrupted
+from ion_d2.engine.hooks import TrainingInterrupted, exit_undisturbed
 from ion_d2.engine.prepare import settle_data
 from ion_d2.engine.run_folder import writing_config
 from ion_d2.engine.setup import hide_expected_tracebacks, load_config, run_cli
@@ -79,6 +79,7 @@ def main(args: argparse.Namespace) -> None:
     try:
         trainer.train()
     except TrainingInterrupted as stop:
+        exit_undisturbed()
         if comm.is_main_process():
             sys.stderr.write(f"{stop} Run the same command with --resume to continue.\n")
         sys.exit(stop.exit_status)

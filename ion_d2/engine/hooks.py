@@ -54,6 +54,18 @@ class TrainingInterrupted(Exception):
         self.exit_status = 128 + number
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def exit_undisturbed() -> None:
+    """Let a program that :class:`TrainingInterrupted` ends exit undisturbed.
+
+    The second of two signals that came together would otherwise meet it on its way out.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StopOnSignal(HookBase):
     """On Ctrl-C or SIGTERM, finishes the step, saves a checkpoint and stops.
 
@@ -61,7 +73,6 @@ class StopOnSignal(HookBase):
     same: a terminal or ``kill`` reaches all processes, and some launchers pass it on as well.
     """
 
-    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
     _TOGETHER = 0.5  # seconds
 
     def __init__(self, checkpointer: DetectionCheckpointer | None) -> None:
@@ -76,7 +87,7 @@ class StopOnSignal(HookBase):
 
     def before_train(self) -> None:
         """Take over the signals."""
-        for number in self._SIGNALS:
+        for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
 
     def after_train(self) -> None:
@@ -97,13 +108,13 @@ class StopOnSignal(HookBase):
     def after_step(self) -> None:
         """Stop, if a signal came to any of the processes."""
         iteration = self.trainer.iter
-        if iteration + 1 >= self.trainer.max_iter:
-            self.after_train()  # all is saved, so that a signal may stop the evaluation at once
-            return
+        last = iteration + 1 >= self.trainer.max_iter  # of which the final checkpoint is written
         number = max(comm.all_gather(self._signal))
         if not number:
+            if last:
+                self.after_train()  # a signal may stop the evaluation at once
             return
-        if self._checkpointer is not None:
+        if self._checkpointer is not None and not last:
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
         comm.synchronize()  # the first process to exit ends the others
         raise TrainingInterrupted(iteration, number)

@@ -62,6 +62,17 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
         assert torch.equal(value, state[name]), name
 
 
+def test_a_signal_in_the_last_step_leaves_the_evaluation_to_resume(scenes, tmp_path, monkeypatch):
+    tested = []
+    monkeypatch.setattr(IONTrainer, "test", classmethod(lambda *args: tested.append(1) or {}))
+    cfg = make_config(scenes, tmp_path)
+    with pytest.raises(TrainingInterrupted, match="iteration 5"):
+        run(cfg, Record(interrupt_at=5))
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["model_final.pth"] and not tested
+    run(cfg, Record(), resume=True)
+    assert tested == [1]
+
+
 def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(scenes, tmp_path, no_test):
     losses = []
     for k, seed in enumerate((3, 3, 4)):
