@@ -100,8 +100,8 @@ def _add_context(model: CfgNode) -> None:
     # or "rows_then_columns", with the mean of the two horizontal and then the two vertical ones.
     model.CONTEXT.INIT = "xavier"
     # Normalisation behind each convolution of "IRNN" and "Conv", and of "GlobalAverage": ""
-    # (the paper's) or "BRN", batch renormalisation (docs/STUDY.md: with INIT "rows_then_columns" it
-    # lets short trainings from random weights learn what is far away).
+    # (the paper's) or "BRN", batch renormalisation (docs/STUDY.md: it lets short trainings from
+    # random weights learn what is far away).
     model.CONTEXT.NORM = ""
     # Start of the biases of the convolutions that feed a recurrence, in units of their output.
     # Below 0, what is common everywhere (the background) does not add up along a sweep.

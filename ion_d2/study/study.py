@@ -63,7 +63,8 @@ class Study:
 def run_study(study: Study) -> list[str]:
     """Train what is not trained yet and write results.json, table.md and the plots.
 
-    They are written after each training, so that at any time they tell what there is.
+    The first two are written after each training, so that at any time they tell what there is; the
+    plots when all is done, or the study is interrupted.
 
     Args:
         study: what to run.

@@ -110,7 +110,7 @@ def test_cues_are_out_of_sight_of_conv5_and_nothing_normalises_over_a_picture():
         assert settings.min_distance >= safe_distance(1.0)
         for row in table.rows:
             # What batch normalisation does to the learning is one question of "start".
-            named = table.name == "start" and row.name.endswith("on BN")
+            named = table.name == "start" and row.name == "BatchNorm in the backbone"
             assert config_of(table, row).MODEL.VGG.NORM == ("BN" if named else "BRN")
 
 
