@@ -69,17 +69,16 @@ class _Reader:
     def __init__(
         self, images: Sequence[dict[str, Any]], categories: Sequence[dict[str, Any]]
     ) -> None:
-        # By text: programs write an id as a number in one place and as text in another.
-        self._images = {str(image["id"]): image for image in images}
-        self._categories = {str(category["id"]): category for category in categories}
-        self._keypoints: dict[str, int] = {}  # number of them, by category
+        self._images = {image["id"]: image for image in images}
+        self._categories = {category["id"]: category for category in categories}
+        self._keypoints: dict[int | str, int] = {}  # number of them, by category
 
     def place(self, index: int, annotation: dict[str, Any]) -> str:
         """Where an annotation is, for messages."""
         place, number = f"annotations[{index}]", as_id(annotation.get("id"))
         if number is not None:
             place = f"annotation id {number} ({place})"
-        image = self._images.get(str(as_id(annotation.get("image_id"))))
+        image = self._images.get(as_id(annotation.get("image_id")))
         return place + (f" of image {image['file_name']} (id {image['id']})" if image else "")
 
     def normalize(self, annotation: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +105,7 @@ class _Reader:
     def is_visible(self, entry: dict[str, Any]) -> bool:
         """Whether any of a box lies in its picture."""
         x, y, width, height = entry["bbox"]
-        image = self._images[str(entry["image_id"])]
+        image = self._images[entry["image_id"]]
         if not width or not height:
             return False
         return -width < x < image["width"] and -height < y < image["height"]
@@ -119,7 +118,7 @@ class _Reader:
             raise _Fault(wrong(annotation, "keypoints", "a list of numbers"))
         names = category.get("keypoints")
         known = len(names) if isinstance(names, list) and names else len(points) // 3
-        number = self._keypoints.setdefault(str(category["id"]), known)
+        number = self._keypoints.setdefault(category["id"], known)
         if len(points) != 3 * number or not set(points[2::3]) <= {0, 1, 2}:
             wanted = f"x, y and visibility (0, 1 or 2) of {number} keypoints"
             raise _Fault(wrong(annotation, "keypoints", wanted))
@@ -127,14 +126,14 @@ class _Reader:
 
 
 def _refer(
-    annotation: dict[str, Any], field: str, entries: dict[str, dict[str, Any]]
+    annotation: dict[str, Any], field: str, entries: dict[int | str, dict[str, Any]]
 ) -> dict[str, Any]:
     """The image or category that an annotation names."""
     number = as_id(annotation.get(field))
-    if number is None or str(number) not in entries:
+    if number not in entries:
         part = "an image" if field == "image_id" else "a category"
         raise _Fault(wrong(annotation, field, f"the id of {part} in the file"))
-    return entries[str(number)]
+    return entries[number]
 
 
 def _box(annotation: dict[str, Any]) -> list[float]:

@@ -21,6 +21,15 @@ from ion_d2.errors import IONError
 
 # What is taken from an annotation beside its box, class and mask.
 _KEPT = ("iscrowd", "bbox", "keypoints")
+# What Detectron2 raises of dicts that are not in its format.
+_WRONG_DICTS = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
 
 
 def split_coco_name(name: str) -> tuple[str, str]:
@@ -100,7 +109,7 @@ def coco_content(name: str) -> Content:
         return read_coco_file(json_file)
     try:
         content = convert_to_coco_dict(name)
-    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except _WRONG_DICTS as error:
         raise IONError(
             f"The images of dataset '{name}' are not dicts in Detectron2's format "
             f"({type(error).__name__}: {error}); correct the function that returns them."
@@ -187,6 +196,7 @@ def _dataset_annotation(
     if "keypoints" in entry:
         # COCO's are numbers of pixels, Detectron2's lie in a plane whose first pixel is 0 to 1.
         entry["keypoints"] = [
-            value + 0.5 if place % 3 < 2 else value for place, value in enumerate(entry["keypoints"])
+            value + 0.5 if place % 3 < 2 else value
+            for place, value in enumerate(entry["keypoints"])
         ]
     return entry

@@ -157,20 +157,20 @@ def _listed(content: Any, part: str, source: str) -> list[dict[str, Any]]:
 
 def _unique_ids(entries: list[dict[str, Any]], part: str, source: str) -> list[Id]:
     """The ids of images or categories, all of one kind, so that they can be sorted."""
-    first: dict[str, int] = {}
+    first: dict[Id, int] = {}
     ids: list[Id] = []
     for index, entry in enumerate(entries):
         place, identity = _place(part, index, entry), as_id(entry.get("id"))
         if identity is None:
             raise fault(source, place, wrong(entry, "id", "a whole number or text"))
-        if str(identity) in first:
-            other = _place(part, first[str(identity)], entries[first[str(identity)]])
+        if identity in first:
+            other = _place(part, first[identity], entries[first[identity]])
             twice = f"has the id {identity!r} of {other}"
             raise fault(source, place, twice, "give each an id of its own, in annotations as well")
         if ids and type(ids[0]) is not type(identity):
             mixed = f"has the id {identity!r}, but {part}[0] {ids[0]!r}"
             raise fault(source, place, mixed, "write all ids as numbers, or all as text")
-        first[str(identity)] = index
+        first[identity] = index
         ids.append(identity)
     return ids
 

@@ -37,7 +37,8 @@ def keypoint_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict
         return {}
     names = lists[0]
     rules = [
-        (names[a - 1], names[b - 1], _LINE_COLOR) for a, b in with_points[0][1].get("skeleton") or ()
+        (names[a - 1], names[b - 1], _LINE_COLOR)
+        for a, b in with_points[0][1].get("skeleton") or ()
     ]
     metadata = {"keypoint_names": names, "keypoint_connection_rules": rules}
     if not unpaired_names(names):
