@@ -195,8 +195,6 @@ def _dataset_annotation(
             entry["segmentation"] = mask_util.frPyObjects(mask, image["height"], image["width"])
     if "keypoints" in entry:
         # COCO's are numbers of pixels, Detectron2's lie in a plane whose first pixel is 0 to 1.
-        entry["keypoints"] = [
-            value + 0.5 if place % 3 < 2 else value
-            for place, value in enumerate(entry["keypoints"])
-        ]
+        points = enumerate(entry["keypoints"])
+        entry["keypoints"] = [v + 0.5 if place % 3 < 2 else v for place, v in points]
     return entry

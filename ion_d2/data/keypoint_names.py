@@ -36,10 +36,8 @@ def keypoint_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict
     if not lists or any(names != lists[0] for names in lists):
         return {}
     names = lists[0]
-    rules = [
-        (names[a - 1], names[b - 1], _LINE_COLOR)
-        for a, b in with_points[0][1].get("skeleton") or ()
-    ]
+    lines = with_points[0][1].get("skeleton") or ()
+    rules = [(names[a - 1], names[b - 1], _LINE_COLOR) for a, b in lines]
     metadata = {"keypoint_names": names, "keypoint_connection_rules": rules}
     if not unpaired_names(names):
         metadata["keypoint_flip_map"] = flip_pairs(names)

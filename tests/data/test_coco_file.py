@@ -209,7 +209,7 @@ TOLD = [
 
 @pytest.mark.parametrize(("part", "change"), TOLD)
 def test_what_cannot_be_used_is_told_by_file_place_and_field(coco, part, change):
-    (field, value), place = *change.items(), part.rstrip("s")
+    (field,), place = change, part.rstrip("s")
 
     def first(content):
         every(part, **change)({part: content[part][:1]})
@@ -226,6 +226,9 @@ def test_what_cannot_be_used_is_told_by_file_place_and_field(coco, part, change)
         assert "image 1.png (id 1)" in message or field == "image_id"
 
 
+A = {"categories": [{"id": 1, "name": "a"}]}
+
+
 @pytest.mark.parametrize(
     ("content", "word"),
     [
@@ -235,13 +238,13 @@ def test_what_cannot_be_used_is_told_by_file_place_and_field(coco, part, change)
         ({"categories": {"1": "cat"}}, "categories"),
         ({"categories": ["cat"]}, "categories"),
         ({"categories": []}, "categories"),
-        ({"categories": [{"id": 1, "name": "a"}]}, "images"),
-        ({"categories": [{"id": 1, "name": "a"}], "images": {}}, "images"),
-        ({"categories": [{"id": 1, "name": "a"}], "images": [5]}, "images"),
-        ({"categories": [{"id": 1, "name": "a"}], "images": [], "annotations": None}, "annotations"),
-        ({"categories": [{"id": 1, "name": "a"}], "images": [], "annotations": [[]]}, "annotations"),
+        (A, "images"),
+        ({**A, "images": {}}, "images"),
+        ({**A, "images": [5]}, "images"),
+        ({**A, "images": [], "annotations": None}, "annotations"),
+        ({**A, "images": [], "annotations": [[]]}, "annotations"),
     ],
-)  # fmt: skip
+)
 def test_files_of_another_layout_are_told(coco, content, word):
     path = coco[len("coco:") :].split(".json")[0] + ".json"
     with open(path, "w") as file:
@@ -277,8 +280,8 @@ def test_names_in_both_forms_of_unicode_are_one_name_twice(coco):
 
 
 @pytest.mark.parametrize(
-    "box", [[10, 10, 0, 20], [10, 10, 20, 0], [96, 10, 5, 5], [10, 64, 5, 5], [-9, 10, 9, 9], [0] * 4]
-)  # fmt: skip
+    "box", [[9, 9, 0, 20], [9, 9, 20, 0], [96, 9, 5, 5], [9, 64, 5, 5], [-9, 9, 9, 9], [0] * 4]
+)
 def test_boxes_without_a_pixel_in_the_picture_are_left_out_with_a_warning(coco, box, caplog):
     def add(content):
         extra = {"id": 9, "image_id": 2, "category_id": 3, "bbox": box, "area": 0, "iscrowd": 0}
