@@ -15,7 +15,8 @@ from voc_folder import (
     write_voc,
 )
 
-from ion_d2.data.voc_layout import find_classes, load_voc_layout, read_split
+from ion_d2.data.voc_layout import find_classes, load_voc_layout
+from ion_d2.data.voc_split import read_split
 from ion_d2.errors import IONError
 
 CAT = object_xml("cat", (5, 6, 15, 16))

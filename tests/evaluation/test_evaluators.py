@@ -10,9 +10,9 @@ from detectron2.structures import Boxes, Instances
 from model_helpers import small_config
 
 from ion_d2.data.catalog import ensure_registered
-from ion_d2.engine.dicts import spread_evenly
-from ion_d2.engine.evaluators import build_evaluators, evaluation_folder
+from ion_d2.data.run_images import spread_evenly
 from ion_d2.errors import IONError
+from ion_d2.evaluation import build_evaluators, evaluation_folder
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
