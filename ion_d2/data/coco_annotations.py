@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.utils.logger import log_first_n
 
 from ion_d2.data.coco_fields import as_id, fault, is_number, wrong
-from ion_d2.data.instance_masks import clean_mask
+from ion_d2.data.instance_masks import clean_mask, decode_mask
 
 # A number further from the origin is broken: COCO's largest objects have 1e5 x 1e5 pixels.
 _FAR = 1e5
@@ -37,10 +37,10 @@ def normalize_annotations(
         The annotations, numbered from 1 in "id", whatever the file has there (pycocotools takes a
         match with the id 0 for none, and loses annotations that share one). Each has the "image_id"
         and "category_id" of its image and category, a "bbox" (x, y, width, height) in pixels with
-        a positive width and height, "iscrowd" 0 or 1, and an "area", by default that of the box.
-        "segmentation" is a mask or not there. If any object has "keypoints", all have, those
-        without being given zeros, which mean unlabeled. Boxes without a pixel inside their picture,
-        which no detector can find, are left out with a warning.
+        a positive width and height, "iscrowd" 0 or 1, and an "area", by default that of the mask,
+        or else of the box. "segmentation" is a mask or not there. If any object has "keypoints",
+        all have, those without being given zeros, which mean unlabeled. Boxes without a pixel
+        inside their picture, which no detector can find, are left out with a warning.
 
     Raises:
         IONError: a field can be used in no sensible way.
@@ -86,16 +86,16 @@ class _Reader:
         category = _refer(annotation, "category_id", self._categories)
         if annotation.get("ignore") not in (None, 0):
             raise _Fault(wrong(annotation, "ignore", "0 (COCO's format has iscrowd)"))
-        box = _box(annotation)
+        box, mask = _box(annotation), _mask(annotation, image)
+        points = self._points(annotation, category)
         entry = {
             **annotation,
             "image_id": image["id"],
             "category_id": category["id"],
             "bbox": box,
             "iscrowd": _crowd(annotation),
-            "area": _area(annotation, box),
+            "area": _area(annotation, box, mask, image),
         }
-        mask, points = _mask(annotation, image), self._points(annotation, category)
         for field, value in (("segmentation", mask), ("keypoints", points)):
             entry.pop(field, None)
             if value:
@@ -153,8 +153,12 @@ def _crowd(annotation: dict[str, Any]) -> int:
     return int(crowd or 0)
 
 
-def _area(annotation: dict[str, Any], box: Sequence[float]) -> float:
+def _area(
+    annotation: dict[str, Any], box: Sequence[float], mask: Any, image: dict[str, Any]
+) -> float:
     area = annotation.get("area")
+    if area is None and mask:
+        return int(decode_mask(mask, image["height"], image["width"]).sum())
     if area is None:
         return box[2] * box[3]
     if not is_number(area):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import unicodedata
@@ -19,6 +20,8 @@ from ion_d2.data.coco_file import Content, normalize_coco, read_categories, read
 from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
 from ion_d2.data.keypoint_names import keypoint_metadata
 from ion_d2.errors import IONError
+
+logger = logging.getLogger(__name__)
 
 # What is taken from an annotation beside its box, class and mask.
 _KEPT = ("iscrowd", "bbox", "keypoints")
@@ -128,6 +131,7 @@ def category_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict
 
 def _load(name: str, json_file: str, image_root: str) -> list[dict[str, Any]]:
     content = read_coco_file(json_file)
+    logger.info("Read %d images of %s", len(content["images"]), json_file)
     told = category_metadata(content["categories"], os.fspath(json_file))
     _complete_metadata(name, told, json_file)
     return _dataset_dicts(content, told["thing_dataset_id_to_contiguous_id"], image_root)

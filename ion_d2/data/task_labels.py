@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -41,10 +42,16 @@ def check_test_labels(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]]) 
 
     Raises:
         IONError: masks or keypoints that COCO's evaluation compares with are missing or others than
-            the model's, or ``TEST.LOSS`` asks for labels that are not there.
+            the model's, or ``TEST.LOSS`` or ``TEST.BEST_METRIC`` asks for labels that are not
+            there.
     """
     labeled = any("annotations" in record for record in dicts)
     place = f"DATASETS.TEST ({name})"
+    if cfg.TEST.BEST_METRIC and not labeled and len(cfg.DATASETS.TEST) == 1:
+        raise IONError(
+            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}, but {place} has no annotations, and so "
+            "no figures; name a dataset with labels, or set it to ''."
+        )
     if cfg.TEST.LOSS:
         _check_learned(cfg, dicts, place)
     elif labeled and evaluator_type(name) == "coco":
@@ -72,6 +79,11 @@ def _check_learned(cfg: CfgNode, dicts: Sequence[dict[str, Any]], place: str) ->
                     " (but run lengths, RLE), and INPUT.MASK_FORMAT is 'polygon'; set that to "
                     "'bitmask'."
                 )
+        if cfg.INPUT.CROP.ENABLED and importlib.util.find_spec("shapely") is None:
+            raise IONError(
+                "INPUT.CROP.ENABLED needs the package shapely where INPUT.MASK_FORMAT is 'polygon';"
+                " install it (pip install shapely), or set that to 'bitmask'."
+            )
 
 
 def _check_fields(cfg: CfgNode, dicts: Sequence[dict[str, Any]], place: str) -> None:

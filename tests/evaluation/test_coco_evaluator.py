@@ -89,6 +89,27 @@ def test_dicts_that_are_wrong_are_told(fields, words):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_keypoints_of_some_objects_among_others(tmp_path):
+    """Objects without keypoints are ignored where keypoints are compared, as COCO ignores them."""
+    name = write_coco(tmp_path, [(RED, 8, 10, 30, None)], [(RED, 9, 10, 30, None)])
+    path = tmp_path / "all.json"
+    content = json.loads(path.read_text())
+    content["annotations"][1].update(keypoints=[10, 12, 2, 30, 31, 1], num_keypoints=None)
+    path.write_text(json.dumps(content))
+    ensure_registered([name])
+    evaluator = IONCOCOEvaluator(name, use_fast_impl=False, kpt_oks_sigmas=(0.1, 0.1))
+    evaluator.reset()
+    for image_id, x in ((1, 8.0), (2, 9.0)):
+        found = Instances((64, 96), pred_boxes=Boxes(torch.tensor([[x, 10, x + 30, 40]])))
+        found.scores, found.pred_classes = torch.ones(1), torch.zeros(1, dtype=torch.int64)
+        # Detectron2 takes half a pixel off on the way to COCO's numbers of pixels.
+        found.pred_keypoints = torch.tensor([[[10.5, 12.5, 1.0], [30.5, 31.5, 1.0]]])
+        evaluator.process([{"image_id": image_id}], [{"instances": found}])
+    figures = evaluator.evaluate()
+    assert figures["bbox"]["AP"] == pytest.approx(100)
+    assert figures["keypoints"]["AP"] == pytest.approx(100)
+
+
 def test_a_file_without_annotations_gives_results_for_cocos_server(tmp_path, caplog):
     name = write_coco(tmp_path, [(RED, 8, 10, 30, None)], [(RED, 9, 10, 30, None)])
     path = tmp_path / "all.json"
