@@ -53,7 +53,7 @@ def test_a_voc_name_registers_loader_and_metadata_once(folder):
     metadata = MetadataCatalog.get(name)
     assert metadata.thing_classes == ["cat", "dog"]
     assert metadata.stuff_classes == ["background", "cat", "dog"]
-    assert metadata.evaluator_type == "ion_voc"
+    assert metadata.evaluator_type == "pascal_voc"
     assert (metadata.dirname, metadata.split) == (str(folder), "trainval")
     assert metadata.ignore_label == 255
     dicts = DatasetCatalog.get(name)
@@ -96,7 +96,7 @@ def test_detectron2s_voc_names_are_read_by_ions_loader(folder):
     ensure_registered(["their_voc"])
     ensure_registered(["their_voc"])
     metadata = MetadataCatalog.get("their_voc")
-    assert (metadata.evaluator_type, metadata.year, metadata.extra) == ("ion_voc", 2007, "kept")
+    assert (metadata.evaluator_type, metadata.year, metadata.extra) == ("pascal_voc", 2007, "kept")
     assert metadata.thing_classes == ["dog", "cat"]
     assert metadata.stuff_classes == ["background", "dog", "cat"]
     assert (metadata.dirname, metadata.split, metadata.name) == (
