@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
@@ -15,15 +16,18 @@ README = (ROOT / "README.md").read_text()
 TEXTS = [README, *(path.read_text() for path in (ROOT / "docs").glob("[DT]*.md"))]
 
 
-def test_python_example_builds_a_detector_that_trains():
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("meta_architecture", ["ION", "GeneralizedRCNN"])
+def test_python_example_builds_a_detector_that_trains(meta_architecture):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = (block for block in blocks if "add_ion_config(cfg)" in block)
     scope = {}
     exec(code, scope)
     cfg = scope["cfg"]
     cfg.MODEL.DEVICE, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.WEIGHTS = "cpu", 3, ""
-    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 64
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM, cfg.MODEL.META_ARCHITECTURE = 64, meta_architecture
     torch.manual_seed(0)
     model = build_model(cfg).train()
+    assert model.roi_heads.box_head.fc6.in_features == cfg.MODEL.SKIP_POOLER.OUT_CHANNELS * 7 * 7
     with EventStorage():
         losses = model([make_input(64, 96), make_input(80, 64)])
     sum(losses.values()).backward()
