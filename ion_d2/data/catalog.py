@@ -5,15 +5,13 @@ from __future__ import annotations
 import difflib
 import functools
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 
-from ion_d2.data.coco_file import CheckedLoader, read_categories
+from ion_d2.data.coco_datasets import adopt_coco, register_coco, split_coco_name
 from ion_d2.data.voc_layout import find_classes, load_voc_layout, read_split
 from ion_d2.data.voc_lists import NO_VAL, TRAINVAL
 from ion_d2.errors import IONError
@@ -173,25 +171,10 @@ def _register_voc(name: str, root: str, split: str, classes: list[str], **metada
 
 
 def _register_coco_name(name: str) -> None:
-    rest = name[len("coco:") :]
-    # The first ":" after ".json" parts the two, because Windows paths hold more of them.
-    match = re.fullmatch(r"(.+?\.json):(.+)", rest, re.IGNORECASE)
-    json_file, image_dir = match.groups() if match else rest.rpartition(":")[::2]
-    if not json_file or not image_dir:
-        raise IONError(
-            f"Dataset '{name}' is not of the form coco:JSON:IMAGE_DIR, for instance "
-            "coco:~/data/instances_train.json:~/data/train."
-        )
-    json_file, image_dir = _absolute(json_file), _absolute(image_dir)
+    json_file, image_dir = map(_absolute, split_coco_name(name))
     _require(name, json_file)
     _require(name, image_dir)
-    categories = read_categories(json_file)
-    metadata = {
-        "thing_classes": list(categories.values()),
-        "thing_dataset_id_to_contiguous_id": {key: i for i, key in enumerate(categories)},
-    }
-    register_coco_instances(name, metadata, json_file, image_dir)
-    _check_loading(name, json_file)
+    register_coco(name, json_file, image_dir)
 
 
 def _adopt(name: str) -> None:
@@ -202,7 +185,7 @@ def _adopt(name: str) -> None:
         if path and "://" not in path:
             _require(name, _absolute(path))
     if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
-        _check_loading(name, metadata["json_file"])
+        adopt_coco(name)
     if metadata.get("evaluator_type") != "pascal_voc":
         return
     root, split = _absolute(metadata["dirname"]), metadata["split"]
@@ -213,13 +196,6 @@ def _adopt(name: str) -> None:
     DatasetCatalog.remove(name)
     MetadataCatalog.remove(name)
     _register_voc(name, root, split, list(metadata["thing_classes"]), **kept)
-
-
-def _check_loading(name: str, json_file: str) -> None:
-    load = DatasetCatalog.data[name]
-    if not isinstance(load, CheckedLoader):
-        DatasetCatalog.remove(name)
-        DatasetCatalog.register(name, CheckedLoader(load, json_file))
 
 
 def _absolute(path: str) -> str:

@@ -1,106 +1,180 @@
-"""Annotation files in COCO's format, read by Detectron2 and checked."""
+"""Annotation files in COCO's format, looked at as a whole and put in order.
+
+Training, evaluation and report all read what this module returns, so that a field counts the same
+in each of them, or is told before any of them starts.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-from typing import Any, Callable
+import os
+import unicodedata
+from typing import Any, Union
 
-from ion_d2.data.instance_masks import rle_fault
+from detectron2.utils.file_io import PathManager
+
+from ion_d2.data.coco_annotations import normalize_annotations
+from ion_d2.data.coco_fields import as_id, fault, is_number, wrong
 from ion_d2.errors import IONError
 
+Content = dict[str, Any]
+Id = Union[int, str]
 
-def read_categories(json_file: str) -> dict[int, str]:
+# Unicode's categories of control characters, breaks of lines and paragraphs, and halves of pairs.
+_UNPRINTABLE = ("Cc", "Zl", "Zp", "Cs")
+
+
+def read_coco_file(json_file: str | os.PathLike[str]) -> Content:
+    """Read an annotation file.
+
+    Args:
+        json_file: instance annotations, or the images alone, in COCO's format.
+
+    Returns:
+        See :func:`normalize_coco`.
+
+    Raises:
+        IONError: the file is not readable, or something in it can be used in no sensible way.
+    """
+    return normalize_coco(_read(json_file), os.fspath(json_file))
+
+
+def read_categories(json_file: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Read the classes of an annotation file.
 
     Args:
-        json_file: instance annotations in COCO's format.
+        json_file: instance annotations, or the images alone, in COCO's format.
 
     Returns:
-        Class names by category id, in the order of the ids, which is Detectron2's.
+        The categories with "id" and "name", in the order of the ids, which is Detectron2's.
 
     Raises:
-        IONError: the file is not readable or names no category.
+        IONError: the file is not readable, or its categories are missing or wrong.
     """
+    return _categories(_read(json_file), os.fspath(json_file))
+
+
+def normalize_coco(content: Any, source: str) -> Content:
+    """Look at the whole content of an annotation file and put it in order.
+
+    Args:
+        content: what the file holds; it is not changed.
+        source: the file, for messages.
+
+    Returns:
+        The content as pycocotools and Detectron2 want it. Ids are whole numbers or text, as the
+        file has them; class names are text in Unicode's composed form (NFC); sizes are int; for
+        annotations see :func:`~ion_d2.data.coco_annotations.normalize_annotations`. It has no
+        "annotations" if the file has none, such as that of COCO's test-dev.
+
+    Raises:
+        IONError: something can be used in no sensible way; the message names file, place and field.
+    """
+    categories = _categories(content, source)
+    images = _images(content, source)
+    normalized = {**content, "categories": categories, "images": images}
+    if "annotations" in content:
+        listed = _listed(content, "annotations", source)
+        normalized["annotations"] = normalize_annotations(listed, images, categories, source)
+    return normalized
+
+
+def _read(json_file: str | os.PathLike[str]) -> Any:
     try:
-        with open(json_file, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError) as error:
+        with PathManager.open(os.fspath(json_file), "r", encoding="utf-8-sig") as file:
+            return json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
         raise IONError(f"{json_file} is not readable JSON ({error}); replace it.") from error
-    try:
-        categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-    except (KeyError, TypeError, ValueError):
-        categories = {}
-    if not categories:
-        raise IONError(
-            f"{json_file} has no list 'categories' of entries with 'id' and 'name', as COCO's "
-            "instance annotations do; add it or give another file."
-        )
-    return dict(sorted(categories.items()))
 
 
-class CheckedLoader:
-    """Wraps the loader of a COCO dataset so that broken files are told in one sentence."""
-
-    def __init__(self, load: Callable[[], list[dict[str, Any]]], json_file: str) -> None:
-        """
-        Args:
-            load: returns the dataset's dicts.
-            json_file: what it reads, for messages.
-        """
-        self._load, self._json_file = load, json_file
-
-    def __call__(self) -> list[dict[str, Any]]:
-        """Load the dicts.
-
-        Returns:
-            The dicts, in Detectron2's format.
-
-        Raises:
-            IONError: the file is not in COCO's format, a size or a box is not one, or run lengths
-                do not fit their image.
-        """
-        try:
-            dicts = self._load()
-        except IONError:
-            raise
-        except (AssertionError, LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise IONError(
-                f"{self._json_file} is not a file of instance annotations in COCO's format "
-                f"({type(error).__name__}: {error}); correct or replace it."
-            ) from error
-        for record in dicts:
-            self._check_size(record)
-            for number, annotation in enumerate(record.get("annotations", ()), start=1):
-                fault = _fault(annotation, record)
-                if fault:
-                    raise self._error(f"annotation {number} of ", record, fault)
-        return dicts
-
-    def _check_size(self, record: dict[str, Any]) -> None:
-        for side in ("height", "width"):
-            if not isinstance(record[side], int) or record[side] < 1:
-                fault = f"has the {side} {record[side]!r}, not a number of pixels"
-                raise self._error("", record, fault)
-
-    def _error(self, part: str, record: dict[str, Any], fault: str) -> IONError:
-        return IONError(
-            f"{self._json_file}: {part}image {record['file_name']} (id {record['image_id']}) "
-            f"{fault}; correct or remove it."
-        )
+def _categories(content: Any, source: str) -> list[dict[str, Any]]:
+    listed = _listed(content, "categories", source)
+    ids = _unique_ids(listed, "categories", source)
+    places: dict[str, str] = {}
+    for index, category in enumerate(listed):
+        place, name = f"categories[{index}]", _class_name(category.get("name"))
+        if not name:
+            wanted = "a name of visible characters on one line"
+            raise fault(source, place, wrong(category, "name", wanted))
+        if name in places:
+            twice = f"has the name {name!r} of {places[name]}"
+            raise fault(source, place, twice, "give each category a name of its own")
+        places[name] = place
+    if not listed:
+        raise IONError(f"{source}: the list 'categories' is empty; name the classes there.")
+    named = [{**c, "id": i, "name": n} for c, i, n in zip(listed, ids, places)]
+    return sorted(named, key=lambda category: category["id"])
 
 
-def _fault(annotation: dict[str, Any], record: dict[str, Any]) -> str:
-    """What is wrong with an annotation; "" if nothing is."""
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        return f"has the bbox {box!r}, not four numbers x, y, width, height"
-    segmentation = annotation.get("segmentation")
-    if not isinstance(segmentation, dict):
+def _class_name(value: Any) -> str:
+    """The name as text; "" if it is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or any(unicodedata.category(c) in _UNPRINTABLE for c in value):
         return ""
-    fault = rle_fault(segmentation, record["height"], record["width"])
-    return f"has a wrong mask: {fault}" if fault else ""
+    return unicodedata.normalize("NFC", value) if value.strip() else ""
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _images(content: Content, source: str) -> list[dict[str, Any]]:
+    listed = _listed(content, "images", source)
+    ids = _unique_ids(listed, "images", source)
+    places: dict[str, str] = {}
+    normalized = []
+    for index, (image, image_id) in enumerate(zip(listed, ids)):
+        place, name = _place("images", index, image), image.get("file_name")
+        if not isinstance(name, str) or not name.strip():
+            raise fault(source, place, wrong(image, "file_name", "the name of a picture"))
+        if name in places:
+            twice = f"has the file_name {name!r} of {places[name]}"
+            raise fault(source, place, twice, "list each picture once, with all its annotations")
+        places[name] = place
+        sides = {side: _pixels(image, side, source, place) for side in ("width", "height")}
+        normalized.append({**image, "id": image_id, **sides})
+    return normalized
+
+
+def _pixels(image: dict[str, Any], side: str, source: str, place: str) -> int:
+    value = image.get(side)
+    if not is_number(value) or value < 1 or value != int(value):
+        raise fault(source, place, wrong(image, side, "a number of pixels"))
+    return int(value)
+
+
+def _listed(content: Any, part: str, source: str) -> list[dict[str, Any]]:
+    """The entries of a part of the file, each of which is a dict."""
+    entries = content.get(part) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise IONError(
+            f"{source} has no list '{part}', as annotations in COCO's format do; add it or give "
+            "another file."
+        )
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            kind = type(entry).__name__
+            raise fault(source, f"{part}[{index}]", f"is of the type {kind}, not an object")
+    return entries
+
+
+def _unique_ids(entries: list[dict[str, Any]], part: str, source: str) -> list[Id]:
+    """The ids of images or categories, all of one kind, so that they can be sorted."""
+    first: dict[Id, int] = {}
+    ids: list[Id] = []
+    for index, entry in enumerate(entries):
+        place, identity = _place(part, index, entry), as_id(entry.get("id"))
+        if identity is None:
+            raise fault(source, place, wrong(entry, "id", "a whole number or text"))
+        if identity in first:
+            other = _place(part, first[identity], entries[first[identity]])
+            twice = f"has the id {identity!r} of {other}"
+            raise fault(source, place, twice, "give each an id of its own, in annotations as well")
+        if ids and type(ids[0]) is not type(identity):
+            mixed = f"has the id {identity!r}, but {part}[0] {ids[0]!r}"
+            raise fault(source, place, mixed, "write all ids as numbers, or all as text")
+        first[identity] = index
+        ids.append(identity)
+    return ids
+
+
+def _place(part: str, index: int, entry: dict[str, Any]) -> str:
+    name = entry.get("file_name", entry.get("name"))
+    return f"{part}[{index}]" + (f" ({name})" if isinstance(name, str) else "")

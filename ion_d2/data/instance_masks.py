@@ -15,6 +15,7 @@ from ion_d2.errors import IONError
 # A polygon that leaves its picture by more pixels than this is broken; pycocotools walks along
 # every edge.
 _FAR = 1e5
+_NO_MASK = "it is neither a list of polygons nor run lengths (RLE)"
 
 
 def draw_label_map(
@@ -92,6 +93,35 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     return mask_util.decode(rle).astype(bool)
 
 
+def clean_mask(segmentation: Any, height: int, width: int) -> Any:
+    """Take what a mask of COCO's format has that can be drawn.
+
+    Args:
+        segmentation: see :func:`decode_mask`; or nothing, in any of the ways in which files say so:
+            None, [], [[]], {}, "".
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        The mask without polygons of fewer than three corners, or None if nothing is left.
+
+    Raises:
+        ValueError: it is broken, or of another size than the image; the text says in which way.
+    """
+    if not segmentation:
+        return None
+    if isinstance(segmentation, dict):
+        fault = rle_fault(segmentation, height, width)
+        if fault:
+            raise ValueError(fault)
+        return segmentation
+    if not isinstance(segmentation, list):
+        raise ValueError(_NO_MASK)
+    polygons = [p for p in segmentation if not (isinstance(p, list) and len(p) in (0, 2, 4))]
+    _check_polygons(polygons)
+    return polygons or None
+
+
 def rle_fault(rle: dict[str, Any], height: int, width: int) -> str | None:
     """Say what is wrong with run lengths; pycocotools itself reads beyond those that are too short.
 
@@ -146,15 +176,16 @@ def _run_lengths(counts: str | bytes | Sequence[int]) -> np.ndarray:
 
 def _check_polygons(polygons: Any) -> None:
     if not isinstance(polygons, (list, tuple)):
-        raise ValueError("it is neither a list of polygons nor run lengths (RLE)")
+        raise ValueError(_NO_MASK)
     for polygon in polygons:
         try:
-            numbers = [float(number) for number in polygon]
-        except (TypeError, ValueError) as error:
+            count, total = len(polygon), float(sum(polygon))
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError("a polygon is not a list of numbers") from error
-        if len(numbers) < 6 or len(numbers) % 2:
-            raise ValueError(f"a polygon has {len(numbers)} numbers, not 6, 8, 10 or more")
-        if not all(math.isfinite(number) and abs(number) < _FAR for number in numbers):
+        if count < 6 or count % 2:
+            raise ValueError(f"a polygon has {count} numbers, not 6, 8, 10 or more")
+        # The sum shows NaN and infinity, which comparisons may miss.
+        if not math.isfinite(total) or max(polygon) >= _FAR or min(polygon) <= -_FAR:
             raise ValueError("a polygon has a corner far outside the picture")
 
 

@@ -78,6 +78,11 @@ class IONDatasetMapper(DatasetMapper):
         Returns:
             The constructor's arguments.
         """
+        if not is_train and cfg.MODEL.KEYPOINT_ON:
+            # Detectron2 asks the training data for names of keypoints, which need not be there.
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.MODEL.KEYPOINT_ON = False
         arguments = super().from_config(cfg, is_train)
         head = cfg.MODEL.SEM_SEG_HEAD
         arguments.update(

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data.build import filter_images_with_few_keypoints
 
 from ..data.label_folders import add_label_files, log_label_count
 from ..data.proposals import get_dicts, proposal_files
 from ..data.readable import filter_unreadable
+from ..data.task_labels import check_training_labels
 from ..errors import IONError
 
 
@@ -23,7 +25,7 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
         Dataset dicts.
 
     Raises:
-        IONError: there is nothing to train on.
+        IONError: there is nothing to train on, or not what the model learns.
     """
     try:
         dicts = get_dicts(
@@ -36,10 +38,22 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
             f"DATASETS.TRAIN gives nothing to train on: {error} "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
         ) from error
+    check_training_labels(cfg, dicts)
+    if cfg.MODEL.KEYPOINT_ON:
+        dicts = _with_keypoints(cfg, dicts)
     if cfg.MODEL.SEG_REGULARIZER_ON:
         dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
         log_label_count(dicts)
     return dicts
+
+
+def _with_keypoints(cfg: CfgNode, dicts: list[dict]) -> list[dict]:
+    key = "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE"
+    least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+    kept = filter_images_with_few_keypoints(dicts, least) if least else dicts
+    if not kept:
+        raise IONError(f"No image of DATASETS.TRAIN has {least} labeled keypoints ({key}).")
+    return kept
 
 
 def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) -> list[dict]:

@@ -45,6 +45,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
             )
         # pycocotools itself, since the C++ copy of it is not in every build of Detectron2.
         options = {"output_dir": folder, "use_fast_impl": False}
+        options["kpt_oks_sigmas"] = tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS)
         ids = None  # all of the file, which the evaluator reads itself
         if cfg.INPUT.SKIP_UNREADABLE:
             ids = [d["image_id"] for d in test_dicts(cfg, dataset_name)]

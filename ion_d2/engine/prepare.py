@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 
 from ..data.catalog import check_num_classes, ensure_registered
 from ..data.proposals import check_proposals
+from ..data.task_labels import check_test_labels
 from ..errors import IONError
 from .dicts import load_dicts
 
@@ -30,13 +31,15 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
     check_num_classes(cfg, names)
     check_proposals(cfg, train=train)
     cfg.freeze()
-    if train:
-        for name in cfg.DATASETS.TEST:
-            _check_images(name)
+    for name in cfg.DATASETS.TEST:
+        dicts = load_dicts(name)
+        check_test_labels(cfg, name, dicts)
+        if train:
+            _check_images(name, dicts)
 
 
-def _check_images(dataset_name: str) -> None:
-    for record in load_dicts(dataset_name):
+def _check_images(dataset_name: str, dicts: list[dict]) -> None:
+    for record in dicts:
         if not os.path.isfile(record["file_name"]):
             raise IONError(
                 f"Image {record['file_name']} of '{dataset_name}' in DATASETS.TEST does not exist; "

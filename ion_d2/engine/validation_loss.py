@@ -115,6 +115,7 @@ def _without_augmentation(cfg: CfgNode) -> CfgNode:
     """A config whose training pictures look like those of the evaluation."""
     cfg = cfg.clone()
     cfg.defrost()
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST  # where Detectron2 looks for names of keypoints
     cfg.INPUT.CROP.ENABLED = False
     cfg.INPUT.RANDOM_FLIP = "none"
     cfg.INPUT.MIN_SIZE_TRAIN = (cfg.INPUT.MIN_SIZE_TEST,)

@@ -1,33 +1,72 @@
-"""Detectron2's evaluation of COCO's format, of the images that were run through the model."""
+"""Detectron2's evaluation of COCO's format, on the labels that the training reads."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import contextlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
 
-from .coco_style import complete_annotations
+from ion_d2.data.coco_datasets import category_metadata, coco_content
+from ion_d2.data.coco_file import Content
+from ion_d2.errors import IONError
+
+logger = logging.getLogger(__name__)
 
 
 class IONCOCOEvaluator(COCOEvaluator):
-    """Detectron2's evaluator, which may leave images out.
+    """Detectron2's evaluator, of a dataset's normalized labels, which may leave images out.
 
-    Annotations need neither "iscrowd" nor "area", which pycocotools asks for.
+    The dataset may be of any format. Labels are looked at anew for each evaluator, never taken from
+    a file that an earlier run has left. Without "annotations" there are no figures, and
+    ``coco_instances_results.json`` in the output folder is what COCO's server takes.
     """
 
     def __init__(
-        self, dataset_name: str, *, image_ids: Sequence[Hashable] | None = None, **kwargs: Any
+        self,
+        dataset_name: str,
+        *,
+        image_ids: Sequence[Hashable] | None = None,
+        output_dir: str | None = None,
+        **kwargs: Any,
     ) -> None:
         """
         Args:
-            dataset_name: a registered dataset in COCO's format.
-            image_ids: the images to evaluate; None for all of the annotation file.
+            dataset_name: a registered dataset.
+            image_ids: the images to evaluate; None for all.
+            output_dir: where Detectron2's evaluator writes its results; None for nowhere.
             kwargs: further arguments of Detectron2's evaluator.
+
+        Raises:
+            IONError: the labels can be used in no sensible way.
         """
-        super().__init__(dataset_name, **kwargs)
-        complete_annotations(self._coco_api.dataset.get("annotations", ()))
-        self._image_ids = None if image_ids is None else list(image_ids)
+        content = coco_content(dataset_name)
+        with _as_dataset(content, dataset_name) as normalized:
+            super().__init__(normalized, output_dir=output_dir, **kwargs)
+        self._dataset_name = dataset_name
+        self._folder = output_dir
+        self._labeled = "annotations" in content
+        self._ids = {str(image["id"]): image["id"] for image in content["images"]}
+        self._image_ids = None if image_ids is None else [self._id(i) for i in image_ids]
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Take the detections of some images.
+
+        Args:
+            inputs: dataset dicts, of which "image_id" is read.
+            outputs: the model's predictions for each.
+
+        Raises:
+            IONError: an image is none of the dataset.
+        """
+        super().process([{**x, "image_id": self._id(x["image_id"])} for x in inputs], outputs)
 
     def evaluate(self, img_ids: Sequence[Hashable] | None = None) -> dict[str, Any]:
         """Evaluate the detections of all processes.
@@ -36,6 +75,38 @@ class IONCOCOEvaluator(COCOEvaluator):
             img_ids: the images to evaluate; None for those of the constructor.
 
         Returns:
-            As Detectron2's evaluator.
+            As Detectron2's evaluator; nothing if the dataset has no annotations.
         """
-        return super().evaluate(img_ids=self._image_ids if img_ids is None else img_ids)
+        results = super().evaluate(img_ids=self._image_ids if img_ids is None else img_ids)
+        if not self._labeled and self._folder is not None and comm.is_main_process():
+            logger.warning(
+                "%s has no annotations, so there are no figures; hand %s in at COCO's server.",
+                self._dataset_name,
+                os.path.join(self._folder, "coco_instances_results.json"),
+            )
+        return results
+
+    def _id(self, image_id: Hashable) -> Hashable:
+        try:
+            return self._ids[str(image_id)]
+        except KeyError:
+            raise IONError(
+                f"There is no image {image_id!r} in dataset '{self._dataset_name}'; evaluate on "
+                "its images only."
+            ) from None
+
+
+@contextlib.contextmanager
+def _as_dataset(content: Content, dataset_name: str) -> Iterator[str]:
+    """Give Detectron2's evaluator, which reads files of named datasets, the content as one."""
+    name = f"{dataset_name}, normalized"
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "annotations.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        metadata = category_metadata(content["categories"], dataset_name)
+        MetadataCatalog.get(name).set(json_file=path, **metadata)
+        try:
+            yield name
+        finally:
+            MetadataCatalog.remove(name)

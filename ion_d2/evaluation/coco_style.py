@@ -11,6 +11,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ion_d2.data.coco_file import read_coco_file
 from ion_d2.evaluation.records import Detections, GroundTruth
 
 COCO_METRICS = (
@@ -51,33 +52,37 @@ def evaluate_coco_style(
 
 
 def evaluate_coco_file(json_file: str, results: Sequence[dict[str, Any]]) -> COCOeval:
-    """Evaluate boxes against an annotation file, as COCO itself does.
+    """Evaluate boxes against an annotation file.
 
     Args:
         json_file: instance annotations in COCO's format.
+        results: see :func:`evaluate_coco_content`.
+
+    Returns:
+        See :func:`evaluate_coco_content`.
+    """
+    return evaluate_coco_content(read_coco_file(json_file), results)
+
+
+def evaluate_coco_content(
+    content: Mapping[str, Any],
+    results: Sequence[dict[str, Any]],
+    image_ids: Iterable[Hashable] | None = None,
+) -> COCOeval:
+    """Evaluate boxes against annotations in COCO's format, as COCO itself does.
+
+    Args:
+        content: normalized, see :func:`ion_d2.data.coco_file.normalize_coco`.
         results: detections in COCO's format, "bbox" as (x, y, width, height); there may be none.
+        image_ids: the images to evaluate; None for all.
 
     Returns:
         pycocotools' evaluation, with its "eval" and "stats".
     """
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(json_file)
-    complete_annotations(truth.dataset.get("annotations", ()))
+    images, categories = content["images"], content["categories"]
     boxes = [{**r, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0} for r in results]
-    found = _coco(truth.dataset["images"], truth.dataset["categories"], boxes)
-    return _run(truth, found)
-
-
-def complete_annotations(annotations: Iterable[dict[str, Any]]) -> None:
-    """Add what pycocotools asks for and files of other programs may lack.
-
-    Args:
-        annotations: in COCO's format, changed in place: "iscrowd" is 0 and "area" that of the box
-            where they are not given.
-    """
-    for annotation in annotations:
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    truth = _coco(images, categories, content["annotations"])
+    return _run(truth, _coco(images, categories, boxes), image_ids)
 
 
 def coco_figures(evaluation: COCOeval) -> dict[str, float]:
@@ -95,8 +100,10 @@ def coco_figures(evaluation: COCOeval) -> dict[str, float]:
     }
 
 
-def _run(truth: COCO, found: COCO) -> COCOeval:
+def _run(truth: COCO, found: COCO, image_ids: Iterable[Hashable] | None = None) -> COCOeval:
     evaluation = COCOeval(truth, found, "bbox")
+    if image_ids is not None:
+        evaluation.params.imgIds = list(image_ids)
     # pycocotools prints as it goes; what it prints is in the result.
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()

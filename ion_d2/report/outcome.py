@@ -11,6 +11,8 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from ..data.coco_datasets import coco_content
+from ..data.coco_file import Content
 from ..engine.dicts import test_dicts
 from ..engine.evaluators import evaluation_folder
 from ..errors import IONError
@@ -30,7 +32,8 @@ class Outcome(NamedTuple):
         records: image id -> dataset dict.
         truth: image id -> labelled boxes.
         found: image id -> detections, of every image; None if the run was not evaluated.
-        json_file: the annotation file of a dataset in COCO's format, else None.
+        content: what the annotation file of a dataset in COCO's format holds, normalized; else
+            None.
         raw: the detections as COCO's format has them, where the dataset does.
     """
 
@@ -40,7 +43,7 @@ class Outcome(NamedTuple):
     records: dict[Hashable, dict[str, Any]]
     truth: dict[Hashable, GroundTruth]
     found: dict[Hashable, Detections] | None
-    json_file: str | None
+    content: Content | None
     raw: list[dict[str, Any]]
 
 
@@ -60,13 +63,14 @@ def read_outcome(cfg: CfgNode, dataset: str) -> Outcome:
     metadata = MetadataCatalog.get(dataset)
     records = {record["image_id"]: record for record in test_dicts(cfg, dataset)}
     in_coco = metadata.get("evaluator_type") == "coco"
+    content = coco_content(dataset) if in_coco else None
     folder = evaluation_folder(cfg, dataset)
     path = os.path.join(folder, _COCO_DETECTIONS if in_coco else _VOC_DETECTIONS)
     listed = read_json(path)
     names = list(metadata.thing_classes)
     found = None
     if listed is not None:
-        take = _coco_reader(metadata) if in_coco else _voc_reader(names)
+        take = _voc_reader(names) if content is None else _coco_reader(content)
         found = _group(listed, take, list(records), path)
     return Outcome(
         dataset=dataset,
@@ -75,7 +79,7 @@ def read_outcome(cfg: CfgNode, dataset: str) -> Outcome:
         records=records,
         truth={key: ground_truth_from_dict(record) for key, record in records.items()},
         found=found,
-        json_file=metadata.json_file if in_coco else None,
+        content=content,
         raw=(listed or []) if in_coco else [],
     )
 
@@ -107,9 +111,9 @@ def _voc_reader(names: list[str]) -> Callable[[dict[str, Any]], tuple[int, list[
     return lambda entry: (numbers[entry["category"]], entry["bbox"])
 
 
-def _coco_reader(metadata: Any) -> Callable[[dict[str, Any]], tuple[int, list[float]]]:
+def _coco_reader(content: Content) -> Callable[[dict[str, Any]], tuple[int, list[float]]]:
     """Class and corners of an entry of coco_instances_results.json."""
-    numbers = metadata.thing_dataset_id_to_contiguous_id
+    numbers = {category["id"]: number for number, category in enumerate(content["categories"])}
 
     def take(entry: dict[str, Any]) -> tuple[int, list[float]]:
         x, y, width, height = entry["bbox"]

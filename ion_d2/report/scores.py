@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from ..errors import IONError
-from ..evaluation.coco_style import coco_figures, evaluate_coco_file
+from ..evaluation.coco_style import coco_figures, evaluate_coco_content
 from ..evaluation.tables import format_percent
 from .document import Facts, Figure, Part, Picture, Section, Table, Text
 from .outcome import Outcome, read_json
@@ -51,8 +51,10 @@ def score_parts(outcome: Outcome) -> list[Part]:
                 ]
             )
         ]
-    if outcome.json_file is None:
+    if outcome.content is None:
         parts = _voc_parts(outcome)
+    elif "annotations" not in outcome.content:
+        parts = [Text([f"{outcome.dataset} has no annotations, so there are no figures."])]
     else:
         parts = _coco_parts(outcome)
     return [*parts, *_segmentation(outcome)]
@@ -99,7 +101,7 @@ def _voc_table(results: Mapping[str, Any], metric: str) -> Table:
 
 
 def _coco_parts(outcome: Outcome) -> list[Part]:
-    evaluation = evaluate_coco_file(outcome.json_file, outcome.raw)
+    evaluation = evaluate_coco_content(outcome.content, outcome.raw, outcome.records)
     figures = coco_figures(evaluation)
     boxes = _count_boxes(outcome)
     curves = [coco_curve(evaluation, i, SURE) for i in range(len(outcome.class_names))]

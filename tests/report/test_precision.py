@@ -50,7 +50,7 @@ def annotations(tmp_path):
     numbers = {"a": 1, "b": 2}
     boxes = [(numbers[key], box) for key, boxes in BOXES.items() for box in boxes]
     content = {
-        "images": [{"id": 1}, {"id": 2}],
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 99, "height": 99} for i in (1, 2)],
         "categories": [{"id": 3, "name": "x"}, {"id": 8, "name": "y"}],
         "annotations": [
             {"id": i, "image_id": image, "category_id": 3, "iscrowd": 0,

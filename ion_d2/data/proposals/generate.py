@@ -1,7 +1,8 @@
 """Proposals for all images of a dataset: in parallel, and going on where a run was stopped.
 
 Each image's boxes are saved beside the result as soon as they are made, in ``RESULT.parts``; a run
-that finds the folder makes what is missing. The folder goes when the result is complete.
+that finds the folder makes what is missing, and anew what belongs to a picture that has changed.
+The folder goes when the result is complete.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def generate_proposals(
         raise IONError(f"{output} exists already; remove it or choose another name.")
     parts = output + ".parts"
     _open_parts(parts, settings)
-    todo = [record for record in dicts if _load(_part(parts, record)) is None]
+    todo = [record for record in dicts if _load(parts, record) is None]
     done = len(dicts) - len(todo)
     bar = tqdm(total=len(dicts), initial=done, unit="image", smoothing=0.05)
     # Closed at once on a Ctrl-C, so that the pool is not asked to finish all that waits.
@@ -159,17 +160,17 @@ def _end_with_parent() -> None:
 
 
 def _work(record: dict[str, Any]) -> str | None:
-    job, path = _worker["job"], _part(_worker["parts"], record)
+    job, parts = _worker["job"], _worker["parts"]
     try:
         image = read_image_of(record, "BGR")
     except UnreadableImageError as error:
         if not job.skip_unreadable:
             raise
-        _save(path, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+        _save(parts, record, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
         return f"No proposals: {error}"
     boxes, scores = _worker["propose"](np.ascontiguousarray(image))
     best = np.argsort(-scores, kind="stable")[: job.max_boxes]
-    _save(path, boxes[best], scores[best])
+    _save(parts, record, boxes[best], scores[best])
     return None
 
 
@@ -177,9 +178,21 @@ def _part(parts: str, record: dict[str, Any]) -> str:
     return os.path.join(parts, urllib.parse.quote(str(record["image_id"]), safe="") + ".npz")
 
 
-def _save(path: str, boxes: np.ndarray, scores: np.ndarray) -> None:
+def _picture(record: dict[str, Any]) -> str:
+    """What tells a picture from another one that has the same image id."""
+    path = record["file_name"]
     try:
-        replace_file(path, lambda file: np.savez(file, boxes=boxes, scores=scores))
+        state = os.stat(path)
+    except OSError:  # reading it tells more
+        return path
+    return f"{path} {state.st_size} {state.st_mtime_ns}"
+
+
+def _save(parts: str, record: dict[str, Any], boxes: np.ndarray, scores: np.ndarray) -> None:
+    path = _part(parts, record)
+    content = {"boxes": boxes, "scores": scores, "picture": _picture(record)}
+    try:
+        replace_file(path, lambda file: np.savez(file, **content))
     except OSError as error:
         raise IONError(
             f"{path} cannot be written ({error.strerror}); make room, then the same command goes "
@@ -187,17 +200,18 @@ def _save(path: str, boxes: np.ndarray, scores: np.ndarray) -> None:
         ) from error
 
 
-def _load(path: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """The boxes and scores of a finished image; None if they are not there or damaged."""
+def _load(parts: str, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """The boxes and scores of a finished image; None if damaged, missing or of another picture."""
     try:
-        with np.load(path) as content:
-            return content["boxes"], content["scores"]
+        with np.load(_part(parts, record)) as content:
+            same = str(content["picture"]) == _picture(record)
+            return (content["boxes"], content["scores"]) if same else None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
 def _collect(dicts: Sequence[dict[str, Any]], parts: str) -> Proposals:
-    loaded = [_load(_part(parts, record)) for record in dicts]
+    loaded = [_load(parts, record) for record in dicts]
     lost = [record for record, part in zip(dicts, loaded) if part is None]
     if lost:
         raise IONError(

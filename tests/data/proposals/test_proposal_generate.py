@@ -143,3 +143,17 @@ def test_ctrl_c_and_a_kill_lose_nothing(dicts, tmp_path, stop):
     make(dicts, output)
     make(dicts, tmp_path / "whole.pkl")
     assert output.read_bytes() == (tmp_path / "whole.pkl").read_bytes()
+
+
+def test_pictures_that_changed_are_made_again(dicts, tmp_path):
+    """A stopped run's boxes of another picture with the same image id are not taken."""
+    broken = [*dicts[:2], {**dicts[2], "file_name": "/gone/picture.jpg"}]
+    with pytest.raises(IONError):
+        make(broken, tmp_path / "p.pkl", workers=1)
+    exchanged = [
+        {**dicts[0], "file_name": dicts[1]["file_name"]},
+        {**dicts[1], "file_name": dicts[0]["file_name"]},
+    ]
+    make(exchanged, tmp_path / "p.pkl")
+    make(exchanged, tmp_path / "new.pkl")
+    assert (tmp_path / "p.pkl").read_bytes() == (tmp_path / "new.pkl").read_bytes()

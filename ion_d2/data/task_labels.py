@@ -1,0 +1,159 @@
+"""Labels that a model learns from or is evaluated on beside boxes, and that data may lack."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+
+from ion_d2.data.keypoint_names import unpaired_names
+from ion_d2.errors import IONError
+
+
+def check_training_labels(cfg: CfgNode, dicts: Sequence[dict[str, Any]]) -> None:
+    """Refuse training data without what the model learns.
+
+    Args:
+        cfg: the config.
+        dicts: the images of ``DATASETS.TRAIN``, loaded.
+
+    Raises:
+        IONError: there are no boxes, masks or keypoints, or not those that the config wants.
+    """
+    names = list(cfg.DATASETS.TRAIN)
+    _check_learned(cfg, dicts, f"DATASETS.TRAIN ({', '.join(names)})")
+    if cfg.MODEL.KEYPOINT_ON:
+        for name in names:
+            _check_keypoint_names(cfg, name)
+        _check_same_keypoints(names)
+
+
+def check_test_labels(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]]) -> None:
+    """Refuse test data without what the evaluation compares with.
+
+    Args:
+        cfg: the config.
+        name: one of ``DATASETS.TEST``.
+        dicts: its images, loaded.
+
+    Raises:
+        IONError: masks or keypoints that COCO's evaluation compares with are missing or others than
+            the model's, or ``TEST.LOSS`` or ``TEST.BEST_METRIC`` asks for labels that are not
+            there.
+    """
+    labeled = any("annotations" in record for record in dicts)
+    place = f"DATASETS.TEST ({name})"
+    if cfg.TEST.BEST_METRIC and not labeled and len(cfg.DATASETS.TEST) == 1:
+        raise IONError(
+            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}, but {place} has no annotations, and so "
+            "no figures; name a dataset with labels, or set it to ''."
+        )
+    if cfg.TEST.LOSS:
+        _check_learned(cfg, dicts, place)
+    elif labeled and MetadataCatalog.get(name).get("evaluator_type") == "coco":
+        _check_fields(cfg, dicts, place)
+    else:
+        return
+    if cfg.MODEL.KEYPOINT_ON:
+        _check_keypoint_names(cfg, name)
+        _check_sigmas(cfg, name)
+
+
+def _check_learned(cfg: CfgNode, dicts: Sequence[dict[str, Any]], place: str) -> None:
+    for record in dicts:
+        if "annotations" not in record:
+            raise IONError(
+                f"Image {record['file_name']} of {place} has no annotations to learn from; name a "
+                "dataset with labels."
+            )
+    _check_fields(cfg, dicts, place)
+    if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon":
+        for record, annotation in _objects(cfg, dicts):
+            if not isinstance(annotation["segmentation"], list):
+                raise IONError(
+                    f"Image {record['file_name']} of {place} has an object whose mask is no polygon"
+                    " (but run lengths, RLE), and INPUT.MASK_FORMAT is 'polygon'; set that to "
+                    "'bitmask'."
+                )
+        if cfg.INPUT.CROP.ENABLED and importlib.util.find_spec("shapely") is None:
+            raise IONError(
+                "INPUT.CROP.ENABLED needs the package shapely where INPUT.MASK_FORMAT is 'polygon';"
+                " install it (pip install shapely), or set that to 'bitmask'."
+            )
+
+
+def _check_fields(cfg: CfgNode, dicts: Sequence[dict[str, Any]], place: str) -> None:
+    for key, field, what in (
+        ("MODEL.MASK_ON", "segmentation", "mask"),
+        ("MODEL.KEYPOINT_ON", "keypoints", "keypoints"),
+    ):
+        if not cfg.MODEL[key.split(".")[1]]:
+            continue
+        for record, annotation in _objects(cfg, dicts):
+            value = annotation.get(field)
+            if value is None or not len(value):
+                raise IONError(
+                    f"Image {record['file_name']} of {place} has an object without {what} "
+                    f"({field!r}), but {key} is True; add what is missing, or set it to False."
+                )
+
+
+def _objects(
+    cfg: CfgNode, dicts: Sequence[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The objects that are learned, each with its image."""
+    for record in dicts:
+        for annotation in record.get("annotations", ()):
+            difficult = annotation.get("difficult", 0) and not cfg.DATASETS.USE_DIFFICULT
+            if not annotation.get("iscrowd", 0) and not difficult:
+                yield record, annotation
+
+
+def _check_keypoint_names(cfg: CfgNode, name: str) -> None:
+    metadata = MetadataCatalog.get(name)
+    names = metadata.get("keypoint_names")
+    if not names:
+        raise IONError(
+            f"Dataset '{name}' does not name its keypoints, which MODEL.KEYPOINT_ON needs; name "
+            "them in one category of its file ('keypoints'), or as keypoint_names in its "
+            "MetadataCatalog entry."
+        )
+    if metadata.get("keypoint_flip_map") is None:
+        unpaired = ", ".join(unpaired_names(names)) or "no pairs"
+        raise IONError(
+            f"Dataset '{name}' does not tell which keypoints change places in a mirrored picture "
+            f"({unpaired}); name both sides of each, or set keypoint_flip_map in its "
+            "MetadataCatalog entry."
+        )
+    number = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    if number != len(names):
+        raise IONError(
+            f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {number}, but dataset '{name}' has "
+            f"{len(names)} keypoints ({', '.join(names)}); set it to {len(names)}."
+        )
+
+
+def _check_same_keypoints(names: Sequence[str]) -> None:
+    first = MetadataCatalog.get(names[0])
+    for name in names[1:]:
+        other = MetadataCatalog.get(name)
+        for key in ("keypoint_names", "keypoint_flip_map"):
+            if first.get(key) != other.get(key):
+                raise IONError(
+                    f"Datasets '{names[0]}' and '{name}' have different keypoints ({key} "
+                    f"{first.get(key)} against {other.get(key)}); give both the same."
+                )
+
+
+def _check_sigmas(cfg: CfgNode, name: str) -> None:
+    number = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    given = len(cfg.TEST.KEYPOINT_OKS_SIGMAS)
+    if number != (given or 17):
+        had = f"has {given} numbers" if given else "is empty, which means the 17 of COCO's persons"
+        raise IONError(
+            f"TEST.KEYPOINT_OKS_SIGMAS {had}, but dataset '{name}' has {number} keypoints; give "
+            "each its sigma, a share of the object's scale."
+        )
