@@ -116,8 +116,10 @@ class IONBuilders(DefaultTrainer):
             if stages:
                 return build_stage_scheduler(optimizer, stages, cfg)
             return super().build_lr_scheduler(cfg, optimizer)
-        except ValueError as error:
-            raise IONError(f"SOLVER describes no learning-rate schedule: {error}.") from error
+        except (AssertionError, ValueError) as error:
+            keys = ("LR_SCHEDULER_NAME", "MAX_ITER", "STEPS", "BASE_LR", "BASE_LR_END")
+            told = ", ".join(f"SOLVER.{k} {cfg.SOLVER[k]}" for k in keys if k in cfg.SOLVER)
+            raise IONError(f"There is no such learning-rate schedule ({error}): {told}.") from error
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:

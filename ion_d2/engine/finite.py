@@ -88,15 +88,18 @@ def _check_sums(tensors: Iterable[Tensor], fault: str) -> None:
 
 
 def tell_divergence(
-    error: FloatingPointError, images: Iterable[dict[str, Any]], iteration: int, rate: float
+    error: FloatingPointError,
+    iteration: int,
+    images: Iterable[dict[str, Any]] = (),
+    rate: float | None = None,
 ) -> IONError:
     """Say what happened in which step, and what to do.
 
     Args:
-        error: what was raised in the step.
-        images: input dicts of the step, in this process; none where it was not in a step.
+        error: what was raised.
         iteration: index of the step.
-        rate: learning rate of the step.
+        images: input dicts of the step, in this process; none where it was not in a step.
+        rate: learning rate of the step, if it was in one.
 
     Returns:
         The error to raise in its place.
@@ -106,9 +109,10 @@ def tell_divergence(
     if names:
         more = ", ..." if len(names) > _SHOWN else ""
         faults.append(f"pictures: {', '.join(names[:_SHOWN])}{more}")
+    told = "" if rate is None else f" (the rate was {rate:g})"
     return IONError(
         f"The loss became NaN or infinite in iteration {iteration} ({'; '.join(faults)}): lower "
-        f"SOLVER.BASE_LR (the rate was {rate:g}), warm up longer with SOLVER.WARMUP_ITERS, or clip "
-        "with SOLVER.CLIP_GRADIENTS; if no rate helps, look at the boxes of these pictures. "
-        "Earlier checkpoints are intact."
+        f"SOLVER.BASE_LR{told}, warm up longer with SOLVER.WARMUP_ITERS, or clip with "
+        "SOLVER.CLIP_GRADIENTS; if no rate helps, look at the boxes of the pictures. Earlier "
+        "checkpoints are intact."
     )

@@ -21,6 +21,7 @@ from .config_file import find_config, merge_config_file
 from .distributed import is_lost_peer, tell_lost_peer
 from .hooks import TrainingInterrupted
 from .model_checks import check_model
+from .ranges import check_ranges
 from .stages import check_overrides, follow_stages
 
 # What a shell reports for a program that Ctrl-C stopped.
@@ -50,7 +51,7 @@ def load_config(
 
     Raises:
         IONError: the file is missing or not valid YAML, a key is unknown, or a value has the wrong
-        type; or bad ``SOLVER.STAGES``.
+        type or is out of its range; or bad ``SOLVER.STAGES``.
     """
     cfg = get_cfg()
     add_ion_config(cfg)
@@ -62,6 +63,7 @@ def load_config(
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
     follow_stages(cfg)
     check_overrides(cfg, list(opts[::2]))
+    check_ranges(cfg)
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)

@@ -113,7 +113,7 @@ class PassTrainer(SimpleTrainer):
             self._update()
         except FloatingPointError as error:
             rate = self.optimizer.param_groups[0]["lr"]
-            raise tell_divergence(error, images, self.iter, rate) from error
+            raise tell_divergence(error, self.iter, images, rate) from error
 
     def _forward(self, images: list[dict[str, Any]]) -> Losses:
         return self.model(images)

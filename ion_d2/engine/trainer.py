@@ -30,6 +30,7 @@ from .determinism import make_deterministic
 from .evaluating import EvaluatePeriodically, SaveBeforeEvaluation
 from .finite import tell_divergence
 from .hooks import SeedEachStep, StopOnSignal
+from .ranges import check_ranges
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
@@ -57,8 +58,10 @@ class IONTrainer(IONBuilders):
         # Not DefaultTrainer's, whose processes must have a GPU each and whose step is one pass.
         TrainerBase.__init__(self)
         make_deterministic(cfg)  # before a seed is drawn where there is none
-        self.cfg = cfg = self.auto_scale_workers(prepared(cfg), comm.get_world_size())
+        cfg = prepared(cfg)
         check_settings(cfg)
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        check_ranges(cfg)  # for more processes a length may have become 0
         model = self.build_model(cfg)
         self.stages = read_stages(cfg)
         check_backbone(model, self.stages, cfg.MODEL.BACKBONE.FREEZE_AT)
@@ -133,8 +136,7 @@ class IONTrainer(IONBuilders):
             logger.info("%s", stop)
             results = self.last_results
         except FloatingPointError as error:  # not of a step, which tells more
-            rate = self.optimizer.param_groups[0]["lr"]
-            raise tell_divergence(error, (), self.iter, rate) from error
+            raise tell_divergence(error, self.iter) from error
         self.report(self.cfg, self.evaluated_model)
         return results
 
