@@ -119,9 +119,9 @@ def difference(theirs: Sequence[str], ours: Sequence[str]) -> str:
             f"another order of classes: class {place} is {theirs[place]!r} in it, and "
             f"{ours[place]!r} here"
         )
-    parts = [f"without {_listed(new)}"] if new else []
-    parts += [f"with {_listed(gone)}, which the data here does not have"] if gone else []
-    return ", ".join([f"other classes ({_listed(theirs)})", " and ".join(parts)])
+    parts = [f"without {listed(new)}"] if new else []
+    parts += [f"with {listed(gone)}, which the data here does not have"] if gone else []
+    return ", ".join([f"other classes ({listed(theirs)})", " and ".join(parts)])
 
 
 def check_classes(theirs: Sequence[str] | None, ours: Sequence[str] | None, source: str) -> None:
@@ -148,6 +148,14 @@ def _normal(names: Sequence[str]) -> list[str]:
     return [unicodedata.normalize("NFC", name) for name in names]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Name the first few of some classes, for a message.
+
+    Args:
+        names: the classes.
+
+    Returns:
+        Their names in quotes, and their number where there are more.
+    """
     more = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
     return ", ".join(map(repr, names[:_SHOWN])) + more

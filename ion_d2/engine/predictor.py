@@ -17,7 +17,13 @@ from ion_d2.data.catalog import class_names
 from ion_d2.data.class_file import read_class_file
 from ion_d2.engine.augmented_test import with_augmentation
 from ion_d2.engine.checkpoint import IONCheckpointer
-from ion_d2.engine.class_names import check_classes, classes_of, difference, read_class_names
+from ion_d2.engine.class_names import (
+    check_classes,
+    classes_of,
+    difference,
+    listed,
+    read_class_names,
+)
 from ion_d2.engine.setup import build_model
 from ion_d2.errors import IONError
 
@@ -185,8 +191,8 @@ def find_class_names(
 def _check_number(expected: int, names: Sequence[str], source: str) -> None:
     if expected not in (0, len(names)):
         raise IONError(
-            f"{source} names {len(names)} classes ({', '.join(names[:5])}, ...), but "
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {expected}; the two must agree, or the key be 0."
+            f"{source} names {len(names)} classes, but MODEL.ROI_HEADS.NUM_CLASSES is {expected}; "
+            f"the classes there are {listed(names)}; set the key to 0 to take their number."
         )
 
 

@@ -24,8 +24,8 @@ from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
 from .builders import IONBuilders, prepared
 from .checkpoint import IONCheckpointer
-from .class_names import dataset_classes
 from .checks import check_settings
+from .class_names import dataset_classes
 from .determinism import make_deterministic
 from .evaluating import EvaluatePeriodically, SaveBeforeEvaluation
 from .finite import tell_divergence
