@@ -30,7 +30,7 @@ class EvaluatePeriodically(EvalHook):
             period: iterations between evaluations; 0 for one at the end.
             evaluate: gives the results, by task or by dataset and task.
         """
-        super().__init__(period, lambda: _finite_figures(evaluate()))
+        super().__init__(period, lambda: _finite_figures(evaluate() or {}))
 
     def after_train(self) -> None:
         """Evaluate what was trained to its end."""

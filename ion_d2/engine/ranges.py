@@ -15,19 +15,19 @@ from .clipping import FULL_MODEL
 Rule = tuple[Callable[[Any], bool], str]
 
 
-def _number(least: float, most: float = math.inf, *, open_: bool = False) -> Rule:
-    """Numbers from ``least`` to ``most``; without ``least`` itself if ``open_``."""
-    above = f"above {least:g}" if open_ else f"at least {least:g}"
-    told = above if most == math.inf else f"{above} and at most {most:g}"
+def _number(least: float, *, open_: bool = False) -> Rule:
+    """Finite numbers from ``least``, which itself is left out if ``open_``."""
 
     def fits(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return False
-        return (
-            math.isfinite(value) and (least < value if open_ else least <= value) and value <= most
-        )
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and math.isfinite(value) and (value > least if open_ else value >= least)
 
-    return fits, told
+    return fits, f"a number {'above' if open_ else 'of at least'} {least:g}"
+
+
+def _integer(least: int) -> Rule:
+    fits = _number(least)[0]
+    return lambda value: isinstance(value, int) and fits(value), f"at least {least}"
 
 
 def _one_of(*names: str) -> Rule:
@@ -35,7 +35,7 @@ def _one_of(*names: str) -> Rule:
 
 
 def _each(rule: Rule) -> Rule:
-    return lambda values: all(map(rule[0], values)), f"a list of numbers, each {rule[1]}"
+    return lambda values: all(map(rule[0], values)), f"a list of integers, each {rule[1]}"
 
 
 def _rising_integers(values: Any) -> bool:
@@ -47,7 +47,8 @@ def _expected_results(values: Any) -> bool:
     return all(isinstance(v, (list, tuple)) and len(v) == 4 for v in values)
 
 
-_POSITIVE, _COUNT, _PERIOD = _number(0, open_=True), _number(1), _number(0)
+_POSITIVE, _NOT_NEGATIVE = _number(0, open_=True), _number(0)
+_COUNT, _PERIOD = _integer(1), _integer(0)
 # By key; a key that this version of Detectron2 does not have is passed over.
 _RULES: dict[str, Rule] = {
     "SOLVER.MAX_ITER": _COUNT,
@@ -56,19 +57,19 @@ _RULES: dict[str, Rule] = {
     "SOLVER.REFERENCE_WORLD_SIZE": _PERIOD,
     "SOLVER.CHECKPOINT_PERIOD": _COUNT,
     "SOLVER.BASE_LR": _POSITIVE,
-    "SOLVER.BASE_LR_END": _number(0),
-    "SOLVER.BIAS_LR_FACTOR": _number(0),
+    "SOLVER.BASE_LR_END": _NOT_NEGATIVE,
+    "SOLVER.BIAS_LR_FACTOR": _NOT_NEGATIVE,
     "SOLVER.MOMENTUM": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    "SOLVER.WEIGHT_DECAY": _number(0),
-    "SOLVER.WEIGHT_DECAY_NORM": _number(0),
+    "SOLVER.WEIGHT_DECAY": _NOT_NEGATIVE,
+    "SOLVER.WEIGHT_DECAY_NORM": _NOT_NEGATIVE,
     "SOLVER.WEIGHT_DECAY_BIAS": (
-        lambda value: value is None or _number(0)[0](value),
+        lambda value: value is None or _NOT_NEGATIVE[0](value),
         "at least 0, or None to be WEIGHT_DECAY",
     ),
     "SOLVER.GAMMA": _POSITIVE,
     "SOLVER.STEPS": (_rising_integers, "rising iterations above 0, such as (60000, 80000)"),
     "SOLVER.NUM_DECAYS": _COUNT,
-    "SOLVER.WARMUP_FACTOR": _number(0),
+    "SOLVER.WARMUP_FACTOR": _NOT_NEGATIVE,
     "SOLVER.WARMUP_ITERS": _PERIOD,
     "SOLVER.WARMUP_METHOD": _one_of("linear", "constant"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of(FULL_MODEL, "norm", "value"),
@@ -102,10 +103,17 @@ def check_ranges(cfg: CfgNode) -> None:
     Raises:
         IONError: one of them; the message names the key, the value and what it must be.
     """
-    for key, (fits, told) in _RULES.items():
+    for key, rule in _RULES.items():
         node = cfg
         *parents, name = key.split(".")
         for parent in parents:
             node = node[parent]
-        if name in node and not fits(node[name]):
-            raise IONError(f"{key} is {node[name]!r}; it must be {told}.")
+        if name in node and not _fits(node[name], rule):
+            raise IONError(f"{key} is {node[name]!r}; it must be {rule[1]}.")
+
+
+def _fits(value: Any, rule: Rule) -> bool:
+    try:
+        return rule[0](value)
+    except TypeError:  # a text, for instance, which is not to be compared with a number
+        return False

@@ -11,7 +11,7 @@ NAN, INF = float("nan"), float("inf")
 WRONG = [
     ("SOLVER.BASE_LR", (0.0, -0.1, NAN, INF, "fast", True)),
     ("SOLVER.BIAS_LR_FACTOR", (-1.0, NAN)),
-    ("SOLVER.MOMENTUM", (-0.1, 1.0, 2.0, NAN)),
+    ("SOLVER.MOMENTUM", (-0.1, 1.0, 2.0, NAN, "x", None)),
     ("SOLVER.WEIGHT_DECAY", (-1e-4, NAN, INF)),
     ("SOLVER.WEIGHT_DECAY_NORM", (-1e-4,)),
     ("SOLVER.WEIGHT_DECAY_BIAS", (-1e-4,)),
@@ -21,7 +21,7 @@ WRONG = [
     ("SOLVER.WARMUP_FACTOR", (-0.1, NAN)),
     ("SOLVER.WARMUP_METHOD", ("cubic", "")),
     ("SOLVER.IMS_PER_BATCH", (0, -2)),
-    ("SOLVER.MAX_ITER", (0, -1)),
+    ("SOLVER.MAX_ITER", (0, -1, 1.5, True)),
     ("SOLVER.CHECKPOINT_PERIOD", (0, -1)),
     ("SOLVER.REFERENCE_WORLD_SIZE", (-1,)),
     ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", ("norms",)),
