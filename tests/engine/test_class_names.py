@@ -107,7 +107,7 @@ def test_names_are_told_before_the_sizes_of_tensors(saved):
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5])
-def test_a_training_writes_them_and_is_resumed_and_tested_with_no_others(
+def test_a_training_writes_them_and_is_tested_with_no_others(
     scenes, tmp_path, catalogs, monkeypatch, decay
 ):
     evaluated = []
@@ -119,10 +119,11 @@ def test_a_training_writes_them_and_is_resumed_and_tested_with_no_others(
     )
     model = run(cfg).model
     classes = dataset_classes(cfg.DATASETS.TRAIN)
-    files = sorted(path.name for path in tmp_path.glob("*.pth"))
-    assert files == ["model_0000000.pth", "model_best.pth", "model_final.pth"]
-    for name in files:
-        assert read_class_names(str(tmp_path / name)) == classes == ["cross", "triangle"]
+    names = ("model_0000000", "model_0000001", "model_best", "model_final")
+    assert {path.stem for path in tmp_path.glob("*.pth")} == set(names)
+    for name in names:
+        held = torch.load(tmp_path / f"{name}.pth", weights_only=True)
+        assert held[KEY] == classes == ["cross", "triangle"]
     IONTrainer.test(cfg, model)
     DatasetCatalog.register("swapped", lambda: [])
     MetadataCatalog.get("swapped").thing_classes = classes[::-1]
