@@ -72,8 +72,8 @@ def check_data(cfg: CfgNode) -> None:
         )
     world_size = comm.get_world_size()
     batch = cfg.SOLVER.IMS_PER_BATCH
-    if batch < 1 or batch % world_size:
+    if batch % world_size:
         raise IONError(
-            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a positive multiple of the number of "
-            f"processes ({world_size})."
+            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a multiple of the number of processes "
+            f"({world_size})."
         )

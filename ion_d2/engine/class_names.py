@@ -139,8 +139,8 @@ def check_classes(theirs: Sequence[str] | None, ours: Sequence[str] | None, sour
     if differs:
         raise IONError(
             f"{source} was trained on {differs}; give the data the model's classes in the model's "
-            "order (classes.txt of a folder in VOC layout, categories of a COCO file), or choose "
-            "a model of these classes."
+            "order (classes.txt of a folder in VOC layout, categories of a COCO file), or start a "
+            "new training for these classes from it (MODEL.WEIGHTS, without --resume)."
         )
 
 

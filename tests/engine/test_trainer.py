@@ -211,3 +211,9 @@ def test_a_warm_up_as_long_as_the_training_is_told(scenes, tmp_path, caplog, opt
 def test_a_schedule_that_there_is_not(scenes, tmp_path, opts, words):
     with pytest.raises(IONError, match=f"no such learning-rate schedule.*{words}"):
         IONTrainer(make_config(scenes, tmp_path, *opts))
+
+
+def test_a_batch_that_cannot_be_scaled(scenes, tmp_path):
+    opts = ("SOLVER.IMS_PER_BATCH", 2, "SOLVER.REFERENCE_WORLD_SIZE", 3)
+    with pytest.raises(IONError, match="IMS_PER_BATCH is 2; .*REFERENCE_WORLD_SIZE 3"):
+        IONTrainer(make_config(scenes, tmp_path, *opts))
