@@ -149,10 +149,9 @@ class KeepBest(HookBase):
             raise IONError(problem)
 
     def _note(self, done: int) -> str:
-        figures = flatten_results_dict(self.trainer.last_results)
-        if self._metric not in figures and _found_something(
-            self.trainer.last_results, self._metric
-        ):
+        results = self.trainer.last_results
+        figures = flatten_results_dict(results)
+        if self._metric not in figures and _found_something(results, self._metric):
             self._checkpointer.save(f"model_{done - 1:07d}", iteration=done - 1)
             return (
                 f"TEST.BEST_METRIC is {self._metric!r}, which the evaluation does not give; choose "
