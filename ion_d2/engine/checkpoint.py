@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlparse
@@ -14,8 +15,10 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..errors import IONError
+from . import class_names
 from .averaging import EMA, averaged_weights
 from .checkpoint_files import reading, write_atomically
+from .finite import check_weights
 from .steps import unwrap_distributed
 from .vgg_weights import map_vgg_weights, recognise
 
@@ -32,11 +35,34 @@ class IONCheckpointer(DetectionCheckpointer):
 
     Where a file holds a moving average of the weights (``SOLVER.EMA_DECAY``), the average is what
     is loaded, unless a training is resumed from it.
+
+    The names of the classes travel with the weights: a file whose classes are not those at hand may
+    start a training, with a warning, but is neither resumed from nor loaded as a trained model.
     """
 
     _source = ""  # what is being loaded, as the user named it
     _resuming = False
     _complete = False  # whether every parameter must be there
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        classes: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            model: whose weights are loaded and saved.
+            save_dir: folder of the checkpoints; "" saves none.
+            classes: names of the model's classes, by id; None takes those of the file, if it tells.
+            kwargs: training states to load and save, and options of Detectron2's checkpointer.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self._classes = classes
+        if classes is not None:
+            class_names.name_classes(model, classes)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights, and training state where the file has it.
@@ -73,8 +99,8 @@ class IONCheckpointer(DetectionCheckpointer):
             As ``load``.
 
         Raises:
-            IONError: a parameter of the model is not in the file or has another shape there, or as
-                ``load``.
+            IONError: the classes in the file are not the model's, a parameter of the model is not
+                in the file or has another shape there, or as ``load``.
         """
         self._complete = True
         try:
@@ -114,7 +140,9 @@ class IONCheckpointer(DetectionCheckpointer):
 
         Raises:
             IONError: the file cannot be written, e.g. for want of disk space.
+            FloatingPointError: a weight is NaN or infinite.
         """
+        check_weights(self.model)
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}
@@ -140,6 +168,9 @@ class IONCheckpointer(DetectionCheckpointer):
     def _write(self, name: str, data: dict[str, Any]) -> str:
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
+        classes = class_names.classes_of(self.model)
+        if classes is not None:
+            data[class_names.KEY] = classes
         write_atomically(path, lambda file: torch.save(data, file))
         return path
 
@@ -176,6 +207,7 @@ class IONCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         with reading(filename):
             checkpoint = super()._load_file(filename)
+        self._compare_classes(class_names.names_in(checkpoint))
         if EMA in checkpoint and not self._resuming:
             self.logger.info("The moving average of the weights in it is what is loaded.")
             checkpoint["model"] = averaged_weights(checkpoint.pop(EMA))
@@ -187,6 +219,20 @@ class IONCheckpointer(DetectionCheckpointer):
         if layout is not None:
             checkpoint["model"] = map_vgg_weights(state, layout, self.model, self._source)
         return checkpoint
+
+    def _compare_classes(self, theirs: list[str] | None) -> None:
+        """Tell of classes that differ from those at hand, before what follows from it is told."""
+        if self._complete or self._resuming:
+            class_names.check_classes(theirs, self._classes, self._source)
+        elif theirs and self._classes and class_names.difference(theirs, self._classes):
+            self.logger.warning(
+                "%s was trained on %s; what it knows of its classes is a start by their number, "
+                "not by their name.",
+                self._source,
+                class_names.difference(theirs, self._classes),
+            )
+        if self._classes is None:
+            class_names.name_classes(self.model, theirs)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         keys = list(checkpoint["model"])
@@ -203,7 +249,7 @@ class IONCheckpointer(DetectionCheckpointer):
                 f"has {_some(parameters)}{shapes}; choose a checkpoint of this model or of its "
                 "backbone."
             )
-        if self._complete:
+        if self._complete or self._resuming:
             _check_complete(incompatible, [*parameters, *statistics], self._source)
         return incompatible
 

@@ -12,6 +12,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .finite import check_gradients, check_losses, check_scale, tell_divergence
+
 Losses = dict[str, Tensor]
 
 
@@ -93,16 +95,25 @@ class PassTrainer(SimpleTrainer):
     images_per_pass = 0
 
     def run_step(self) -> None:
-        """Draw a batch, accumulate the gradients of its passes, and step the optimizer."""
+        """Draw a batch, accumulate the gradients of its passes, and step the optimizer.
+
+        Raises:
+            IONError: a loss or a gradient is NaN or infinite.
+        """
         start = time.perf_counter()
         images = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
-        losses = accumulate_gradients(
-            self.model, images, self.images_per_pass, self._forward, self._backward
-        )
-        self._write_metrics(losses, data_time)
-        self._update()
+        try:
+            losses = accumulate_gradients(
+                self.model, images, self.images_per_pass, self._forward, self._backward
+            )
+            check_losses(losses)
+            self._write_metrics(losses, data_time)
+            self._update()
+        except FloatingPointError as error:
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise tell_divergence(error, self.iter, images, rate) from error
 
     def _forward(self, images: list[dict[str, Any]]) -> Losses:
         return self.model(images)
@@ -111,6 +122,7 @@ class PassTrainer(SimpleTrainer):
         loss.backward()
 
     def _update(self) -> None:
+        check_gradients(self.optimizer)
         self.optimizer.step()
 
 
@@ -127,3 +139,4 @@ class AMPPassTrainer(PassTrainer, AMPTrainer):
     def _update(self) -> None:
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
+        check_scale(self.grad_scaler.get_scale())

@@ -105,7 +105,14 @@ def _sum_losses(
                     "it to False."
                 )
             torch.manual_seed(zlib.crc32(str(x["image_id"]).encode()))
-            for name, value in model([x]).items():
+            try:
+                losses = model([x])
+            except FloatingPointError as error:  # Detectron2's, of proposals in training mode
+                raise IONError(
+                    f"TEST.LOSS: the model gives NaN or infinity for {x['file_name']}, so that its "
+                    "training has diverged; lower SOLVER.BASE_LR."
+                ) from error
+            for name, value in losses.items():
                 sums[name] += float(value)
             count += 1
     return dict(sums), count
