@@ -230,6 +230,9 @@ def _add_test(root: CfgNode) -> None:
     # Average precision that the headline VOC figures use: "11point" (VOC2007, as in Table 1) or
     # "area" (VOC2010 on). Both are always reported.
     root.TEST.VOC_METRIC = "11point"
+    # Also write comp4_det_SPLIT_CLASS.txt, which the evaluation server of VOC takes. A VOC set
+    # without annotations, such as VOC 2012's test set, gives these files (and no AP) anyway.
+    root.TEST.VOC_SERVER_FILES = False
     # Predict and evaluate segmentation too, where the model has the head and the dataset has labels
     # (mean IoU).
     root.TEST.SEM_SEG = False

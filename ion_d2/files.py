@@ -1,10 +1,11 @@
-"""Files that are either complete or not there."""
+"""Names of files, and files that are either complete or not there."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 
@@ -31,3 +32,18 @@ def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
         with contextlib.suppress(OSError):  # it may never have been created
             os.remove(temporary)
         raise
+
+
+def distinct_file_names(names: Sequence[str]) -> list[str]:
+    """Turn names of any kind into names of files.
+
+    Args:
+        names: such as those of datasets or classes.
+
+    Returns:
+        A name each, without spaces and slashes and no two alike.
+    """
+    # The end of a name tells more, and no system has names of files above 255 bytes.
+    files = [re.sub(r"[^\w.-]+", "_", name)[-60:] for name in names]
+    counts = [files[:place].count(file) for place, file in enumerate(files)]
+    return [f"{file}_{count + 1}" if count else file for file, count in zip(files, counts)]

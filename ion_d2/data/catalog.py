@@ -1,41 +1,37 @@
-"""Dataset names: Detectron2's own, ``voc:PATH:SPLIT``, ``coco:JSON:IMAGE_DIR`` and "07+12+S"."""
+"""Dataset names: Detectron2's own, and those of the registry of forms."""
 
 from __future__ import annotations
 
 import difflib
-import functools
-import os
 from collections.abc import Sequence
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ion_d2.data.coco_datasets import adopt_coco, register_coco, split_coco_name
-from ion_d2.data.voc_layout import find_classes, load_voc_layout, read_split
-from ion_d2.data.voc_lists import NO_VAL, TRAINVAL
+from ion_d2.data import coco_datasets
+from ion_d2.data.class_file import check_class_names
+from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
+from ion_d2.data.registered_dicts import adopt_function
+from ion_d2.data.voc_datasets import adopt_voc, register_further
 from ion_d2.errors import IONError
 
 _FORMS = (
     "a dataset is voc:PATH:SPLIT (a folder in VOC layout), coco:JSON:IMAGE_DIR, or a name "
     "registered with Detectron2"
 )
-# Lists in the folders of Detectron2's VOC datasets: name -> (a dataset of that folder, split).
-_PREPARED = {
-    f"voc_2007_{TRAINVAL}": ("voc_2007_trainval", TRAINVAL),
-    f"voc_2012_{TRAINVAL}": ("voc_2012_trainval", TRAINVAL),
-    f"voc_2012_{NO_VAL}": ("voc_2012_trainval", NO_VAL),
-}
 
 
 def ensure_registered(names: Sequence[str]) -> None:
     """Make every dataset available in Detectron2's catalogs and check that its files are there.
 
     ``voc:PATH:SPLIT`` and ``coco:JSON:IMAGE_DIR`` (``~`` and paths relative to the working folder
-    are understood) are registered when first seen, and so are ``voc_2007_trainval_0712S``,
-    ``voc_2012_trainval_0712S`` and ``voc_2012_train_0712S``, the lists of tools/prepare_voc.py.
-    Detectron2's VOC datasets keep name, folder and classes but are read by ION's loader, which
-    knows difficult objects and segmentation labels.
+    are understood), and whatever else is in :data:`~ion_d2.data.dataset_names.DATASET_FORMS`, are
+    registered when first seen. So are ``voc_2012_test`` and the lists of tools/prepare_voc.py,
+    ``voc_2007_trainval_0712S``, ``voc_2012_trainval_0712S`` and ``voc_2012_train_0712S``.
+
+    What is registered already keeps its metadata. Datasets of Detectron2's ``register_pascal_voc``
+    and ``register_coco_instances`` are read by our readers, and the dicts that other functions
+    return are completed and looked at (see :mod:`~ion_d2.data.registered_dicts`).
 
     Args:
         names: dataset names as in DATASETS.TRAIN.
@@ -44,18 +40,38 @@ def ensure_registered(names: Sequence[str]) -> None:
         IONError: a name is unknown, or its folder or file is missing or broken.
     """
     for name in names:
+        form = name.partition(":")[0]
         if name in DatasetCatalog:
             _adopt(name)
-        elif name.startswith("voc:"):
-            _register_voc_name(name)
-        elif name.startswith("coco:"):
-            _register_coco_name(name)
-        elif name in _PREPARED:
-            _register_prepared(name)
-        else:
+        elif ":" in name and form in DATASET_FORMS:
+            DATASET_FORMS.get(form)(name)
+        elif not register_further(name):
             near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
             hint = f", did you mean {' or '.join(near)}" if near else ""
             raise IONError(f"There is no dataset '{name}'{hint}; {_FORMS}.")
+
+
+def evaluator_type(name: str) -> str | None:
+    """Tell how a dataset is to be evaluated.
+
+    Args:
+        name: of a registered dataset.
+
+    Returns:
+        The "evaluator_type" of its metadata. Where it has none: "coco" if its objects have masks or
+        keypoints, "pascal_voc" if they are boxes, or if it is a folder in VOC layout; None if there
+        are no objects.
+    """
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("evaluator_type") is not None:
+        return metadata.evaluator_type
+    if metadata.get("dirname") and metadata.get("split"):
+        return "pascal_voc"
+    records = [record for record in DatasetCatalog.get(name) if "annotations" in record]
+    if not records:
+        return None
+    objects = [annotation for record in records for annotation in record["annotations"]]
+    return "coco" if any({"segmentation", "keypoints"} & set(o) for o in objects) else "pascal_voc"
 
 
 def class_names(names: Sequence[str]) -> list[str]:
@@ -128,87 +144,16 @@ def _classes_of(name: str) -> list[str]:
             f"Dataset '{name}' does not tell its classes; set thing_classes in its MetadataCatalog "
             "entry."
         )
-    return list(classes)
-
-
-def _register_voc_name(name: str) -> None:
-    path, _, split = name[len("voc:") :].rpartition(":")
-    if not path or not split:
-        raise IONError(
-            f"Dataset '{name}' is not of the form voc:PATH:SPLIT, for instance "
-            "voc:~/data/VOC2007:trainval."
-        )
-    root = _absolute(path)
-    _require(name, root)
-    read_split(root, split)
-    _register_voc(name, root, split, find_classes(root))
-
-
-def _register_prepared(name: str) -> None:
-    known, split = _PREPARED[name]
-    metadata = MetadataCatalog.get(known)
-    root = _absolute(metadata.dirname)
-    path = os.path.join(root, "ImageSets", "Main", split + ".txt")
-    if not os.path.isfile(path):
-        raise IONError(
-            f"Dataset '{name}': there is no {path}; write it with `python tools/prepare_voc.py "
-            f"{os.path.dirname(root)}`, which also fetches what is missing."
-        )
-    _register_voc(name, root, split, list(metadata.thing_classes), year=metadata.year)
-
-
-def _register_voc(name: str, root: str, split: str, classes: list[str], **metadata: Any) -> None:
-    DatasetCatalog.register(name, functools.partial(load_voc_layout, root, split, classes))
-    MetadataCatalog.get(name).set(
-        thing_classes=classes,
-        stuff_classes=["background", *classes],
-        evaluator_type="ion_voc",
-        dirname=root,
-        split=split,
-        ignore_label=255,
-        **metadata,
-    )
-
-
-def _register_coco_name(name: str) -> None:
-    json_file, image_dir = map(_absolute, split_coco_name(name))
-    _require(name, json_file)
-    _require(name, image_dir)
-    register_coco(name, json_file, image_dir)
+    return check_class_names(classes, f"Dataset '{name}' (thing_classes)")
 
 
 def _adopt(name: str) -> None:
-    """Check the files of a registered dataset; give Detectron2's VOC ones to ION's loader."""
+    """Check the files of a registered dataset, and have it read our way."""
     metadata = MetadataCatalog.get(name).as_dict()
     for key in ("dirname", "json_file", "image_root"):
         path = metadata.get(key)
-        if path and "://" not in path:
-            _require(name, _absolute(path))
-    if metadata.get("evaluator_type") == "coco" and metadata.get("json_file"):
-        adopt_coco(name)
-    if metadata.get("evaluator_type") != "pascal_voc":
-        return
-    root, split = _absolute(metadata["dirname"]), metadata["split"]
-    read_split(root, split)
-    replaced = ("name", "thing_classes", "stuff_classes", "evaluator_type", "dirname", "split")
-    kept = {k: v for k, v in metadata.items() if k not in (*replaced, "ignore_label")}
-    # An attribute of Metadata cannot take another value, so the entry is made anew.
-    DatasetCatalog.remove(name)
-    MetadataCatalog.remove(name)
-    _register_voc(name, root, split, list(metadata["thing_classes"]), **kept)
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def _require(name: str, path: str) -> None:
-    if os.path.exists(path):
-        return
-    advice = "correct the path"
-    if not name.startswith(("voc:", "coco:")):
-        advice = (
-            "put the data there, or set the environment variable DETECTRON2_DATASETS to the folder "
-            "that holds Detectron2's datasets"
-        )
-    raise IONError(f"Dataset '{name}': {path} does not exist; {advice}.")
+        if path and "://" not in str(path):
+            require_path(name, absolute(path))
+    if not adopt_voc(name):
+        coco_datasets.adopt_coco(name)
+        adopt_function(name)

@@ -17,6 +17,7 @@ from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.structures import BoxMode
 
 from ion_d2.data.coco_file import Content, normalize_coco, read_categories, read_coco_file
+from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
 from ion_d2.data.keypoint_names import keypoint_metadata
 from ion_d2.errors import IONError
 
@@ -35,17 +36,16 @@ _WRONG_DICTS = (
 )
 
 
-def split_coco_name(name: str) -> tuple[str, str]:
-    """Take a name of the form ``coco:JSON:IMAGE_DIR`` apart.
+@DATASET_FORMS.register()
+def coco(name: str) -> None:
+    """Register ``coco:JSON:IMAGE_DIR``, an annotation file and the folder of its pictures.
 
     Args:
         name: the name.
 
-    Returns:
-        The annotation file and the folder of its pictures, as written.
-
     Raises:
-        IONError: the name has another form.
+        IONError: it has another form, or the file is not readable, or its categories are missing or
+            wrong.
     """
     rest = name[len("coco:") :]
     # The first ":" after ".json" parts the two, because Windows paths hold more of them.
@@ -56,20 +56,9 @@ def split_coco_name(name: str) -> tuple[str, str]:
             f"Dataset '{name}' is not of the form coco:JSON:IMAGE_DIR, for instance "
             "coco:~/data/instances_train.json:~/data/train."
         )
-    return json_file, image_dir
-
-
-def register_coco(name: str, json_file: str, image_dir: str) -> None:
-    """Register a dataset in COCO's format, with its classes and keypoints.
-
-    Args:
-        name: for Detectron2's catalogs.
-        json_file: its annotation file.
-        image_dir: the folder of its pictures.
-
-    Raises:
-        IONError: the file is not readable, or its categories are missing or wrong.
-    """
+    json_file, image_dir = absolute(json_file), absolute(image_dir)
+    require_path(name, json_file)
+    require_path(name, image_dir)
     metadata = category_metadata(read_categories(json_file), json_file)
     register_coco_instances(name, metadata, json_file, image_dir)
     adopt_coco(name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ion_d2.errors import IONError
 
 
 def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
-    """Find the files with given extensions in a folder, listing it once.
+    """Find the files with given extensions in a folder and its subfolders, listing each once.
 
     Args:
         folder: the folder.
@@ -18,22 +18,32 @@ def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
             files, the earlier extension wins. Hidden files do not count.
 
     Returns:
-        Path by file name without extension, in Unicode's composed form (some systems store "ü" as
-        "u" and a mark, some as one sign).
+        Path by file name without extension ("a/im0" for a file in the subfolder "a"), in Unicode's
+        composed form (some systems store "ü" as "u" and a mark, some as one sign).
 
     Raises:
         IONError: the folder is missing or cannot be read.
     """
     found: dict[str, tuple[int, str]] = {}
-    for file_name in list_folder(folder):
-        stem, extension = os.path.splitext(file_name)
-        stem = composed(stem)
-        if file_name.startswith(".") or extension.lower() not in extensions:
+    for path in _visible_files(folder):
+        stem, extension = os.path.splitext(os.path.relpath(path, folder))
+        stem = composed(stem).replace(os.sep, "/")
+        if extension.lower() not in extensions:
             continue
         rank = extensions.index(extension.lower())
         if stem not in found or rank < found[stem][0]:
-            found[stem] = (rank, os.path.join(folder, file_name))
+            found[stem] = (rank, path)
     return {stem: path for stem, (_, path) in found.items()}
+
+
+def _visible_files(folder: str) -> Iterator[str]:
+    """The paths of a folder's files, then of those in its subfolders, without hidden ones."""
+    list_folder(folder)  # raises what os.walk keeps to itself
+    for place, subfolders, file_names in os.walk(folder, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(file_names):
+            if not name.startswith("."):
+                yield os.path.join(place, name)
 
 
 def composed(name: str) -> str:

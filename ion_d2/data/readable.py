@@ -31,6 +31,8 @@ _DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 _MAX_THREADS = 8
+_EXIF_ORIENTATION = 274
+_QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class UnreadableImageError(IONError):
@@ -102,6 +104,30 @@ def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np
             "correct the annotation or replace the image."
         ) from error
     return image
+
+
+def read_size(file_name: str) -> tuple[int, int]:
+    """Read the size of a picture from its header, turned as its EXIF data asks.
+
+    Args:
+        file_name: the picture.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        IONError: it is missing or not a picture.
+    """
+    try:
+        with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+    except _DECODE_ERRORS as error:
+        raise IONError(
+            f"{file_name} is not a readable picture ({error}), and nothing else gives its height "
+            "and width; replace the picture or take it out of the dataset."
+        ) from error
+    return (width, height) if turned else (height, width)
 
 
 def filter_unreadable(dicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from ion_d2.data.catalog import evaluator_type
 from ion_d2.data.keypoint_names import unpaired_names
 from ion_d2.errors import IONError
 
@@ -53,7 +54,7 @@ def check_test_labels(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]]) 
         )
     if cfg.TEST.LOSS:
         _check_learned(cfg, dicts, place)
-    elif labeled and MetadataCatalog.get(name).get("evaluator_type") == "coco":
+    elif labeled and evaluator_type(name) == "coco":
         _check_fields(cfg, dicts, place)
     else:
         return

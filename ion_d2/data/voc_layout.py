@@ -2,7 +2,7 @@
 
 The layout: ``JPEGImages/ID.jpg`` (or .jpeg, .png, in any case), ``Annotations/ID.xml``,
 ``ImageSets/Main/SPLIT.txt`` with one ID a line and, where there are segmentation labels,
-``SegmentationClass/ID.png``.
+``SegmentationClass/ID.png``. An ID may have folders in it ("a/im0").
 """
 
 from __future__ import annotations
@@ -10,27 +10,24 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any
 
+from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from detectron2.structures import BoxMode
-from PIL import Image
 
-from ion_d2.data.class_file import read_class_file
-from ion_d2.data.folders import composed, index_folder, list_folder, read_lines
+from ion_d2.data.class_file import clean_class_name, read_class_file
+from ion_d2.data.folders import index_folder
+from ion_d2.data.readable import read_size
+from ion_d2.data.voc_split import PathLike, read_image_ids
 from ion_d2.data.voc_xml import Annotation, VOCObject, parse_annotation
 from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
 
-PathLike = Union[str, os.PathLike]
-
 _IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")  # first one wins where an ID has several
 _LABEL_EXTENSIONS = (".png",)
-_EXIF_ORIENTATION = 274
-_QUARTER_TURNS = (5, 6, 7, 8)
-# VOC's per-class lists ("aeroplane_train.txt") carry a flag after each ID.
-_FLAGGED_ID = re.compile(r"(.*\S)\s+(?:-1|0|1)")
 
 
 def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -48,6 +45,8 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
     Returns:
         One Detectron2 dataset dict an image, in the order of the split, boxes as 0-based
         ``XYXY_ABS`` with exclusive right and bottom; ``sem_seg_file_name`` where there is a label.
+        If none of the images has an annotation file, or the split is VOC 2012's test set, there are
+        no "annotations", and a warning tells.
 
     Raises:
         IONError: a folder, the split, an image or an annotation file is missing or broken, the
@@ -55,19 +54,21 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
     """
     root = os.fspath(root)
     images = index_folder(os.path.join(root, "JPEGImages"), _IMAGE_EXTENSIONS)
-    labels = _label_maps(root)
-    image_ids = _unique_ids(root, split, images)
-    annotated = index_folder(os.path.join(root, "Annotations"), (".xml",))
-    category_ids = {name: index for index, name in enumerate(class_names)}
+    labels = _index_if_there(os.path.join(root, "SegmentationClass"), _LABEL_EXTENSIONS)
+    image_ids = read_image_ids(root, split, images)
+    xml_files = _annotation_files(root, split, image_ids, class_names)
+    category_ids = {clean_class_name(name): index for index, name in enumerate(class_names)}
     dropped = _DroppedBoxes()
     dicts = []
     for image_id in image_ids:
-        xml_file = annotated.get(image_id, os.path.join(root, "Annotations", image_id + ".xml"))
-        file_name = _image_file(root, split, image_id, images)
-        record = {"file_name": file_name, "image_id": image_id}
-        annotation = parse_annotation(xml_file)
-        record["height"], record["width"] = _image_size(annotation, file_name)
-        record["annotations"] = _annotations(annotation, record, category_ids, xml_file, dropped)
+        record: dict[str, Any] = {"file_name": images[image_id], "image_id": image_id}
+        xml_file = xml_files.get(image_id)
+        annotation = parse_annotation(xml_file) if xml_file else None
+        record["height"], record["width"] = _image_size(annotation, images[image_id])
+        if annotation is not None:
+            record["annotations"] = _annotations(
+                annotation, record, category_ids, xml_file, dropped
+            )
         if image_id in labels:
             record["sem_seg_file_name"] = labels[image_id]
         dicts.append(record)
@@ -75,30 +76,27 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
     return dicts
 
 
-def read_split(root: PathLike, split: str) -> list[str]:
-    """Read the lines of ``ImageSets/Main/SPLIT.txt``.
+def find_year(root: PathLike, split: str) -> int:
+    """Tell by which of VOC's two definitions of average precision a folder is evaluated.
 
     Args:
         root: folder in VOC layout.
-        split: name of the split, without ``.txt``.
+        split: one of its splits.
 
     Returns:
-        The lines that are not blank, without surrounding white space.
-
-    Raises:
-        IONError: the file is missing, is not text or names no image.
+        2007 or 2012, whichever the folder's name, or else ``<folder>`` in the first annotation,
+        holds; 2012 by default.
     """
-    folder = os.path.join(os.fspath(root), "ImageSets", "Main")
-    path = os.path.join(folder, split + ".txt")
-    if not os.path.isfile(path):
-        names = sorted(f[:-4] for f in list_folder(folder) if f.endswith(".txt"))
-        raise IONError(
-            f"There is no split file {path}; the splits there are: {', '.join(names) or 'none'}."
-        )
-    lines = read_lines(path)
-    if not lines:
-        raise IONError(f"Split file {path} names no image; write one image ID a line into it.")
-    return lines
+    root = os.path.abspath(root)
+    annotated = _index_if_there(os.path.join(root, "Annotations"), (".xml",))
+    images = index_folder(os.path.join(root, "JPEGImages"), _IMAGE_EXTENSIONS)
+    first = annotated.get(read_image_ids(root, split, images)[0])
+    named = parse_annotation(first).folder if first else ""
+    for text in (os.path.basename(root), named):
+        years = re.findall("2007|2012", text)
+        if years:
+            return int(years[-1])
+    return 2012
 
 
 def find_classes(root: PathLike) -> list[str]:
@@ -110,7 +108,8 @@ def find_classes(root: PathLike) -> list[str]:
     Returns:
         The names in ``classes.txt`` of the folder or else of its parent (one a line; blank lines,
         lines starting with ``#`` and a leading ``background`` do not count), or else the sorted
-        names of all objects in ``Annotations``. Sorting puts VOC's 20 classes into VOC's order.
+        names of all objects in ``Annotations`` (in its subfolders, if no file lies outside of
+        them). Sorting puts VOC's 20 classes into VOC's order.
 
     Raises:
         IONError: no class was found, ``classes.txt`` names one twice, or an annotation is broken.
@@ -121,11 +120,11 @@ def find_classes(root: PathLike) -> list[str]:
         if os.path.isfile(path):
             return read_class_file(path)
     folder = os.path.join(root, "Annotations")
-    names = {
-        found.name
-        for path in index_folder(folder, (".xml",)).values()
-        for found in parse_annotation(path).objects
-    }
+    files = _index_if_there(folder, (".xml",))
+    # A subfolder beside files may be a copy, or of another task.
+    direct = [path for image_id, path in files.items() if "/" not in image_id]
+    chosen = direct or files.values()
+    names = {found.name for path in chosen for found in parse_annotation(path).objects}
     if not names:
         raise IONError(
             f"No annotation file in {folder} holds an object, so the classes are unknown; name "
@@ -134,52 +133,53 @@ def find_classes(root: PathLike) -> list[str]:
     return sorted(names)
 
 
-def _label_maps(root: str) -> dict[str, str]:
-    folder = os.path.join(root, "SegmentationClass")
-    return index_folder(folder, _LABEL_EXTENSIONS) if os.path.isdir(folder) else {}
+def _index_if_there(folder: str, extensions: Sequence[str]) -> dict[str, str]:
+    return index_folder(folder, extensions) if os.path.isdir(folder) else {}
 
 
-def _unique_ids(root: str, split: str, images: dict[str, str]) -> list[str]:
-    """The image IDs of a split; a line is an ID as a whole unless it ends in a per-class flag."""
-    ids: dict[str, None] = {}
-    for line in map(composed, read_split(root, split)):
-        flagged = _FLAGGED_ID.fullmatch(line)
-        # What only looks like a flag may be the end of an ID, also of one whose image is missing.
-        has_flag = flagged and line not in images and flagged.group(1) in images
-        image_id = flagged.group(1) if has_flag else line
-        if image_id in ids:
-            raise IONError(
-                f"Split '{split}' of {root} names image '{image_id}' more than once; keep one line "
-                "of it."
-            )
-        ids[image_id] = None
-    return list(ids)
-
-
-def _image_file(root: str, split: str, image_id: str, images: dict[str, str]) -> str:
-    if image_id not in images:
+def _annotation_files(
+    root: str, split: str, image_ids: Sequence[str], class_names: Sequence[str]
+) -> dict[str, str]:
+    """The annotation file of each image; none at all if the labels of the split are withheld."""
+    folder = os.path.join(root, "Annotations")
+    annotated = _index_if_there(folder, (".xml",))
+    names = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
+    found = {}
+    for image_id in image_ids:
+        name = image_id.rpartition("/")[2]
+        # Pictures in subfolders may have their annotations all in one folder.
+        path = annotated.get(image_id) or (annotated.get(name) if names[name] == 1 else None)
+        if path:
+            found[image_id] = path
+    missing = [image_id for image_id in image_ids if image_id not in found]
+    if not missing:
+        return found
+    if found and not _is_voc_test(root, split, class_names):
         raise IONError(
-            f"{os.path.join(root, 'JPEGImages', image_id)} (.jpg, .jpeg or .png) does not exist, "
-            f"but split '{split}' names it; restore the image or take its line out of the split."
+            f"{len(missing)} of the {len(image_ids)} images of split '{split}' have no annotation "
+            f"file, the first is {os.path.join(folder, missing[0] + '.xml')}; restore it, or take "
+            "its image out of the split."
         )
-    return images[image_id]
+    logger.warning(
+        "Split '%s' of %s has no annotations: it can be run through a model, for VOC's evaluation "
+        "server, but not give average precision.",
+        split,
+        root,
+    )
+    return {}
 
 
-def _image_size(annotation: Annotation, file_name: str) -> tuple[int, int]:
+def _is_voc_test(root: str, split: str, class_names: Sequence[str]) -> bool:
+    """Whether this is VOC 2012's test set: the files there are annotate other tasks, partly."""
+    is_2012 = "2012" in os.path.basename(os.path.abspath(root))
+    return is_2012 and split == "test" and list(class_names) == list(CLASS_NAMES)
+
+
+def _image_size(annotation: Annotation | None, file_name: str) -> tuple[int, int]:
     """(height, width) from the annotation, or else from the picture's header."""
-    if annotation.height is not None and annotation.width is not None:
+    if annotation and annotation.height is not None and annotation.width is not None:
         return annotation.height, annotation.width
-    try:
-        with Image.open(file_name) as image:
-            width, height = image.size
-            orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise IONError(
-            f"{file_name} is not a readable picture ({error}) and its annotation gives no size; "
-            "replace the picture or take it out of the split."
-        ) from error
-    # Detectron2 turns pictures as their EXIF data asks.
-    return (width, height) if orientation in _QUARTER_TURNS else (height, width)
+    return read_size(file_name)
 
 
 def _annotations(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from ion_d2.data.folders import list_folder, read_lines
-from ion_d2.data.voc_layout import read_split
+from ion_d2.data.voc_split import read_split
 from ion_d2.errors import IONError
 
 # Splits to train on: the paper's, and one without VOC 2012's validation images.

@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
+from ion_d2.data.class_file import clean_class_name
 from ion_d2.errors import IONError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -26,7 +27,7 @@ class VOCObject:
     """One labelled object.
 
     Attributes:
-        name: class name.
+        name: class name, as :func:`~ion_d2.data.class_file.clean_class_name` spells it.
         bbox: x0, y0, x1, y1 in pixels, 0-based, right and bottom exclusive.
         difficult: 1 if marked as hard to recognise, else 0.
     """
@@ -44,11 +45,13 @@ class Annotation:
         width: image width in pixels, or None if the file does not give a positive one.
         height: image height in pixels, or None if the file does not give a positive one.
         objects: the objects in the order of the file.
+        folder: the folder that the file names, such as "VOC2007"; "" if none.
     """
 
     width: int | None
     height: int | None
     objects: list[VOCObject]
+    folder: str = ""
 
 
 def parse_annotation(path: str | os.PathLike) -> Annotation:
@@ -75,6 +78,7 @@ def parse_annotation(path: str | os.PathLike) -> Annotation:
         width=_size(root, "width", path),
         height=_size(root, "height", path),
         objects=[_object(element, path) for element in root.iterfind("object")],
+        folder=root.findtext("folder") or "",
     )
 
 
@@ -98,7 +102,7 @@ def _parse_xml(path: str | os.PathLike) -> Element:
 
 def _object(element: Element, path: str | os.PathLike) -> VOCObject:
     # Only direct children count: VOC2012 nests <part> elements with names and boxes of their own.
-    name = (element.findtext("name") or "").strip()
+    name = clean_class_name(element.findtext("name") or "")
     if not name:
         raise IONError(f"{path} has an <object> without a <name>; name its class or remove it.")
     box = element.find("bndbox")

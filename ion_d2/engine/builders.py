@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,14 +16,15 @@ from torch.optim import Optimizer
 
 from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
+from ..data.run_images import test_dicts, train_dicts
 from ..errors import IONError
+from ..evaluation import build_evaluators, evaluation_folder
 from ..report.run import write_run_report
 from .augmented_test import test_augmented
 from .checks import check_data
 from .class_names import check_classes, classes_of, dataset_classes
 from .clipping import build_clipping_optimizer
-from .dicts import test_dicts, train_dicts
-from .evaluators import build_evaluators
+from .picture_evaluator import PictureEvaluator
 from .setup import build_model, choose_device
 from .stages import build_stage_scheduler, follow_stages, read_stages
 from .steps import unwrap_distributed
@@ -179,8 +181,13 @@ class IONBuilders(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-        """See :func:`~ion_d2.engine.evaluators.build_evaluators`."""
-        return build_evaluators(cfg, dataset_name)
+        """See :func:`~ion_d2.evaluation.evaluators.build_evaluators`; pictures are added."""
+        evaluators = build_evaluators(cfg, dataset_name)
+        if not cfg.TEST.NUM_PICTURES:
+            return evaluators
+        pictures = os.path.join(evaluation_folder(cfg, dataset_name), "pictures")
+        drawing = PictureEvaluator(dataset_name, pictures, cfg.TEST.NUM_PICTURES)
+        return DatasetEvaluators([evaluators, drawing])
 
 
 def prepared(cfg: CfgNode) -> CfgNode:

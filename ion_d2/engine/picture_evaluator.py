@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from PIL import Image
 
-from .dicts import spread_evenly
+from ..data.run_images import spread_evenly
 from .pictures import save_pictures
 
 logger = logging.getLogger(__name__)

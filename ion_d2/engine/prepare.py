@@ -8,9 +8,10 @@ from detectron2.config import CfgNode
 
 from ..data.catalog import check_num_classes, ensure_registered
 from ..data.proposals import check_proposals
+from ..data.run_images import load_dicts
 from ..data.task_labels import check_test_labels
 from ..errors import IONError
-from .dicts import load_dicts
+from ..evaluation import build_evaluators
 
 
 def settle_data(cfg: CfgNode, *, train: bool) -> None:
@@ -31,11 +32,20 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
     check_num_classes(cfg, names)
     check_proposals(cfg, train=train)
     cfg.freeze()
+    _check_test_names(cfg)
     for name in cfg.DATASETS.TEST:
         dicts = load_dicts(name)
         check_test_labels(cfg, name, dicts)
         if train:
             _check_images(name, dicts)
+            build_evaluators(cfg, name)  # they look at their data
+
+
+def _check_test_names(cfg: CfgNode) -> None:
+    names = list(cfg.DATASETS.TEST)
+    for name in names:
+        if names.count(name) > 1:
+            raise IONError(f"DATASETS.TEST names '{name}' more than once; keep one of it.")
 
 
 def _check_images(dataset_name: str, dicts: list[dict]) -> None:

@@ -19,8 +19,8 @@ from torch import nn
 
 from ..data.loader import RaisingLoader, deferring_errors
 from ..data.mapper import IONDatasetMapper
+from ..data.run_images import test_dicts
 from ..errors import IONError
-from .dicts import test_dicts
 
 # Modules beside the detector's own parts that return losses in training, predictions otherwise.
 _HEADS = (BaseMaskRCNNHead, BaseKeypointRCNNHead)

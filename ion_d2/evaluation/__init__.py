@@ -2,6 +2,7 @@
 
 from ion_d2.evaluation.coco_evaluator import IONCOCOEvaluator
 from ion_d2.evaluation.coco_style import COCO_METRICS, evaluate_coco_style
+from ion_d2.evaluation.evaluators import EVALUATORS, build_evaluators, evaluation_folder
 from ion_d2.evaluation.proposal_recall import ProposalRecall, evaluate_proposals
 from ion_d2.evaluation.records import Detections, GroundTruth
 from ion_d2.evaluation.sem_seg_evaluator import IONSemSegEvaluator
@@ -17,6 +18,7 @@ from ion_d2.evaluation.voc_evaluator import IONVOCEvaluator
 __all__ = [
     "COCO_METRICS",
     "COCO_THRESHOLDS",
+    "EVALUATORS",
     "Detections",
     "GroundTruth",
     "IONCOCOEvaluator",
@@ -24,9 +26,11 @@ __all__ = [
     "IONVOCEvaluator",
     "ProposalRecall",
     "VOCResult",
+    "build_evaluators",
     "check_metric",
     "evaluate_coco_style",
     "evaluate_proposals",
     "evaluate_voc",
+    "evaluation_folder",
     "voc_average_precision",
 ]

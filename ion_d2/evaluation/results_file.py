@@ -1,4 +1,4 @@
-"""Result files: JSON that is either complete or not there."""
+"""Result files that are either complete or not there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,19 @@ def write_json(path: str, content: Any, indent: int | None = None) -> None:
     Raises:
         IONError: if the file cannot be written.
     """
-    text = json.dumps(_finite_or_none(content), indent=indent, allow_nan=False)
+    write_text(path, json.dumps(_finite_or_none(content), indent=indent, allow_nan=False))
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file in UTF-8, in the same way.
+
+    Args:
+        path: the file.
+        text: its content.
+
+    Raises:
+        IONError: if the file cannot be written.
+    """
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         replace_file(path, lambda file: file.write(text.encode()))

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from ion_d2.data.class_file import check_class_names
 from ion_d2.errors import IONError
 from ion_d2.evaluation.coco_style import evaluate_coco_style
 from ion_d2.evaluation.records import (
@@ -24,16 +25,19 @@ from ion_d2.evaluation.records import (
 from ion_d2.evaluation.results_file import write_json
 from ion_d2.evaluation.tables import metrics_table, voc_table
 from ion_d2.evaluation.voc_ap import METRICS, VOCResult, check_metric, evaluate_voc
+from ion_d2.evaluation.voc_server import check_image_ids, write_server_files
 
 _SUMMARY = {"AP": None, "AP50": 0.5, "AP75": 0.75}
 _SIZE_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 class IONVOCEvaluator(DatasetEvaluator):
-    """Average precision on any dataset whose dicts mark difficult boxes (evaluator_type "ion_voc").
+    """Average precision on any dataset whose dicts have boxes (evaluator_type "pascal_voc").
 
     The boxes of the dataset dicts are the truth, so labels of any year and with any optional field
-    left out will do. Classes without a box to be found are left out of all means.
+    left out will do. Boxes marked "difficult" need not be found. Classes without a box to be found
+    are left out of all means. If no dict has "annotations", there are no figures, only files for
+    VOC's evaluation server.
     """
 
     def __init__(
@@ -43,7 +47,8 @@ class IONVOCEvaluator(DatasetEvaluator):
         metric: str = "11point",
         output_dir: str | None = None,
         distributed: bool = True,
-        image_ids: Sequence[str] | None = None,
+        records: Sequence[dict[str, Any]] | None = None,
+        server_files: bool = False,
     ) -> None:
         """
         Args:
@@ -52,11 +57,13 @@ class IONVOCEvaluator(DatasetEvaluator):
                 on).
             output_dir: folder for voc_results.json and detections.json; None writes no file.
             distributed: collect the detections of all ranks; else evaluate those of this process.
-            image_ids: the images to evaluate; None is all of the dataset.
+            records: dicts of the images to evaluate; None is all of the dataset.
+            server_files: write files for VOC's evaluation server also where there are annotations;
+                see :func:`~ion_d2.evaluation.voc_server.write_server_files`.
 
         Raises:
-            IONError: for an unknown metric, repeated or unknown image ids, or a dataset without
-                class names.
+            IONError: for an unknown metric, repeated image ids, a dataset without class names, or
+                one without annotations and no `output_dir`.
         """
         check_metric(metric)
         self._dataset_name = dataset_name
@@ -64,9 +71,14 @@ class IONVOCEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._distributed = distributed
         self._class_names = _class_names(dataset_name)
-        self._truth = _ground_truth(dataset_name, image_ids)
+        records = DatasetCatalog.get(dataset_name) if records is None else records
+        self._truth = _ground_truth(dataset_name, records)
+        self._labeled = any("annotations" in record for record in records)
+        self._server_files = server_files or not self._labeled
         self._found: dict[str, Detections] = {}
         self._logger = logging.getLogger(__name__)
+        if self._server_files:
+            self._check_server_files()
 
     def reset(self) -> None:
         """Forget all detections."""
@@ -96,7 +108,7 @@ class IONVOCEvaluator(DatasetEvaluator):
             On the main process, task -> figures in percent: "bbox" (AP, AP50, AP75 by the chosen
             metric, and "AP50-<class>"), "bbox_11point" and "bbox_area" (AP, AP50, AP75 by each
             metric), "bbox_coco" (AP, AP50, AP75, APs, APm, APl as COCO defines them). NaN where
-            there is no box to be found. Empty elsewhere.
+            there is no box to be found. Empty elsewhere, and for a dataset without annotations.
 
         Raises:
             IONError: on the main process, if an image of the dataset has not been processed.
@@ -106,17 +118,21 @@ class IONVOCEvaluator(DatasetEvaluator):
             return OrderedDict()
         num_found = sum(len(f.scores) for f in found.values())
         self._logger.info("Evaluating %d detections in %d images.", num_found, len(found))
+        if self._output_dir:
+            path = os.path.join(self._output_dir, "detections.json")
+            write_json(path, self._detection_list(found))
+        if self._server_files:
+            self._write_server_files(found)
+        if not self._labeled:
+            return OrderedDict()
         result = evaluate_voc(
             in_devkit_boxes(self._truth), in_devkit_boxes(found), self._class_names
         )
         coco = evaluate_coco_style(self._truth, found, self._class_names)
         self._log(result, coco)
         if self._output_dir:
-            folder = self._output_dir
-            write_json(
-                os.path.join(folder, "voc_results.json"), self._report(result, coco), indent=1
-            )
-            write_json(os.path.join(folder, "detections.json"), self._detection_list(found))
+            path = os.path.join(self._output_dir, "voc_results.json")
+            write_json(path, self._report(result, coco), indent=1)
         return self._results(result, coco)
 
     def _check(self, image_id: str, found: Detections) -> None:
@@ -147,10 +163,33 @@ class IONVOCEvaluator(DatasetEvaluator):
         if missing:
             raise IONError(
                 f"{len(missing)} of {len(self._truth)} images of {self._dataset_name} have not "
-                f'been run through the model (first: "{missing[0]}"): run all of them, or name '
-                "those to evaluate in image_ids."
+                f'been run through the model (first: "{missing[0]}"): run all of them, or give '
+                "the records of those to evaluate."
             )
         return {image_id: found[image_id] for image_id in self._truth}
+
+    def _check_server_files(self) -> None:
+        if self._output_dir is None:
+            raise IONError(
+                f"Dataset '{self._dataset_name}' is to give files for VOC's server (it has no "
+                "annotations, or server_files is True); give an output_dir."
+            )
+        check_image_ids(list(self._truth), self._dataset_name)
+
+    def _write_server_files(self, found: dict[str, Detections]) -> None:
+        metadata = MetadataCatalog.get(self._dataset_name)
+        year, split = metadata.get("year", 2012), metadata.get("split", "test")
+        place = write_server_files(
+            self._output_dir, found, self._class_names, year=year, split=split
+        )
+        self._logger.info(
+            "Files for VOC's evaluation server are in %s; pack the folder 'results' above it.",
+            place,
+        )
+        if not self._labeled:
+            self._logger.warning(
+                "%s has no annotations, so there is no average precision.", self._dataset_name
+            )
 
     def _log(self, result: VOCResult, coco: dict[str, float]) -> None:
         self._logger.info(
@@ -198,28 +237,18 @@ def _class_names(dataset_name: str) -> list[str]:
             f"Dataset {dataset_name} has no thing_classes in its metadata: register its class "
             "names."
         )
-    return list(names)
+    return check_class_names(names, f"Dataset '{dataset_name}' (thing_classes)")
 
 
-def _ground_truth(dataset_name: str, image_ids: Sequence[str] | None) -> dict[str, GroundTruth]:
-    """Labelled boxes of the images to evaluate, by image id, in the dataset's order."""
-    records = DatasetCatalog.get(dataset_name)
+def _ground_truth(dataset_name: str, records: Sequence[dict[str, Any]]) -> dict[str, GroundTruth]:
+    """Labelled boxes of the images to evaluate, by image id, in the given order."""
     truth = {record["image_id"]: ground_truth_from_dict(record) for record in records}
     if len(truth) < len(records):
         raise IONError(
             f"Dataset {dataset_name} lists {len(records) - len(truth)} images more than once: "
             "list each one once."
         )
-    if image_ids is None:
-        return truth
-    unknown = [image_id for image_id in image_ids if image_id not in truth]
-    if unknown:
-        raise IONError(
-            f"{len(unknown)} of the image_ids to evaluate are not in {dataset_name} (first: "
-            f'"{unknown[0]}"): name images of that dataset.'
-        )
-    wanted = set(image_ids)
-    return {image_id: boxes for image_id, boxes in truth.items() if image_id in wanted}
+    return truth
 
 
 def _means(result: VOCResult, metric: str) -> dict[str, float]:

@@ -11,7 +11,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ..data.mapper import IONDatasetMapper
-from ..engine.dicts import spread_evenly, test_dicts
+from ..data.run_images import spread_evenly, test_dicts
 from ..evaluation.records import GroundTruth, ground_truth_from_dict
 from .states import StackStates, watch_states
 

@@ -11,11 +11,12 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from ..data.catalog import evaluator_type
 from ..data.coco_datasets import coco_content
 from ..data.coco_file import Content
-from ..engine.dicts import test_dicts
-from ..engine.evaluators import evaluation_folder
+from ..data.run_images import test_dicts
 from ..errors import IONError
+from ..evaluation import evaluation_folder
 from ..evaluation.records import Detections, GroundTruth, ground_truth_from_dict
 
 _VOC_DETECTIONS, _COCO_DETECTIONS = "detections.json", "coco_instances_results.json"
@@ -62,7 +63,7 @@ def read_outcome(cfg: CfgNode, dataset: str) -> Outcome:
     """
     metadata = MetadataCatalog.get(dataset)
     records = {record["image_id"]: record for record in test_dicts(cfg, dataset)}
-    in_coco = metadata.get("evaluator_type") == "coco"
+    in_coco = evaluator_type(dataset) == "coco"
     content = coco_content(dataset) if in_coco else None
     folder = evaluation_folder(cfg, dataset)
     path = os.path.join(folder, _COCO_DETECTIONS if in_coco else _VOC_DETECTIONS)

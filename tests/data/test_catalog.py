@@ -3,11 +3,16 @@ import json
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances, register_pascal_voc
+from detectron2.data.datasets import (
+    load_voc_instances,
+    register_coco_instances,
+    register_pascal_voc,
+)
 from voc_folder import COCO_VOC20, object_xml, write_image, write_voc
 
 from ion_d2.config import add_ion_config
 from ion_d2.data.catalog import check_num_classes, class_names, ensure_registered
+from ion_d2.data.dataset_names import DATASET_FORMS
 from ion_d2.errors import IONError
 
 OBJECTS = {
@@ -53,7 +58,7 @@ def test_a_voc_name_registers_loader_and_metadata_once(folder):
     metadata = MetadataCatalog.get(name)
     assert metadata.thing_classes == ["cat", "dog"]
     assert metadata.stuff_classes == ["background", "cat", "dog"]
-    assert metadata.evaluator_type == "ion_voc"
+    assert metadata.evaluator_type == "pascal_voc"
     assert (metadata.dirname, metadata.split) == (str(folder), "trainval")
     assert metadata.ignore_label == 255
     dicts = DatasetCatalog.get(name)
@@ -96,7 +101,7 @@ def test_detectron2s_voc_names_are_read_by_ions_loader(folder):
     ensure_registered(["their_voc"])
     ensure_registered(["their_voc"])
     metadata = MetadataCatalog.get("their_voc")
-    assert (metadata.evaluator_type, metadata.year, metadata.extra) == ("ion_voc", 2007, "kept")
+    assert (metadata.evaluator_type, metadata.year, metadata.extra) == ("pascal_voc", 2007, "kept")
     assert metadata.thing_classes == ["dog", "cat"]
     assert metadata.stuff_classes == ["background", "dog", "cat"]
     assert (metadata.dirname, metadata.split, metadata.name) == (
@@ -106,6 +111,43 @@ def test_detectron2s_voc_names_are_read_by_ions_loader(folder):
     )
     found = [record["annotations"][0] for record in DatasetCatalog.get("their_voc")]
     assert [(a["category_id"], a["difficult"]) for a in found] == [(0, 0), (1, 1)]
+
+
+def test_a_form_of_names_is_one_function_away(coco, monkeypatch):
+    monkeypatch.setattr(DATASET_FORMS, "_obj_map", dict(DATASET_FORMS._obj_map))
+
+    @DATASET_FORMS.register()
+    def mine(name):
+        DatasetCatalog.register(name, list)
+        MetadataCatalog.get(name).thing_classes = [name.partition(":")[2]]
+
+    assert class_names(["mine:zebra"]) == ["zebra"]
+    expect_error("'their:zebra'", names=["their:zebra"])
+
+
+def test_paths_may_be_pathlibs(folder, coco):
+    register_pascal_voc("voc_path", folder, "trainval", 2012, ["cat", "dog"])
+    register_coco_instances("coco_paths", {}, coco, coco.parent)
+    for name, count in (("voc_path", 2), ("coco_paths", 1)):
+        ensure_registered([name])
+        dicts = DatasetCatalog.get(name)
+        assert len(dicts) == count
+        assert all(isinstance(record["file_name"], str) for record in dicts)
+    register_pascal_voc("gone", folder / "gone", "trainval", 2012, ["cat", "dog"])
+    expect_error("gone", "exist", names=["gone"])
+
+
+def test_their_own_loader_of_a_voc_set_stays(folder):
+    def load():
+        return load_voc_instances(str(folder), "trainval", ["cat", "dog"])[:1]
+
+    DatasetCatalog.register("theirs", load)
+    metadata = {"dirname": str(folder), "split": "trainval", "year": 2007}
+    MetadataCatalog.get("theirs").set(
+        thing_classes=["cat", "dog"], evaluator_type="pascal_voc", **metadata
+    )
+    ensure_registered(["theirs"])
+    assert len(DatasetCatalog.get("theirs")) == 1
 
 
 def test_missing_built_in_data_names_the_folder_and_the_variable(tmp_path, monkeypatch):

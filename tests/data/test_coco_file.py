@@ -430,4 +430,4 @@ def test_functions_of_users_stay(coco, tmp_path):
     metadata = {"json_file": f"{tmp_path}/all.json", "image_root": f"{tmp_path}/pictures"}
     MetadataCatalog.get("mine").set(evaluator_type="coco", **metadata)
     ensure_registered(["mine"])
-    assert DatasetCatalog.data["mine"] is load
+    assert DatasetCatalog.get("mine") == load()

@@ -2,6 +2,7 @@ import logging
 
 import numpy as np
 import pytest
+from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from detectron2.structures import BoxMode
 from PIL import Image
 from voc_folder import (
@@ -15,7 +16,8 @@ from voc_folder import (
     write_voc,
 )
 
-from ion_d2.data.voc_layout import find_classes, load_voc_layout, read_split
+from ion_d2.data.voc_layout import find_classes, find_year, load_voc_layout
+from ion_d2.data.voc_split import read_split
 from ion_d2.errors import IONError
 
 CAT = object_xml("cat", (5, 6, 15, 16))
@@ -169,6 +171,51 @@ def test_missing_files_are_named(folder):
     expect_error("a.xml", root=folder)
 
 
+def test_a_split_without_any_annotation_has_pictures_alone(folder, caplog):
+    for path in (folder / "Annotations").iterdir():
+        path.unlink()
+    with caplog.at_level(logging.WARNING, logger="ion_d2"):
+        dicts = load_voc_layout(folder, "train", ["cat", "dog"])
+    assert [(r["image_id"], r["height"], r["width"]) for r in dicts] == [
+        ("b", 30, 40),
+        ("a", 30, 40),
+    ]
+    assert not any("annotations" in record for record in dicts)
+    assert "no annotations" in caplog.text
+    (folder / "Annotations").rmdir()
+    assert len(load_voc_layout(folder, "train", ["cat"])) == 2
+    with pytest.raises(IONError, match=r"classes\.txt"):
+        find_classes(folder)
+
+
+def test_vocs_test_set_keeps_its_labels_even_where_other_tasks_have_files(tmp_path):
+    root = write_voc(tmp_path / "VOC2012", {"a": [object_xml("person", (1, 1, 9, 9))], "b": []})
+    (root / "Annotations" / "b.xml").unlink()
+    for split in ("test", "val"):
+        write_split(root, split, "a\nb\n")
+    assert not any("annotations" in r for r in load_voc_layout(root, "test", CLASS_NAMES))
+    for split, classes in (("val", CLASS_NAMES), ("test", ["person"])):
+        expect_error("1 of the 2", "b.xml", root=root, split=split, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "element", "year"),
+    [
+        ("VOC2007", "", 2007),
+        ("my-voc-2007", "<folder>VOC2012</folder>", 2007),
+        ("VOC2012", "<folder>VOC2007</folder>", 2012),
+        ("VOC", "<folder>VOC2007</folder>", 2007),
+        ("VOC", "<folder>JPEGImages</folder>", 2012),
+        ("VOC", "", 2012),
+    ],
+)
+def test_the_year_is_that_of_the_folder_or_of_the_data(tmp_path, name, element, year):
+    root = write_voc(tmp_path / name, {"a": [CAT]})
+    path = root / "Annotations" / "a.xml"
+    path.write_text(path.read_text().replace("<annotation>", f"<annotation>{element}"))
+    assert find_year(root, "train") == year
+
+
 def test_a_missing_split_lists_those_there_are(folder):
     write_split(folder, "val", "a\n")
     expect_error("trainval.txt", "train, val", root=folder, split="trainval")
@@ -256,7 +303,7 @@ def test_bccd_loses_only_its_two_boxes_without_extent(caplog):
 
 @pytest.mark.skipif(not COCO_VOC20.is_dir(), reason="the coco_voc20 data is not there")
 def test_coco_voc20_matches_its_readme_and_detectron2s_own_loader():
-    from detectron2.data.datasets.pascal_voc import CLASS_NAMES, load_voc_instances
+    from detectron2.data.datasets.pascal_voc import load_voc_instances
 
     classes = find_classes(COCO_VOC20)
     assert classes == list(CLASS_NAMES)

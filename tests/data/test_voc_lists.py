@@ -3,8 +3,8 @@ import os
 import pytest
 from voc_folder import object_xml, write_split, write_voc
 
-from ion_d2.data.voc_layout import read_split
 from ion_d2.data.voc_lists import write_lists
+from ion_d2.data.voc_split import read_split
 from ion_d2.errors import IONError
 
 IMAGES07 = ("000005", "000007", "000032", "000033")

@@ -9,8 +9,8 @@ from voc_archives import SBD_TRAIN, SBD_VAL, TEST07, TRAINVAL07, releases_at, wr
 
 from ion_d2.data import voc_release as module
 from ion_d2.data.sem_seg import read_label_map
-from ion_d2.data.voc_layout import read_split
 from ion_d2.data.voc_release import RELEASES, install_releases, voc_palette
+from ion_d2.data.voc_split import read_split
 from ion_d2.errors import IONError
 
 

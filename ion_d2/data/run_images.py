@@ -8,11 +8,11 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data.build import filter_images_with_few_keypoints
 
-from ..data.label_folders import add_label_files, log_label_count
-from ..data.proposals import get_dicts, proposal_files
-from ..data.readable import filter_unreadable
-from ..data.task_labels import check_training_labels
-from ..errors import IONError
+from ion_d2.data.label_folders import add_label_files, log_label_count
+from ion_d2.data.proposals import get_dicts, proposal_files
+from ion_d2.data.readable import filter_unreadable
+from ion_d2.data.task_labels import check_training_labels
+from ion_d2.errors import IONError
 
 
 def train_dicts(cfg: CfgNode) -> list[dict]:

@@ -1,0 +1,49 @@
+"""What stands behind a dataset's name: an open registry of the forms that a name can have."""
+
+from __future__ import annotations
+
+import os
+
+from fvcore.common.registry import Registry
+
+from ion_d2.errors import IONError
+
+DATASET_FORMS = Registry("ION_DATASET_FORMS")
+DATASET_FORMS.__doc__ = """
+Functions that register datasets with Detectron2's catalogs when their name is first used.
+
+The function ``voc`` is called with names that start with "voc:", and so on::
+
+    @DATASET_FORMS.register()
+    def my_format(name: str) -> None:  # "my_format:anything/that:tells:it"
+        DatasetCatalog.register(name, ...)
+        MetadataCatalog.get(name).set(thing_classes=..., evaluator_type="pascal_voc")
+
+It raises :class:`~ion_d2.IONError` where a name is not usable.
+"""
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """A path as text, with "~" replaced, from the root on."""
+    return os.path.abspath(os.path.expanduser(os.fspath(path)))
+
+
+def require_path(name: str, path: str) -> None:
+    """Check that a file or folder of a dataset is there.
+
+    Args:
+        name: of the dataset.
+        path: of the file or folder.
+
+    Raises:
+        IONError: it is not.
+    """
+    if os.path.exists(path):
+        return
+    advice = "correct the path"
+    if ":" not in name:
+        advice = (
+            "put the data there, or set the environment variable DETECTRON2_DATASETS to the folder "
+            "that holds Detectron2's datasets"
+        )
+    raise IONError(f"Dataset '{name}': {path} does not exist; {advice}.")

@@ -1,0 +1,171 @@
+"""Datasets that users register as functions: their dicts, complete and looked at."""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from ion_d2.data.readable import read_size
+from ion_d2.errors import IONError
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+
+def adopt_function(name: str) -> None:
+    """Put :class:`CompleteDicts` around the function of a registered dataset.
+
+    Our own readers, and those adopted before, stay as they are.
+
+    Args:
+        name: of the dataset.
+    """
+    load = DatasetCatalog.data[name]
+    ours = getattr(getattr(load, "func", load), "__module__", "")
+    if isinstance(load, CompleteDicts) or ours.startswith("ion_d2."):
+        return
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, CompleteDicts(name, load))
+
+
+class CompleteDicts:
+    """Calls a dataset's function, fills in what Detectron2 lets it leave out, and checks the rest.
+
+    Names of files become text; "height" and "width" come from the picture where there are none, and
+    "image_id" from the place in the list. Boxes without extent, which Detectron2 does not train on,
+    are left out.
+    """
+
+    def __init__(self, name: str, load: Callable[[], Iterable[Record]]) -> None:
+        """
+        Args:
+            name: of the dataset.
+            load: its function.
+        """
+        self._name, self._load = name, load
+
+    def __call__(self) -> list[Record]:
+        """Load the dataset.
+
+        Returns:
+            New dicts in Detectron2's format.
+
+        Raises:
+            IONError: a dict lacks something or has something that is not usable; the message names
+                dataset, picture and key.
+        """
+        records = [self._complete(index, record) for index, record in enumerate(list(self._load()))]
+        classes = MetadataCatalog.get(self._name).get("thing_classes")
+        empty = []
+        for record in records:
+            if "annotations" in record:
+                kept = self._usable_annotations(record, classes)
+                if len(kept) < len(record["annotations"]):
+                    empty.append(record["file_name"])
+                record["annotations"] = kept
+        if empty:
+            logger.warning(
+                "Left out the boxes without extent in %d image(s) of dataset '%s', the first in "
+                "%s.",
+                len(empty),
+                self._name,
+                empty[0],
+            )
+        return records
+
+    def _complete(self, index: int, record: Record) -> Record:
+        if not isinstance(record, dict) or not isinstance(
+            record.get("file_name"), (str, os.PathLike)
+        ):
+            raise IONError(
+                f"Dataset '{self._name}': entry {index} is not a dict with the 'file_name' of a "
+                "picture; correct the function that returns it."
+            )
+        record = {"image_id": index, **record, "file_name": os.fspath(record["file_name"])}
+        if record.get("sem_seg_file_name") is not None:
+            record["sem_seg_file_name"] = os.fspath(record["sem_seg_file_name"])
+        if record.get("height") is None or record.get("width") is None:
+            try:
+                record["height"], record["width"] = read_size(record["file_name"])
+            except IONError as error:
+                raise IONError(f"Dataset '{self._name}': {error}") from error
+        for side in ("height", "width"):
+            value = record[side]
+            if not _is_number(value) or value < 1 or value != int(value):
+                raise self._wrong(record, f"has the {side} {value!r}, not a number of pixels")
+            record[side] = int(value)
+        return record
+
+    def _usable_annotations(self, record: Record, classes: Any) -> list[Record]:
+        """The annotations with an extent, after a look at each."""
+        if not isinstance(record["annotations"], (list, tuple)):
+            raise self._wrong(record, f"has the annotations {record['annotations']!r}, not a list")
+        kept = []
+        for annotation in record["annotations"]:
+            fault = _fault(annotation, None if classes is None else len(classes))
+            if fault:
+                raise self._wrong(record, f"has an annotation {fault}")
+            if _has_extent(annotation):
+                kept.append(annotation)
+        return kept
+
+    def _wrong(self, record: Record, fault: str) -> IONError:
+        return IONError(
+            f"Dataset '{self._name}': image {record['file_name']} {fault}; correct the function "
+            "that returns it."
+        )
+
+
+def _fault(annotation: Any, num_classes: int | None) -> str:
+    """What is wrong with an annotation, as a clause; "" if nothing is."""
+    if not isinstance(annotation, dict):
+        return f"{annotation!r} that is not a dict"
+    for key in ("bbox", "bbox_mode", "category_id"):
+        if annotation.get(key) is None:
+            return f"without '{key}'"
+    try:
+        mode, box = BoxMode(annotation["bbox_mode"]), list(annotation["bbox"])
+    except (TypeError, ValueError):
+        return f"with the bbox {annotation['bbox']!r} in the mode {annotation['bbox_mode']!r}"
+    if mode not in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS):
+        return f"with the bbox_mode {mode!r}, but boxes must be XYXY_ABS or XYWH_ABS"
+    numbers_wanted = 5 if mode == BoxMode.XYWHA_ABS else 4
+    if len(box) != numbers_wanted or not all(map(_is_number, box)):
+        return f"with the bbox {box}, not {numbers_wanted} numbers"
+    if mode != BoxMode.XYWHA_ABS and min(_extent(annotation)) < 0:
+        return f"with the bbox {box}, whose right or bottom is below its left or top"
+    category = annotation["category_id"]
+    if not isinstance(category, numbers.Integral) or isinstance(category, bool):
+        return f"with the category_id {category!r}, not a number of a class"
+    if category < 0 or (num_classes is not None and category >= num_classes):
+        known = "" if num_classes is None else f" to {num_classes - 1}"
+        return f"with the category_id {category}, but classes are numbered from 0{known}"
+    return ""
+
+
+def _has_extent(annotation: Record) -> bool:
+    return annotation["bbox_mode"] == BoxMode.XYWHA_ABS or min(_extent(annotation)) > 0
+
+
+def _extent(annotation: Record) -> tuple[float, float]:
+    """Width and height of a box."""
+    x, y, right, bottom = BoxMode.convert(
+        [float(value) for value in annotation["bbox"]],
+        BoxMode(annotation["bbox_mode"]),
+        BoxMode.XYXY_ABS,
+    )
+    return right - x, bottom - y
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number, of Python or NumPy (and not true or false)."""
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_real and math.isfinite(value)

@@ -1,0 +1,71 @@
+"""Result files for the evaluation server of PASCAL VOC, whose test labels are withheld."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+
+from ion_d2.errors import IONError
+from ion_d2.evaluation.records import Detections, in_devkit_boxes
+from ion_d2.evaluation.results_file import write_text
+from ion_d2.files import distinct_file_names
+
+
+def check_image_ids(image_ids: Sequence[Hashable], dataset_name: str) -> None:
+    """Refuse image ids that the server's files, with fields between spaces, cannot hold.
+
+    Args:
+        image_ids: of the images to evaluate.
+        dataset_name: for messages.
+
+    Raises:
+        IONError: an id holds white space.
+    """
+    for image_id in image_ids:
+        if len(str(image_id).split()) != 1:
+            raise IONError(
+                f"Image '{image_id}' of dataset '{dataset_name}' has white space in its id, which "
+                "files for VOC's server cannot hold; rename it, or set TEST.VOC_SERVER_FILES to "
+                "False if the dataset has annotations."
+            )
+
+
+def write_server_files(
+    folder: str,
+    found: Mapping[Hashable, Detections],
+    class_names: Sequence[str],
+    *,
+    year: int,
+    split: str,
+) -> str:
+    """Write one file a class, in the folders that the server's archive has.
+
+    A line is an image id, the score with six decimals, and the box in the devkit's convention
+    (1-based, right and bottom inclusive) with one decimal, as in Detectron2's evaluator. A class
+    without detections has an empty file.
+
+    Args:
+        folder: where to make ``results/VOCyear/Main/comp4_det_SPLIT_CLASS.txt``.
+        found: image id -> detections, 0-based with exclusive right and bottom edge.
+        class_names: the name of each class index.
+        year: of the challenge.
+        split: the image set, "test" in the challenge.
+
+    Returns:
+        The folder of the files.
+
+    Raises:
+        IONError: a file cannot be written.
+    """
+    place = os.path.join(folder, "results", f"VOC{year}", "Main")
+    boxes = in_devkit_boxes(found)
+    for category, name in enumerate(distinct_file_names(class_names)):
+        lines = [
+            f"{image_id} {score:.6f} " + " ".join(f"{edge:.1f}" for edge in box)
+            for image_id, detections in boxes.items()
+            for box, score, number in zip(*detections)
+            if number == category
+        ]
+        path = os.path.join(place, f"comp4_det_{split}_{name}.txt")
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    return place

@@ -1,0 +1,76 @@
+"""One class has one spelling, wherever its name comes from."""
+
+import unicodedata
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from voc_folder import object_xml, write_voc
+
+from ion_d2.data.catalog import class_names, ensure_registered
+from ion_d2.errors import IONError
+
+pytestmark = pytest.mark.usefixtures("catalogs")
+
+NFC = "Äpfel"
+NFD = unicodedata.normalize("NFD", NFC)
+BOX = (1, 1, 20, 20)
+
+
+@pytest.mark.parametrize(
+    ("listed", "labelled", "name"),
+    [
+        (None, (NFC, NFD), NFC),
+        (NFD, (NFC, NFC), NFC),
+        (NFC, (NFD, NFC), NFC),
+        (None, ("traffic\n   light", "traffic light"), "traffic light"),
+        ("traffic\tlight ", (" traffic  light", "traffic\nlight"), "traffic light"),
+        ("x" * 300, ("x" * 300, "x" * 300), "x" * 300),
+    ],
+)
+def test_spellings_of_one_class(tmp_path, listed, labelled, name):
+    images = {f"im{n}": [object_xml(label, BOX)] for n, label in enumerate(labelled)}
+    root = write_voc(tmp_path / "VOC", images)
+    if listed:
+        (root / "classes.txt").write_text(listed, encoding="utf-8")
+    dataset = f"voc:{root}:train"
+    assert class_names([dataset]) == [name]
+    found = [record["annotations"][0]["category_id"] for record in DatasetCatalog.get(dataset)]
+    assert found == [0, 0]
+
+
+@pytest.mark.parametrize("text", [f"{NFC}\n{NFD}\n", "a  b\na b\n", "cat\n cat \n"])
+def test_one_class_twice_in_a_file_is_told(tmp_path, text):
+    root = write_voc(tmp_path / "VOC", {"a": [object_xml("cat", BOX)]})
+    (root / "classes.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(IONError, match=r"classes\.txt.*more than once"):
+        ensure_registered([f"voc:{root}:train"])
+
+
+def register(name, classes):
+    DatasetCatalog.register(name, list)
+    MetadataCatalog.get(name).thing_classes = classes
+
+
+@pytest.mark.parametrize(
+    ("classes", "word"),
+    [
+        (["cat", "traffic\nlight"], "traffic\\\\nlight"),
+        (["cat\t"], "cat\\\\t"),
+        (["cat", ""], "''"),
+        (["cat", "  "], "'  '"),
+        ([1, 2], "class 1"),
+        (["cat", "dog", "cat"], "cat more than once"),
+        ([NFC, NFD], "more than once"),
+    ],
+)
+def test_names_of_registered_sets_that_are_told(classes, word):
+    register("mine", classes)
+    with pytest.raises(IONError, match=f"'mine'.*{word}") as caught:
+        class_names(["mine"])
+    assert "\n" not in str(caught.value)
+
+
+def test_forms_of_a_name_do_not_make_two_sets_different():
+    register("one", [NFC, "a  b"])
+    register("other", [NFD, " a b "])
+    assert class_names(["one", "other"]) == [NFC, "a b"]

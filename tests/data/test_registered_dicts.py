@@ -1,0 +1,137 @@
+"""Datasets registered as functions: completed, or told by dataset, picture and key."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from PIL import Image
+from voc_folder import write_image
+
+from ion_d2.data.catalog import ensure_registered, evaluator_type
+from ion_d2.errors import IONError
+
+pytestmark = pytest.mark.usefixtures("catalogs")
+
+
+def a_box(**changes):
+    box = {"bbox": [1, 2, 9, 9], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, **changes}
+    return {
+        key: value for key, value in box.items() if not isinstance(value, str) or value != "absent"
+    }
+
+
+def load(path, *annotations, **changes):
+    record = {"file_name": str(path), "image_id": 7, "width": 40, "height": 30}
+    record = {**record, "annotations": list(annotations), **changes}
+    record = {
+        key: value
+        for key, value in record.items()
+        if not isinstance(value, str) or value != "absent"
+    }
+    DatasetCatalog.register("mine", lambda: [record])
+    MetadataCatalog.get("mine").thing_classes = ["cat", "dog"]
+    ensure_registered(["mine"])
+    ensure_registered(["mine"])
+    return DatasetCatalog.get("mine")[0]
+
+
+@pytest.fixture
+def picture(tmp_path):
+    return write_image(tmp_path / "im0.jpg")
+
+
+@pytest.mark.parametrize("missing", [("width",), ("height",), ("width", "height")])
+@pytest.mark.parametrize(("orientation", "size"), [(1, (30, 40)), (6, (40, 30))])
+def test_sizes_come_from_the_picture(tmp_path, missing, orientation, size):
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = write_image(tmp_path / "im0.jpg", exif=exif)
+    record = load(path, **{key: "absent" for key in missing})
+    assert (record["height"], record["width"]) == size
+
+
+def test_what_detectron2_takes_is_taken(picture):
+    boxes = [a_box(bbox=np.array([1.0, 2, 9, 9])), a_box(category_id=np.int64(1), bbox_mode=1)]
+    changes = {"width": np.int32(40), "height": 30.0, "image_id": "absent"}
+    record = load(picture, *boxes, file_name=Path(picture), sem_seg_file_name=picture, **changes)
+    assert record["file_name"] == record["sem_seg_file_name"] == str(picture)
+    assert (record["width"], record["height"], record["image_id"]) == (40, 30, 0)
+    assert len(record["annotations"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (a_box(bbox="absent"), "'bbox'"),
+        (a_box(bbox_mode="absent"), "'bbox_mode'"),
+        (a_box(category_id="absent"), "'category_id'"),
+        (a_box(bbox=None), "'bbox'"),
+        (a_box(bbox="1 2 9 9"), "bbox"),
+        (a_box(bbox=[1, 2, 9]), "4 numbers"),
+        (a_box(bbox=[1, 2, "9", 9]), "4 numbers"),
+        (a_box(bbox=[1, 2, float("nan"), 9]), "4 numbers"),
+        (a_box(bbox=[1, 2, float("inf"), 9]), "4 numbers"),
+        (a_box(bbox=[9, 2, 1, 9]), "right or bottom"),
+        (a_box(bbox=[1, 2, 9, -9], bbox_mode=BoxMode.XYWH_ABS), "right or bottom"),
+        (a_box(bbox_mode=BoxMode.XYXY_REL), "XYXY_ABS"),
+        (a_box(bbox_mode=99), "99"),
+        (a_box(category_id="0"), "category_id '0'"),
+        (a_box(category_id=2), "category_id 2.*0 to 1"),
+        (a_box(category_id=-1), "category_id -1"),
+        ([1, 2, 3, 4], "not a dict"),
+    ],
+)
+def test_annotations_that_are_told(picture, annotation, words):
+    with pytest.raises(IONError, match=f"'mine'.*im0.jpg.*{words}") as caught:
+        load(picture, annotation)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"file_name": "absent"}, "entry 0.*'file_name'"),
+        ({"file_name": 3}, "entry 0.*'file_name'"),
+        ({"width": "40"}, "im0.jpg.*width '40'"),
+        ({"height": 0}, "im0.jpg.*height 0"),
+        ({"height": 30.5}, "im0.jpg.*height 30.5"),
+        ({"annotations": 3}, "im0.jpg.*annotations 3"),
+        ({"file_name": "none.jpg", "width": "absent"}, "none.jpg.*height and width"),
+    ],
+)
+def test_dicts_that_are_told(picture, changes, words):
+    with pytest.raises(IONError, match=f"'mine'.*{words}"):
+        load(picture, **changes)
+
+
+def test_boxes_without_extent_are_left_out_with_a_warning(picture, caplog):
+    with caplog.at_level(logging.WARNING, logger="ion_d2"):
+        record = load(picture, a_box(), a_box(bbox=[3, 3, 3, 9]))
+    assert len(record["annotations"]) == 1
+    assert "'mine'" in caplog.text and "im0.jpg" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("annotations", "metadata", "expected"),
+    [
+        ([a_box()], {}, "pascal_voc"),
+        ([a_box(segmentation=[[1, 1, 9, 1, 9, 9]])], {}, "coco"),
+        ([a_box(keypoints=[1, 1, 2])], {}, "coco"),
+        ([], {}, "pascal_voc"),
+        ("absent", {}, None),
+        ("absent", {"dirname": ".", "split": "test"}, "pascal_voc"),
+        ([a_box()], {"evaluator_type": "lvis"}, "lvis"),
+    ],
+)
+def test_how_a_set_is_evaluated_follows_from_what_it_holds(
+    picture, annotations, metadata, expected
+):
+    MetadataCatalog.get("mine").set(**metadata)
+    load(picture, annotations=annotations)
+    assert evaluator_type("mine") == expected
+    assert MetadataCatalog.get("mine").as_dict().get("evaluator_type") == metadata.get(
+        "evaluator_type"
+    )

@@ -1,0 +1,181 @@
+"""What is evaluated, and where: images left out, fields that lack, folders of several sets."""
+
+import json
+
+import pytest
+import torch
+from coco_json import BLUE, RED, write_coco
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, BoxMode, Instances
+from model_helpers import small_config
+from voc_folder import write_image
+
+from ion_d2.data.catalog import ensure_registered
+from ion_d2.data.run_images import spread_evenly
+from ion_d2.engine.prepare import settle_data
+from ion_d2.errors import IONError
+from ion_d2.evaluation import EVALUATORS, build_evaluators, evaluation_folder
+
+pytestmark = pytest.mark.usefixtures("catalogs")
+
+
+@pytest.fixture
+def coco(tmp_path):
+    images = [[(kind, 8 * n + 8, 10, 30, None)] for n, kind in enumerate((RED, BLUE, RED, BLUE))]
+    return write_coco(tmp_path, *images)
+
+
+def config(name, output, *opts):
+    test = ("DATASETS.TEST", f"('{name}',)", "OUTPUT_DIR", output, "TEST.NUM_PICTURES", 0)
+    ensure_registered([name])
+    return small_config(*test, *opts)
+
+
+def evaluate(cfg, records):
+    """The figures of the ground truth as detections."""
+    evaluators = build_evaluators(cfg, cfg.DATASETS.TEST[0])
+    evaluators.reset()
+    for record in records:
+        x, y, width, height = record["annotations"][0]["bbox"]
+        found = Instances((record["height"], record["width"]))
+        found.pred_boxes = Boxes(torch.tensor([[x, y, x + width, y + height]]))
+        found.scores = torch.ones(1)
+        found.pred_classes = torch.tensor([record["annotations"][0]["category_id"]])
+        evaluators.process([record], [{"instances": found}])
+    return evaluators.evaluate()
+
+
+def test_pictures_left_out_are_not_missed(coco, tmp_path):
+    (tmp_path / "pictures" / "2.png").write_bytes(b"")
+    cfg = config(coco, tmp_path / "out", "INPUT.SKIP_UNREADABLE", True)
+    records = [r for r in DatasetCatalog.get(coco) if not r["file_name"].endswith("2.png")]
+    assert evaluate(cfg, records)["bbox"]["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("field", ["iscrowd", "area"])
+def test_files_may_lack_what_pycocotools_asks_for(coco, tmp_path, field):
+    content = json.loads((tmp_path / "all.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation[field]
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    figures = evaluate(config(coco, tmp_path / "out"), DatasetCatalog.get(coco))["bbox"]
+    # 30 x 30 pixels are small for COCO.
+    assert figures["AP"] == pytest.approx(100) and figures["APs"] == pytest.approx(100)
+
+
+def test_segmentation_is_refused_where_it_is_not_evaluated(coco, tmp_path):
+    cfg = config(coco, tmp_path, "TEST.SEM_SEG", True, "MODEL.SEG_REGULARIZER_ON", True)
+    with pytest.raises(IONError, match="TEST.SEM_SEG is True.*COCO's format"):
+        build_evaluators(cfg, coco)
+
+
+def register(name, *objects, difficult=(), **metadata):
+    """A function as in Detectron2's tutorial, of one picture with boxes of 30 x 30 pixels."""
+    annotations = [
+        {
+            "bbox": [x, 10, x + 30, 40],
+            "bbox_mode": BoxMode.XYXY_ABS,
+            "category_id": 0,
+            **({"difficult": 1} if x in difficult else {}),
+        }
+        for x in objects
+    ]
+    record = {"file_name": f"{name}.jpg", "image_id": name, "width": 200, "height": 60}
+    if objects:
+        record["annotations"] = annotations
+    DatasetCatalog.register(name, lambda: [record])
+    MetadataCatalog.get(name).set(thing_classes=["box"], **metadata)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("metadata", "task"),
+    [
+        ({}, "bbox_11point"),
+        ({"evaluator_type": "pascal_voc"}, "bbox_11point"),
+        ({"evaluator_type": "ion_voc"}, "bbox_11point"),
+        ({"evaluator_type": "coco"}, "bbox"),
+    ],
+)
+def test_a_registered_function_is_evaluated_on_its_dicts(tmp_path, metadata, task):
+    record = register("mine", 10, 60, 110, difficult=(110,), **metadata)
+    cfg = config("mine", tmp_path)
+    found = Instances((60, 200))
+    found.pred_boxes = Boxes(torch.tensor([[10.0, 10, 40, 40], [60, 10, 90, 40]]))
+    found.scores, found.pred_classes = torch.ones(2), torch.zeros(2, dtype=torch.int64)
+    evaluators = build_evaluators(cfg, "mine")
+    evaluators.reset()
+    evaluators.process([record], [{"instances": found}])
+    # COCO's format has no difficult objects, so that the third is missed there.
+    expected = 100 if task != "bbox" else 100 * 67 / 101
+    assert evaluators.evaluate()[task]["AP50"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["lvis", "cityscapes_instance", "coco_panoptic_seg", "Mine"])
+def test_types_without_an_evaluator_are_told(tmp_path, kind):
+    register("mine", 10, evaluator_type=kind)
+    with pytest.raises(IONError, match=f"'mine'.*evaluator_type '{kind}'.*coco, ion_voc") as caught:
+        build_evaluators(config("mine", tmp_path), "mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_that_holds_nothing_to_evaluate_is_told(tmp_path):
+    register("mine")
+    with pytest.raises(IONError, match="'mine'.*evaluator_type"):
+        build_evaluators(config("mine", tmp_path), "mine")
+
+
+def test_an_evaluator_is_one_function_away(tmp_path, monkeypatch):
+    monkeypatch.setattr(EVALUATORS, "_obj_map", dict(EVALUATORS._obj_map))
+
+    @EVALUATORS.register()
+    def mine(cfg, dataset_name, folder):
+        return [(dataset_name, folder)]
+
+    register("some", 10, evaluator_type="mine")
+    found = build_evaluators(config("some", tmp_path), "some")
+    assert found._evaluators == [("some", str(tmp_path))]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("one", "one"), "DATASETS.TEST names 'one' more than once"),
+        (("one", "other"), "'other'.*evaluator_type 'lvis'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_told_before_the_training(tmp_path, names, words):
+    register("one", 10)
+    register("other", 10, evaluator_type="lvis")
+    write_image(tmp_path / "one.jpg", size=(200, 60))
+    for name in ("one", "other"):
+        DatasetCatalog.get(name)[0]["file_name"] = str(tmp_path / "one.jpg")
+    cfg = small_config("DATASETS.TRAIN", ("one",), "DATASETS.TEST", names)
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
+    with pytest.raises(IONError, match=words):
+        settle_data(cfg, train=True)
+
+
+def test_several_sets_never_share_a_folder(tmp_path):
+    long = "voc:" + "x/" * 200
+    names = ["voc:a/b:test", "voc:a_b:test", "voc:a b:test", f"{long}1:test", f"{long}2:test"]
+    cfg = small_config("DATASETS.TEST", f"{tuple(names)}", "OUTPUT_DIR", tmp_path)
+    folders = [evaluation_folder(cfg, name) for name in names]
+    assert len(set(folders)) == len(names)
+    assert [folder.removeprefix(f"{tmp_path}/") for folder in folders[:3]] == [
+        "voc_a_b_test",
+        "voc_a_b_test_2",
+        "voc_a_b_test_3",
+    ]
+    assert all(len(folder.removeprefix(f"{tmp_path}/")) < 100 for folder in folders)
+
+
+@pytest.mark.parametrize(("number", "count"), [(72, 4), (47, 24), (3, 24), (1, 1), (0, 4)])
+def test_images_are_spread_from_the_first_to_the_last(number, count):
+    chosen = spread_evenly(range(number), count)
+    assert len(chosen) == min(number, count) == len(set(chosen))
+    if number and count > 1:
+        assert (chosen[0], chosen[-1]) == (0, number - 1)
+        steps = [b - a for a, b in zip(chosen, chosen[1:])]
+        assert not steps or max(steps) - min(steps) <= 1
