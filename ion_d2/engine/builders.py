@@ -23,7 +23,7 @@ from .clipping import build_clipping_optimizer
 from .dicts import test_dicts, train_dicts
 from .evaluators import build_evaluators
 from .setup import build_model
-from .stages import build_stage_scheduler, follow_stages, read_stages
+from .stages import build_stage_scheduler, follow_stages, read_stages, warn_of_low_rates
 from .steps import unwrap_distributed
 from .validation_loss import validation_losses
 
@@ -109,7 +109,9 @@ class IONBuilders(DefaultTrainer):
         try:
             if stages:
                 return build_stage_scheduler(optimizer, stages, cfg)
-            return super().build_lr_scheduler(cfg, optimizer)
+            schedule = super().build_lr_scheduler(cfg, optimizer)
+            warn_of_low_rates(schedule, cfg)
+            return schedule
         except ValueError as error:
             raise IONError(f"SOLVER describes no learning-rate schedule: {error}.") from error
 

@@ -21,11 +21,12 @@ from ..errors import IONError
 from .backbone import ContextBackbone
 from .roi_heads import IONROIHeads
 from .seg_head import IONSegHead
+from .trainer_settings import BuiltFromConfig
 from .vgg_weights import take_torchvision_names
 
 
 @META_ARCH_REGISTRY.register()
-class ION(GeneralizedRCNN):
+class ION(BuiltFromConfig, GeneralizedRCNN):
     """Inside-Outside Net (Fig. 1) on top of Detectron2's two-stage detector.
 
     Over its base class it tells a :class:`ContextBackbone` the size of each image, so that the
