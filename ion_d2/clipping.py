@@ -30,14 +30,28 @@ def settle_clipping(cfg: CfgNode) -> None:
         clip.CLIP_TYPE, clip.FULL_MODEL = "norm", True
 
 
-def clip_whole_gradient(parameters: Iterable[nn.Parameter], cfg: CfgNode) -> bool:
+def clip_whole_gradient(
+    parameters: Iterable[nn.Parameter], max_norm: float, norm_type: float = 2.0
+) -> None:
     """Have the whole gradient clipped before each step of an optimizer that holds one of these.
 
-    That is done if ``SOLVER.CLIP_GRADIENTS`` asks for it. Detectron2's own "norm" clips each
-    parameter by itself. Under mixed precision the unscaled gradient is clipped.
+    Detectron2's own "norm" clips each parameter by itself. Under mixed precision the unscaled
+    gradient is clipped.
 
     Args:
         parameters: those of a model, or of some part of it.
+        max_norm: the largest norm that the gradient of all the optimizer's parameters may have.
+        norm_type: kind of norm.
+    """
+    for parameter in parameters:
+        setattr(parameter, _MARK, (max_norm, norm_type))
+
+
+def clip_as_configured(parameters: Iterable[nn.Parameter], cfg: CfgNode) -> bool:
+    """Have the whole gradient clipped, if ``SOLVER.CLIP_GRADIENTS`` asks for it.
+
+    Args:
+        parameters: see :func:`clip_whole_gradient`.
         cfg: the full config.
 
     Returns:
@@ -55,8 +69,7 @@ def clip_whole_gradient(parameters: Iterable[nn.Parameter], cfg: CfgNode) -> boo
             "SOLVER.CLIP_GRADIENTS.FULL_MODEL is True, but SOLVER.CLIP_GRADIENTS.CLIP_TYPE is "
             f"{clip.CLIP_TYPE!r}; set that to 'norm', or FULL_MODEL to False."
         )
-    for parameter in parameters:
-        setattr(parameter, _MARK, (clip.CLIP_VALUE, clip.NORM_TYPE))
+    clip_whole_gradient(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
     return True
 
 

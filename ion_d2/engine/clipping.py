@@ -7,11 +7,11 @@ from detectron2.solver import build_optimizer
 from torch import nn
 from torch.optim import Optimizer
 
-from ..clipping import clip_whole_gradient
+from ..clipping import clip_as_configured
 
 
 def build_clipping_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
-    """Build Detectron2's optimizer; see :func:`~ion_d2.clipping.clip_whole_gradient`.
+    """Build Detectron2's optimizer; see :func:`~ion_d2.clipping.clip_as_configured`.
 
     Args:
         cfg: the config.
@@ -23,7 +23,7 @@ def build_clipping_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     Raises:
         IONError: settings of the clipping contradict each other.
     """
-    if clip_whole_gradient(model.parameters(), cfg):
+    if clip_as_configured(model.parameters(), cfg):
         cfg = cfg.clone()
         cfg.defrost()
         cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False

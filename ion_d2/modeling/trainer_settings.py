@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 from torch import nn
 
-from ..clipping import clip_whole_gradient
+from ..clipping import clip_as_configured
 from ..config import add_ion_config
 from ..errors import IONError
 from .model_checks import check_switches
@@ -71,7 +71,7 @@ class BuiltFromConfig(nn.Module):
         """
         trainers = _trainers_under_construction() if mode and self._config is not None else []
         if trainers:
-            clip_whole_gradient(self.parameters(), self._config)
+            clip_as_configured(self.parameters(), self._config)
             _check_honored(self._config, trainers)
         return super().train(mode)
 
