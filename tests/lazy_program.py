@@ -26,9 +26,7 @@ def train(cfg):
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
-            hooks.LRScheduler(
-                optimizer=optimizer, scheduler=instantiate(cfg.lr_multiplier)
-            ),
+            hooks.LRScheduler(optimizer=optimizer, scheduler=instantiate(cfg.lr_multiplier)),
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer),
             hooks.EvalHook(
                 cfg.train.eval_period, lambda: figures.update(evaluate(cfg, model)) or figures

@@ -103,9 +103,7 @@ dataloader.train = L(build_detection_train_loader)(
         is_train=True,
         # Shorter side 600, longer at most 1000 pixels (Fast R-CNN).
         augmentations=[
-            L(T.ResizeShortestEdge)(
-                short_edge_length=(600,), max_size=1000, sample_style="choice"
-            ),
+            L(T.ResizeShortestEdge)(short_edge_length=(600,), max_size=1000, sample_style="choice"),
             L(T.RandomFlip)(horizontal=True),
         ],
         image_format="${model.input_format}",
