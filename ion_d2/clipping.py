@@ -15,7 +15,7 @@ from .errors import IONError
 
 # SOLVER.CLIP_GRADIENTS.CLIP_TYPE of configs from before FULL_MODEL, which Detectron2 cannot read.
 _OLD_CLIP_TYPE = "full_model"
-# Attribute of a parameter: the largest norm of its optimizer's whole gradient, and the kind of norm.
+# Attribute of a parameter: largest norm of its optimizer's whole gradient, and the kind of norm.
 _MARK = "_whole_gradient_clip"
 
 

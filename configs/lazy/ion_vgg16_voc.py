@@ -1,10 +1,11 @@
 """configs/ion_vgg16_voc_d2.yaml as a LazyConfig, for Detectron2's tools/lazyconfig_train_net.py.
 
     lazyconfig_train_net.py --config-file configs/lazy/ion_vgg16_voc.py \\
-        dataloader.train.dataset.names=voc:PATH:trainval dataloader.test.dataset.names=voc:PATH:test
+        dataloader.train.dataset.names=voc:PATH:trainval \\
+        dataloader.test.dataset.names=voc:PATH:test
 
-`model` builds the same modules as configs/ion_vgg16_voc.yaml. Every number stands where the object that it configures is built; comments give the YAML key's
-source where it is the paper.
+`model` builds the same modules as configs/ion_vgg16_voc.yaml. Every number stands where the object
+that it configures is built; comments give the YAML key's source where it is the paper.
 """
 
 import detectron2.data.transforms as T

@@ -4,7 +4,13 @@ from detectron2.config import LazyCall as L
 
 from ion_d2.lazy import seg_head
 
-from .ion_vgg16_voc import dataloader, lr_multiplier, model, optimizer, train
+from .ion_vgg16_voc import (
+    dataloader,
+    lr_multiplier,  # noqa: F401
+    model,
+    optimizer,  # noqa: F401
+    train,
+)
 
 # 21 classes: those of VOC and the background; weight 1 as in the paper (sec. 3.2).
 model.sem_seg_head = L(seg_head)(channels=512, stride=16, num_classes=21, loss_weight=1.0)

@@ -1,6 +1,7 @@
 """Cascade Mask R-CNN, Swin-T FPN, context from p5. Needs Detectron2's main branch.
 
-COCO for 3x from random weights: for others, set train.init_checkpoint (Swin-T's own, a .pth with ?matching_heuristics=True).
+COCO for 3x from random weights; train.init_checkpoint takes others (Swin-T's own as NAME.pth with
+?matching_heuristics=True behind it).
 """
 
 from detectron2 import model_zoo

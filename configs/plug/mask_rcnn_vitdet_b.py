@@ -1,7 +1,8 @@
 """Mask R-CNN on ViTDet-B's feature pyramid, context from p5. Needs Detectron2's main branch.
 
-COCO for 3x with Detectron2's usual pictures. The authors' recipe (100 epochs, 64 pictures a step, large-scale jitter) is in
-Detectron2's projects/ViTDet: its dataloader and schedule can take the place of these.
+COCO for 3x with Detectron2's usual pictures. The authors' recipe (100 epochs, 64 pictures a step,
+large-scale jitter) is in Detectron2's projects/ViTDet: its dataloader and schedule can take the
+place of these.
 """
 
 from functools import partial

@@ -129,8 +129,8 @@ def check_heads(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
         shapes: the backbone's features.
 
     Raises:
-        IONError: boxes are rotated, there are no classes, or ``MODEL.ROI_HEADS.IN_FEATURES`` is empty, names a feature
-            twice or one that the backbone lacks.
+        IONError: boxes are rotated, there are no classes, or ``MODEL.ROI_HEADS.IN_FEATURES`` is
+            empty, names a feature twice or one that the backbone lacks.
     """
     _check_upright(cfg)
     if cfg.MODEL.ROI_HEADS.NUM_CLASSES < 1:
