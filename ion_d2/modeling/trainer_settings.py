@@ -33,7 +33,7 @@ class BuiltFromConfig(nn.Module):
     and a training mode that anybody else sets are free.
     """
 
-    _config: CfgNode | None = None
+    _config = None  # without a type, of which TorchScript would ask the meaning
 
     def __new__(cls, *args: Any, **kwargs: Any) -> BuiltFromConfig:
         """Remember the config, if the part is built from one."""
