@@ -60,7 +60,8 @@ cfg.OUTPUT_DIR = FOLDER
 
 trainer = Trainer(cfg)
 trainer.resume_or_load(resume=False)
-results = trainer.train()
+trainer.train()
+results = trainer._last_eval_results
 assert "AP50" in results["bbox"] and ("sem_seg" in results) == cfg.TEST.SEM_SEG, results
 
 cfg.MODEL.WEIGHTS = os.path.join(FOLDER, "model_final.pth")

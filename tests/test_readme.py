@@ -53,15 +53,16 @@ def test_the_recipe_of_detectron2s_keys_trains_under_either_trainer(
     ]  # fmt: skip
     if trainer == "ION's":
         config = str(ROOT / "configs/ion_vgg16_voc_d2.yaml")
-        results = build_trainer(get_config(config, dict(zip(opts[::2], opts[1::2])))).train()
+        done = build_trainer(get_config(config, dict(zip(opts[::2], opts[1::2]))))
+        done.train()
     else:
         _, program = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
         assert len(program.splitlines()) <= 24
         monkeypatch.setattr(sys, "argv", ["program.py", *opts])
         scope = {}
         exec(program, scope)
-        results = scope["trainer"]._last_eval_results
-    assert "AP50" in results["bbox"]
+        done = scope["trainer"]
+    assert "AP50" in done._last_eval_results["bbox"]
     assert (tmp_path / "out" / "model_final.pth").is_file()
     assert '"loss_cls"' in (tmp_path / "out" / "metrics.json").read_text()
 
