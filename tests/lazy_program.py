@@ -13,7 +13,7 @@ def evaluate(cfg, model):
 
 
 def train(cfg):
-    """Train to the end; the model, the trainer, and the figures of the last evaluation."""
+    """Train to the end; the figures of the last evaluation."""
     model = instantiate(cfg.model)
     model.to(cfg.train.device)
     cfg.optimizer.params.model = model
@@ -39,4 +39,4 @@ def train(cfg):
     )
     checkpointer.resume_or_load(cfg.train.init_checkpoint, resume=False)
     trainer.train(0, cfg.train.max_iter)
-    return model, trainer, figures
+    return figures

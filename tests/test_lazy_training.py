@@ -8,6 +8,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.evaluation import COCOEvaluator
+from detectron2.layers import ShapeSpec
 from detectron2.solver import LRMultiplier
 
 from ion_d2.engine.setup import load_config
@@ -47,7 +48,7 @@ def test_the_voc_recipe_trains_and_evaluates(name, scenes, tmp_path):
             "dataloader.train.dataset.sem_seg_dirs=[SegmentationClass]"]  # fmt: skip
     torch.manual_seed(0)
     cfg = small(name, scenes, tmp_path, *(more if segments else ()))
-    model, trainer, figures = lazy_program.train(cfg)
+    figures = lazy_program.train(cfg)
     assert {"AP", "AP50", "AP75"} <= set(figures["bbox"])
     assert (tmp_path / "model_final.pth").is_file() and (tmp_path / "voc_results.json").is_file()
     lines = [json.loads(x) for x in (tmp_path / "metrics.json").read_text().splitlines()]
@@ -59,10 +60,9 @@ def test_the_voc_recipe_trains_and_evaluates(name, scenes, tmp_path):
 
 
 def groups(optimizer):
-    """Settings of each parameter, in the order of their first element's address."""
+    """Settings of each parameter."""
     keys = ("lr", "weight_decay", "momentum")
-    found = {id(p): [g[k] for k in keys] for g in optimizer.param_groups for p in g["params"]}
-    return found
+    return {id(p): [g[k] for k in keys] for g in optimizer.param_groups for p in g["params"]}
 
 
 def test_optimizer_and_schedule_are_those_of_the_yaml_twin(scenes, tmp_path):
@@ -130,16 +130,16 @@ def test_plugged_mask_rcnn_trains_and_evaluates(tmp_path):
             "model.roi_heads.num_classes=1",
             "model.backbone.context.hidden_dim=16",
             "model.roi_heads.box_head.fc_dims=[32,32]",
-            "model.roi_heads.box_predictor.input_shape.channels=32",
             "model.roi_heads.batch_size_per_image=16",
             "model.proposal_generator.post_nms_topk=[20,20]",
         ],  # fmt: skip
     )
+    cfg.model.roi_heads.box_predictor.input_shape = ShapeSpec(channels=32)
     for mapper in (cfg.dataloader.train.mapper, cfg.dataloader.test.mapper):
         mapper.augmentations[0].update(short_edge_length=64, max_size=96)
     assert cfg.dataloader.evaluator._target_ is COCOEvaluator
     cfg.dataloader.evaluator.use_fast_impl = False  # not every build has the compiled one
     (tmp_path / "out").mkdir()
-    _, trainer, figures = lazy_program.train(cfg)
-    assert trainer.iter == 2 or trainer.iter == 1
+    figures = lazy_program.train(cfg)
+    assert len((tmp_path / "out" / "metrics.json").read_text().splitlines()) >= 2
     assert set(figures) == {"bbox", "segm"}
