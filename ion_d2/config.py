@@ -220,6 +220,10 @@ def _add_solver(root: CfgNode) -> None:
     # Share of itself that the moving average of the weights keeps in a step, e.g. 0.999; 0 has no
     # average. The average is what is evaluated and what a checkpoint gives to any but --resume.
     root.SOLVER.EMA_DECAY = 0.0
+    root.SOLVER.CLIP_GRADIENTS = CfgNode()
+    # With ENABLED and CLIP_TYPE "norm": CLIP_VALUE bounds the norm of the whole gradient (sec.
+    # 4.1), under Detectron2's trainers as well. Their own "norm" bounds that of each parameter.
+    root.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
     # Use deterministic operators only, so that equal SEEDs give weights that are equal bit for bit
     # (on a GPU: as far as PyTorch has them; it warns of others).
     root.SOLVER.DETERMINISTIC = False

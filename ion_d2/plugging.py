@@ -10,14 +10,9 @@ from detectron2.modeling import build_backbone
 
 from .errors import IONError
 from .modeling.backbone.context_backbone import CONTEXT
+from .modeling.model_checks import ROI_HEADS
 
 CONTEXT_BACKBONE = "build_ion_context_backbone"
-# Detectron2's ROI heads and ION's with the same heads.
-ROI_HEADS = {
-    "StandardROIHeads": "IONROIHeads",
-    "CascadeROIHeads": "IONCascadeROIHeads",
-    "Res5ROIHeads": "IONRes5ROIHeads",
-}
 
 
 def plug_in(cfg: CfgNode) -> dict[str, Any]:

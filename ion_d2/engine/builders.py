@@ -26,7 +26,7 @@ from .class_names import check_classes, classes_of, dataset_classes
 from .clipping import build_clipping_optimizer
 from .picture_evaluator import PictureEvaluator
 from .setup import build_model, choose_device
-from .stages import build_stage_scheduler, follow_stages, read_stages
+from .stages import build_stage_scheduler, follow_stages, read_stages, warn_of_low_rates
 from .steps import unwrap_distributed
 from .validation_loss import validation_losses
 
@@ -117,7 +117,9 @@ class IONBuilders(DefaultTrainer):
         try:
             if stages:
                 return build_stage_scheduler(optimizer, stages, cfg)
-            return super().build_lr_scheduler(cfg, optimizer)
+            schedule = super().build_lr_scheduler(cfg, optimizer)
+            warn_of_low_rates(schedule, cfg)
+            return schedule
         except (AssertionError, ValueError) as error:
             keys = ("LR_SCHEDULER_NAME", "MAX_ITER", "STEPS", "BASE_LR", "BASE_LR_END")
             told = ", ".join(f"SOLVER.{k} {cfg.SOLVER[k]}" for k in keys if k in cfg.SOLVER)

@@ -1,4 +1,4 @@
-"""Checkpointer: Detectron2's, with torchvision VGG files, clear errors and harmless failures."""
+"""Checkpointer: Detectron2's, with clear errors and harmless failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..errors import IONError
 from . import class_names
@@ -20,7 +19,6 @@ from .averaging import EMA, averaged_weights
 from .checkpoint_files import reading, write_atomically
 from .finite import check_weights
 from .steps import unwrap_distributed
-from .vgg_weights import map_vgg_weights, recognise
 
 # Buffers of batch normalisation, in all its kinds, that are learned as parameters are.
 _STATISTICS = ("running_mean", "running_var")
@@ -29,9 +27,8 @@ _STATISTICS = ("running_mean", "running_var")
 class IONCheckpointer(DetectionCheckpointer):
     """Loads and saves models with their training state; a drop-in for Detectron2's checkpointer.
 
-    Beyond Detectron2's formats it maps a torchvision VGG state dict to the model (see
-    ``ion_d2.engine.vgg_weights``). Bad files raise ``IONError``, and so does one of which nothing
-    fits the model. A save that fails or is interrupted leaves every earlier file as it was.
+    Bad files raise ``IONError``, and so does one of which nothing fits the model. A save that fails
+    or is interrupted leaves every earlier file as it was.
 
     Where a file holds a moving average of the weights (``SOLVER.EMA_DECAY``), the average is what
     is loaded, unless a training is resumed from it.
@@ -211,13 +208,7 @@ class IONCheckpointer(DetectionCheckpointer):
         if EMA in checkpoint and not self._resuming:
             self.logger.info("The moving average of the weights in it is what is loaded.")
             checkpoint["model"] = averaged_weights(checkpoint.pop(EMA))
-        state = checkpoint["model"]
-        _check_state(state, filename)
-        self._convert_ndarray_to_tensor(state)
-        consume_prefix_in_state_dict_if_present(state, "module.")
-        layout = recognise(state)
-        if layout is not None:
-            checkpoint["model"] = map_vgg_weights(state, layout, self.model, self._source)
+        _check_state(checkpoint["model"], filename)
         return checkpoint
 
     def _compare_classes(self, theirs: list[str] | None) -> None:
@@ -236,7 +227,10 @@ class IONCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         keys = list(checkpoint["model"])
-        incompatible = super()._load_model(checkpoint)
+        try:
+            incompatible = super()._load_model(checkpoint)
+        except IONError as error:  # the model refuses weights of another VGG
+            raise IONError(f"{self._source}: {error}") from error
         parameters = [name for name, _ in self.model.named_parameters()]
         statistics = [k for k, _ in self.model.named_buffers() if k.endswith(_STATISTICS)]
         if parameters and set(parameters) <= set(incompatible.missing_keys):
@@ -247,7 +241,8 @@ class IONCheckpointer(DetectionCheckpointer):
             raise IONError(
                 f"Nothing in {self._source} fits the model: it holds {_some(keys)}, the model "
                 f"has {_some(parameters)}{shapes}; choose a checkpoint of this model or of its "
-                "backbone."
+                "backbone (of torchvision's VGG for another meta-architecture than ION: "
+                "tools/convert_vgg.py makes one)."
             )
         if self._complete or self._resuming:
             _check_complete(incompatible, [*parameters, *statistics], self._source)

@@ -32,13 +32,6 @@ def check_settings(cfg: CfgNode) -> None:
             f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}; it must be a multiple of "
             f"SOLVER.REFERENCE_WORLD_SIZE {solver.REFERENCE_WORLD_SIZE}, or that be 0."
         )
-    if not solver.STAGES and solver.WARMUP_ITERS >= solver.MAX_ITER:
-        logger.warning(
-            "SOLVER.WARMUP_ITERS is %d, as long as the whole training (SOLVER.MAX_ITER %d) or "
-            "longer, which never reaches SOLVER.BASE_LR; lower it.",
-            solver.WARMUP_ITERS,
-            solver.MAX_ITER,
-        )
     if cfg.SOLVER.STAGES and cfg.SOLVER.REFERENCE_WORLD_SIZE:
         raise IONError(
             "SOLVER.REFERENCE_WORLD_SIZE cannot scale SOLVER.STAGES; set it to 0 and adapt the "

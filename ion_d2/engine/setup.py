@@ -14,13 +14,14 @@ from detectron2 import modeling
 from detectron2.config import CfgNode, get_cfg
 from torch import nn
 
+from ..clipping import settle_clipping
 from ..config import add_ion_config
 from ..errors import NO_SPACE, IONError
+from ..modeling.model_checks import check_model
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
 from .distributed import is_lost_peer, tell_lost_peer
 from .hooks import TrainingInterrupted
-from .model_checks import check_model
 from .ranges import check_ranges
 from .stages import check_overrides, follow_stages
 
@@ -61,6 +62,7 @@ def load_config(
         adapt(cfg)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
+    settle_clipping(cfg)
     follow_stages(cfg)
     check_overrides(cfg, list(opts[::2]))
     check_ranges(cfg)

@@ -93,6 +93,7 @@ class PassTrainer(SimpleTrainer):
     """Detectron2's training step, in passes over ``images_per_pass`` images each (0: all)."""
 
     images_per_pass = 0
+    honored_settings = ("SOLVER.IMS_PER_PASS",)
 
     def run_step(self) -> None:
         """Draw a batch, accumulate the gradients of its passes, and step the optimizer.

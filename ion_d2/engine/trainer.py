@@ -19,6 +19,7 @@ from torch import nn
 from ..compat import TRAINER_SAVES_OPTIMIZER
 from ..data.loader import ResumableLoader
 from ..errors import IONError
+from ..modeling.trainer_settings import TRAINER_KEYS
 from .augmented_test import without_augmentation
 from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
@@ -46,6 +47,8 @@ class IONTrainer(IONBuilders):
     that a resumed run continues exactly; Ctrl-C saves before it stops; checkpoints are written
     atomically; evaluation is chosen by the dataset's type.
     """
+
+    honored_settings = TRAINER_KEYS
 
     def __init__(self, cfg: CfgNode) -> None:
         """

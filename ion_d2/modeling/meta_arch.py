@@ -21,10 +21,12 @@ from ..errors import IONError
 from .backbone import ContextBackbone
 from .roi_heads import IONROIHeads
 from .seg_head import IONSegHead
+from .trainer_settings import BuiltFromConfig
+from .vgg_weights import take_torchvision_names
 
 
 @META_ARCH_REGISTRY.register()
-class ION(GeneralizedRCNN):
+class ION(BuiltFromConfig, GeneralizedRCNN):
     """Inside-Outside Net (Fig. 1) on top of Detectron2's two-stage detector.
 
     Over its base class it tells a :class:`ContextBackbone` the size of each image, so that the
@@ -76,6 +78,13 @@ class ION(GeneralizedRCNN):
         ret["predict_sem_seg"] = cfg.TEST.SEM_SEG
         ret["flip_averaging"] = cfg.TEST.FLIP_AVERAGING
         return ret
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Accept a torchvision VGG under torchvision's names, whoever loads it."""
+        take_torchvision_names(state_dict, prefix, self)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """

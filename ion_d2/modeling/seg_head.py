@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from ..errors import IONError
 from ..layers import l2_normalize
+from .trainer_settings import BuiltFromConfig
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class IONSegHead(nn.Module):
+class IONSegHead(BuiltFromConfig):
     """One deconvolution to image resolution, and a softmax loss over the labelled pixels.
 
     The kernel is twice the stride wide (32 for the context feature of VGG16). It starts as bilinear

@@ -129,10 +129,15 @@ def check_heads(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
         shapes: the backbone's features.
 
     Raises:
-        IONError: boxes are rotated, or ``MODEL.ROI_HEADS.IN_FEATURES`` is empty, names a feature
-            twice or one that the backbone lacks.
+        IONError: boxes are rotated, there are no classes, or ``MODEL.ROI_HEADS.IN_FEATURES`` is
+            empty, names a feature twice or one that the backbone lacks.
     """
     _check_upright(cfg)
+    if cfg.MODEL.ROI_HEADS.NUM_CLASSES < 1:
+        raise IONError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}; give the number of "
+            "object classes, which only train_net.py and ion_d2's functions take from the data."
+        )
     names = cfg.MODEL.ROI_HEADS.IN_FEATURES
     if not names:
         raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")

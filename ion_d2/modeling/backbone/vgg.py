@@ -13,11 +13,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import IONError
+from ..trainer_settings import BuiltFromConfig
 from .batch_renorm import BatchRenorm2d
 from .vgg_layout import CHANNELS, FEATURES, check_arguments, check_gains, conv_names, scaled_width
 
 
-class VGG(Backbone):
+class VGG(BuiltFromConfig, Backbone):
     """The convolutions of a VGG; each feature is the last ReLU of its block.
 
     Features ``conv1`` to ``conv5`` have strides 1, 2, 4, 8 and 16: a 2x2 max-pooling stands between
@@ -175,7 +176,7 @@ def build_ion_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
     Returns:
         The backbone, with random weights.
     """
-    return VGG(
+    vgg = VGG(
         depth=cfg.MODEL.VGG.DEPTH,
         width_multiplier=cfg.MODEL.VGG.WIDTH_MULTIPLIER,
         norm=cfg.MODEL.VGG.NORM,
@@ -184,6 +185,7 @@ def build_ion_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
         in_channels=input_shape.channels,
         gains=cfg.MODEL.VGG.GAINS,
     )
+    return vgg.remember(cfg)
 
 
 @torch.no_grad()
