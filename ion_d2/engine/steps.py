@@ -12,6 +12,9 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..compat import write_losses
+
+
 Losses = dict[str, Tensor]
 
 
@@ -101,8 +104,15 @@ class PassTrainer(SimpleTrainer):
         losses = accumulate_gradients(
             self.model, images, self.images_per_pass, self._forward, self._backward
         )
-        self._write_metrics(losses, data_time)
+        self.after_backward()
+        write_losses(self, losses, data_time)
         self._update()
+
+    def after_backward(self) -> None:
+        """Call the hooks that want to see the gradients; Detectron2 0.5 has no such call."""
+        for hook in self._hooks:
+            if hasattr(hook, "after_backward"):
+                hook.after_backward()
 
     def _forward(self, images: list[dict[str, Any]]) -> Losses:
         return self.model(images)
@@ -115,10 +125,33 @@ class PassTrainer(SimpleTrainer):
 
 
 class AMPPassTrainer(PassTrainer, AMPTrainer):
-    """The same in mixed precision, on a GPU."""
+    """The same in mixed precision; gradients are scaled in float16 only, as bfloat16 needs none."""
+
+    def __init__(self, *args: Any, precision: torch.dtype = torch.float16, **kwargs: Any) -> None:
+        """
+        Args:
+            args: the model, the loader and the optimizer, as for ``SimpleTrainer``.
+            precision: the type that autocast computes in, float16 or bfloat16.
+            kwargs: further arguments of Detectron2's ``AMPTrainer``.
+        """
+        if kwargs.get("grad_scaler") is None:
+            scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
+            kwargs["grad_scaler"] = scaler(enabled=precision == torch.float16)
+        super().__init__(*args, **kwargs)
+        self.precision = precision
+        self._device_type = next(self.model.parameters()).device.type
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a step's state, of a training in another precision as well.
+
+        Args:
+            state_dict: what a step's ``state_dict()`` gave.
+        """
+        scale = state_dict.get("grad_scaler") or self.grad_scaler.state_dict()
+        super().load_state_dict({**state_dict, "grad_scaler": scale})
 
     def _forward(self, images: list[dict[str, Any]]) -> Losses:
-        with torch.autocast("cuda"):
+        with torch.autocast(self._device_type, dtype=self.precision):
             return self.model(images)
 
     def _backward(self, loss: Tensor) -> None:
