@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, GeneralizedRCNN
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    GeneralizedRCNN,
+    build_backbone,
+)
 from fvcore.common.registry import Registry
 
 from ..errors import IONError
 from ..modeling import ION, IONROIHeads
 from ..plugging import ROI_HEADS
+from .model_values import check_rpn, check_values
 
 
 def check_model(cfg: CfgNode) -> None:
@@ -41,6 +49,15 @@ def check_model(cfg: CfgNode) -> None:
                 f"{key} is True, but MODEL.META_ARCHITECTURE is {name!r}, which would ignore it; "
                 "set that to 'ION'."
             )
+    if not _lacks(META_ARCH_REGISTRY, name, GeneralizedRCNN):
+        check_values(cfg)
+        if (
+            cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN"
+            and cfg.MODEL.BACKBONE.NAME in BACKBONE_REGISTRY
+        ):
+            with torch.random.fork_rng():  # the model draws its weights as if this were not done
+                shapes = build_backbone(cfg).output_shape()
+            check_rpn(cfg, shapes)
     if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
         raise IONError(
             "TEST.SEM_SEG is True, but the model has no segmentation head without "

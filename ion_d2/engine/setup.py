@@ -112,13 +112,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         reason = str(error.args[0])
         if "registry" in reason:
             raise IONError(f"The config names an unknown part of the model: {reason}") from error
-        if reason not in cfg.MODEL.RPN.IN_FEATURES:
-            raise
-        shapes = modeling.build_backbone(cfg).output_shape()
-        raise IONError(
-            f"MODEL.RPN.IN_FEATURES names {reason!r}, but the backbone returns only "
-            f"{', '.join(shapes)}; choose from these."
-        ) from error
+        raise
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:

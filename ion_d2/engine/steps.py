@@ -14,7 +14,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..compat import write_losses
 
-
 Losses = dict[str, Tensor]
 
 

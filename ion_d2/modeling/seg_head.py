@@ -182,7 +182,7 @@ class IONSegHead(nn.Module):
             raise IONError(
                 f"A segmentation label is {int(bad[0])}, but MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
                 f"{count} (background included) and IGNORE_VALUE {self.ignore_value}; correct "
-                "these, or the label maps (docs/PLUG_IN.md: palette files with Detectron2's mapper)."
+                "these, or the label maps (palette files: see docs/PLUG_IN.md)."
             )
 
 
