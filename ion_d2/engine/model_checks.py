@@ -16,7 +16,7 @@ from fvcore.common.registry import Registry
 from ..errors import IONError
 from ..modeling import ION, IONROIHeads
 from ..plugging import ROI_HEADS
-from .model_values import check_rpn, check_values
+from .model_values import check_features, check_rpn, check_values
 
 
 def check_model(cfg: CfgNode) -> None:
@@ -49,15 +49,11 @@ def check_model(cfg: CfgNode) -> None:
                 f"{key} is True, but MODEL.META_ARCHITECTURE is {name!r}, which would ignore it; "
                 "set that to 'ION'."
             )
-    if not _lacks(META_ARCH_REGISTRY, name, GeneralizedRCNN):
+    rotated = cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN"
+    if not rotated and not _lacks(META_ARCH_REGISTRY, name, GeneralizedRCNN):
         check_values(cfg)
-        if (
-            cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN"
-            and cfg.MODEL.BACKBONE.NAME in BACKBONE_REGISTRY
-        ):
-            with torch.random.fork_rng():  # the model draws its weights as if this were not done
-                shapes = build_backbone(cfg).output_shape()
-            check_rpn(cfg, shapes)
+        if cfg.MODEL.BACKBONE.NAME in BACKBONE_REGISTRY:
+            _check_features(cfg)
     if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
         raise IONError(
             "TEST.SEM_SEG is True, but the model has no segmentation head without "
@@ -71,6 +67,14 @@ def check_model(cfg: CfgNode) -> None:
             f"TEST.BOX_REFINEMENT.ENABLED is True, but MODEL.ROI_HEADS.NAME is {heads!r}, which "
             "would ignore it; set that to 'IONROIHeads'."
         )
+
+
+def _check_features(cfg: CfgNode) -> None:
+    with torch.random.fork_rng(devices=[]):  # the model draws its weights as if this were not done
+        shapes = build_backbone(cfg).output_shape()
+    check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
+        check_rpn(cfg, shapes)
 
 
 def _lacks(registry: Registry, name: str, base: type) -> bool:

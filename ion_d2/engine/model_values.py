@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 from detectron2.config import CfgNode
@@ -72,13 +72,7 @@ def check_rpn(cfg: CfgNode, shapes: Mapping[str, ShapeSpec]) -> None:
         IONError: there is no feature, one is unknown or named twice, the features have unequal
             channels, or the lists of anchors do not fit them.
     """
-    names = list(cfg.MODEL.RPN.IN_FEATURES)
-    unknown = [name for name in names if name not in shapes]
-    if not names or unknown or len(set(names)) != len(names):
-        raise IONError(
-            f"MODEL.RPN.IN_FEATURES is {names}; name one or more different features of the "
-            f"backbone, which returns {', '.join(shapes)}."
-        )
+    names = check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, shapes)
     channels = {name: shapes[name].channels for name in names}
     if len(set(channels.values())) > 1:
         raise IONError(
@@ -105,6 +99,30 @@ def check_rpn(cfg: CfgNode, shapes: Mapping[str, ShapeSpec]) -> None:
         )
 
 
+def check_features(key: str, names: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> list[str]:
+    """Refuse names of features that a part of the model cannot read.
+
+    Args:
+        key: that names them.
+        names: its value.
+        shapes: the backbone's features.
+
+    Returns:
+        The names.
+
+    Raises:
+        IONError: there is none, one is unknown, or one is there twice.
+    """
+    unknown = [name for name in names if name not in shapes]
+    if not names or unknown or len(set(names)) != len(names):
+        raise IONError(
+            f"{key} names {', '.join(map(repr, unknown or names)) or 'no feature'}, but it must "
+            "name one or more different features of the backbone, which returns only "
+            f"{', '.join(shapes)}; choose from these."
+        )
+    return list(names)
+
+
 def _check_thresholds(part: str, thresholds: Any, labels: Any) -> None:
     rising = list(thresholds) == sorted(thresholds) and all(0 < x <= 1 for x in thresholds)
     if not thresholds or not rising:
@@ -129,9 +147,10 @@ def _numbers(x: Any, count: int | None = None) -> bool:
 
 def _nested(lists: Any) -> list[Any]:
     """Lists of anchors; one list of plain numbers, which Detectron2 takes as well, is all's."""
-    return [[x] for x in lists] if all(isinstance(x, (int, float)) for x in lists) else list(lists)
+    plain = all(isinstance(x, (int, float)) for x in lists)
+    return [list(lists)] if plain else list(lists)
 
 
 def _anchors(lists: Any) -> bool:
     nested = _nested(lists)
-    return len(nested) > 0 and all(_numbers(x) for x in nested)
+    return len(lists) > 0 and all(_numbers(x) for x in nested)

@@ -105,8 +105,8 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         IONError: the config names a part that is not registered, or a part refuses its settings.
     """
-    check_model(cfg)
     try:
+        check_model(cfg)
         return modeling.build_model(cfg)
     except KeyError as error:
         reason = str(error.args[0])
