@@ -227,6 +227,10 @@ def _add_solver(root: CfgNode) -> None:
     # Use deterministic operators only, so that equal SEEDs give weights that are equal bit for bit
     # (on a GPU: as far as PyTorch has them; it warns of others).
     root.SOLVER.DETERMINISTIC = False
+    root.SOLVER.AMP = CfgNode()
+    # What the steps of a training compute in under SOLVER.AMP.ENABLED: "float16" (on a GPU) or
+    # "bfloat16" (on a CPU too). Evaluation and TEST.LOSS stay in float32, as in Detectron2.
+    root.SOLVER.AMP.PRECISION = "float16"
 
 
 def _add_test(root: CfgNode) -> None:

@@ -6,6 +6,7 @@ the number of features.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import fvcore.nn.weight_init as weight_init
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import IONError
 from ..layers.l2_norm import NORMS, l2_normalize
+from ..layers.precision import keep_range
 from ..layers.roi_align import ROIAlign
 from ..layers.roi_max_pool import ROIMaxPool
 from .scale import FeatureScale
@@ -102,7 +104,11 @@ class SkipPooler(nn.Module):
         scales = [None] * len(pooled) if self.scale is None else self.scale.split(pooled)
         normalized = [l2_normalize(x, self.norm, scale) for x, scale in zip(pooled, scales)]
         merged = torch.cat(normalized, dim=1)
-        return merged if self.reduce is None else self.reduce(merged)
+        if self.reduce is None:
+            return merged
+        # Without a norm, the context may be beyond float16.
+        with keep_range(merged) if self.norm == "none" else contextlib.nullcontext():
+            return self.reduce(merged)
 
 
 def make_pooler(
