@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-EXPORT = ["onnx", "onnxruntime", "onnxscript"]
+EXPORT = ["onnx", "onnxruntime"]
 
 
 def read_version() -> str:
