@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -188,7 +186,9 @@ def stage_number(feature: str) -> int:
 def _last_inside(stage: str, names: Sequence[str]) -> int:
     """Position of the last module inside one, which timm may have renamed for its wrapper."""
     own = {stage, stage.replace(".", "_"), f"model.{stage}"}
-    inside = [i for i, n in enumerate(names) if n in own or n.startswith(tuple(f"{o}." for o in own))]
+    inside = [
+        i for i, n in enumerate(names) if n in own or n.startswith(tuple(f"{o}." for o in own))
+    ]
     return max(inside)
 
 

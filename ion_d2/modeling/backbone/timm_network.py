@@ -181,7 +181,7 @@ def _create_pretrained(name: str, options: Mapping[str, Any], weights: str) -> n
     if weights == DOWNLOADED:
         problem = "has no weights that MODEL.TIMM.WEIGHTS 'timm' could download"
         return _create(name, {**options, "pretrained": True}, problem, "; name a file of them")
-    state = _read_state(weights, name)
+    state = read_state(weights, name)
     advice = f"; give a file of {name!r}, or MODEL.TIMM.NAME the network of the file"
 
     def load(tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -206,14 +206,27 @@ def _as_nan(value: Tensor) -> Tensor:
     return torch.full_like(value, torch.nan) if value.is_floating_point() else value
 
 
-def _read_state(weights: str, name: str) -> dict[str, Tensor]:
-    """Read tensors by timm's names from a file of timm's, or of efficientnet-lite-pytorch."""
+def read_state(weights: str, name: str) -> dict[str, Tensor]:
+    """Read the tensors of a file by timm's names.
+
+    Args:
+        weights: a file of timm's, or of the package efficientnet-lite-pytorch.
+        name: of the network in timm.
+
+    Returns:
+        Name -> tensor.
+
+    Raises:
+        IONError: it cannot be read, or is an EfficientNet-Lite's and the network is none.
+    """
     try:
         path = PathManager.get_local_path(weights)
         if not os.path.isfile(path):
             raise FileNotFoundError("there is no such file")
         state = import_timm("timm.models").load_state_dict(path)
         tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        if not tensors:
+            raise ValueError("it holds no tensors")
     except Exception as error:  # whatever a missing or damaged file leads its reader to raise
         raise IONError(
             f"MODEL.TIMM.WEIGHTS {weights} cannot be read ({_first_line(error)}); give a file of "
