@@ -167,6 +167,15 @@ def _add_skip_pooler(model: CfgNode) -> None:
     # Training passes (batches, or their parts under SOLVER.IMS_PER_PASS) over which SCALE_INIT 0
     # averages the norm, before the scale is set to the mean.
     model.SKIP_POOLER.SCALE_BATCHES = 8
+    # How context joins the other features: "concat", which the 1x1 convolution then merges (sec.
+    # 3.1), or "residual", added to the deepest of them, normalised and scaled like it, times a
+    # learned gate. That needs as many channels (MODEL.CONTEXT.OUT_DIM), and hands on what the
+    # context block keeps of the feature it reads (not the paper's; docs/PHOTOGRAPHS.md).
+    model.SKIP_POOLER.CONTEXT = "concat"
+    # Start of the share of context: with "concat" a factor on its weights in the merging
+    # convolution (1: as those of the others, 0: as if there was no context), with "residual" the
+    # gate.
+    model.SKIP_POOLER.CONTEXT_GAIN = 1.0
     # Channels after the 1x1 convolution that merges the features (sec. 3.1: 512, what fc6 of VGG16
     # expects). IONRes5ROIHeads takes as many as res5 reads instead.
     model.SKIP_POOLER.OUT_CHANNELS = 512
