@@ -184,15 +184,22 @@ def test_all_normalisation_rests_unless_told_otherwise():
     assert all(value.equal(before[key]) for key, value in backbone.state_dict().items())
 
 
-def test_stages_of_a_training_may_wake_blocks():
-    backbone = TimmBackbone("resnet10t", ["stage4"], freeze_at=1, freeze_norm=False).train()
+@pytest.mark.parametrize("name", ["resnet10t", LITE])
+def test_stages_of_a_training_may_wake_blocks(name):
+    backbone = TimmBackbone(name, ["stage4"], freeze_at=1, freeze_norm=False).train()
     backbone.rest_blocks(4)
     assert not any(p.requires_grad for p in backbone.parameters())
-    assert not any(m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    backbone(torch.randn(2, 3, 64, 64))
+    assert all(value.equal(before[key]) for key, value in backbone.state_dict().items())
     backbone.rest_blocks(2)
-    trained = {k.split(".")[1] for k, p in backbone.named_parameters() if p.requires_grad}
-    assert trained == {"layer2", "layer3"}
-    assert any(m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    awake = {k for k, p in backbone.named_parameters() if p.requires_grad}
+    assert awake
+    assert not any(k.startswith(("net.layer1", "net.blocks.1")) for k in awake)
+    backbone(torch.randn(2, 3, 64, 64))
+    changed = {k for k, v in backbone.state_dict().items() if not v.equal(before[k])}
+    assert changed
+    assert {k.rpartition(".")[0] for k in changed} <= {k.rpartition(".")[0] for k in awake}
 
 
 def config(file, **keys):

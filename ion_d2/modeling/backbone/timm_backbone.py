@@ -140,8 +140,8 @@ class TimmBackbone(Backbone):
         super().train(mode)
         last = self._end(max(self._num_frozen, self._num_resting))
         for index, module in enumerate(self.net.modules()):
-            if 0 < index <= last and not list(module.children()):
-                module.eval()
+            if 0 < index <= last:
+                module.training = False  # not eval(), which would reach into the next stages
         return self
 
     def _find_ends(self) -> list[int]:

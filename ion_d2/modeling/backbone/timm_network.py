@@ -108,7 +108,12 @@ def create_network(
                 f"its stages have strides {listed}, which 0 leaves."
             )
     options["out_indices"] = tuple(indices)
-    return _create_pretrained(name, options, weights) if weights else _create(name, options)
+    net = _create_pretrained(name, options, weights) if weights else _create(name, options)
+    parent, _, last = net.feature_info.module_name()[-1].rpartition(".")
+    if parent == "blocks" and hasattr(net, "blocks"):
+        # timm's EfficientNets and MobileNets would run stages that nobody asked for.
+        net.blocks = net.blocks[: int(last) + 1]
+    return net
 
 
 def _check_name(name: str) -> None:
