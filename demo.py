@@ -153,7 +153,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, list[str]]:
         class.
     """
     cfg = load_config(args.config_file, args.opts)
-    names = settle_classes(cfg, args.classes)
+    names = settle_classes(cfg, args.classes, weights=cfg.MODEL.WEIGHTS)
     cfg.defrost()
     heads = cfg.MODEL.ROI_HEADS
     # Only ever lower: where boxes vote, those of low scores have a voice too.
@@ -170,7 +170,7 @@ def main() -> int:
     report = args.json or args.output / "detections.json"
     _make_folders(args.output, report.parent)
     cfg, names = setup(args)
-    predictor = IONPredictor.from_config(cfg)
+    predictor = IONPredictor.from_config(cfg, names)
     listed: list[dict[str, Any]] = []
     try:
         for picture, place in tqdm(pictures.items(), desc="detecting", unit="picture"):

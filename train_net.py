@@ -23,6 +23,7 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.config_file import find_config
 from ion_d2.engine.distributed import join, leave, read_place, read_timeout
 from ion_d2.engine.hooks import TrainingInterrupted, exit_undisturbed
@@ -98,7 +99,8 @@ def evaluate(cfg: CfgNode) -> None:
     if not cfg.MODEL.WEIGHTS:
         raise IONError("--eval-only needs weights: add MODEL.WEIGHTS path/to/model_final.pth.")
     model = IONTrainer.build_model(cfg)
-    IONCheckpointer(model, save_dir=cfg.OUTPUT_DIR).load_complete(cfg.MODEL.WEIGHTS)
+    classes = dataset_classes(cfg.DATASETS.TEST)
+    IONCheckpointer(model, classes=classes).load_complete(cfg.MODEL.WEIGHTS)
     results = IONTrainer.test(cfg, model)
     IONTrainer.report(cfg, model)
     if comm.is_main_process():

@@ -6,17 +6,35 @@ backbones ``build_ion_vgg_backbone`` and ``build_ion_context_backbone``, the ROI
 segmentation head ``IONSegHead``. :func:`add_ion_config` adds their config keys, and :func:`plug_in`
 switches them on in another config. For notebooks there are :func:`get_config`,
 :func:`build_model`, :func:`build_trainer` and :func:`build_predictor`.
+
+All but the parts loads when it is first used. Without Detectron2, ``ion_d2.layers`` works alone,
+and whatever else is used says what to install.
 """
 
-from ._require import require_detectron2
+from __future__ import annotations
 
-require_detectron2()
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from . import modeling  # noqa: E402  (registers ION's parts)
-from .api import build_model, build_predictor, build_trainer, get_config  # noqa: E402
-from .config import add_ion_config  # noqa: E402
-from .errors import IONError  # noqa: E402
-from .plugging import plug_in  # noqa: E402
+from ._require import is_installed, refuse_all_but_layers, require_detectron2
+from .errors import IONError
+
+if TYPE_CHECKING:
+    from . import config, data, engine, evaluation, export, layers, modeling, plugging
+    from .api import build_model, build_predictor, build_trainer, get_config
+    from .config import add_ion_config
+    from .plugging import plug_in
+
+# Where the functions are that load when they are used.
+_FUNCTIONS = {
+    "add_ion_config": "config",
+    "build_model": "api",
+    "build_predictor": "api",
+    "build_trainer": "api",
+    "get_config": "api",
+    "plug_in": "plugging",
+}
+_MODULES = ("config", "data", "engine", "evaluation", "export", "layers", "modeling", "plugging")
 
 __all__ = [
     "IONError",
@@ -24,9 +42,38 @@ __all__ = [
     "build_model",
     "build_predictor",
     "build_trainer",
+    "config",
+    "data",
+    "engine",
+    "evaluation",
+    "export",
     "get_config",
+    "layers",
     "modeling",
     "plug_in",
+    "plugging",
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Load a function or a module of the package when it is first used."""
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_FUNCTIONS[name]}", __name__), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if is_installed():
+    require_detectron2()
+    importlib.import_module(".modeling", __name__)  # registers ION's parts
+else:
+    refuse_all_but_layers()

@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 
 _ADVICE = (
     "run `python tools/install_detectron2.py` in the project's folder, or follow the section "
     "'Install' of the README for a GPU build"
 )
+
+# The modules of this package that work without it.
+_ALONE = ("_require", "errors", "layers")
+
+
+def is_installed() -> bool:
+    """Whether there is a Detectron2, in order or broken."""
+    return importlib.util.find_spec("detectron2") is not None
+
+
+def refuse_all_but_layers() -> None:
+    """Let every module that needs Detectron2 say so when it is imported."""
+    sys.meta_path.insert(0, _Refusal())
+
+
+class _Refusal(MetaPathFinder):
+    """Finds no module; stops the import of those that need Detectron2."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
+        package, _, module = fullname.partition(".")
+        if package == __package__ and module.split(".")[0] not in ("", *_ALONE):
+            require_detectron2()
 
 
 def require_detectron2() -> None:
@@ -17,13 +43,11 @@ def require_detectron2() -> None:
         ImportError: Detectron2 is not installed, or is installed and cannot be imported; the
             message is one sentence that says which, why, and what to run.
     """
+    if not is_installed():
+        raise ImportError(f"ion_d2 needs Detectron2, which is not installed: {_ADVICE}.")
     try:
         importlib.import_module("detectron2.modeling")
     except ModuleNotFoundError as error:
-        if error.name == "detectron2":
-            raise ImportError(
-                f"ion_d2 needs Detectron2, which is not installed: {_ADVICE}."
-            ) from error
         if (error.name or "detectron2").split(".")[0] == "detectron2":
             raise _broken(error) from error
         raise ImportError(

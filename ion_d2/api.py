@@ -104,7 +104,8 @@ def build_predictor(
     Args:
         cfg: the model's config, which stays as it is.
         weights: a checkpoint; None for ``MODEL.WEIGHTS``.
-        classes_file: a text file with one class name a line; None asks the data.
+        classes_file: a text file with one class name a line; None asks the weights, which tell the
+            classes if our trainer wrote them, and then the data.
 
     Returns:
         The predictor, which knows its ``class_names``.
@@ -113,9 +114,9 @@ def build_predictor(
         IONError: there are no weights or they do not fit, or nothing tells the classes.
     """
     cfg = cfg.clone()
-    names = settle_classes(cfg, classes_file)
     if weights is not None:
         cfg.defrost()
         cfg.MODEL.WEIGHTS = os.fspath(weights)
         cfg.freeze()
+    names = settle_classes(cfg, classes_file, weights=cfg.MODEL.WEIGHTS)
     return IONPredictor.from_config(cfg, names)

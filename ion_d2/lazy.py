@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import LazyCall, instantiate
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import roi_heads
+from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import DictConfig
+from torch import nn
 
+from .clipping import clip_whole_gradient
+from .data import ensure_registered
+from .data.label_folders import add_label_files
 from .errors import IONError
 from .modeling import (
     ION,
@@ -58,6 +64,42 @@ def seg_head(channels: int, stride: int, **kwargs: Any) -> IONSegHead:
         The head.
     """
     return IONSegHead({CONTEXT: ShapeSpec(channels=channels, stride=stride)}, **kwargs)
+
+
+def dataset_dicts(
+    names: str | Sequence[str], *, sem_seg_dirs: Sequence[str] = (), **kwargs: Any
+) -> list[dict[str, Any]]:
+    """Detectron2's dataset dicts, also of the names ``voc:PATH:SPLIT`` and ``coco:JSON:IMAGE_DIR``.
+
+    Args:
+        names: one or more datasets.
+        sem_seg_dirs: folders of label maps, as ``DATASETS.SEM_SEG_DIRS``.
+        kwargs: further arguments of ``get_detection_dataset_dicts``.
+
+    Returns:
+        A dict for each image.
+
+    Raises:
+        IONError: there is no such dataset, or it cannot be read.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    ensure_registered(names)
+    return add_label_files(get_detection_dataset_dicts(names, **kwargs), sem_seg_dirs)
+
+
+def clipped_params(model: nn.Module, *, max_norm: float, **kwargs: Any) -> list[dict[str, Any]]:
+    """An optimizer's parameters, the norm of whose whole gradient is bounded (sec. 4.1).
+
+    Args:
+        model: the model to train.
+        max_norm: the bound.
+        kwargs: the arguments of Detectron2's ``get_default_optimizer_params``.
+
+    Returns:
+        Parameter groups.
+    """
+    clip_whole_gradient(model.parameters(), max_norm)
+    return get_default_optimizer_params(model, **kwargs)
 
 
 def plug_in_lazy(

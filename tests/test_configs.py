@@ -8,19 +8,24 @@ import yaml
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from model_helpers import make_input
+from model_helpers import SMALL, make_input
 
+import ion_d2
 from ion_d2 import add_ion_config
 from ion_d2.engine.clipping import build_clipping_optimizer
 from ion_d2.engine.setup import choose_device, load_config
+from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
-CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.yaml"))
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/real/*.yaml")])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_config_takes_a_training_step(path):
-    opts = ["MODEL.DEVICE", "cpu"]
+    if path.parent.name == "real":
+        pytest.importorskip("timm")
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.WEIGHTS", ""]
     cfg = load_config(str(path), opts)
     if cfg.MODEL.ROI_HEADS.NUM_CLASSES == 0:
         opts += ["MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4"]
@@ -123,4 +128,25 @@ def test_device_falls_back_to_the_cpu(monkeypatch):
     assert choose_device("cuda") == choose_device("cuda:1") == "cpu"
     assert choose_device("cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("cuda") == "cuda"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda") == "cuda" and choose_device("cuda:1") == "cuda:1"
+    with pytest.raises(IONError, match="MODEL.DEVICE is 'cuda:2'.*2 GPUs are here"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    "device", ["meta", "xla", "vulkan", "hpu", "privateuseone", "nonsense", "", "CPU", "cuda:x"]
+)
+def test_devices_that_are_not_here_are_named(device):
+    with pytest.raises(IONError, match=f"MODEL.DEVICE is '{device}'") as error:
+        load_config("configs/ion_tiny.yaml", ["MODEL.DEVICE", repr(device)])
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_that_was_changed_by_hand_is_looked_at_again():
+    cfg = load_config("configs/ion_tiny.yaml", [*SMALL, "MODEL.ROI_HEADS.NUM_CLASSES", "2"])
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    for build in (ion_d2.build_model, IONTrainer):
+        with pytest.raises(IONError, match="MODEL.DEVICE is 'meta'"):
+            build(cfg)

@@ -10,10 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def import_error(*options, path=()):
-    """Import ion_d2 in a new interpreter; returns the last line that it wrote."""
+def import_error(*options, path=(), statement="import ion_d2"):
+    """Run an import in a new interpreter; returns the last line that it wrote."""
     variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT]))}
-    command = [sys.executable, *options, "-c", "import ion_d2"]
+    command = [sys.executable, *options, "-c", statement]
     done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT.parent)
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stderr.splitlines()[-1]
@@ -21,7 +21,7 @@ def import_error(*options, path=()):
 
 def test_missing_detectron2_says_what_to_run():
     # -S leaves the installed packages out.
-    line = import_error("-S")
+    line = import_error("-S", statement="from ion_d2 import add_ion_config")
     assert line.startswith("ImportError: ion_d2 needs Detectron2, which is not installed")
     assert "python tools/install_detectron2.py" in line and "'Install' of the README" in line
 

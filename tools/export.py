@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # ONNX Runtime has devices of its own.
     device = ["MODEL.DEVICE", "cpu"] if args.output.suffix == ".onnx" else []
     cfg = load_config(args.config_file, [*args.opts, *device])
-    names = settle_classes(cfg, args.classes)
+    names = settle_classes(cfg, args.classes, weights=cfg.MODEL.WEIGHTS)
     predictor = IONPredictor.from_config(cfg, names)
     export_detector(predictor.model, args.output, describe(cfg, names))
     print(f"Wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB) and its .json")

@@ -22,6 +22,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.prepare import settle_data
 from ion_d2.engine.run_folder import EVALUATED
 from ion_d2.engine.setup import load_config, run_cli
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise IONError(f"--cell is {args.cell}; give two shares of the image, from 0 to 1.")
     cfg = setup(args)
     model = IONTrainer.build_model(cfg)
-    IONCheckpointer(model).load_complete(cfg.MODEL.WEIGHTS)
+    classes = dataset_classes(cfg.DATASETS.TEST)
+    IONCheckpointer(model, classes=classes).load_complete(cfg.MODEL.WEIGHTS)
     if args.evaluate:
         IONTrainer.test(cfg, model)
     path = write_run_report(cfg, model, args.output, place=tuple(args.cell))

@@ -1,20 +1,29 @@
-"""The main model, configs/ion_vgg16_voc.yaml, as a LazyConfig: `model` builds the same modules.
+"""configs/ion_vgg16_voc_d2.yaml as a LazyConfig, for Detectron2's tools/lazyconfig_train_net.py.
 
-    from detectron2.config import LazyConfig, instantiate
-    model = instantiate(LazyConfig.load("configs/lazy/ion_vgg16_voc.py").model)
+    lazyconfig_train_net.py --config-file configs/lazy/ion_vgg16_voc.py \\
+        dataloader.train.dataset.names=voc:PATH:trainval \\
+        dataloader.test.dataset.names=voc:PATH:test
 
-Every number stands where the object that it configures is built; comments give the YAML key's
-source where it is the paper.
+`model` builds the same modules as configs/ion_vgg16_voc.yaml. Every number stands where the object
+that it configures is built; comments give the YAML key's source where it is the paper.
 """
 
+import detectron2.data.transforms as T
+import torch
 from detectron2.config import LazyCall as L
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
+from detectron2.solver import WarmupParamScheduler
+from fvcore.common.param_scheduler import MultiStepParamScheduler
+from omegaconf import OmegaConf
 
-from ion_d2.lazy import skip_pooler
+from ion_d2.data.mapper import IONDatasetMapper
+from ion_d2.evaluation import IONVOCEvaluator
+from ion_d2.lazy import clipped_params, dataset_dicts, skip_pooler
 from ion_d2.modeling import ION, IRNN, VGG, ContextBackbone, IONBoxHead, IONROIHeads
 from ion_d2.modeling.box_predictor import ImageMeanOutputLayers
 
@@ -86,4 +95,71 @@ model = L(ION)(
     pixel_mean=[123.675, 116.28, 103.53],
     pixel_std=[58.395, 57.12, 57.375],
     input_format="RGB",
+)
+
+dataloader = OmegaConf.create()
+dataloader.train = L(build_detection_train_loader)(
+    dataset=L(dataset_dicts)(names=["voc_2007_trainval", "voc_2012_trainval"]),
+    mapper=L(IONDatasetMapper)(
+        is_train=True,
+        # Shorter side 600, longer at most 1000 pixels (Fast R-CNN).
+        augmentations=[
+            L(T.ResizeShortestEdge)(short_edge_length=(600,), max_size=1000, sample_style="choice"),
+            L(T.RandomFlip)(horizontal=True),
+        ],
+        image_format="${model.input_format}",
+        use_difficult=True,
+    ),
+    total_batch_size=4,
+    num_workers=4,
+)
+dataloader.test = L(build_detection_test_loader)(
+    dataset=L(dataset_dicts)(names="voc_2007_test", filter_empty=False),
+    mapper=L(IONDatasetMapper)(
+        is_train=False,
+        augmentations=[L(T.ResizeShortestEdge)(short_edge_length=600, max_size=1000)],
+        image_format="${model.input_format}",
+    ),
+    num_workers=4,
+)
+dataloader.evaluator = L(IONVOCEvaluator)(
+    dataset_name="${..test.dataset.names}", output_dir="${train.output_dir}"
+)
+
+optimizer = L(torch.optim.SGD)(
+    # params.model is set by the program, before the optimizer is built.
+    params=L(clipped_params)(
+        max_norm=20.0,  # sec. 4.1
+        base_lr="${..lr}",
+        weight_decay="${..weight_decay}",
+        weight_decay_norm=0.0,
+        # Fast R-CNN: biases learn twice as fast as weights and do not decay.
+        bias_lr_factor=2.0,
+        weight_decay_bias=0.0,
+    ),
+    lr=0.001,
+    momentum=0.9,
+    weight_decay=0.0005,
+)
+lr_multiplier = L(WarmupParamScheduler)(
+    scheduler=L(MultiStepParamScheduler)(
+        values=[1.0, 0.1, 0.01], milestones=[70000, 90000, 100000]
+    ),
+    warmup_factor=0.001,
+    warmup_length=1000 / 100000,
+    warmup_method="linear",
+)
+
+train = dict(
+    output_dir="./output/ion_vgg16_voc_lazy",
+    # torchvision's published ImageNet weights; a local copy may be given instead.
+    init_checkpoint="https://download.pytorch.org/models/vgg16-397923af.pth",
+    max_iter=100000,
+    amp=dict(enabled=False),
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    checkpointer=dict(period=5000, max_to_keep=100),
+    eval_period=5000,
+    log_period=20,
+    device="cuda",
+    seed=0,
 )

@@ -1,6 +1,7 @@
 """Cascade Mask R-CNN, Swin-T FPN, context from p5. Needs Detectron2's main branch.
 
-The model alone: take data, optimizer and schedule from a file of Detectron2's projects/ViTDet.
+COCO for 3x from random weights; train.init_checkpoint takes others (Swin-T's own as NAME.pth with
+?matching_heuristics=True behind it).
 """
 
 from detectron2 import model_zoo
@@ -18,3 +19,13 @@ model.backbone.bottom_up = LazyCall(SwinTransformer)(
 )
 model.backbone.in_features = ("p0", "p1", "p2", "p3")
 plug_in_lazy(model)
+
+dataloader = model_zoo.get_config("common/data/coco.py").dataloader
+dataloader.train.mapper.image_format = "RGB"
+lr_multiplier = model_zoo.get_config("common/coco_schedule.py").lr_multiplier_3x
+optimizer = model_zoo.get_config("common/optim.py").AdamW
+optimizer.weight_decay = 0.05
+optimizer.params.overrides = {"relative_position_bias_table": {"weight_decay": 0.0}}
+train = model_zoo.get_config("common/train.py").train
+train.max_iter = 270000
+train.init_checkpoint = ""

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -14,8 +15,8 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from ..errors import IONError
+from ..evaluation.results_file import write_json
 from .checkpoint import IONCheckpointer
-from .checkpoint_files import write_atomically
 
 BEST, FINAL = "model_best", "model_final"
 # What the metric was after each evaluation so far. It outlives checkpoints, which are written
@@ -39,8 +40,6 @@ def check_best(cfg: CfgNode) -> None:
         IONError: one of them; the message names the key.
     """
     metric, patience = cfg.TEST.BEST_METRIC, cfg.TEST.PATIENCE
-    if patience < 0:
-        raise IONError(f"TEST.PATIENCE is {patience}; it must be at least 0, which never stops.")
     if patience and not metric:
         raise IONError(
             f"TEST.PATIENCE is {patience}, but no metric is watched; set TEST.BEST_METRIC, for "
@@ -132,6 +131,8 @@ class KeepBest(HookBase):
             with open(self._path, encoding="utf-8") as file:
                 entries = json.load(file)
             known = [e for e in entries if e["metric"] == self._metric]
+            # JSON has no NaN; in its place there is null.
+            known = [{**e, "value": math.nan} if e["value"] is None else e for e in known]
             return [e for e in known if e["iteration"] <= start]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise IONError(
@@ -148,14 +149,15 @@ class KeepBest(HookBase):
             raise IONError(problem)
 
     def _note(self, done: int) -> str:
-        figures = flatten_results_dict(self.trainer.last_results)
-        if self._metric not in figures:
+        results = self.trainer.last_results
+        figures = flatten_results_dict(results)
+        if self._metric not in figures and _found_something(results, self._metric):
             self._checkpointer.save(f"model_{done - 1:07d}", iteration=done - 1)
             return (
                 f"TEST.BEST_METRIC is {self._metric!r}, which the evaluation does not give; choose "
                 f"one of {', '.join(figures)}, and go on with --resume."
             )
-        value, best = float(figures[self._metric]), self._best()
+        value, best = float(figures.get(self._metric, math.nan)), self._best()
         if math.isfinite(value) and (best is None or self._score(value) > self._score(best)):
             logger.info("%s is %.4f, the best so far: %s.pth", self._metric, value, BEST)
             self._checkpointer.save_weights(
@@ -163,8 +165,7 @@ class KeepBest(HookBase):
             )
         entry = {"metric": self._metric, "iteration": done, "value": value}
         self._history = [*self._history, entry]
-        text = json.dumps(self._history, indent=1)
-        write_atomically(self._path, lambda file: file.write(text.encode()))
+        write_json(self._path, self._history, indent=1)
         return ""
 
     def _score(self, value: float) -> float:
@@ -191,3 +192,14 @@ class KeepBest(HookBase):
             f"Stopped after iteration {done - 1}: {self._metric} has not improved on {best:.4f} in "
             f"{self._since(best)} evaluations (TEST.PATIENCE)."
         )
+
+
+def _found_something(results: Mapping[str, Any], metric: str) -> bool:
+    """Whether the evaluation that the metric is of has figures.
+
+    Where a model finds nothing yet, all of them are NaN, and those of the classes may be missing.
+    """
+    for name, part in results.items():  # by dataset where there are several, then by task
+        if isinstance(part, Mapping) and metric.startswith(f"{name}/"):
+            return _found_something(part, metric[len(name) + 1 :])
+    return any(math.isfinite(value) for value in flatten_results_dict(results).values())

@@ -22,10 +22,11 @@ from ..evaluation import build_evaluators, evaluation_folder
 from ..report.run import write_run_report
 from .augmented_test import test_augmented
 from .checks import check_data
+from .class_names import check_classes, classes_of, dataset_classes
 from .clipping import build_clipping_optimizer
 from .picture_evaluator import PictureEvaluator
-from .setup import build_model
-from .stages import build_stage_scheduler, follow_stages, read_stages
+from .setup import build_model, choose_device
+from .stages import build_stage_scheduler, follow_stages, read_stages, warn_of_low_rates
 from .steps import unwrap_distributed
 from .validation_loss import validation_losses
 
@@ -50,7 +51,12 @@ class IONBuilders(DefaultTrainer):
         Returns:
             Results by task, or by dataset and task where there are several datasets; in the main
             process.
+
+        Raises:
+            IONError: the classes of a dataset are not those that the model was trained on.
         """
+        for name in cfg.DATASETS.TEST:
+            check_classes(classes_of(model), dataset_classes([name]), "The model")
         results = super().test(cfg, model, evaluators)
         names = list(cfg.DATASETS.TEST)
         further: dict[str, dict[str, Any]] = {name: {} for name in names}
@@ -111,9 +117,13 @@ class IONBuilders(DefaultTrainer):
         try:
             if stages:
                 return build_stage_scheduler(optimizer, stages, cfg)
-            return super().build_lr_scheduler(cfg, optimizer)
-        except ValueError as error:
-            raise IONError(f"SOLVER describes no learning-rate schedule: {error}.") from error
+            schedule = super().build_lr_scheduler(cfg, optimizer)
+            warn_of_low_rates(schedule, cfg)
+            return schedule
+        except (AssertionError, ValueError) as error:
+            keys = ("LR_SCHEDULER_NAME", "MAX_ITER", "STEPS", "BASE_LR", "BASE_LR_END")
+            told = ", ".join(f"SOLVER.{k} {cfg.SOLVER[k]}" for k in keys if k in cfg.SOLVER)
+            raise IONError(f"There is no such learning-rate schedule ({error}): {told}.") from error
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
@@ -189,11 +199,13 @@ def prepared(cfg: CfgNode) -> CfgNode:
         cfg: the full config; it is left as it is.
 
     Returns:
-        A frozen copy with the length of its stages, and a seed that all processes share.
+        A frozen copy with the length of its stages, the device that there is, and a seed that all
+        processes share.
     """
     cfg = cfg.clone()
     cfg.defrost()
     follow_stages(cfg)
+    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed()
     cfg.freeze()

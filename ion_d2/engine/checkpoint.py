@@ -1,8 +1,9 @@
-"""Checkpointer: Detectron2's, with torchvision VGG files, clear errors and harmless failures."""
+"""Checkpointer: Detectron2's, with clear errors and harmless failures."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlparse
@@ -11,13 +12,13 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
-from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from ..errors import IONError
+from . import class_names
 from .averaging import EMA, averaged_weights
 from .checkpoint_files import reading, write_atomically
+from .finite import check_weights
 from .steps import unwrap_distributed
-from .vgg_weights import map_vgg_weights, recognise
 
 # Buffers of batch normalisation, in all its kinds, that are learned as parameters are.
 _STATISTICS = ("running_mean", "running_var")
@@ -26,17 +27,39 @@ _STATISTICS = ("running_mean", "running_var")
 class IONCheckpointer(DetectionCheckpointer):
     """Loads and saves models with their training state; a drop-in for Detectron2's checkpointer.
 
-    Beyond Detectron2's formats it maps a torchvision VGG state dict to the model (see
-    ``ion_d2.engine.vgg_weights``). Bad files raise ``IONError``, and so does one of which nothing
-    fits the model. A save that fails or is interrupted leaves every earlier file as it was.
+    Bad files raise ``IONError``, and so does one of which nothing fits the model. A save that fails
+    or is interrupted leaves every earlier file as it was.
 
     Where a file holds a moving average of the weights (``SOLVER.EMA_DECAY``), the average is what
     is loaded, unless a training is resumed from it.
+
+    The names of the classes travel with the weights: a file whose classes are not those at hand may
+    start a training, with a warning, but is neither resumed from nor loaded as a trained model.
     """
 
     _source = ""  # what is being loaded, as the user named it
     _resuming = False
     _complete = False  # whether every parameter must be there
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        classes: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            model: whose weights are loaded and saved.
+            save_dir: folder of the checkpoints; "" saves none.
+            classes: names of the model's classes, by id; None takes those of the file, if it tells.
+            kwargs: training states to load and save, and options of Detectron2's checkpointer.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self._classes = classes
+        if classes is not None:
+            class_names.name_classes(model, classes)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights, and training state where the file has it.
@@ -73,8 +96,8 @@ class IONCheckpointer(DetectionCheckpointer):
             As ``load``.
 
         Raises:
-            IONError: a parameter of the model is not in the file or has another shape there, or as
-                ``load``.
+            IONError: the classes in the file are not the model's, a parameter of the model is not
+                in the file or has another shape there, or as ``load``.
         """
         self._complete = True
         try:
@@ -114,7 +137,9 @@ class IONCheckpointer(DetectionCheckpointer):
 
         Raises:
             IONError: the file cannot be written, e.g. for want of disk space.
+            FloatingPointError: a weight is NaN or infinite.
         """
+        check_weights(self.model)
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict()}
@@ -140,6 +165,9 @@ class IONCheckpointer(DetectionCheckpointer):
     def _write(self, name: str, data: dict[str, Any]) -> str:
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
+        classes = class_names.classes_of(self.model)
+        if classes is not None:
+            data[class_names.KEY] = classes
         write_atomically(path, lambda file: torch.save(data, file))
         return path
 
@@ -176,21 +204,33 @@ class IONCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         with reading(filename):
             checkpoint = super()._load_file(filename)
+        self._compare_classes(class_names.names_in(checkpoint))
         if EMA in checkpoint and not self._resuming:
             self.logger.info("The moving average of the weights in it is what is loaded.")
             checkpoint["model"] = averaged_weights(checkpoint.pop(EMA))
-        state = checkpoint["model"]
-        _check_state(state, filename)
-        self._convert_ndarray_to_tensor(state)
-        consume_prefix_in_state_dict_if_present(state, "module.")
-        layout = recognise(state)
-        if layout is not None:
-            checkpoint["model"] = map_vgg_weights(state, layout, self.model, self._source)
+        _check_state(checkpoint["model"], filename)
         return checkpoint
+
+    def _compare_classes(self, theirs: list[str] | None) -> None:
+        """Tell of classes that differ from those at hand, before what follows from it is told."""
+        if self._complete or self._resuming:
+            class_names.check_classes(theirs, self._classes, self._source)
+        elif theirs and self._classes and class_names.difference(theirs, self._classes):
+            self.logger.warning(
+                "%s was trained on %s; what it knows of its classes is a start by their number, "
+                "not by their name.",
+                self._source,
+                class_names.difference(theirs, self._classes),
+            )
+        if self._classes is None:
+            class_names.name_classes(self.model, theirs)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         keys = list(checkpoint["model"])
-        incompatible = super()._load_model(checkpoint)
+        try:
+            incompatible = super()._load_model(checkpoint)
+        except IONError as error:  # the model refuses weights of another VGG
+            raise IONError(f"{self._source}: {error}") from error
         parameters = [name for name, _ in self.model.named_parameters()]
         statistics = [k for k, _ in self.model.named_buffers() if k.endswith(_STATISTICS)]
         if parameters and set(parameters) <= set(incompatible.missing_keys):
@@ -201,9 +241,10 @@ class IONCheckpointer(DetectionCheckpointer):
             raise IONError(
                 f"Nothing in {self._source} fits the model: it holds {_some(keys)}, the model "
                 f"has {_some(parameters)}{shapes}; choose a checkpoint of this model or of its "
-                "backbone."
+                "backbone (of torchvision's VGG for another meta-architecture than ION: "
+                "tools/convert_vgg.py makes one)."
             )
-        if self._complete:
+        if self._complete or self._resuming:
             _check_complete(incompatible, [*parameters, *statistics], self._source)
         return incompatible
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
@@ -9,6 +11,9 @@ from ..errors import IONError
 from ..evaluation import check_metric
 from .augmented_test import check_augmentation
 from .best import check_best
+from .ranges import check_ranges
+
+logger = logging.getLogger(__name__)
 
 
 def check_settings(cfg: CfgNode) -> None:
@@ -20,16 +25,13 @@ def check_settings(cfg: CfgNode) -> None:
     Raises:
         IONError: one of them; the message names the key.
     """
-    for key, value, least in (
-        ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1),
-        ("SOLVER.IMS_PER_PASS", cfg.SOLVER.IMS_PER_PASS, 0),
-        ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
-        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
-        ("TEST.NUM_PICTURES", cfg.TEST.NUM_PICTURES, 0),
-        ("TEST.EVAL_PERIOD", cfg.TEST.EVAL_PERIOD, 0),
-    ):
-        if value < least:
-            raise IONError(f"{key} is {value}; it must be at least {least}.")
+    check_ranges(cfg)
+    solver = cfg.SOLVER
+    if solver.REFERENCE_WORLD_SIZE and solver.IMS_PER_BATCH % solver.REFERENCE_WORLD_SIZE:
+        raise IONError(
+            f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}; it must be a multiple of "
+            f"SOLVER.REFERENCE_WORLD_SIZE {solver.REFERENCE_WORLD_SIZE}, or that be 0."
+        )
     if cfg.SOLVER.STAGES and cfg.SOLVER.REFERENCE_WORLD_SIZE:
         raise IONError(
             "SOLVER.REFERENCE_WORLD_SIZE cannot scale SOLVER.STAGES; set it to 0 and adapt the "
@@ -39,9 +41,13 @@ def check_settings(cfg: CfgNode) -> None:
     check_metric(cfg.TEST.VOC_METRIC)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
-    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+    precision = cfg.SOLVER.AMP.PRECISION
+    if precision not in ("float16", "bfloat16"):
+        raise IONError(f"SOLVER.AMP.PRECISION is {precision!r}; use 'float16' or 'bfloat16'.")
+    if cfg.SOLVER.AMP.ENABLED and precision == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise IONError(
-            "SOLVER.AMP.ENABLED needs a GPU, but MODEL.DEVICE is 'cpu'; set it to False."
+            "SOLVER.AMP.ENABLED needs a GPU with SOLVER.AMP.PRECISION 'float16', but MODEL.DEVICE "
+            "is 'cpu'; set SOLVER.AMP.PRECISION to 'bfloat16', or SOLVER.AMP.ENABLED to False."
         )
 
 
@@ -63,8 +69,8 @@ def check_data(cfg: CfgNode) -> None:
         )
     world_size = comm.get_world_size()
     batch = cfg.SOLVER.IMS_PER_BATCH
-    if batch < 1 or batch % world_size:
+    if batch % world_size:
         raise IONError(
-            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a positive multiple of the number of "
-            f"processes ({world_size})."
+            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a multiple of the number of processes "
+            f"({world_size})."
         )

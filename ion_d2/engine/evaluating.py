@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from pathlib import Path
+from typing import Any, Callable
 
 from detectron2.engine import HookBase
 from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
 from .checkpoint import IONCheckpointer
@@ -14,7 +18,19 @@ BEFORE_EVALUATION = "model_evaluating"
 
 
 class EvaluatePeriodically(EvalHook):
-    """Detectron2's hook, which evaluates a training that failed in its last step as well."""
+    """Detectron2's hook, without two of its habits.
+
+    It would evaluate a training that failed in its last step as well, and put NaN, the AP of a
+    class of which nothing was found, into metrics.json, which is no JSON then.
+    """
+
+    def __init__(self, period: int, evaluate: Callable[[], dict[str, Any]]) -> None:
+        """
+        Args:
+            period: iterations between evaluations; 0 for one at the end.
+            evaluate: gives the results, by task or by dataset and task.
+        """
+        super().__init__(period, lambda: _finite_figures(evaluate() or {}))
 
     def after_train(self) -> None:
         """Evaluate what was trained to its end."""
@@ -23,6 +39,11 @@ class EvaluatePeriodically(EvalHook):
         if self.trainer.iter >= self.trainer.max_iter:
             self._do_eval()
         del self._func
+
+
+def _finite_figures(results: dict[str, Any]) -> dict[str, Any]:
+    figures = flatten_results_dict(results).items()
+    return {k: v for k, v in figures if not isinstance(v, Real) or math.isfinite(v)}
 
 
 class SaveBeforeEvaluation(HookBase):

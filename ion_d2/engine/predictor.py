@@ -17,6 +17,13 @@ from ion_d2.data.catalog import class_names
 from ion_d2.data.class_file import read_class_file
 from ion_d2.engine.augmented_test import with_augmentation
 from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.class_names import (
+    check_classes,
+    classes_of,
+    difference,
+    listed,
+    read_class_names,
+)
 from ion_d2.engine.setup import build_model
 from ion_d2.errors import IONError
 
@@ -49,11 +56,11 @@ class IONPredictor:
         """Build the model of a config and load MODEL.WEIGHTS into it.
 
         Args:
-            cfg: the full config; MODEL.DEVICE must be available.
-            class_names: a name for every class, if known.
+            cfg: the full config.
+            class_names: a name for every class; None takes those of the weights, if they tell.
 
         Raises:
-            IONError: no weights are given, or they cannot be loaded.
+            IONError: no weights are given, they cannot be loaded, or they are for other classes.
         """
         if not cfg.MODEL.WEIGHTS:
             raise IONError(
@@ -61,8 +68,8 @@ class IONPredictor:
                 "path/to/model_final.pth to the command."
             )
         model = build_model(cfg)
-        IONCheckpointer(model).load_complete(cfg.MODEL.WEIGHTS)
-        return cls(cfg, model, class_names)
+        IONCheckpointer(model, classes=class_names).load_complete(cfg.MODEL.WEIGHTS)
+        return cls(cfg, model, classes_of(model))
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Instances:
@@ -104,12 +111,15 @@ class IONPredictor:
         return torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
 
 
-def settle_classes(cfg: CfgNode, classes_file: str | None = None) -> list[str]:
+def settle_classes(
+    cfg: CfgNode, classes_file: str | None = None, *, weights: str = ""
+) -> list[str]:
     """Find a name for every class, and make the config's numbers of classes agree.
 
     Args:
         cfg: the model's config, changed in place and frozen.
         classes_file: see :func:`find_class_names`.
+        weights: see :func:`find_class_names`.
 
     Returns:
         The names; "class 0", "class 1", ... where they are not known.
@@ -117,7 +127,7 @@ def settle_classes(cfg: CfgNode, classes_file: str | None = None) -> list[str]:
     Raises:
         IONError: see :func:`find_class_names`.
     """
-    names = find_class_names(cfg, classes_file)
+    names = find_class_names(cfg, classes_file, weights=weights)
     heads = cfg.MODEL.ROI_HEADS
     if names is None:
         names = [f"class {label}" for label in range(heads.NUM_CLASSES)]
@@ -129,32 +139,38 @@ def settle_classes(cfg: CfgNode, classes_file: str | None = None) -> list[str]:
     return names
 
 
-def find_class_names(cfg: CfgNode, classes_file: str | None = None) -> list[str] | None:
+def find_class_names(
+    cfg: CfgNode, classes_file: str | None = None, *, weights: str = ""
+) -> list[str] | None:
     """Find the names of a model's classes.
 
     Args:
         cfg: the model's config; where MODEL.ROI_HEADS.NUM_CLASSES is 0, any number of names will
             do.
-        classes_file: see :func:`ion_d2.data.class_file.read_class_file`; None asks the first
-            dataset of DATASETS.TEST or, without one, of DATASETS.TRAIN.
+        classes_file: see :func:`ion_d2.data.class_file.read_class_file`; None asks the weights or,
+            where these tell nothing, the first dataset of DATASETS.TEST or, without one, of
+            DATASETS.TRAIN.
+        weights: the checkpoint of the trained model; "" for a model that is not trained yet.
 
     Returns:
         The names, or None (with a warning) where the dataset is unknown here or has another number
         of classes than the model.
 
     Raises:
-        IONError: the file cannot be read or does not fit the model, or nothing tells how many
-            classes the model has.
+        IONError: a file cannot be read, or does not fit the model or the weights, or nothing tells
+            how many classes the model has.
     """
     expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    trained = read_class_names(weights)
     if classes_file is not None:
         names = read_class_file(classes_file)
-        if expected not in (0, len(names)):
-            raise IONError(
-                f"{classes_file} names {len(names)} classes, but MODEL.ROI_HEADS.NUM_CLASSES is "
-                f"{expected}; give one name a line, for all classes of the model."
-            )
+        check_classes(trained, names, weights)
+        _check_number(expected, names, classes_file)
         return names
+    if trained is not None:
+        _check_number(expected, trained, weights)
+        _tell_other_data(cfg, trained, weights)
+        return trained
     found = _dataset_classes(cfg)
     if expected == 0 and found is None:
         raise IONError(
@@ -170,6 +186,26 @@ def find_class_names(cfg: CfgNode, classes_file: str | None = None) -> list[str]
         )
         return None
     return found
+
+
+def _check_number(expected: int, names: Sequence[str], source: str) -> None:
+    if expected not in (0, len(names)):
+        raise IONError(
+            f"{source} names {len(names)} classes, but MODEL.ROI_HEADS.NUM_CLASSES is {expected}; "
+            f"the classes there are {listed(names)}; set the key to 0 to take their number."
+        )
+
+
+def _tell_other_data(cfg: CfgNode, trained: Sequence[str], weights: str) -> None:
+    """Warn where the config's data has other classes than the weights, whose names count."""
+    datasets = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)[:1]
+    try:
+        found = class_names(datasets) if datasets else None
+    except IONError:  # data that is not here has no say
+        return
+    differs = difference(trained, found) if found else ""
+    if differs:
+        logger.warning("%s was trained on %s; its own names are used.", weights, differs)
 
 
 def _dataset_classes(cfg: CfgNode) -> list[str] | None:

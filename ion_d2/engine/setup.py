@@ -14,13 +14,15 @@ from detectron2 import modeling
 from detectron2.config import CfgNode, get_cfg
 from torch import nn
 
+from ..clipping import settle_clipping
 from ..config import add_ion_config
 from ..errors import NO_SPACE, IONError
+from ..modeling.model_checks import check_model
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
 from .distributed import is_lost_peer, tell_lost_peer
 from .hooks import TrainingInterrupted
-from .model_checks import check_model
+from .ranges import check_ranges
 from .stages import check_overrides, follow_stages
 
 # What a shell reports for a program that Ctrl-C stopped.
@@ -50,7 +52,7 @@ def load_config(
 
     Raises:
         IONError: the file is missing or not valid YAML, a key is unknown, or a value has the wrong
-        type; or bad ``SOLVER.STAGES``.
+        type or is out of its range; or bad ``SOLVER.STAGES``.
     """
     cfg = get_cfg()
     add_ion_config(cfg)
@@ -60,8 +62,10 @@ def load_config(
         adapt(cfg)
     _check_overrides(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
+    settle_clipping(cfg)
     follow_stages(cfg)
     check_overrides(cfg, list(opts[::2]))
+    check_ranges(cfg)
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
@@ -70,7 +74,7 @@ def load_config(
 
 
 def choose_device(wanted: str) -> str:
-    """Fall back to the CPU where a GPU is asked for and there is none.
+    """Fall back to the CPU where a GPU of CUDA is asked for and there is none.
 
     Args:
         wanted: a torch device name, such as "cuda" (Detectron2's default) or "cpu".
@@ -79,18 +83,34 @@ def choose_device(wanted: str) -> str:
         ``wanted``, or "cpu".
 
     Raises:
-        IONError: it is not the name of a device.
+        IONError: it is not the name of a device, or this machine has no such device.
     """
     try:
-        torch.device(wanted)
-    except RuntimeError as error:
+        device = torch.device(wanted)
+    except (RuntimeError, TypeError) as error:
         raise IONError(
             f"MODEL.DEVICE is {wanted!r}; give cpu, cuda or another device of PyTorch."
         ) from error
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
+    if device.type == "cuda" and not torch.cuda.is_available():
         logger.info("No GPU is available: running on the CPU.")
         return "cpu"
+    if not _works(device):
+        raise IONError(
+            f"MODEL.DEVICE is {wanted!r}, but PyTorch finds no such device here; give cpu, or cuda "
+            f"({torch.cuda.device_count()} GPUs are here)."
+        )
     return wanted
+
+
+def _works(device: torch.device) -> bool:
+    """Whether a device can compute; "meta" can not, though it is always there."""
+    if device.type == "cuda":  # asked without a start of CUDA, which takes memory in each process
+        return (device.index or 0) < torch.cuda.device_count()
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception:  # of many kinds, by what PyTorch lacks
+        return False
+    return True
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -100,25 +120,23 @@ def build_model(cfg: CfgNode) -> nn.Module:
         cfg: the full config.
 
     Returns:
-        The model, on its device.
+        The model, on its device; see :func:`choose_device`.
 
     Raises:
-        IONError: the config names a part that is not registered, or a part refuses its settings.
+        IONError: the config names a part that is not registered, or a part refuses its settings; or
+            there is no such device.
     """
-    check_model(cfg)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
     try:
+        check_model(cfg)
         return modeling.build_model(cfg)
     except KeyError as error:
         reason = str(error.args[0])
         if "registry" in reason:
             raise IONError(f"The config names an unknown part of the model: {reason}") from error
-        if reason not in cfg.MODEL.RPN.IN_FEATURES:
-            raise
-        shapes = modeling.build_backbone(cfg).output_shape()
-        raise IONError(
-            f"MODEL.RPN.IN_FEATURES names {reason!r}, but the backbone returns only "
-            f"{', '.join(shapes)}; choose from these."
-        ) from error
+        raise
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
@@ -206,8 +224,9 @@ def _sentence(error: BaseException) -> str:
 def _is_expected(error: BaseException | None) -> bool:
     """Whether an error is the user's to mend, told elsewhere, or a stop that the user asked for."""
     no_space = isinstance(error, OSError) and error.errno in NO_SPACE
-    told = isinstance(error, (IONError, TrainingInterrupted, PatienceExhausted))
-    return no_space or told or is_lost_peer(error)
+    # A FloatingPointError, of a training that diverged, is what the trainer makes an IONError of.
+    told = (IONError, TrainingInterrupted, PatienceExhausted, FloatingPointError)
+    return no_space or isinstance(error, told) or is_lost_peer(error)
 
 
 def hide_expected_tracebacks() -> None:

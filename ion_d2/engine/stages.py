@@ -184,6 +184,29 @@ def _stage_curve(stage: Stage, unit: float, cfg: CfgNode) -> ParamScheduler:
     return WarmupParamScheduler(curve, solver.WARMUP_FACTOR, length, solver.WARMUP_METHOD)
 
 
+def warn_of_low_rates(schedule: Any, cfg: CfgNode) -> None:
+    """Warn of a warm-up so long that the learning rate never reaches half of its value.
+
+    Args:
+        schedule: one of Detectron2's.
+        cfg: the config that describes it.
+    """
+    solver = cfg.SOLVER
+    if not (solver.WARMUP_ITERS and isinstance(schedule, LRMultiplier)):
+        return
+    iterations = range(0, solver.MAX_ITER, max(1, solver.MAX_ITER // 1000))
+    highest = max(schedule._multiplier(i / solver.MAX_ITER) for i in iterations)
+    if highest < 0.5:
+        logger.warning(
+            "The learning rate stays below %.2g of SOLVER.BASE_LR %g: SOLVER.WARMUP_ITERS is %d, "
+            "SOLVER.MAX_ITER %d; set SOLVER.WARMUP_ITERS to a tenth of that or less.",
+            highest,
+            solver.BASE_LR,
+            solver.WARMUP_ITERS,
+            solver.MAX_ITER,
+        )
+
+
 def check_backbone(model: nn.Module, stages: list[Stage], frozen: int) -> None:
     """Refuse stages that ask a backbone to rest blocks if it cannot.
 
@@ -199,8 +222,8 @@ def check_backbone(model: nn.Module, stages: list[Stage], frozen: int) -> None:
         if stage.freeze_at != frozen and _find_resting(model) is None:
             raise IONError(
                 f"SOLVER.STAGES[{i}].FREEZE_AT is {stage.freeze_at}, but this backbone cannot "
-                "change during a run what it trains, only VGG can; leave FREEZE_AT out of the "
-                f"stages, so that MODEL.BACKBONE.FREEZE_AT {frozen} holds for all."
+                "change during a run what it trains, only VGG and timm's can; leave FREEZE_AT out "
+                f"of the stages, so that MODEL.BACKBONE.FREEZE_AT {frozen} holds for all."
             )
 
 

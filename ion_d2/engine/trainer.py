@@ -6,6 +6,7 @@ import logging
 import weakref
 from typing import Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase
@@ -19,15 +20,19 @@ from torch import nn
 from ..compat import TRAINER_SAVES_OPTIMIZER
 from ..data.loader import ResumableLoader
 from ..errors import IONError
+from ..modeling.trainer_settings import TRAINER_KEYS
 from .augmented_test import without_augmentation
 from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
 from .builders import IONBuilders, prepared
 from .checkpoint import IONCheckpointer
 from .checks import check_settings
+from .class_names import dataset_classes
 from .determinism import make_deterministic
 from .evaluating import EvaluatePeriodically, SaveBeforeEvaluation
+from .finite import tell_divergence
 from .hooks import SeedEachStep, StopOnSignal
+from .ranges import check_ranges
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
@@ -44,6 +49,8 @@ class IONTrainer(IONBuilders):
     atomically; evaluation is chosen by the dataset's type.
     """
 
+    honored_settings = TRAINER_KEYS
+
     def __init__(self, cfg: CfgNode) -> None:
         """
         Args:
@@ -55,21 +62,29 @@ class IONTrainer(IONBuilders):
         # Not DefaultTrainer's, whose processes must have a GPU each and whose step is one pass.
         TrainerBase.__init__(self)
         make_deterministic(cfg)  # before a seed is drawn where there is none
-        self.cfg = cfg = self.auto_scale_workers(prepared(cfg), comm.get_world_size())
+        cfg = prepared(cfg)
         check_settings(cfg)
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        check_ranges(cfg)  # for more processes a length may have become 0
         model = self.build_model(cfg)
         self.stages = read_stages(cfg)
         check_backbone(model, self.stages, cfg.MODEL.BACKBONE.FREEZE_AT)
         optimizer = self.build_optimizer(cfg, model)
-        kind = AMPPassTrainer if cfg.SOLVER.AMP.ENABLED else PassTrainer
-        self._trainer = kind(wrap_distributed(model), self.build_train_loader(cfg), optimizer)
+        parts = (wrap_distributed(model), self.build_train_loader(cfg), optimizer)
+        if cfg.SOLVER.AMP.ENABLED:
+            precision = getattr(torch, cfg.SOLVER.AMP.PRECISION)
+            self._trainer = AMPPassTrainer(*parts, precision=precision)
+        else:
+            self._trainer = PassTrainer(*parts)
+        self._trainer._hooks = self._hooks  # those that want to see the gradients of a step
         self._trainer.images_per_pass = cfg.SOLVER.IMS_PER_PASS
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.averaged = build_average(cfg, model)
         states = {"trainer": weakref.proxy(self)}
         if self.averaged is not None:
             states[EMA] = self.averaged
-        self.checkpointer = IONCheckpointer(model, cfg.OUTPUT_DIR, **states)
+        classes = dataset_classes(cfg.DATASETS.TRAIN)
+        self.checkpointer = IONCheckpointer(model, cfg.OUTPUT_DIR, classes=classes, **states)
         self.last_results: dict[str, Any] = {}
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -119,6 +134,9 @@ class IONTrainer(IONBuilders):
 
         Returns:
             The last evaluation, where Detectron2's trainer returns one.
+
+        Raises:
+            IONError: the training diverged, or as the step, the evaluation or the report do.
         """
         hide_expected_tracebacks()
         try:
@@ -126,6 +144,8 @@ class IONTrainer(IONBuilders):
         except PatienceExhausted as stop:
             logger.info("%s", stop)
             results = self.last_results
+        except FloatingPointError as error:  # not of a step, which tells more
+            raise tell_divergence(error, self.iter) from error
         self.report(self.cfg, self.evaluated_model)
         return results
 
@@ -188,12 +208,39 @@ class IONTrainer(IONBuilders):
 
         Args:
             state_dict: the state.
+
+        Raises:
+            IONError: it is of a training that was longer, or of other parameters.
         """
+        self._check_done(state_dict["iteration"] + 1)
         rates = list(self.scheduler.base_lrs)
-        super().load_state_dict(state_dict)
-        if not TRAINER_SAVES_OPTIMIZER:
-            self._trainer.load_state_dict(state_dict["_trainer"])
+        try:
+            super().load_state_dict(state_dict)
+            if not TRAINER_SAVES_OPTIMIZER:
+                self._trainer.load_state_dict(state_dict["_trainer"])
+        except (KeyError, ValueError) as error:
+            raise IONError(
+                f"{self.checkpointer.get_checkpoint_file()} is of a training with other parameters "
+                f"or another optimizer ({error}); resume with the config.yaml of that training, or "
+                "start a new one from its weights (MODEL.WEIGHTS) in another OUTPUT_DIR."
+            ) from error
         # What the schedule multiplies: a checkpoint holds those that were in the config then.
         self.scheduler.base_lrs = rates
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr()):
             group["lr"] = rate
+
+    def _check_done(self, done: int) -> None:
+        length = f"SOLVER.MAX_ITER is {self.max_iter}"
+        if self.stages:
+            length += " (the sum of SOLVER.STAGES)"
+        if done > self.max_iter:
+            raise IONError(
+                f"{self.checkpointer.get_checkpoint_file()} has done {done} iterations, but "
+                f"{length}; raise it to go on, or evaluate that file with --eval-only."
+            )
+        if done == self.max_iter:
+            logger.warning(
+                "%s, and %d iterations are done: nothing is left to train, it is evaluated alone.",
+                length,
+                done,
+            )

@@ -79,6 +79,7 @@ def computing_losses(model: GeneralizedRCNN) -> Iterator[None]:
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     chosen = [model, model.proposal_generator, model.roi_heads]
+    chosen.append(getattr(model, "sem_seg_head", None))
     chosen += [module for module in model.modules() if isinstance(module, _HEADS)]
     for module in chosen:
         if module is not None:
@@ -105,7 +106,14 @@ def _sum_losses(
                     "it to False."
                 )
             torch.manual_seed(zlib.crc32(str(x["image_id"]).encode()))
-            for name, value in model([x]).items():
+            try:
+                losses = model([x])
+            except FloatingPointError as error:  # Detectron2's, of proposals in training mode
+                raise IONError(
+                    f"TEST.LOSS: the model gives NaN or infinity for {x['file_name']}, so that its "
+                    "training has diverged; lower SOLVER.BASE_LR."
+                ) from error
+            for name, value in losses.items():
                 sums[name] += float(value)
             count += 1
     return dict(sums), count

@@ -18,13 +18,13 @@ def write_json(path: str, content: Any, indent: int | None = None) -> None:
 
     Args:
         path: the file.
-        content: dicts, lists, strings and plain numbers; NaN is written as null.
+        content: dicts, lists, strings and plain numbers; NaN and infinity are written as null.
         indent: spaces per level for a file that people read; None puts all on one line.
 
     Raises:
         IONError: if the file cannot be written.
     """
-    write_text(path, json.dumps(_nan_to_none(content), indent=indent, allow_nan=False))
+    write_text(path, json.dumps(_finite_or_none(content), indent=indent, allow_nan=False))
 
 
 def write_text(path: str, text: str) -> None:
@@ -47,9 +47,9 @@ def write_text(path: str, text: str) -> None:
         ) from error
 
 
-def _nan_to_none(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _nan_to_none(item) for key, item in value.items()}
+        return {key: _finite_or_none(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_nan_to_none(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,10 +12,11 @@ from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 from torch import Tensor, nn
 
 from ..errors import IONError
+from .trainer_settings import BuiltFromConfig
 
 
 @ROI_BOX_HEAD_REGISTRY.register()
-class IONBoxHead(nn.Module):
+class IONBoxHead(BuiltFromConfig):
     """Two fully connected layers, fc6 and fc7, each with ReLU and dropout.
 
     fc6 reads its input in the order (C, H, W), as the VGG checkpoints of torchvision and Caffe do.

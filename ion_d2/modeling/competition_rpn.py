@@ -27,6 +27,7 @@ from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY, StandardRP
 from torch import Tensor, nn
 
 from ..errors import IONError
+from .trainer_settings import BuiltFromConfig
 
 
 class MixedConv(nn.Module):
@@ -64,7 +65,7 @@ class MixedConv(nn.Module):
 
 
 @RPN_HEAD_REGISTRY.register()
-class IONRPNHead(StandardRPNHead):
+class IONRPNHead(BuiltFromConfig, StandardRPNHead):
     """Detectron2's RPN head with mixed convolutions in place of the 3x3 one; see the module."""
 
     @configurable

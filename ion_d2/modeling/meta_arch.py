@@ -21,10 +21,12 @@ from ..errors import IONError
 from .backbone import ContextBackbone
 from .roi_heads import IONROIHeads
 from .seg_head import IONSegHead
+from .trainer_settings import BuiltFromConfig
+from .vgg_weights import take_torchvision_names
 
 
 @META_ARCH_REGISTRY.register()
-class ION(GeneralizedRCNN):
+class ION(BuiltFromConfig, GeneralizedRCNN):
     """Inside-Outside Net (Fig. 1) on top of Detectron2's two-stage detector.
 
     Over its base class it tells a :class:`ContextBackbone` the size of each image, so that the
@@ -77,6 +79,13 @@ class ION(GeneralizedRCNN):
         ret["flip_averaging"] = cfg.TEST.FLIP_AVERAGING
         return ret
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Accept a torchvision VGG under torchvision's names, whoever loads it."""
+        take_torchvision_names(state_dict, prefix, self)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
         """
         Args:
@@ -100,7 +109,7 @@ class ION(GeneralizedRCNN):
         losses.update(detector_losses)
         if self.sem_seg_head is not None:
             labels = self._label_maps(batched_inputs, images)
-            losses.update(self.sem_seg_head.losses(features, labels))
+            losses.update(self.sem_seg_head(features, labels)[1])
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self.visualize_training(batched_inputs, proposals)
         return losses
@@ -187,6 +196,7 @@ class ION(GeneralizedRCNN):
         for target, x in zip(labels, batched_inputs):
             if "sem_seg" in x:
                 height, width = x["sem_seg"].shape
+                self.sem_seg_head.check_labels(x["sem_seg"])  # before they are on a GPU
                 target[:height, :width] = x["sem_seg"].to(self.device)
         return labels
 
@@ -197,8 +207,7 @@ class ION(GeneralizedRCNN):
         images: ImageList,
         features: dict[str, Tensor],
     ) -> None:
-        size = (images.tensor.shape[-2], images.tensor.shape[-1])
-        logits = self.sem_seg_head(features, size)
+        logits, _ = self.sem_seg_head(features)
         for output, scores, x, image_size in zip(
             outputs, logits, batched_inputs, images.image_sizes
         ):

@@ -18,9 +18,10 @@ from .skip_pooling import (
     with_pooler,
     with_skip_pooler,
 )
+from .trainer_settings import BuiltFromConfig
 
 
-class SkipPooling:
+class SkipPooling(BuiltFromConfig):
     """Skip pooling for the box, mask and keypoint heads; to be mixed into ``StandardROIHeads``.
 
     Each head pools all of ``MODEL.ROI_HEADS.IN_FEATURES`` at its own resolution, with a
@@ -84,7 +85,7 @@ class IONCascadeROIHeads(SkipPooling, CascadeROIHeads):
 
 
 @ROI_HEADS_REGISTRY.register()
-class IONRes5ROIHeads(Res5ROIHeads):
+class IONRes5ROIHeads(BuiltFromConfig, Res5ROIHeads):
     """Detectron2's heads of "C4" models with skip pooling: it feeds res5, which stays the head.
 
     The pooler's output has the channels that res5 reads (1024 for ResNet-50), so that res5 keeps

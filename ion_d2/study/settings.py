@@ -81,13 +81,20 @@ def same_settings(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any] | 
     """
     if stored is None or wanted is None:
         return stored is wanted
-    defaults, values = _default_values(), stored["config"]
+    defaults, values = _default_values(), _as_written_today(stored["config"])
     return (
         stored["pictures"] == wanted["pictures"]
         and all(v == values.get(k, defaults.get(k)) for k, v in wanted["config"].items())
         and same_settings(stored["start"], wanted["start"])
         and stored.get("parts") == wanted["parts"]
     )
+
+
+def _as_written_today(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    clip = "SOLVER.CLIP_GRADIENTS."
+    if values.get(f"{clip}CLIP_TYPE") != "full_model":
+        return values
+    return {**values, f"{clip}CLIP_TYPE": "norm", f"{clip}FULL_MODEL": True}
 
 
 @functools.cache

@@ -135,6 +135,68 @@ def test_metric_that_is_not_there_is_told_and_nothing_is_lost(scenes, tmp_path, 
     assert run(right, resume=True).start_iter == 1
 
 
+NOTHING = {"AP": math.nan, "AP50": math.nan}  # COCO's, which lacks the classes then
+SOME = {"AP": 5.0, "AP50": 9.0, "AP-cat": math.nan, "AP-dog": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("nothing", "some", "metric"),
+    [
+        ({"bbox": NOTHING}, {"bbox": SOME}, "bbox/AP-dog"),
+        ({"bbox": NOTHING}, {"bbox": SOME}, "bbox/AP"),
+        ({}, {"bbox": SOME}, "bbox/AP"),
+        ({"bbox": NOTHING, "validation": {"total_loss": 1.0}}, {"bbox": SOME}, "bbox/AP-dog"),
+        (
+            {"coco:a/b": {"bbox": NOTHING}, "c": {"bbox": SOME}},
+            {"coco:a/b": {"bbox": SOME}, "c": {"bbox": SOME}},
+            "coco:a/b/bbox/AP-dog",
+        ),
+        ({"a": {}, "b": {"bbox": SOME}}, {"a": {"bbox": SOME}, "b": {}}, "a/bbox/AP"),
+    ],
+)
+def test_a_training_goes_on_where_an_evaluation_finds_nothing(
+    scenes, tmp_path, monkeypatch, nothing, some, metric
+):
+    def evaluate(self):
+        self.last_results = nothing if self.scheduler.last_epoch < 3 else some
+        return self.last_results
+
+    monkeypatch.setattr(IONTrainer, "evaluate", evaluate)
+    opts = ("TEST.BEST_METRIC", metric, "TEST.PATIENCE", 1)
+    run(config(scenes, tmp_path, *opts, "SOLVER.MAX_ITER", 2))
+    run(config(scenes, tmp_path, *opts, "SOLVER.MAX_ITER", 4), resume=True)
+    entries = strict_json((tmp_path / "evaluations.json").read_text())
+    assert [entry["value"] for entry in entries] == [None, None, 5.0, 5.0]
+    assert best(tmp_path)["iteration"] == 2
+    for line in (tmp_path / "metrics.json").read_text().splitlines():
+        strict_json(line)
+
+
+def strict_json(text):
+    def refuse(word):
+        raise ValueError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_a_metric_of_another_name_is_told_once_there_are_figures(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        IONTrainer, "evaluate", lambda self: setattr(self, "last_results", {"bbox": SOME})
+    )
+    with pytest.raises(IONError, match="'bbox/AP-cow'.*bbox/AP-dog"):
+        run(config(scenes, tmp_path, "TEST.BEST_METRIC", "bbox/AP-cow"))
+
+
+def test_the_history_of_earlier_versions_is_read(scenes, tmp_path, evaluated):
+    """They wrote NaN, which is no JSON."""
+    cfg = config(scenes, tmp_path, "TEST.PATIENCE", 3)
+    run(config(scenes, tmp_path, "SOLVER.MAX_ITER", 3))
+    path = tmp_path / "evaluations.json"
+    path.write_text(path.read_text().replace("null", "NaN"))
+    assert run(cfg, resume=True).iter == 4
+    assert [e["value"] for e in strict_json(path.read_text())] == [10.0, 30.0, None, 20.0, 30.0]
+
+
 def test_broken_history_is_named(scenes, tmp_path, evaluated):
     run(config(scenes, tmp_path, "SOLVER.MAX_ITER", 2))
     (tmp_path / "evaluations.json").write_text("[{}]")

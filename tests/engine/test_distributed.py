@@ -23,6 +23,7 @@ from ion_d2.engine.distributed import (
     read_timeout,
     tell_lost_peer,
 )
+from ion_d2.engine.finite import check_losses
 from ion_d2.engine.steps import accumulate_gradients, wrap_distributed
 from ion_d2.errors import IONError
 
@@ -64,6 +65,7 @@ def work(rank, folder, port):
     model = wrap_distributed(small_model(*EXACT, seed=rank).train())
     told["gradients"] = [gradients(model, batch(x)[2 * rank : 2 * rank + 2]) for x in LABELLED]
     told["stopped"] = stop_early(rank, folder)
+    told["diverged"] = [diverge(rank, broken) for broken in (0, 1)]
     told["silence"] = meet_silence(rank)
     torch.save(told, os.path.join(folder, f"{rank}.pth"))
     leave()
@@ -83,6 +85,16 @@ def stop_early(rank, folder):
             hook.after_step()
         except PatienceExhausted:
             return hook.trainer.iter
+    return None
+
+
+def diverge(rank, broken):
+    """What a process is told where the loss of one is infinite."""
+    losses = {"loss_cls": torch.tensor(float("inf") if rank == broken else 1.0)}
+    try:
+        check_losses(losses)
+    except FloatingPointError as error:
+        return str(error)
     return None
 
 
@@ -136,6 +148,11 @@ def test_processes_know_their_places(outcomes):
 
 def test_all_stop_early_together(outcomes):
     assert [o["stopped"] for o in outcomes] == [2, 2]
+
+
+def test_all_stop_where_one_diverges(outcomes):
+    own, other = "loss_cls is inf", "a loss of another process is not finite"
+    assert [o["diverged"] for o in outcomes] == [[own, other], [other, own]]
 
 
 def test_silent_partner_is_told(outcomes):

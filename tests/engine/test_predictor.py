@@ -15,7 +15,8 @@ from torch import nn
 
 import ion_d2  # noqa: F401 (registers the models)
 from ion_d2.data.mapper import IONDatasetMapper
-from ion_d2.engine.predictor import IONPredictor, find_class_names
+from ion_d2.engine.class_names import KEY
+from ion_d2.engine.predictor import IONPredictor, find_class_names, settle_classes
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
 
@@ -126,6 +127,33 @@ def test_numbers_where_the_dataset_is_another(dataset, caplog):
     assert find_class_names(named("voc:/no/such/folder:test", "5")) is None
     assert "/no/such/folder" in caplog.text
     assert find_class_names(named("", "5")) is None
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Weights of a model of the classes bee and ant."""
+    torch.save({"model": {}, KEY: ["bee", "ant"]}, tmp_path / "trained.pth")
+    return str(tmp_path / "trained.pth")
+
+
+@pytest.mark.parametrize("data", ["", "voc:/no/such/folder:test", "predictor_test_data"])
+@pytest.mark.parametrize("number", ["0", "2"])
+def test_trained_weights_tell_their_names(trained, dataset, caplog, data, number):
+    cfg = named(data, number)
+    assert settle_classes(cfg, weights=trained) == ["bee", "ant"]
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert ("trained.pth was trained on another order" in caplog.text) == (data == dataset)
+
+
+def test_a_file_of_names_must_be_that_of_the_weights(tmp_path, trained, dataset):
+    (tmp_path / "c.txt").write_text("bee\nant\n")
+    assert find_class_names(named(dataset), str(tmp_path / "c.txt"), weights=trained)[0] == "bee"
+    for text in ("ant\nbee\n", "bee\nwasp\n", "bee\nant\nwasp\n"):
+        (tmp_path / "c.txt").write_text(text)
+        with pytest.raises(IONError, match="trained.pth was trained on (an)?other"):
+            find_class_names(named(dataset), str(tmp_path / "c.txt"), weights=trained)
+    with pytest.raises(IONError, match="trained.pth names 2 .*NUM_CLASSES is 3.*'bee', 'ant'"):
+        find_class_names(named(dataset, "3"), weights=trained)
 
 
 def test_bad_class_files_are_named(tmp_path, dataset):

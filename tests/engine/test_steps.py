@@ -148,6 +148,9 @@ class Scaler:
     def update(self):
         self.updates += 1
 
+    def get_scale(self):
+        return self.factor
+
 
 @pytest.mark.filterwarnings("ignore")  # that there is no GPU
 def test_scaled_gradients_of_all_passes_are_unscaled_once():

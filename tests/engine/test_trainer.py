@@ -1,6 +1,7 @@
 """Training, stopping, resuming and evaluating on real files."""
 
 import json
+import logging
 import os
 import signal
 
@@ -10,7 +11,9 @@ from detectron2.engine import HookBase
 from model_helpers import small_config
 from trainer_helpers import make_config, run
 
+import ion_d2
 from ion_d2.data.catalog import check_num_classes
+from ion_d2.engine.checks import check_settings
 from ion_d2.engine.clipping import build_clipping_optimizer
 from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.trainer import IONTrainer
@@ -137,3 +140,81 @@ def test_number_of_classes_that_contradicts_the_data(scenes, tmp_path):
     cfg.defrost()
     with pytest.raises(IONError, match="MODEL.ROI_HEADS.NUM_CLASSES is 5.*2"):
         check_num_classes(cfg)
+
+
+SHORTER = [
+    ("SOLVER.MAX_ITER", 2, "SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"),
+    ("SOLVER.MAX_ITER", 2, "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "()"),
+]
+
+
+@pytest.mark.parametrize("opts", [*SHORTER, ()], ids=["cosine", "multi-step", "stages"])
+def test_resuming_with_fewer_iterations_than_are_done(
+    scenes, tmp_path, no_test, caplog, opts, monkeypatch
+):
+    run(make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 4))
+    cfg = make_config(scenes, tmp_path, *opts)
+    if not opts:  # on the command line, MAX_ITER has no place beside them
+        cfg.defrost()
+        cfg.SOLVER.STAGES = [{"MAX_ITER": 1, "BASE_LR": 0.01}] * 2
+        cfg.freeze()
+    words = "model_final.pth has done 4 .*SOLVER.MAX_ITER is 2"
+    with pytest.raises(IONError, match=words) as told:
+        run(cfg, resume=True)
+    assert "\n" not in str(told.value)
+    with pytest.raises(IONError, match="SOLVER.MAX_ITER is 2"):
+        ion_d2.build_trainer(cfg, resume=True)
+    assert run(cfg).iter == 2  # another training
+    monkeypatch.setattr(logging.getLogger("ion_d2"), "propagate", True)
+    tested = []
+    monkeypatch.setattr(IONTrainer, "test", classmethod(lambda *a: tested.append(1) or {}))
+    run(cfg, resume=True)
+    assert tested == [1] and "SOLVER.MAX_ITER is 2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (("MODEL.SEG_REGULARIZER_ON", True), "is not of this model.*sem_seg_head"),
+        (("MODEL.CONTEXT.HIDDEN_DIM", 8), "is not of this model"),
+        (("MODEL.BACKBONE.FREEZE_AT", 2), "is of a training with other parameters"),
+    ],
+)
+def test_resuming_another_model_is_one_sentence(scenes, tmp_path, no_test, opts, words):
+    run(make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 1))
+    with pytest.raises(IONError, match=f"model_final.pth {words}") as error:
+        run(make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 2, *opts), resume=True)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("iterations", [4, 100])
+@pytest.mark.parametrize("opts", SHORTER[:2], ids=["cosine", "multi-step"])
+def test_a_warm_up_as_long_as_the_training_is_told(scenes, tmp_path, caplog, opts, iterations):
+    cfg = make_config(scenes, tmp_path, *opts, "SOLVER.MAX_ITER", 4)
+    for warmup, told in ((iterations, True), (3, False)):
+        caplog.clear()
+        cfg.defrost()
+        cfg.SOLVER.WARMUP_ITERS = warmup
+        check_settings(cfg)
+        assert ("SOLVER.WARMUP_ITERS" in caplog.text and "SOLVER.MAX_ITER" in caplog.text) == told
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (("SOLVER.LR_SCHEDULER_NAME", "Linear"), "SOLVER.LR_SCHEDULER_NAME Linear"),
+        (
+            ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(6,)"),
+            r"SOLVER.STEPS \(6,\)",
+        ),
+    ],
+)
+def test_a_schedule_that_there_is_not(scenes, tmp_path, opts, words):
+    with pytest.raises(IONError, match=f"no such learning-rate schedule.*{words}"):
+        IONTrainer(make_config(scenes, tmp_path, *opts))
+
+
+def test_a_batch_that_cannot_be_scaled(scenes, tmp_path):
+    opts = ("SOLVER.IMS_PER_BATCH", 2, "SOLVER.REFERENCE_WORLD_SIZE", 3)
+    with pytest.raises(IONError, match="IMS_PER_BATCH is 2; .*REFERENCE_WORLD_SIZE 3"):
+        IONTrainer(make_config(scenes, tmp_path, *opts))

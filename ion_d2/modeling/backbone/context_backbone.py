@@ -12,10 +12,11 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from ...errors import IONError
+from ..trainer_settings import BuiltFromConfig
 from .context import CONTEXT, build_context_block, run_context_block
 
 
-class ContextBackbone(Backbone):
+class ContextBackbone(BuiltFromConfig, Backbone):
     """Runs a backbone, then a context block on one of its features.
 
     Returns all features of the wrapped backbone and the new feature "context", of the same stride
@@ -152,4 +153,4 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
     in_feature = cfg.MODEL.CONTEXT.IN_FEATURE
     _check_feature(in_feature, shapes)
     block = build_context_block(cfg, shapes[in_feature].channels)
-    return ContextBackbone(bottom_up, block, in_feature)
+    return ContextBackbone(bottom_up, block, in_feature).remember(cfg)

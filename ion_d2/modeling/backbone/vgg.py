@@ -13,11 +13,27 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import IONError
+from ..trainer_settings import BuiltFromConfig
 from .batch_renorm import BatchRenorm2d
 from .vgg_layout import CHANNELS, FEATURES, check_arguments, check_gains, conv_names, scaled_width
 
 
-class VGG(Backbone):
+class ImageFeatures(dict):
+    """Features by name that tell the size of the images they were made from.
+
+    Where a backbone drops incomplete cells, its features do not tell it themselves.
+    """
+
+    def __init__(self, image_size: Sequence[int]) -> None:
+        """
+        Args:
+            image_size: (H, W) of the batch in pixels, padding included.
+        """
+        super().__init__()
+        self.image_size = image_size
+
+
+class VGG(BuiltFromConfig, Backbone):
     """The convolutions of a VGG; each feature is the last ReLU of its block.
 
     Features ``conv1`` to ``conv5`` have strides 1, 2, 4, 8 and 16: a 2x2 max-pooling stands between
@@ -143,7 +159,7 @@ class VGG(Backbone):
             IONError: the image is smaller than one cell of the deepest feature.
         """
         self._check_size(x)
-        outputs = {}
+        outputs = ImageFeatures(x.shape[-2:])
         for block, (feature, names) in enumerate(zip(FEATURES, self._names)):
             if block > 0:
                 x = F.max_pool2d(x, kernel_size=2, stride=2)
@@ -175,7 +191,7 @@ def build_ion_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
     Returns:
         The backbone, with random weights.
     """
-    return VGG(
+    vgg = VGG(
         depth=cfg.MODEL.VGG.DEPTH,
         width_multiplier=cfg.MODEL.VGG.WIDTH_MULTIPLIER,
         norm=cfg.MODEL.VGG.NORM,
@@ -184,6 +200,7 @@ def build_ion_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
         in_channels=input_shape.channels,
         gains=cfg.MODEL.VGG.GAINS,
     )
+    return vgg.remember(cfg)
 
 
 @torch.no_grad()

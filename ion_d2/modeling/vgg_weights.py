@@ -1,4 +1,4 @@
-"""Recognise a torchvision VGG state dict and rename it for a model of ours.
+"""Recognise a torchvision VGG state dict and rename it for a detector.
 
 torchvision numbers the layers of ``features`` one by one (convolution, batch normalisation if any,
 ReLU, pooling); ours are named by block, e.g. ``conv5_3``. Its ``classifier.0`` and ``classifier.3``
@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ..errors import IONError
-from ..modeling.backbone.vgg import VGG
-from ..modeling.backbone.vgg_layout import CONVS_PER_BLOCK, conv_names
+from .backbone.vgg import VGG
+from .backbone.vgg_layout import CONVS_PER_BLOCK, conv_names
 
 _BOX_HEAD = "roi_heads.box_head."
 # ION's names of the two layers, then those of Detectron2's FastRCNNConvFCHead.
-_FC_NAMES = (("fc6", "fc7"), ("fc1", "fc2"))
+FC_NAMES = (("fc6", "fc7"), ("fc1", "fc2"))
 _CLASSIFIER = tuple(f"classifier.{i}.{kind}" for i in (0, 3) for kind in ("weight", "bias"))
 # PIXEL_MEAN and PIXEL_STD (RGB, 0-255) of torchvision's ImageNet training; then those of its VGG
 # file ported from Caffe, which is known by a classifier full of NaN.
@@ -79,54 +79,77 @@ def recognise(state: State) -> VGGLayout | None:
     return None
 
 
-def map_vgg_weights(state: State, layout: VGGLayout, model: nn.Module, source: str) -> dict:
-    """Rename a torchvision VGG's tensors to a model's keys.
+def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
+    """Rename a torchvision VGG's tensors in place, before a model loads them.
 
-    fc6 and fc7 are left out, with one warning, where their shapes do not fit the model's.
+    Anything else is left as it is. fc6 and fc7 are left out, with one warning, where their shapes
+    do not fit the model's or the file has no values for them.
+
+    Args:
+        state: tensors by key, as ``load_state_dict`` gives them to ``_load_from_state_dict``.
+        prefix: what the model's keys begin with in it.
+        model: the detector, whose backbone is or contains our VGG.
+
+    Raises:
+        IONError: the model has no VGG, or one of another depth, normalisation or width.
+    """
+    # Most checkpoints are of a detector: tell them by one key.
+    if f"{prefix}features.0.weight" not in state:
+        return
+    theirs = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    layout = recognise(theirs)
+    if layout is None:
+        return
+    renamed = map_vgg_weights(theirs, layout, model)
+    for key in theirs:
+        del state[prefix + key]
+    state.update({prefix + key: value for key, value in renamed.items()})
+
+
+def map_vgg_weights(state: State, layout: VGGLayout, model: nn.Module) -> dict[str, torch.Tensor]:
+    """Rename a torchvision VGG's tensors to a model's keys.
 
     Args:
         state: torchvision's tensors by key.
         layout: what ``recognise`` found.
-        model: the detector, whose backbone is or contains our VGG.
-        source: the file or URL, to be named in messages.
+        model: see :func:`take_torchvision_names`.
 
     Returns:
         Tensors by the model's keys; blocks that the model does not have are left out.
 
     Raises:
-        IONError: the model has no VGG, or one of another depth, normalisation or width.
+        IONError: see :func:`take_torchvision_names`.
     """
-    prefix, vgg = _find_vgg(model, layout, source)
-    _check_layout(layout, vgg, source)
+    prefix, vgg = _find_vgg(model, layout)
+    _check_layout(layout, vgg)
     targets = model.state_dict()
-    convs = {prefix + key: value for key, value in _backbone_tensors(state, layout).items()}
+    convs = {prefix + key: value for key, value in backbone_tensors(state, layout).items()}
     convs = {key: value for key, value in convs.items() if key in targets}
-    _check_shapes(convs, targets, source)
-    head = _head_tensors(state, targets, source)
-    _warn_of_other_pixels(state, model, source)
+    _check_shapes(convs, targets)
+    head = _head_tensors(state, targets)
+    _warn_of_other_pixels(state, model)
     logger.info(
-        "torchvision's %s in %s: %d tensors go to the backbone, %d to fc6 and fc7.",
+        "torchvision's %s: %d tensors go to the backbone, %d to fc6 and fc7.",
         layout,
-        source,
         len(convs),
         len(head),
     )
     return {**convs, **head}
 
 
-def _find_vgg(model: nn.Module, layout: VGGLayout, source: str) -> tuple[str, VGG]:
+def _find_vgg(model: nn.Module, layout: VGGLayout) -> tuple[str, VGG]:
     for name, module in model.named_modules():
         if isinstance(module, VGG):
             return (f"{name}." if name else ""), module
     raise IONError(
-        f"MODEL.WEIGHTS {source} holds torchvision's {layout}, but the model has no VGG backbone; "
-        "choose weights for its backbone, or build_ion_vgg_backbone as MODEL.BACKBONE.NAME or "
+        f"MODEL.WEIGHTS holds torchvision's {layout}, but the model has no VGG backbone; choose "
+        "weights for its backbone, or build_ion_vgg_backbone as MODEL.BACKBONE.NAME or "
         "MODEL.CONTEXT.BOTTOM_UP."
     )
 
 
-def _check_layout(layout: VGGLayout, vgg: VGG, source: str) -> None:
-    holds = f"MODEL.WEIGHTS {source} holds torchvision's {layout}"
+def _check_layout(layout: VGGLayout, vgg: VGG) -> None:
+    holds = f"MODEL.WEIGHTS holds torchvision's {layout}"
     if layout.depth != vgg.depth:
         raise IONError(
             f"{holds}, but the model is a VGG{vgg.depth}; set MODEL.VGG.DEPTH to {layout.depth} "
@@ -142,7 +165,16 @@ def _check_layout(layout: VGGLayout, vgg: VGG, source: str) -> None:
         )
 
 
-def _backbone_tensors(state: State, layout: VGGLayout) -> dict[str, torch.Tensor]:
+def backbone_tensors(state: State, layout: VGGLayout) -> dict[str, torch.Tensor]:
+    """Rename the convolutions of a torchvision VGG, and what normalises them.
+
+    Args:
+        state: torchvision's tensors by key.
+        layout: what ``recognise`` found.
+
+    Returns:
+        Tensors by the keys of :class:`VGG`.
+    """
     tensors = {}
     for index, name in layout.conv_indices().items():
         tensors[f"{name}.weight"] = state[f"features.{index}.weight"]
@@ -159,36 +191,60 @@ def _backbone_tensors(state: State, layout: VGGLayout) -> dict[str, torch.Tensor
     return tensors
 
 
-def _check_shapes(tensors: State, targets: State, source: str) -> None:
+def _check_shapes(tensors: State, targets: State) -> None:
     for key, value in tensors.items():
         if value.shape != targets[key].shape:
             raise IONError(
-                f"{key} has shape {tuple(value.shape)} in MODEL.WEIGHTS {source} but "
+                f"{key} has shape {tuple(value.shape)} in MODEL.WEIGHTS but "
                 f"{tuple(targets[key].shape)} in the model; pretrained VGG weights need "
                 "MODEL.VGG.WIDTH_MULTIPLIER 1.0 and images of 3 channels, so change those or leave "
                 "MODEL.WEIGHTS empty."
             )
 
 
-def _head_tensors(state: State, targets: State, source: str) -> dict[str, torch.Tensor]:
+def _head_tensors(state: State, targets: State) -> dict[str, torch.Tensor]:
     """Map fc6 and fc7 together or not at all: fc7 means nothing on top of another fc6."""
-    names = next((n for n in _FC_NAMES if f"{_BOX_HEAD}{n[0]}.weight" in targets), None)
+    names = next((n for n in FC_NAMES if f"{_BOX_HEAD}{n[0]}.weight" in targets), None)
     if names is None or not set(_CLASSIFIER) <= set(state):
         return {}
-    renamed = zip((f"{new}.{kind}" for new in names for kind in ("weight", "bias")), _CLASSIFIER)
-    tensors = {f"{_BOX_HEAD}{new}": state[old] for new, old in renamed}
+    tensors = fc_tensors(state, names)
     unfit = _differences(tensors, targets)
     if unfit:
         logger.warning(
-            "fc6 and fc7 start at random: their shapes in %s are not the model's (%s).",
-            source,
+            "fc6 and fc7 start at random: their shapes in the file are not the model's (%s).",
             ", ".join(unfit),
         )
         return {}
-    if not _classifier_is_finite(state):
-        logger.warning("fc6 and fc7 start at random: %s has no values (NaN) for them.", source)
+    if not has_classifier(state):
+        logger.warning("fc6 and fc7 start at random: the file has no values (NaN) for them.")
         return {}
     return tensors
+
+
+def fc_tensors(state: State, names: tuple[str, str]) -> dict[str, torch.Tensor]:
+    """Rename fc6 and fc7 of a torchvision VGG.
+
+    Args:
+        state: torchvision's tensors by key, the classifier's among them.
+        names: of :data:`FC_NAMES`.
+
+    Returns:
+        Tensors by the keys of a detector.
+    """
+    keys = (f"{_BOX_HEAD}{name}.{kind}" for name in names for kind in ("weight", "bias"))
+    return {new: state[old] for new, old in zip(keys, _CLASSIFIER)}
+
+
+def has_classifier(state: State) -> bool:
+    """Whether a torchvision VGG has values for fc6 and fc7: a port of Caffe's has NaN there.
+
+    Args:
+        state: torchvision's tensors by key.
+
+    Returns:
+        Whether they are there and finite.
+    """
+    return set(_CLASSIFIER) <= set(state) and _classifier_is_finite(state)
 
 
 def _differences(tensors: State, targets: State) -> list[str]:
@@ -207,9 +263,21 @@ def _classifier_is_finite(state: State) -> bool:
     return all(bool(row.isfinite().all()) for row in rows)
 
 
-def _warn_of_other_pixels(state: State, model: nn.Module, source: str) -> None:
+def pixel_statistics(state: State) -> tuple[list[float], list[float]]:
+    """Tell with which statistics of pixels (RGB, 0-255) a torchvision VGG was trained.
+
+    Args:
+        state: torchvision's tensors by key.
+
+    Returns:
+        ``MODEL.PIXEL_MEAN`` and ``MODEL.PIXEL_STD``.
+    """
+    return _IMAGENET_PIXELS if _classifier_is_finite(state) else _CAFFE_PIXELS
+
+
+def _warn_of_other_pixels(state: State, model: nn.Module) -> None:
     """Warn of a silent loss of accuracy: weights trained on otherwise normalised pixels."""
-    mean, std = _IMAGENET_PIXELS if _classifier_is_finite(state) else _CAFFE_PIXELS
+    mean, std = pixel_statistics(state)
     for name, expected in (("pixel_mean", mean), ("pixel_std", std)):
         actual = getattr(model, name, None)
         if actual is None:
@@ -217,9 +285,8 @@ def _warn_of_other_pixels(state: State, model: nn.Module, source: str) -> None:
         actual = actual.flatten().cpu()
         if actual.numel() != 3 or (actual - torch.tensor(expected)).abs().max() > 2:
             logger.warning(
-                "%s was trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN %s and MODEL.PIXEL_STD "
-                "%s, but the model's %s is %s: expect a loss of accuracy.",
-                source,
+                "This VGG was trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN %s and "
+                "MODEL.PIXEL_STD %s, but the model's %s is %s: expect a loss of accuracy.",
                 mean,
                 std,
                 name,

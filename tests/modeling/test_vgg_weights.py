@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from vgg_models import Detector, Head, fake_state, poisoned, published, randomise
 
 from ion_d2.engine.checkpoint import IONCheckpointer
-from ion_d2.engine.vgg_weights import VGGLayout, recognise
 from ion_d2.modeling.backbone.vgg import VGG
+from ion_d2.modeling.vgg_weights import VGGLayout, recognise
 
 ALL = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
@@ -66,7 +66,7 @@ def test_features_and_fc7_equal_torchvision(depth, nested, head, classifier, tmp
     pooled = F.max_pool2d(actual, 2)
     assert_equal_to_scale(ours.roi_heads.box_head(pooled), fc7)
     convs = {16: 26, 11: 16}[depth]
-    assert f"VGG{depth} in {path}: {convs} tensors go to the backbone, 4 to fc6" in caplog.text
+    assert f"VGG{depth}: {convs} tensors go to the backbone, 4 to fc6" in caplog.text
 
 
 @pytest.mark.parametrize("depth", [11, 13, 16, 19])

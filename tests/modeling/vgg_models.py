@@ -7,6 +7,8 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from ion_d2.modeling.vgg_weights import take_torchvision_names
+
 
 class Head(nn.Module):
     """fc6 and fc7 by ION's names."""
@@ -21,7 +23,7 @@ class Head(nn.Module):
 
 
 class Detector(nn.Module):
-    """What the mapping sees of a detector: where the VGG and the box head are."""
+    """What the mapping sees of an ION: where the VGG and the box head are."""
 
     def __init__(self, vgg, head=None, nested=False):
         super().__init__()
@@ -31,6 +33,10 @@ class Detector(nn.Module):
         self.vgg = [vgg]  # in a list, so that it is not registered under a second name
         self.roi_heads = nn.Module()
         self.roi_heads.box_head = head or nn.Identity()
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        take_torchvision_names(state_dict, prefix, self)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def poisoned(build):

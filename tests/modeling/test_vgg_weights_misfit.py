@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from vgg_models import Detector, Head, fake_state
 
-from ion_d2.engine.vgg_weights import map_vgg_weights, recognise
 from ion_d2.errors import IONError
 from ion_d2.modeling.backbone.vgg import VGG
+from ion_d2.modeling.vgg_weights import map_vgg_weights, recognise
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from ion_d2.modeling.backbone.vgg import VGG
         (
             {"width_multiplier": 0.25},
             (16, False),
-            r"backbone.conv1_1.weight has shape \(64, 3, 3, 3\) in MODEL.WEIGHTS a.pth but \(16,",
+            r"backbone.conv1_1.weight has shape \(64, 3, 3, 3\) in MODEL.WEIGHTS but \(16,",
         ),
         ({"in_channels": 1}, (16, False), r"conv1_1.weight .* \(64, 1, 3, 3\) in the model"),
     ],
@@ -34,13 +34,13 @@ def test_a_vgg_of_another_kind_is_refused(vgg, file, message):
     with torch.device("meta"):
         model = Detector(VGG(**vgg))
     with pytest.raises(IONError, match=message):
-        map_vgg_weights(state, recognise(state), model, "a.pth")
+        map_vgg_weights(state, recognise(state), model)
 
 
 def test_a_model_without_vgg_is_refused():
     state = fake_state(16)
-    with pytest.raises(IONError, match="a.pth holds torchvision's VGG16, but the model has no VGG"):
-        map_vgg_weights(state, recognise(state), nn.Conv2d(3, 3, 3), "a.pth")
+    with pytest.raises(IONError, match="holds torchvision's VGG16, but the model has no VGG"):
+        map_vgg_weights(state, recognise(state), nn.Conv2d(3, 3, 3))
 
 
 @pytest.mark.parametrize("head", [(256 * 49, 4096), (512 * 49, 256)])
@@ -48,7 +48,7 @@ def test_unfit_fc_layers_are_left_out_with_one_warning(head, caplog):
     with torch.device("meta"):
         model = Detector(VGG(16), Head(*head))
     state = fake_state(16)
-    mapped = map_vgg_weights(state, recognise(state), model, "a.pth")
+    mapped = map_vgg_weights(state, recognise(state), model)
     assert set(mapped) == {f"backbone.{key}" for key in VGG(16, 0.125).state_dict()}
     assert len(caplog.records) == 1
     assert f"fc6.weight (4096, 25088) against {head[::-1]}" in caplog.text
@@ -59,13 +59,13 @@ def test_a_head_without_fc7_or_without_fc_layers(caplog):
     with torch.device("meta"):
         model = Detector(VGG(16), Head())
     del model.roi_heads.box_head.fc7
-    mapped = map_vgg_weights(state, recognise(state), model, "a.pth")
+    mapped = map_vgg_weights(state, recognise(state), model)
     assert not any("box_head" in key for key in mapped)
     assert "fc7.weight (4096, 4096) against none" in caplog.text
     caplog.clear()
     with torch.device("meta"):
         model = Detector(VGG(16))
-    assert len(map_vgg_weights(state, recognise(state), model, "a.pth")) == 26
+    assert len(map_vgg_weights(state, recognise(state), model)) == 26
     assert caplog.text == ""
 
 
@@ -76,7 +76,7 @@ def test_fc_layers_of_nan_are_left_out(caplog):
             state[key] = torch.full((), float("nan")).expand(state[key].shape)
     with torch.device("meta"):
         model = Detector(VGG(16), Head())
-    mapped = map_vgg_weights(state, recognise(state), model, "a.pth")
+    mapped = map_vgg_weights(state, recognise(state), model)
     assert len(mapped) == 26
     assert "NaN" in caplog.text
 
@@ -101,7 +101,7 @@ def test_other_pixel_statistics_are_told(pixels, warned, caplog):
     for name, values in zip(("pixel_mean", "pixel_std"), pixels):
         model.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
     state = fake_state(16)
-    map_vgg_weights(state, recognise(state), model, "a.pth")
+    map_vgg_weights(state, recognise(state), model)
     if warned is None:
         assert caplog.text == ""
     else:

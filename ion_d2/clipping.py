@@ -1,0 +1,85 @@
+"""Clipping the norm of the whole gradient (paper sec. 4.1), whichever trainer takes the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from .errors import IONError
+
+# SOLVER.CLIP_GRADIENTS.CLIP_TYPE of configs from before FULL_MODEL, which Detectron2 cannot read.
+OLD_CLIP_TYPE = "full_model"
+# Attribute of a parameter: largest norm of its optimizer's whole gradient, and the kind of norm.
+_MARK = "_whole_gradient_clip"
+
+
+def settle_clipping(cfg: CfgNode) -> None:
+    """Write the ``CLIP_TYPE`` "full_model" of an older config as it is written today.
+
+    Args:
+        cfg: the config, changed in place.
+    """
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if clip.CLIP_TYPE == OLD_CLIP_TYPE:
+        clip.CLIP_TYPE, clip.FULL_MODEL = "norm", True
+
+
+def clip_whole_gradient(
+    parameters: Iterable[nn.Parameter], max_norm: float, norm_type: float = 2.0
+) -> None:
+    """Have the whole gradient clipped before each step of an optimizer that holds one of these.
+
+    Detectron2's own "norm" clips each parameter by itself. Under mixed precision the unscaled
+    gradient is clipped.
+
+    Args:
+        parameters: those of a model, or of some part of it.
+        max_norm: the largest norm that the gradient of all the optimizer's parameters may have.
+        norm_type: kind of norm.
+    """
+    for parameter in parameters:
+        setattr(parameter, _MARK, (max_norm, norm_type))
+
+
+def clip_as_configured(parameters: Iterable[nn.Parameter], cfg: CfgNode) -> bool:
+    """Have the whole gradient clipped, if ``SOLVER.CLIP_GRADIENTS`` asks for it.
+
+    Args:
+        parameters: see :func:`clip_whole_gradient`.
+        cfg: the full config.
+
+    Returns:
+        Whether it asks for it.
+
+    Raises:
+        IONError: ``FULL_MODEL`` is on, but ``CLIP_TYPE`` is not "norm".
+    """
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    old = clip.CLIP_TYPE == OLD_CLIP_TYPE
+    if not (clip.ENABLED and (clip.FULL_MODEL or old)):
+        return False
+    if not old and clip.CLIP_TYPE != "norm":
+        raise IONError(
+            "SOLVER.CLIP_GRADIENTS.FULL_MODEL is True, but SOLVER.CLIP_GRADIENTS.CLIP_TYPE is "
+            f"{clip.CLIP_TYPE!r}; set that to 'norm', or FULL_MODEL to False."
+        )
+    clip_whole_gradient(parameters, clip.CLIP_VALUE, clip.NORM_TYPE)
+    return True
+
+
+def _clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    marks = (getattr(p, _MARK) for p in parameters if hasattr(p, _MARK))
+    limit = next(marks, None)
+    if limit is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, limit[0], norm_type=limit[1])
+
+
+# PyTorch's hook for all optimizers: Detectron2's trainers build theirs without asking the model.
+register_optimizer_step_pre_hook(_clip)

@@ -1,0 +1,118 @@
+"""Trainings that diverge: losses, gradients and weights that are NaN or infinite are told at once.
+
+What finds one raises ``FloatingPointError``, as Detectron2's own parts do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, distributed, nn
+from torch.optim import Optimizer
+
+from ..errors import IONError
+
+_SHOWN = 4  # pictures in a message
+# Scaling of the loss in mixed precision begins at 2**16 and is halved after a step whose gradients
+# are not finite. So far down, no scale will help.
+_SMALLEST_SCALE = 2.0**-24
+
+
+def check_losses(losses: Mapping[str, Tensor]) -> None:
+    """Look at the losses of a step, in all processes together, so that all of them stop.
+
+    Args:
+        losses: scalars by name, detached.
+
+    Raises:
+        FloatingPointError: one of them is NaN or infinite, here or in another process.
+    """
+    finite = torch.isfinite(sum(losses.values())).all().float()
+    if comm.get_world_size() > 1:
+        distributed.all_reduce(finite, distributed.ReduceOp.MIN)
+    if finite:
+        return
+    bad = [f"{name} is {float(v)}" for name, v in losses.items() if not torch.isfinite(v).all()]
+    raise FloatingPointError(", ".join(bad) or "a loss of another process is not finite")
+
+
+def check_gradients(optimizer: Optimizer) -> None:
+    """Look at the gradients before they reach the weights.
+
+    Args:
+        optimizer: holds the parameters; processes have exchanged their gradients.
+
+    Raises:
+        FloatingPointError: one of them holds NaN or infinity.
+    """
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    gradients = (p.grad for p in parameters if p.grad is not None)
+    _check_sums(gradients, "the losses are finite, a gradient is not")
+
+
+def check_weights(model: nn.Module) -> None:
+    """Look at the weights before a checkpoint takes the place of an earlier one.
+
+    Args:
+        model: the model.
+
+    Raises:
+        FloatingPointError: one of them is NaN or infinite.
+    """
+    _check_sums((p.detach() for p in model.parameters()), "weights of the model are not finite")
+
+
+def check_scale(scale: float) -> None:
+    """Look at the factor of the loss in mixed precision, whose steps skip gradients that overflow.
+
+    Args:
+        scale: the factor after a step.
+
+    Raises:
+        FloatingPointError: it is so small that all steps are skipped.
+    """
+    if scale < _SMALLEST_SCALE:
+        raise FloatingPointError("gradients have not been finite for many steps, all skipped")
+
+
+def _check_sums(tensors: Iterable[Tensor], fault: str) -> None:
+    # A sum is not finite where an addend is not. One question to the device for all of them.
+    sums = (x.sum(dtype=torch.promote_types(x.dtype, torch.float32)) for x in tensors)
+    finite = [torch.isfinite(value) for value in sums]
+    if finite and not torch.stack(finite).all():
+        raise FloatingPointError(fault)
+
+
+def tell_divergence(
+    error: FloatingPointError,
+    iteration: int,
+    images: Iterable[dict[str, Any]] = (),
+    rate: float | None = None,
+) -> IONError:
+    """Say what happened in which step, and what to do.
+
+    Args:
+        error: what was raised.
+        iteration: index of the step.
+        images: input dicts of the step, in this process; none where it was not in a step.
+        rate: learning rate of the step, if it was in one.
+
+    Returns:
+        The error to raise in its place.
+    """
+    names = [os.path.basename(str(x["file_name"])) for x in images if "file_name" in x]
+    faults = [" ".join(str(error).split()).rstrip(".")]
+    if names:
+        more = ", ..." if len(names) > _SHOWN else ""
+        faults.append(f"pictures: {', '.join(names[:_SHOWN])}{more}")
+    told = "" if rate is None else f" (the rate was {rate:g})"
+    return IONError(
+        f"The loss became NaN or infinite in iteration {iteration} ({'; '.join(faults)}): lower "
+        f"SOLVER.BASE_LR{told}, warm up longer with SOLVER.WARMUP_ITERS, or clip with "
+        "SOLVER.CLIP_GRADIENTS; if no rate helps, look at the boxes of the pictures. Earlier "
+        "checkpoints are intact."
+    )

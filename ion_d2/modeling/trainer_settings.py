@@ -1,0 +1,113 @@
+"""What a config asks of the trainer of its model, and who does not know of it."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import traceback
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+from torch import nn
+
+from ..clipping import clip_as_configured
+from ..config import add_ion_config
+from ..errors import IONError
+from .model_checks import check_switches
+
+# Keys of ion_d2.config, and of Detectron2 with values of ours, that neither the model nor the
+# evaluators honor by themselves: the trainer must, or its data loading.
+TRAINER_KEYS = (
+    *("SOLVER.STAGES", "SOLVER.IMS_PER_PASS", "SOLVER.EMA_DECAY", "SOLVER.DETERMINISTIC"),
+    *("SOLVER.AMP.PRECISION", "TEST.BEST_METRIC", "TEST.PATIENCE", "TEST.LOSS", "TEST.REPORT"),
+    *("INPUT.SKIP_UNREADABLE", "DATASETS.SEM_SEG_DIRS", "WANDB_PROJECT", "DISTRIBUTED.TIMEOUT"),
+)
+
+
+class BuiltFromConfig(nn.Module):
+    """Base of the parts that ION registers: no trainer of Detectron2's may ignore their config.
+
+    Such a trainer tells the model nothing of itself, but puts it into training mode when it is
+    constructed. The part then refuses whatever the config asks beyond what the trainer honors, as
+    its attribute ``honored_settings`` (a collection of config keys) has it. Prediction, evaluation
+    and a training mode that anybody else sets are free.
+    """
+
+    _config = None  # without a type, of which TorchScript would ask the meaning
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> BuiltFromConfig:
+        """Remember the config, if the part is built from one."""
+        part = super().__new__(cls)
+        cfg = kwargs.get("cfg", args[0] if args else None)
+        return part.remember(cfg) if isinstance(cfg, CfgNode) else part
+
+    def remember(self, cfg: CfgNode) -> Any:
+        """Remember a config from which this part is built by a function.
+
+        Args:
+            cfg: the full config.
+
+        Returns:
+            This part.
+
+        Raises:
+            IONError: the model that it describes would ignore a part of it.
+        """
+        check_switches(cfg)
+        self._config = cfg
+        return self
+
+    def train(self, mode: bool = True) -> Any:
+        """Set training mode, unless that is for a trainer that would ignore settings.
+
+        Args:
+            mode: whether to train or to evaluate.
+
+        Returns:
+            This part.
+
+        Raises:
+            IONError: the trainer would; the message names the keys.
+        """
+        trainers = _trainers_under_construction() if mode and self._config is not None else []
+        if trainers:
+            clip_as_configured(self.parameters(), self._config)
+            _check_honored(self._config, trainers)
+        return super().train(mode)
+
+
+def _trainers_under_construction() -> list[Any]:
+    """Detectron2's trainers whose constructors this call comes from, the innermost first."""
+    engine = sys.modules.get("detectron2.engine.train_loop")
+    if engine is None:
+        return []
+    callers = [frame for frame, _ in traceback.walk_stack(inspect.currentframe())]
+    made = [f.f_locals.get("self") for f in callers if f.f_code.co_name == "__init__"]
+    return [it for it in made if isinstance(it, engine.TrainerBase)]
+
+
+def _check_honored(cfg: CfgNode, trainers: list[Any]) -> None:
+    honored = {key for it in trainers for key in getattr(it, "honored_settings", ())}
+    asked = {key: off for key, off in _asked(cfg).items() if key not in honored}
+    if asked:
+        ways = " and ".join(f"{key} to {off!r}" for key, off in asked.items())
+        raise IONError(
+            f"{type(trainers[-1]).__name__} would ignore {', '.join(asked)}, which ION's trainer "
+            f"honors: train with train_net.py or ion_d2.build_trainer, or set {ways}."
+        )
+
+
+def _asked(cfg: CfgNode) -> dict[str, Any]:
+    """The keys that ask something of the trainer, and the values that would ask nothing."""
+    defaults = get_cfg()
+    add_ion_config(defaults)
+    values = {key: (_value(cfg, key), _value(defaults, key)) for key in TRAINER_KEYS}
+    return {key: off for key, (value, off) in values.items() if value not in (off, None)}
+
+
+def _value(cfg: CfgNode, key: str) -> Any:
+    """A value by its full key; None where Detectron2 or an older config lacks the key."""
+    node: Any = cfg
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, CfgNode) else None
+    return list(node) if isinstance(node, tuple) else node

@@ -1,0 +1,76 @@
+"""Values that a training cannot run with are told by key, before it starts."""
+
+import pytest
+from model_helpers import SMALL
+
+from ion_d2.engine.ranges import check_ranges
+from ion_d2.engine.setup import load_config
+from ion_d2.errors import IONError
+
+NAN, INF = float("nan"), float("inf")
+WRONG = [
+    ("SOLVER.BASE_LR", (0.0, -0.1, NAN, INF, "fast", True)),
+    ("SOLVER.BIAS_LR_FACTOR", (-1.0, NAN)),
+    ("SOLVER.MOMENTUM", (-0.1, 1.0, 2.0, NAN, "x", None)),
+    ("SOLVER.WEIGHT_DECAY", (-1e-4, NAN, INF)),
+    ("SOLVER.WEIGHT_DECAY_NORM", (-1e-4,)),
+    ("SOLVER.WEIGHT_DECAY_BIAS", (-1e-4,)),
+    ("SOLVER.GAMMA", (0.0, -0.1, NAN)),
+    ("SOLVER.STEPS", ((3, 2), (2, 2), (0, 2), (-1,), (1.5,), ("a",), (True,))),
+    ("SOLVER.WARMUP_ITERS", (-1,)),
+    ("SOLVER.WARMUP_FACTOR", (-0.1, NAN)),
+    ("SOLVER.WARMUP_METHOD", ("cubic", "")),
+    ("SOLVER.IMS_PER_BATCH", (0, -2)),
+    ("SOLVER.MAX_ITER", (0, -1, 1.5, True)),
+    ("SOLVER.CHECKPOINT_PERIOD", (0, -1)),
+    ("SOLVER.REFERENCE_WORLD_SIZE", (-1,)),
+    ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", ("norms",)),
+    ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", (0.0, -1.0, NAN)),
+    ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", (0.0, NAN)),
+    ("SEED", (2**32,)),
+    ("TEST.EVAL_PERIOD", (-1,)),
+    ("TEST.DETECTIONS_PER_IMAGE", (0, -2)),
+    ("TEST.AUG.MIN_SIZES", ((0,), (400, -1), ("a",))),
+    ("TEST.AUG.MAX_SIZE", (0,)),
+    ("TEST.PRECISE_BN.NUM_ITER", (0,)),
+    ("TEST.EXPECTED_RESULTS", ([["bbox", "AP", 1.0]], ["bbox"])),
+]
+RIGHT = [
+    ("SOLVER.MOMENTUM", 0.0), ("SOLVER.WEIGHT_DECAY", 0.0), ("SOLVER.WEIGHT_DECAY_BIAS", None),
+    ("SOLVER.STEPS", ()), ("SOLVER.GAMMA", 1.0), ("SOLVER.WARMUP_ITERS", 0), ("SEED", -1),
+    ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", INF), ("TEST.DETECTIONS_PER_IMAGE", -1),
+    ("TEST.EXPECTED_RESULTS", [["bbox", "AP", 38.5, 0.2]]),
+]  # fmt: skip
+
+
+def config(key, value):
+    cfg = load_config("configs/ion_tiny.yaml", SMALL)
+    cfg.defrost()
+    *parents, name = key.split(".")
+    node = cfg
+    for parent in parents:
+        node = node[parent]
+    node[name] = value
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in WRONG for value in values]
+)
+def test_wrong_values(key, value):
+    with pytest.raises(IONError, match=f"^{key} is .*; it must be ") as error:
+        check_ranges(config(key, value))
+    assert repr(value) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "value"), RIGHT)
+def test_right_values(key, value):
+    check_ranges(config(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("SOLVER.MOMENTUM", "-1.0"), ("TEST.AUG.MIN_SIZES", "(0,)")]
+)
+def test_every_program_reads_its_config_so(key, value):
+    with pytest.raises(IONError, match=key):
+        load_config("configs/ion_tiny.yaml", [key, value])

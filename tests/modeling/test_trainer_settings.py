@@ -1,0 +1,162 @@
+"""Under Detectron2's trainers every setting of ION's is honored or told; prediction is free."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor, DefaultTrainer, SimpleTrainer
+from detectron2.evaluation import inference_on_dataset
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from model_helpers import SMALL, make_input, small_config
+
+from ion_d2.config import add_ion_config
+from ion_d2.errors import IONError
+from ion_d2.modeling.trainer_settings import TRAINER_KEYS
+
+STAGES = "[{'MAX_ITER': 3, 'BASE_LR': 0.1, 'FREEZE_AT': 5}]"
+ASKING = {
+    "SOLVER.STAGES": STAGES, "SOLVER.IMS_PER_PASS": 1, "SOLVER.EMA_DECAY": 0.9,
+    "SOLVER.DETERMINISTIC": True, "TEST.BEST_METRIC": "bbox/AP50", "TEST.PATIENCE": 2,
+    "TEST.LOSS": True, "TEST.REPORT": True, "INPUT.SKIP_UNREADABLE": True,
+    "DATASETS.SEM_SEG_DIRS": "('SegmentationSBD',)", "WANDB_PROJECT": "ion",
+    "DISTRIBUTED.TIMEOUT": 7200,
+}  # fmt: skip
+
+
+class Trainer(DefaultTrainer):
+    """As Detectron2's tools/train_net.py has it, without data."""
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return [[make_input()]]
+
+
+def config(*opts, file="configs/ion_tiny.yaml"):
+    """As a program of Detectron2's reads it."""
+    cfg = get_cfg()
+    add_ion_config(cfg)
+    cfg.merge_from_file(file)
+    cfg.merge_from_list([*SMALL, *map(str, opts)])
+    return cfg
+
+
+@pytest.mark.parametrize("key", ASKING)
+def test_what_the_trainer_does_not_know_is_told(key, tmp_path):
+    cfg = config(key, ASKING[key], "OUTPUT_DIR", tmp_path)
+    with pytest.raises(
+        IONError, match=rf"Trainer would ignore {key}, .*train_net.py.*set {key} to"
+    ):
+        Trainer(cfg)
+    model = DefaultPredictor(cfg).model
+    assert Trainer.test(cfg.clone(), model, []) == {}
+    # Whoever trains a model by hand sees to its settings; an evaluation in between is no matter.
+    model = build_model(cfg).train()
+    inference_on_dataset(model, [[make_input()]], [])
+    assert model.training and copy.deepcopy(model).train().training
+
+
+def test_every_key_of_the_trainer_is_tried():
+    present = set(TRAINER_KEYS) - {"SOLVER.AMP.PRECISION"}
+    assert set(ASKING) == present
+
+
+PARTS = {
+    "ION": ("MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.ROI_HEADS.NAME",
+            "Res5ROIHeads", "MODEL.RPN.IN_FEATURES", "['res4']", "MODEL.ROI_HEADS.IN_FEATURES",
+            "['res4']", "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]"),
+    "context": ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME",
+                "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", "['conv5']"),
+    "VGG": ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME",
+            "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", "['conv5']",
+            "MODEL.BACKBONE.NAME", "build_ion_vgg_backbone", "MODEL.ROI_BOX_HEAD.NAME",
+            "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 1),
+    "heads": ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.BACKBONE.NAME",
+              "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']",
+              "MODEL.ROI_HEADS.IN_FEATURES", "['res4']", "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_any_part_of_ion_tells(part, tmp_path):
+    cfg = config(*PARTS[part], "SOLVER.EMA_DECAY", 0.9, "OUTPUT_DIR", tmp_path)
+    with pytest.raises(IONError, match="SOLVER.EMA_DECAY"):
+        Trainer(cfg)
+    cfg.SOLVER.EMA_DECAY = 0.0
+    assert Trainer(cfg).model.training
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["ion_vgg16_voc", "ion_vgg16_coco", "ion_vgg16_voc_seg", "sppnet_vgg16_voc",
+     "paper/table1_ion_ss_rwd"],
+)  # fmt: skip
+def test_staged_recipes_are_told(file, tmp_path):
+    cfg = config("MODEL.WEIGHTS", "", "OUTPUT_DIR", tmp_path, file=f"configs/{file}.yaml")
+    with pytest.raises(IONError, match="SOLVER.STAGES"):
+        Trainer(cfg)
+    cfg.SOLVER.STAGES, cfg.SOLVER.IMS_PER_PASS, cfg.DATASETS.SEM_SEG_DIRS = [], 0, ()
+    assert Trainer(cfg).max_iter == 100000
+
+
+def test_a_trainer_may_honor_some_keys(tmp_path):
+    cfg = config("SOLVER.EMA_DECAY", 0.9, "SOLVER.IMS_PER_PASS", 1, "OUTPUT_DIR", tmp_path)
+
+    class Averaging(Trainer):
+        honored_settings = ("SOLVER.EMA_DECAY",)
+
+    with pytest.raises(IONError, match="Averaging would ignore SOLVER.IMS_PER_PASS, "):
+        Averaging(cfg)
+    cfg.SOLVER.IMS_PER_PASS = 0
+    assert Averaging(cfg).model.training
+
+
+def test_a_plain_training_loop_of_detectron2_is_a_trainer_too():
+    cfg = config("SOLVER.IMS_PER_PASS", 1)
+    model = build_model(cfg)
+    with pytest.raises(IONError, match="SimpleTrainer would ignore SOLVER.IMS_PER_PASS"):
+        SimpleTrainer(model, [], build_optimizer(cfg, model))
+
+
+@pytest.mark.parametrize("value", [0.5, 1e9])
+def test_detectron2_clips_the_whole_gradient_as_the_config_says(value, tmp_path):
+    cfg = config(
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", value, "SOLVER.MOMENTUM", 0.0, "SOLVER.BASE_LR", 1.0,
+        "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WEIGHT_DECAY_BIAS", 0.0, "SOLVER.WEIGHT_DECAY_NORM",
+        0.0, "SOLVER.WARMUP_ITERS", 0, "OUTPUT_DIR", tmp_path,
+    )  # fmt: skip
+    trainer = Trainer(cfg)
+    parameters = [p for p in trainer.model.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
+    (sum(p.sum() for p in parameters) / 100).backward()
+    norm = torch.cat([p.grad.flatten() for p in parameters]).double().norm().item()
+    trainer.optimizer.step()
+    moved = torch.cat([(p - b).flatten() for p, b in zip(parameters, before)]).double().norm()
+    assert norm > 1 and moved.item() == pytest.approx(min(norm, value), rel=1e-2)
+
+
+def test_clipping_by_value_and_of_the_whole_gradient_is_told(tmp_path):
+    cfg = config("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", "OUTPUT_DIR", tmp_path)
+    with pytest.raises(IONError, match="FULL_MODEL is True, but .*CLIP_TYPE is 'value'"):
+        Trainer(cfg)
+
+
+def test_older_configs_are_read_as_they_were_meant():
+    clip = small_config("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model").SOLVER.CLIP_GRADIENTS
+    assert (clip.CLIP_TYPE, clip.FULL_MODEL) == ("norm", True)
+
+
+def test_classes_from_the_data_are_ours_alone(tmp_path):
+    cfg = config("MODEL.ROI_HEADS.NUM_CLASSES", 0, "OUTPUT_DIR", tmp_path)
+    for use in (Trainer, DefaultPredictor):
+        with pytest.raises(IONError, match="MODEL.ROI_HEADS.NUM_CLASSES is 0; give the number"):
+            use(cfg)
+
+
+@pytest.mark.parametrize("key", ["MODEL.SEG_REGULARIZER_ON", "TEST.FLIP_AVERAGING"])
+def test_what_needs_ion_itself_is_told(key, tmp_path):
+    cfg = config(*PARTS["context"], key, True, "OUTPUT_DIR", tmp_path)
+    for use in (Trainer, DefaultPredictor):
+        with pytest.raises(IONError, match=f"{key} is True, but MODEL.META_ARCHITECTURE"):
+            use(cfg)
