@@ -33,9 +33,7 @@ def load(path, *annotations, **changes):
     record = {"file_name": str(path), "image_id": 7, "width": 40, "height": 30}
     record = {**record, "annotations": list(annotations), **changes}
     record = {
-        key: value
-        for key, value in record.items()
-        if not isinstance(value, str) or value != ABSENT
+        key: value for key, value in record.items() if not isinstance(value, str) or value != ABSENT
     }
     DatasetCatalog.register("mine", lambda: [present(record)])
     MetadataCatalog.get("mine").thing_classes = ["cat", "dog"]
@@ -111,6 +109,14 @@ def test_annotations_that_are_told(picture, annotation, words):
 def test_dicts_that_are_told(picture, changes, words):
     with pytest.raises(IONError, match=f"'mine'.*{words}"):
         load(picture, **changes)
+
+
+def test_a_picture_without_annotations_among_others_is_told(picture):
+    record = {"file_name": str(picture), "width": 40, "height": 30}
+    DatasetCatalog.register("mine", lambda: [{**record, "annotations": []}, record])
+    ensure_registered(["mine"])
+    with pytest.raises(IONError, match="'mine'.*im0.jpg.*'annotations'.*empty list"):
+        DatasetCatalog.get("mine")
 
 
 def test_boxes_without_extent_are_left_out_with_a_warning(picture, caplog):
