@@ -24,17 +24,12 @@ def present(entries):
 
 def a_box(**changes):
     box = {"bbox": [1, 2, 9, 9], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, **changes}
-    return {
-        key: value for key, value in box.items() if not isinstance(value, str) or value != ABSENT
-    }
+    return present(box)
 
 
 def load(path, *annotations, **changes):
     record = {"file_name": str(path), "image_id": 7, "width": 40, "height": 30}
     record = {**record, "annotations": list(annotations), **changes}
-    record = {
-        key: value for key, value in record.items() if not isinstance(value, str) or value != ABSENT
-    }
     DatasetCatalog.register("mine", lambda: [present(record)])
     MetadataCatalog.get("mine").thing_classes = ["cat", "dog"]
     ensure_registered(["mine"])
