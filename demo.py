@@ -176,7 +176,7 @@ def main() -> int:
         for picture, place in tqdm(pictures.items(), desc="detecting", unit="picture"):
             try:
                 image = read_image(str(picture), "BGR")
-                found = predictor(image)
+                found = predictor(image)["instances"]
             except UnreadableImageError as error:
                 _tell(f"{picture} cannot be read as a picture ({error.__cause__ or error})")
             except IONError as error:  # of a shape, for instance, that the model cannot take
