@@ -23,6 +23,7 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ion_d2.data.readable import UnreadableImageError, read_image
+from ion_d2.engine.picture_names import fitting_name
 from ion_d2.engine.pictures import draw_detections, save_picture
 from ion_d2.engine.predictor import IONPredictor, settle_classes
 from ion_d2.engine.setup import load_config, run_cli
@@ -112,10 +113,10 @@ def _identity(path: Path) -> str:
 
 def _free(wanted: Path, taken: set[str]) -> Path:
     """Turn a wanted file name into a JPEG's that is not taken yet, and take it."""
-    place, number = wanted.with_suffix(".jpg"), 1
+    place, number = wanted.with_name(fitting_name(wanted.stem, suffix=".jpg")), 1
     while _identity(place) in taken:
         number += 1
-        place = wanted.with_name(f"{wanted.stem}_{number}.jpg")
+        place = wanted.with_name(fitting_name(wanted.stem, suffix=f"_{number}.jpg"))
     taken.add(_identity(place))
     return place
 

@@ -60,8 +60,9 @@ class PictureEvaluator(DatasetEvaluator):
         detections = {k: v for part in gathered for k, v in part.items()}
         dicts = [d for k, d in self._chosen.items() if k in detections]
         chosen = [detections[d["image_id"]] for d in dicts]
-        _show(save_pictures(dicts, chosen, self._metadata, self._output_dir))
-        logger.info("Pictures of %d images are in %s", len(dicts), self._output_dir)
+        files = save_pictures(dicts, chosen, self._metadata, self._output_dir)
+        logger.info("Pictures of %d images are in %s", len(files), self._output_dir)
+        _show(files)
 
 
 def _show(files: Iterable[Path]) -> None:
@@ -71,5 +72,10 @@ def _show(files: Iterable[Path]) -> None:
     except AssertionError:  # Detectron2's way to say that there is none
         return
     for file in files:
-        with Image.open(file) as picture:
-            storage.put_image(f"detections/{file.stem}", np.asarray(picture).transpose(2, 0, 1))
+        try:
+            with Image.open(file) as picture:
+                pixels = np.asarray(picture).transpose(2, 0, 1)
+        except (OSError, ValueError) as error:  # gone again, say
+            logger.warning("TensorBoard does not show %r: %s", str(file), error)
+        else:
+            storage.put_image(f"detections/{file.stem}", pixels)
