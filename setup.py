@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-EXPORT = ["onnx", "onnxruntime", "onnxscript"]
+TIMM = ["timm>=1.0"]
+EXPORT = ["onnx", "onnxruntime"]
 
 
 def read_version() -> str:
@@ -53,12 +54,14 @@ setup(
         "yacs>=0.1.8",
     ],
     extras_require={
-        "dev": ["hypothesis", "pytest>=7", "ruff", *EXPORT],
+        "dev": ["hypothesis", "pytest>=7", "ruff", *EXPORT, *TIMM],
         # tools/export.py for .onnx files, and --check of them.
         "export": EXPORT,
         # tools/make_proposals.py. It replaces opencv-python-headless, which must go first: both
         # install the module cv2, and the last one wins.
         "proposals": ["opencv-contrib-python-headless>=4.5"],
+        # MODEL.BACKBONE.NAME build_timm_backbone: ResNets, EfficientNets, ConvNeXts, Swins, ...
+        "timm": TIMM,
         # WANDB_PROJECT: figures and pictures of a training on Weights & Biases.
         "wandb": ["wandb"],
     },

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from .errors import IONError
 
 # SOLVER.CLIP_GRADIENTS.CLIP_TYPE of configs from before FULL_MODEL, which Detectron2 cannot read.
-_OLD_CLIP_TYPE = "full_model"
+OLD_CLIP_TYPE = "full_model"
 # Attribute of a parameter: largest norm of its optimizer's whole gradient, and the kind of norm.
 _MARK = "_whole_gradient_clip"
 
@@ -26,7 +26,7 @@ def settle_clipping(cfg: CfgNode) -> None:
         cfg: the config, changed in place.
     """
     clip = cfg.SOLVER.CLIP_GRADIENTS
-    if clip.CLIP_TYPE == _OLD_CLIP_TYPE:
+    if clip.CLIP_TYPE == OLD_CLIP_TYPE:
         clip.CLIP_TYPE, clip.FULL_MODEL = "norm", True
 
 
@@ -61,7 +61,7 @@ def clip_as_configured(parameters: Iterable[nn.Parameter], cfg: CfgNode) -> bool
         IONError: ``FULL_MODEL`` is on, but ``CLIP_TYPE`` is not "norm".
     """
     clip = cfg.SOLVER.CLIP_GRADIENTS
-    old = clip.CLIP_TYPE == _OLD_CLIP_TYPE
+    old = clip.CLIP_TYPE == OLD_CLIP_TYPE
     if not (clip.ENABLED and (clip.FULL_MODEL or old)):
         return False
     if not old and clip.CLIP_TYPE != "norm":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import detectron2
 from detectron2.structures import boxes as _boxes
 from detectron2.utils import comm
-from torch import distributed
+from torch import Tensor, distributed
 
 if TYPE_CHECKING:
     # Whether DefaultTrainer keeps the optimizer's state (momentum) in its checkpoints. Before
@@ -49,3 +49,18 @@ def create_local_process_group(processes: int) -> None:
         group = distributed.new_group(ranks)  # all processes make all groups
         if comm.get_rank() in ranks:
             comm._LOCAL_PROCESS_GROUP = group
+
+
+def write_losses(trainer: Any, losses: dict[str, Tensor], data_time: float) -> None:
+    """Write the losses of a step, in a thread where the trainer was made to; 0.5 has none.
+
+    Args:
+        trainer: the ``SimpleTrainer`` of the step.
+        losses: scalars by name.
+        data_time: seconds spent on waiting for the batch.
+    """
+    if getattr(trainer, "async_write_metrics", False):
+        write = trainer._write_metrics
+        trainer.concurrent_executor.submit(write, losses, data_time, iter=trainer.iter)
+    else:
+        trainer._write_metrics(losses, data_time)

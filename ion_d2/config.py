@@ -32,6 +32,7 @@ def _defaults() -> CfgNode:
     root = CfgNode()
     root.MODEL = CfgNode()
     _add_vgg(root.MODEL)
+    _add_timm(root.MODEL)
     _add_context(root.MODEL)
     _add_skip_pooler(root.MODEL)
     _add_box_head(root.MODEL)
@@ -70,6 +71,29 @@ def _add_vgg(model: CfgNode) -> None:
     # conv4 has a mean of 178 (github.com/weiliu89/caffe issue 254), while pooled conv5 has a norm
     # of 1000 (sec. 5.2), which is 6 an entry. Loaded weights (MODEL.WEIGHTS) bring their own.
     model.VGG.GAINS = [1.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def _add_timm(model: CfgNode) -> None:
+    model.TIMM = CfgNode()
+    # Network of the package timm that "build_timm_backbone" makes a backbone of: ResNets,
+    # EfficientNets, ConvNeXts, Swins and others, see timm.list_models(). MODEL.BACKBONE.FREEZE_AT
+    # is the number of its stages, from the first, that are not trained, with what lies before them.
+    model.TIMM.NAME = "resnet50"
+    # Weights of the network: a file (.pth or .safetensors) as timm saves it or as the package
+    # efficientnet-lite-pytorch has it, "timm" to download timm's own, or "" for random ones. Not
+    # read where MODEL.WEIGHTS names a checkpoint of the detector, which brings the backbone's.
+    # Weights of ImageNet want INPUT.FORMAT RGB and MODEL.PIXEL_MEAN and PIXEL_STD of their own
+    # training, times 255 where those are for pixels up to 1; a warning tells timm's.
+    model.TIMM.WEIGHTS = ""
+    # Features the backbone returns, "stage1", "stage2", ... as timm counts them: a ResNet or an
+    # EfficientNet has five of strides 2, 4, 8, 16 and 32, a ConvNeXt or a Swin four from 4 on.
+    model.TIMM.OUT_FEATURES = ["stage2", "stage3", "stage4", "stage5"]
+    # Largest stride of a feature, in pixels: stages that would have more are dilated instead, where
+    # the network can. 0 leaves its own strides.
+    model.TIMM.OUTPUT_STRIDE = 0
+    # Whether batch normalisation keeps the statistics, scale and shift of the weights everywhere.
+    # In stages that are not trained it always does.
+    model.TIMM.FREEZE_NORM = True
 
 
 def _add_context(model: CfgNode) -> None:
@@ -143,6 +167,15 @@ def _add_skip_pooler(model: CfgNode) -> None:
     # Training passes (batches, or their parts under SOLVER.IMS_PER_PASS) over which SCALE_INIT 0
     # averages the norm, before the scale is set to the mean.
     model.SKIP_POOLER.SCALE_BATCHES = 8
+    # How context joins the other features: "concat", which the 1x1 convolution then merges (sec.
+    # 3.1), or "residual", added to the deepest of them, normalised and scaled like it, times a
+    # learned gate. That needs as many channels (MODEL.CONTEXT.OUT_DIM), and hands on what the
+    # context block keeps of the feature it reads (not the paper's; docs/PHOTOGRAPHS.md).
+    model.SKIP_POOLER.CONTEXT = "concat"
+    # Start of the share of context: with "concat" a factor on its weights in the merging
+    # convolution (1: as those of the others, 0: as if there was no context), with "residual" the
+    # gate.
+    model.SKIP_POOLER.CONTEXT_GAIN = 1.0
     # Channels after the 1x1 convolution that merges the features (sec. 3.1: 512, what fc6 of VGG16
     # expects). IONRes5ROIHeads takes as many as res5 reads instead.
     model.SKIP_POOLER.OUT_CHANNELS = 512
@@ -227,6 +260,10 @@ def _add_solver(root: CfgNode) -> None:
     # Use deterministic operators only, so that equal SEEDs give weights that are equal bit for bit
     # (on a GPU: as far as PyTorch has them; it warns of others).
     root.SOLVER.DETERMINISTIC = False
+    root.SOLVER.AMP = CfgNode()
+    # What the steps of a training compute in under SOLVER.AMP.ENABLED: "float16" (on a GPU) or
+    # "bfloat16" (on a CPU too). Evaluation and TEST.LOSS stay in float32, as in Detectron2.
+    root.SOLVER.AMP.PRECISION = "float16"
 
 
 def _add_test(root: CfgNode) -> None:

@@ -62,7 +62,7 @@ def _check_pluggable(cfg: CfgNode) -> None:
 def _overrides(cfg: CfgNode) -> dict[str, Any]:
     model = cfg.MODEL
     read = list(model.ROI_HEADS.IN_FEATURES)
-    pooled = _stages_to(read[0]) if len(read) == 1 else read
+    pooled = _stages_to(read[0], model.TIMM.OUT_FEATURES) if len(read) == 1 else read
     overrides: dict[str, Any] = {
         "MODEL.META_ARCHITECTURE": "ION",
         "MODEL.BACKBONE.NAME": CONTEXT_BACKBONE,
@@ -78,13 +78,15 @@ def _overrides(cfg: CfgNode) -> dict[str, Any]:
         "MODEL.SEM_SEG_HEAD.IN_FEATURES": [CONTEXT],
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 0,
     }
-    if pooled != read:
+    if pooled != read and read[0].startswith("res"):
         overrides["MODEL.RESNETS.OUT_FEATURES"] = pooled
     return overrides
 
 
-def _stages_to(name: str) -> list[str]:
-    """The stages of a ResNet up to a given one; another kind of feature stays alone."""
+def _stages_to(name: str, timm_stages: list[str]) -> list[str]:
+    """The stages up to a given one, of Detectron2's ResNet or timm's; another feature is alone."""
+    if name in timm_stages:
+        return list(timm_stages[: timm_stages.index(name) + 1])
     found = re.fullmatch(r"res([2-5])", name)
     return [f"res{i}" for i in range(2, int(found[1]) + 1)] if found else [name]
 

@@ -17,12 +17,15 @@ from ion_d2.engine.setup import choose_device, load_config
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
-CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.yaml"))
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/real/*.yaml")])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_config_takes_a_training_step(path):
-    opts = ["MODEL.DEVICE", "cpu"]
+    if path.parent.name == "real":
+        pytest.importorskip("timm")
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.WEIGHTS", ""]
     cfg = load_config(str(path), opts)
     if cfg.MODEL.ROI_HEADS.NUM_CLASSES == 0:
         opts += ["MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "4"]

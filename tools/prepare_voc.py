@@ -2,8 +2,8 @@
 
     python tools/prepare_voc.py datasets
 
-Needs about 8 GB. What is there already is kept and not fetched again, an interrupted run goes on
-where it stopped, and a finished one returns at once. Archives that you already have go into
+Needs about 8 GB. What is there already is kept: an interrupted run goes on with the archive at
+which it stopped, and a finished one returns at once. Archives that you already have go into
 datasets/archives. Afterwards, configs/ion_vgg16_voc_seg.yaml trains on the result.
 """
 

@@ -10,16 +10,14 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ion_d2.data.download import download
+from ion_d2.data.download import download, move_into, unpack
 from ion_d2.data.folders import index_folder, read_lines
 from ion_d2.data.sem_seg import read_label_map
-from ion_d2.data.unpack import move_into, unpack
 from ion_d2.data.voc_lists import write_list
 from ion_d2.errors import IONError
 
@@ -55,7 +53,7 @@ class VOCRelease:
 
     def install(self, archive: str, root: str, staging: str) -> None:
         """Unpack the archive to the staging folder, then move it in."""
-        unpack(archive, staging, _below("VOCdevkit/"))
+        unpack(archive, staging, "VOCdevkit/")
         if not self.is_complete(staging):
             # Its checksum was right, so this is a mistake in what is expected of it.
             raise IONError(
@@ -78,7 +76,7 @@ class SBDRelease:
 
     def install(self, archive: str, root: str, staging: str) -> None:
         """Unpack the class labels, convert them, and move them in; SBD's lists come last."""
-        unpack(archive, staging, _below(_SBD_PREFIX, ("cls/", "train.txt", "val.txt")))
+        unpack(archive, staging, _SBD_PREFIX, ("cls/", "train.txt", "val.txt"))
         converted = os.path.join(staging, SBD_FOLDER)
         convert_sbd(os.path.join(staging, "cls"), converted)
         move_into(converted, os.path.join(root, "VOC2012", SBD_FOLDER))
@@ -188,13 +186,3 @@ def _has_all(list_file: str, folder: str, extension: str) -> bool:
     if not os.path.isfile(list_file) or not os.path.isdir(folder):
         return False
     return set(read_lines(list_file)) <= index_folder(folder, (extension,)).keys()
-
-
-def _below(prefix: str, only: tuple[str, ...] = ("",)) -> Callable[[str], str | None]:
-    """Keep the files below a folder of an archive, of them those whose path starts so."""
-
-    def place(path: str) -> str | None:
-        inner = path[len(prefix) :]
-        return inner if path.startswith(prefix) and inner.startswith(only) else None
-
-    return place

@@ -8,8 +8,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from ..clipping import OLD_CLIP_TYPE
 from ..errors import IONError
-from .clipping import FULL_MODEL
 
 # What a value must satisfy, and how to say so.
 Rule = tuple[Callable[[Any], bool], str]
@@ -72,7 +72,7 @@ _RULES: dict[str, Rule] = {
     "SOLVER.WARMUP_FACTOR": _NOT_NEGATIVE,
     "SOLVER.WARMUP_ITERS": _PERIOD,
     "SOLVER.WARMUP_METHOD": _one_of("linear", "constant"),
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of(FULL_MODEL, "norm", "value"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of(OLD_CLIP_TYPE, "norm", "value"),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": _POSITIVE,
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": (lambda value: value > 0, "above 0; .inf is the maximum"),
     "SEED": (lambda value: value < 2**32, "below 2**32; one below 0 is drawn at random"),

@@ -126,23 +126,17 @@ def build_model(cfg: CfgNode) -> nn.Module:
         IONError: the config names a part that is not registered, or a part refuses its settings; or
             there is no such device.
     """
-    check_model(cfg)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
     try:
+        check_model(cfg)
         return modeling.build_model(cfg)
     except KeyError as error:
         reason = str(error.args[0])
         if "registry" in reason:
             raise IONError(f"The config names an unknown part of the model: {reason}") from error
-        if reason not in cfg.MODEL.RPN.IN_FEATURES:
-            raise
-        shapes = modeling.build_backbone(cfg).output_shape()
-        raise IONError(
-            f"MODEL.RPN.IN_FEATURES names {reason!r}, but the backbone returns only "
-            f"{', '.join(shapes)}; choose from these."
-        ) from error
+        raise
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:

@@ -222,8 +222,8 @@ def check_backbone(model: nn.Module, stages: list[Stage], frozen: int) -> None:
         if stage.freeze_at != frozen and _find_resting(model) is None:
             raise IONError(
                 f"SOLVER.STAGES[{i}].FREEZE_AT is {stage.freeze_at}, but this backbone cannot "
-                "change during a run what it trains, only VGG can; leave FREEZE_AT out of the "
-                f"stages, so that MODEL.BACKBONE.FREEZE_AT {frozen} holds for all."
+                "change during a run what it trains, only VGG and timm's can; leave FREEZE_AT out "
+                f"of the stages, so that MODEL.BACKBONE.FREEZE_AT {frozen} holds for all."
             )
 
 

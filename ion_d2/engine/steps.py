@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..compat import write_losses
 from .finite import check_gradients, check_losses, check_scale, tell_divergence
 
 Losses = dict[str, Tensor]
@@ -110,11 +111,18 @@ class PassTrainer(SimpleTrainer):
                 self.model, images, self.images_per_pass, self._forward, self._backward
             )
             check_losses(losses)
-            self._write_metrics(losses, data_time)
+            self.after_backward()
+            write_losses(self, losses, data_time)
             self._update()
         except FloatingPointError as error:
             rate = self.optimizer.param_groups[0]["lr"]
             raise tell_divergence(error, self.iter, images, rate) from error
+
+    def after_backward(self) -> None:
+        """Call the hooks that want to see the gradients; Detectron2 0.5 has no such call."""
+        for hook in self._hooks:
+            if hasattr(hook, "after_backward"):
+                hook.after_backward()
 
     def _forward(self, images: list[dict[str, Any]]) -> Losses:
         return self.model(images)
@@ -128,16 +136,41 @@ class PassTrainer(SimpleTrainer):
 
 
 class AMPPassTrainer(PassTrainer, AMPTrainer):
-    """The same in mixed precision, on a GPU."""
+    """The same in mixed precision; gradients are scaled in float16 only, as bfloat16 needs none."""
+
+    def __init__(self, *args: Any, precision: torch.dtype = torch.float16, **kwargs: Any) -> None:
+        """
+        Args:
+            args: the model, the loader and the optimizer, as for ``SimpleTrainer``.
+            precision: the type that autocast computes in, float16 or bfloat16.
+            kwargs: further arguments of Detectron2's ``AMPTrainer``.
+        """
+        if kwargs.get("grad_scaler") is None:
+            scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
+            kwargs["grad_scaler"] = scaler(enabled=precision == torch.float16)
+        super().__init__(*args, **kwargs)
+        self.precision = precision
+        self._device_type = next(self.model.parameters()).device.type
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a step's state, of a training in another precision as well.
+
+        Args:
+            state_dict: what a step's ``state_dict()`` gave.
+        """
+        scale = state_dict.get("grad_scaler") or self.grad_scaler.state_dict()
+        super().load_state_dict({**state_dict, "grad_scaler": scale})
 
     def _forward(self, images: list[dict[str, Any]]) -> Losses:
-        with torch.autocast("cuda"):
+        with torch.autocast(self._device_type, dtype=self.precision):
             return self.model(images)
 
     def _backward(self, loss: Tensor) -> None:
         self.grad_scaler.scale(loss).backward()
 
     def _update(self) -> None:
+        if not self.grad_scaler.is_enabled():  # which skips steps that are not finite
+            check_gradients(self.optimizer)
         self.grad_scaler.step(self.optimizer)
         self.grad_scaler.update()
         check_scale(self.grad_scaler.get_scale())

@@ -6,6 +6,7 @@ import logging
 import weakref
 from typing import Any
 
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase
@@ -69,8 +70,13 @@ class IONTrainer(IONBuilders):
         self.stages = read_stages(cfg)
         check_backbone(model, self.stages, cfg.MODEL.BACKBONE.FREEZE_AT)
         optimizer = self.build_optimizer(cfg, model)
-        kind = AMPPassTrainer if cfg.SOLVER.AMP.ENABLED else PassTrainer
-        self._trainer = kind(wrap_distributed(model), self.build_train_loader(cfg), optimizer)
+        parts = (wrap_distributed(model), self.build_train_loader(cfg), optimizer)
+        if cfg.SOLVER.AMP.ENABLED:
+            precision = getattr(torch, cfg.SOLVER.AMP.PRECISION)
+            self._trainer = AMPPassTrainer(*parts, precision=precision)
+        else:
+            self._trainer = PassTrainer(*parts)
+        self._trainer._hooks = self._hooks  # those that want to see the gradients of a step
         self._trainer.images_per_pass = cfg.SOLVER.IMS_PER_PASS
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.averaged = build_average(cfg, model)

@@ -79,6 +79,7 @@ def computing_losses(model: GeneralizedRCNN) -> Iterator[None]:
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     chosen = [model, model.proposal_generator, model.roi_heads]
+    chosen.append(getattr(model, "sem_seg_head", None))
     chosen += [module for module in model.modules() if isinstance(module, _HEADS)]
     for module in chosen:
         if module is not None:

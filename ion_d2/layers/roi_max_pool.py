@@ -25,12 +25,13 @@ def roi_max_pool(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: f
     Returns:
         (M, C, *output_size); empty bins are 0. Gradients flow as torchvision's do.
     """
+    # One type for both, as torchvision asks; 16 bits would round boxes to several pixels.
+    common = torch.promote_types(torch.promote_types(x.dtype, rois.dtype), torch.float32)
+    rois = rois.to(common)
     slow = x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad)
     # In ONNX, torchvision's operator is a single node.
     if slow or torch.onnx.is_in_onnx_export():
-        # The boxes stay exact: 16 bits would round them to several pixels.
-        exact = x.to(rois.dtype) if x.dtype in (torch.float16, torch.bfloat16) else x
-        return roi_pool(exact, rois, output_size, scale).to(x.dtype)
+        return roi_pool(x.to(rois.dtype), rois, output_size, scale).to(x.dtype)
     return _pool_all(x.detach(), rois, list(output_size), scale)
 
 

@@ -109,7 +109,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         losses.update(detector_losses)
         if self.sem_seg_head is not None:
             labels = self._label_maps(batched_inputs, images)
-            losses.update(self.sem_seg_head.losses(features, labels))
+            losses.update(self.sem_seg_head(features, labels)[1])
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self.visualize_training(batched_inputs, proposals)
         return losses
@@ -196,6 +196,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         for target, x in zip(labels, batched_inputs):
             if "sem_seg" in x:
                 height, width = x["sem_seg"].shape
+                self.sem_seg_head.check_labels(x["sem_seg"])  # before they are on a GPU
                 target[:height, :width] = x["sem_seg"].to(self.device)
         return labels
 
@@ -206,8 +207,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         images: ImageList,
         features: dict[str, Tensor],
     ) -> None:
-        size = (images.tensor.shape[-2], images.tensor.shape[-1])
-        logits = self.sem_seg_head(features, size)
+        logits, _ = self.sem_seg_head(features)
         for output, scores, x, image_size in zip(
             outputs, logits, batched_inputs, images.image_sizes
         ):

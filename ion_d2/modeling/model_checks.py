@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, GeneralizedRCNN
+from detectron2.modeling import (
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    GeneralizedRCNN,
+    build_backbone,
+)
 from fvcore.common.registry import Registry
 
 from ..errors import IONError
+from .model_values import check_features, check_rpn, check_values
 
 # Detectron2's ROI heads and ION's with the same heads.
 ROI_HEADS = {
@@ -37,6 +45,11 @@ def check_model(cfg: CfgNode) -> None:
             f"MODEL.ROI_HEADS.NAME {heads!r}; start from a config of the R-CNN family, or set it "
             "to 'ION'."
         )
+    rotated = cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN"
+    if not rotated and not _lacks(META_ARCH_REGISTRY, name, GeneralizedRCNN):
+        check_values(cfg)
+        if cfg.MODEL.BACKBONE.NAME in BACKBONE_REGISTRY:
+            _check_features(cfg)
     if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
         raise IONError(
             "TEST.SEM_SEG is True, but the model has no segmentation head without "
@@ -74,6 +87,14 @@ def check_switches(cfg: CfgNode) -> None:
             f"TEST.BOX_REFINEMENT.ENABLED is True, but MODEL.ROI_HEADS.NAME is {heads!r}, which "
             "would ignore it; set that to 'IONROIHeads'."
         )
+
+
+def _check_features(cfg: CfgNode) -> None:
+    with torch.random.fork_rng(devices=[]):  # the model draws its weights as if this were not done
+        shapes = build_backbone(cfg).output_shape()
+    check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
+        check_rpn(cfg, shapes)
 
 
 def _lacks(registry: Registry, name: str, base: type) -> bool:

@@ -6,6 +6,7 @@ the number of features.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import fvcore.nn.weight_init as weight_init
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import IONError
 from ..layers.l2_norm import NORMS, l2_normalize
+from ..layers.precision import keep_range
 from ..layers.roi_align import ROIAlign
 from ..layers.roi_max_pool import ROIMaxPool
 from .scale import FeatureScale
@@ -31,6 +33,9 @@ class SkipPooler(nn.Module):
     only" column of Table 4); if then there is a single feature which already has ``out_channels``
     channels, there is no convolution, and the result is that of a plain ROI pooler, as in Fast
     R-CNN.
+
+    Features may also be added to another one instead of concatenated: normalised like it, times its
+    scale and a learned gate. The merging convolution then reads both with the same weights.
     """
 
     def __init__(
@@ -46,6 +51,8 @@ class SkipPooler(nn.Module):
         scale_batches: int = 8,
         scale_source: int = -1,
         out_channels: int = 512,
+        added: Sequence[int] = (),
+        gate_init: float = 0.25,
     ) -> None:
         """
         Args:
@@ -61,28 +68,36 @@ class SkipPooler(nn.Module):
             scale_batches: training batches over which ``scale_init`` 0 averages.
             scale_source: index of the feature whose pooled norm ``scale_init`` 0 measures.
             out_channels: channels of the result.
+            added: indices of the features that are added to that one, and not concatenated.
+            gate_init: start of the gate of each of them.
 
         Raises:
-            IONError: no features, an unknown ``norm`` or ``pooler_type``, or a negative
-                ``scale_init``.
+            IONError: no features, an unknown ``norm`` or ``pooler_type``, a negative
+                ``scale_init``, or a feature that cannot be ``added``.
         """
         super().__init__()
         _check(input_shapes, norm, scale_init)
+        scale_source %= len(input_shapes)
+        _check_added(input_shapes, norm, scale_source, added)
+        self.added = tuple(added)
+        self.gate = nn.Parameter(torch.full((len(added),), float(gate_init))) if added else None
         self.norm = norm
         # Whether a forward pass counts for the measurement of the scale. One of a step must, at
         # most: a second would change the scale under the gradient of the first.
         self.measures = True
         self.scale_source = scale_source
+        self._channels = [shape.channels for shape in input_shapes]
         self.level_poolers = nn.ModuleList(
             make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
             for shape in input_shapes
         )
-        channels = sum(shape.channels for shape in input_shapes)
+        merged = [shape for i, shape in enumerate(input_shapes) if i not in self.added]
+        channels = sum(shape.channels for shape in merged)
         self.scale = None
         if norm != "none":
             self.scale = FeatureScale(channels, scale_init, learn_scale, scale_batches)
         self.reduce = None
-        if norm != "none" or len(input_shapes) > 1 or channels != out_channels:
+        if norm != "none" or len(merged) > 1 or channels != out_channels:
             self.reduce = nn.Conv2d(channels, out_channels, kernel_size=1)
             weight_init.c2_xavier_fill(self.reduce)
         self.out_channels = out_channels
@@ -99,10 +114,34 @@ class SkipPooler(nn.Module):
         pooled = [pooler([x], boxes) for pooler, x in zip(self.level_poolers, features)]
         if self.scale is not None and self.measures:
             self.scale.observe(pooled[self.scale_source], self.norm)
-        scales = [None] * len(pooled) if self.scale is None else self.scale.split(pooled)
-        normalized = [l2_normalize(x, self.norm, scale) for x, scale in zip(pooled, scales)]
-        merged = torch.cat(normalized, dim=1)
-        return merged if self.reduce is None else self.reduce(merged)
+        kept = [i for i in range(len(pooled)) if i not in self.added]
+        scales = self._scales([pooled[i] for i in kept])
+        normalized = {i: l2_normalize(pooled[i], self.norm, s) for i, s in zip(kept, scales)}
+        for number, i in enumerate(self.added):
+            scale = self.gate[number] * scales[kept.index(self.scale_source)]
+            more = l2_normalize(pooled[i], self.norm, scale)
+            normalized[self.scale_source] = normalized[self.scale_source] + more
+        merged = torch.cat(list(normalized.values()), dim=1)
+        if self.reduce is None:
+            return merged
+        # Without a norm, the context may be beyond float16.
+        with keep_range(merged) if self.norm == "none" else contextlib.nullcontext():
+            return self.reduce(merged)
+
+    def _scales(self, pooled: list[Tensor]) -> Sequence[Tensor | None]:
+        return [None] * len(pooled) if self.scale is None else self.scale.split(pooled)
+
+    @torch.no_grad()
+    def weaken(self, index: int, gain: float) -> None:
+        """Multiply the weights with which a concatenated feature enters at the start.
+
+        Args:
+            index: of the feature.
+            gain: the factor; 0 starts as if there was no such feature.
+        """
+        before = [i for i in range(index) if i not in self.added]
+        first = sum(self._channels[i] for i in before)
+        self.reduce.weight[:, first : first + self._channels[index]] *= gain
 
 
 def make_pooler(
@@ -144,3 +183,15 @@ def _check(input_shapes: Sequence[ShapeSpec], norm: str, scale_init: float) -> N
             f"MODEL.SKIP_POOLER.SCALE_INIT is {scale_init}; use a positive number, "
             "or 0 to measure it."
         )
+
+
+def _check_added(shapes: Sequence[ShapeSpec], norm: str, target: int, added: Sequence[int]) -> None:
+    """Refuse features that cannot be added to the one at ``target``."""
+    for i in added:
+        if norm == "none" or i == target or shapes[i].channels != shapes[target].channels:
+            raise IONError(
+                f"MODEL.SKIP_POOLER.CONTEXT is 'residual', which adds context of "
+                f"{shapes[i].channels} channels to the deepest other feature, of "
+                f"{shapes[target].channels}, with MODEL.SKIP_POOLER.NORM {norm!r}; it needs such "
+                "a feature, a norm, and as many channels (MODEL.CONTEXT.OUT_DIM)."
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import IONError
 from ..layers import l2_normalize
+from ..layers.precision import keep_range
 from .trainer_settings import BuiltFromConfig
 
 
@@ -102,40 +104,87 @@ class IONSegHead(BuiltFromConfig):
             "init_gain": head.INIT_GAIN,
         }
 
-    def forward(self, features: dict[str, Tensor], image_size: tuple[int, int]) -> Tensor:
-        """Class scores of every pixel.
+    def forward(
+        self, features: dict[str, Tensor], targets: Tensor | None = None
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Segment, as the heads of Detectron2's registry do.
 
         Args:
             features: the backbone's features, (N, C, H / stride, W / stride) the one in use.
-            image_size: (H, W) of the padded batch, in pixels.
+            targets: in training, (N, H, W) integer labels; see :meth:`losses`.
 
         Returns:
-            (N, num_classes, H, W) logits.
+            In training, None and the losses. Otherwise (N, num_classes, H, W) logits and an empty
+            dict; H and W are those of the images where the features tell them
+            (:class:`ImageFeatures`), or else whole cells times the stride.
+
+        Raises:
+            IONError: a label is out of range.
+        """
+        logits = self.layers(features)
+        if self.training:
+            return None, self.losses(logits, targets)
+        size = getattr(features, "image_size", None)
+        return (logits if size is None else _fit(logits, size)), {}
+
+    def layers(self, features: dict[str, Tensor]) -> Tensor:
+        """Class scores of every pixel of whole cells.
+
+        Args:
+            features: the backbone's features.
+
+        Returns:
+            (N, num_classes, rows * stride, columns * stride) logits.
         """
         x = features[self.in_feature]
         if self.normalize_input:
             x = l2_normalize(x, "position") * math.sqrt(x.shape[1])
-        return _fit(self.deconv(x), image_size)
+        with keep_range(x):
+            return self.deconv(x)
 
-    def losses(self, features: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+    def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The softmax loss: the mean over an image's labelled pixels, then over the images.
 
         An image without labels counts as 0. The loss of a batch is thus the mean of those of its
         images, however many of them pass together.
 
         Args:
-            features: the backbone's features.
+            predictions: what :meth:`layers` returns.
             targets: (N, H, W) integer labels, ``ignore_value`` where there is none.
 
         Returns:
             ``{"loss_sem_seg": scalar}``. When no pixel is labelled it is 0, with a zero gradient
             for every parameter of the head and of what it reads.
+
+        Raises:
+            IONError: a label is out of range. Labels on a GPU are not looked at, which would make
+                it wait.
         """
-        logits = self(features, (targets.shape[-2], targets.shape[-1])).float()
+        if targets.device.type == "cpu":
+            self.check_labels(targets)
+        logits = _fit(predictions, (targets.shape[-2], targets.shape[-1])).float()
         pixels = F.cross_entropy(logits, targets, ignore_index=self.ignore_value, reduction="none")
         labelled = (targets != self.ignore_value).sum(dim=(1, 2)).clamp(min=1)
         images = pixels.sum(dim=(1, 2)) / labelled
         return {"loss_sem_seg": images.mean() * self.loss_weight}
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Refuse labels that are no class.
+
+        Args:
+            labels: integers, of any shape.
+
+        Raises:
+            IONError: one is neither a class index nor ``ignore_value``.
+        """
+        count = self.deconv.out_channels
+        bad = labels[((labels < 0) | (labels >= count)) & (labels != self.ignore_value)]
+        if bad.numel():
+            raise IONError(
+                f"A segmentation label is {int(bad[0])}, but MODEL.SEM_SEG_HEAD.NUM_CLASSES is "
+                f"{count} (background included) and IGNORE_VALUE {self.ignore_value}; correct "
+                "these, or the label maps (palette files: see docs/PLUG_IN.md)."
+            )
 
 
 def _init_bilinear(deconv: nn.ConvTranspose2d, gain: float) -> None:
@@ -149,7 +198,7 @@ def _init_bilinear(deconv: nn.ConvTranspose2d, gain: float) -> None:
         deconv.bias.zero_()
 
 
-def _fit(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def _fit(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Crop to a size, or repeat the last row and column up to it.
 
     A backbone that drops incomplete cells leaves up to stride - 1 pixels at the right and the

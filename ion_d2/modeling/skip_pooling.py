@@ -15,6 +15,8 @@ from .poolers import SkipPooler
 
 # Name of the one feature that Detectron2's constructors are told of: what the skip pooler returns.
 _POOLED = "pooled"
+# How context joins the other pooled features.
+_MERGES = ("concat", "residual")
 
 
 def with_pooler(
@@ -101,7 +103,11 @@ def build_skip_pooler(
     """
     names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
     node, pooler = cfg.MODEL[head], cfg.MODEL.SKIP_POOLER
-    return SkipPooler(
+    context = [i for i, name in enumerate(names) if name.startswith(CONTEXT)]
+    if pooler.CONTEXT not in _MERGES:
+        raise IONError(f"MODEL.SKIP_POOLER.CONTEXT is {pooler.CONTEXT!r}; use one of {_MERGES}.")
+    concatenated = pooler.CONTEXT == "concat"
+    built = SkipPooler(
         [shapes[name] for name in names],
         output_size=node.POOLER_RESOLUTION,
         sampling_ratio=node.POOLER_SAMPLING_RATIO,
@@ -112,7 +118,13 @@ def build_skip_pooler(
         scale_batches=pooler.SCALE_BATCHES,
         scale_source=_deepest_backbone_feature(names, shapes),
         out_channels=out_channels or pooler.OUT_CHANNELS,
+        added=() if concatenated else context,
+        gate_init=pooler.CONTEXT_GAIN,
     )
+    if concatenated and pooler.CONTEXT_GAIN != 1 and built.reduce is not None:
+        for i in context:
+            built.weaken(i, pooler.CONTEXT_GAIN)
+    return built
 
 
 def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) -> int:

@@ -174,3 +174,41 @@ def test_fixed_scale_gets_no_gradient(inputs):
 def test_bad_settings_name_the_key(kwargs, words):
     with pytest.raises(IONError, match=words):
         SkipPooler(**{"input_shapes": SHAPES, **kwargs})
+
+
+def test_added_features_equal_their_formula(inputs):
+    features, boxes = inputs
+    shapes = [SHAPES[0], SHAPES[-1], SHAPES[-1]]
+    features = [features[0], features[-1], features[-1].flip(0)]
+    pooler = SkipPooler(
+        shapes, output_size=3, scale_source=1, out_channels=8, added=[2], gate_init=0.5
+    )
+    pooler.scale.factor.data.uniform_(1, 2)
+    first, deep, more = (p([x], boxes) for p, x in zip(pooler.level_poolers, features))
+    unit = [x / x.flatten(1).norm(dim=1)[:, None, None, None] for x in (first, deep, more)]
+    factors = pooler.scale.factor[:, None, None].split([shapes[0].channels, shapes[1].channels])
+    merged = torch.cat([unit[0] * factors[0], (unit[1] + 0.5 * unit[2]) * factors[1]], dim=1)
+    torch.testing.assert_close(pooler(features, boxes), pooler.reduce(merged))
+
+
+def test_a_gate_of_zero_starts_without_what_is_added(inputs):
+    features, boxes = inputs
+    shapes = [SHAPES[0], SHAPES[-1]]
+    features = [features[0], features[-1], torch.rand_like(features[-1])]
+    torch.manual_seed(0)
+    plain = SkipPooler(shapes, out_channels=8)
+    torch.manual_seed(0)
+    pooler = SkipPooler(
+        [*shapes, shapes[-1]], out_channels=8, scale_source=1, added=[2], gate_init=0
+    )
+    result = pooler(features, boxes)
+    torch.testing.assert_close(result, plain(features[:2], boxes))
+    result.sum().backward()
+    assert pooler.gate.grad.abs() > 0
+
+
+@pytest.mark.parametrize("kwargs", [{"norm": "none"}, {"added": [0]}, {"scale_source": 0}])
+def test_what_cannot_be_added_is_refused(kwargs):
+    settings = {"added": [1], "scale_source": 2, **kwargs}
+    with pytest.raises(IONError, match="MODEL.SKIP_POOLER.CONTEXT is 'residual'"):
+        SkipPooler([SHAPES[0], SHAPES[1], SHAPES[1]], **settings)

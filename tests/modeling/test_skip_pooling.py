@@ -6,6 +6,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
 from detectron2.structures import Boxes, ImageList, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
+from model_helpers import small_model
 
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
@@ -178,3 +179,29 @@ def test_what_cannot_be_is_one_sentence(name, opts, words):
     with pytest.raises(IONError, match=words) as error:
         HEADS[name][0](cfg, SHAPES)
     assert "\n" not in str(error.value)
+
+
+def box_pooler(*opts):
+    torch.manual_seed(0)
+    return small_model(*opts).roi_heads.box_pooler
+
+
+def test_context_may_start_without_weight():
+    full = box_pooler().reduce.weight
+    weak = box_pooler("MODEL.SKIP_POOLER.CONTEXT_GAIN", 0.0).reduce.weight
+    width = 16  # of context, the last feature
+    assert torch.equal(weak[:, :-width], full[:, :-width])
+    assert not weak[:, -width:].any()
+
+
+def test_context_may_be_added_to_the_deepest_feature():
+    keys = ("MODEL.SKIP_POOLER.CONTEXT", "residual", "MODEL.SKIP_POOLER.CONTEXT_GAIN", 0.25)
+    pooler = box_pooler(*keys, "MODEL.CONTEXT.OUT_DIM", 64)
+    assert pooler.added == (3,)
+    assert pooler.scale_source == 2
+    assert pooler.gate.tolist() == [0.25]
+    assert pooler.reduce.in_channels == 32 + 64 + 64
+    with pytest.raises(IONError, match="16 channels .* of 64, .*MODEL.CONTEXT.OUT_DIM"):
+        box_pooler(*keys)
+    with pytest.raises(IONError, match="MODEL.SKIP_POOLER.CONTEXT is 'sum'"):
+        box_pooler("MODEL.SKIP_POOLER.CONTEXT", "sum")

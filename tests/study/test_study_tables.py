@@ -30,12 +30,22 @@ def load(config, *overrides):
 
 def config_of(table, row, data=None):
     keys = {**table.keys, **(data or table.data[0]).keys, **table.cuts["full"].keys, **row.keys}
-    overrides = as_overrides({**keys, **CLASSES, "MODEL.DEVICE": "cpu"})
+    overrides = as_overrides({**keys, **CLASSES, "MODEL.DEVICE": "cpu", "MODEL.TIMM.WEIGHTS": ""})
     return load(table.config, *overrides)
 
 
 def test_the_tables_of_the_study_are_there():
-    names = ["context", "far", "layers", "norm", "outside-inside", "photographs", "reach", "start"]
+    names = [
+        "context",
+        "far",
+        "layers",
+        "norm",
+        "outside-inside",
+        "photographs",
+        "reach",
+        "real",
+        "start",
+    ]
     assert list(TABLES) == names
     for name, table in TABLES.items():
         assert table.title and table.question and len(table.cuts["full"].seeds) >= 3, name
@@ -45,6 +55,8 @@ def test_the_tables_of_the_study_are_there():
 
 @pytest.mark.parametrize(("table", "row"), ROWS, ids=lambda part: part.name)
 def test_every_row_builds(table, row):
+    if table.name == "real":
+        pytest.importorskip("timm")
     cfg = config_of(table, row)
     model = build_model(cfg)
     names = dict(model.named_children())
@@ -74,6 +86,10 @@ BEHIND_A_START = ["MODEL.BACKBONE.FREEZE_AT", 4]
     [
         ("outside-inside", "conv5", "faster_rcnn_demo.yaml", BEHIND_A_START),
         ("photographs", "plain", "faster_rcnn_tiny.yaml", []),
+        ("real", "plain", "real/plain.yaml", []),
+        ("real", "skip", "real/skip.yaml", []),
+        ("real", "context, the paper's block", "real/ion_paper.yaml", []),
+        ("real", "context, added", "real/ion.yaml", []),
     ],
 )
 def test_the_baseline_is_the_plain_detector_of_the_configs(table, name, config, changes):

@@ -3,7 +3,6 @@
 from .arguments import BACKWARDS, DIRECTIONS, HORIZONTAL
 from .backends import BACKENDS, ENVIRONMENT_VARIABLE, unavailable_backends
 from .dispatch import spatial_irnn
-from .onnx_export import onnx_translation_table
 from .portable import spatial_irnn_portable
 from .reference import spatial_irnn_reference
 
@@ -13,7 +12,6 @@ __all__ = [
     "DIRECTIONS",
     "ENVIRONMENT_VARIABLE",
     "HORIZONTAL",
-    "onnx_translation_table",
     "spatial_irnn",
     "spatial_irnn_portable",
     "spatial_irnn_reference",

@@ -35,7 +35,9 @@ def _names(directions: Sequence[int]) -> tuple[str, ...]:
 def _forward(
     x: Tensor, weight: Tensor | None, directions: Sequence[int], sizes: Tensor | None, backend: str
 ) -> Tensor:
-    return BACKENDS[backend].forward(x, weight, _names(directions), sizes)
+    out = BACKENDS[backend].forward(x, weight, _names(directions), sizes)
+    # A sum beyond float16 ends at its largest number, not at inf.
+    return out.clamp_(max=torch.finfo(torch.float16).max) if out.dtype == torch.float16 else out
 
 
 def _backward(

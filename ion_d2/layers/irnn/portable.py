@@ -10,6 +10,7 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from ..precision import narrow
 from .arguments import compute_dtype, valid_mask
 
 # TorchScript reads the annotations in this file, and does not know X | None on every Python.
@@ -47,7 +48,7 @@ def spatial_irnn_portable(
     out = torch.cat(swept, dim=1)
     if outside is not None:
         out = out.masked_fill(outside, 0.0)
-    return out.to(x.dtype)
+    return narrow(out, x.dtype)
 
 
 def _sweep(x: Tensor, weight: Optional[Tensor], direction: int) -> Tensor:

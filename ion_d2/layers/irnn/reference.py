@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..precision import narrow
 from .arguments import (
     BACKWARDS,
     DIRECTIONS,
@@ -50,7 +51,7 @@ def spatial_irnn_reference(
             _sweep(x.to(dtype), None if weight is None else weight[d].to(dtype), direction, mask)
             for d, direction in enumerate(directions)
         ]
-        return torch.cat(swept, dim=1).to(x.dtype)
+        return narrow(torch.cat(swept, dim=1), x.dtype)
 
 
 def _sweep(x: Tensor, weight: Tensor | None, direction: str, mask: Tensor | None) -> Tensor:

@@ -8,6 +8,7 @@ from .irnn import IRNN
 from .local_global import Conv, GlobalAverage
 from .rnn import RNN, SpatialRNN
 from .spatial_irnn import SpatialIRNN
+from .timm_backbone import TimmBackbone, build_timm_backbone
 from .vgg import VGG, build_ion_vgg_backbone
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "IRNN",
     "RNN",
     "VGG",
+    "TimmBackbone",
     "BatchRenorm2d",
     "Branches",
     "Chain",
@@ -27,4 +29,5 @@ __all__ = [
     "build_context_block",
     "build_ion_context_backbone",
     "build_ion_vgg_backbone",
+    "build_timm_backbone",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ...layers import DIRECTIONS
 from ...layers.irnn import HORIZONTAL
+from ...layers.precision import in_float32
 from .context import CONTEXT, CONTEXT_REGISTRY, directions_of_stacks, keep_valid
 from .normed_conv import NormedConv
 from .spatial_irnn import SpatialIRNN
@@ -151,6 +152,7 @@ class IRNN(nn.Module):
             "all_stacks": context.ALL_STACKS,
         }
 
+    @in_float32
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """
         Args:

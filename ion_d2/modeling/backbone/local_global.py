@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers.irnn.arguments import compute_dtype, valid_mask
+from ...layers.precision import in_float32
 from .batch_renorm import build_norm
 from .context import CONTEXT_REGISTRY, check_num_stacks, keep_valid
 from .normed_conv import NormedConv
@@ -69,6 +70,7 @@ class Conv(nn.Module):
             "norm": context.NORM,
         }
 
+    @in_float32
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """
         Args:
@@ -113,6 +115,7 @@ class GlobalAverage(nn.Module):
         """Read ``MODEL.CONTEXT.NORM``."""
         return {"in_channels": in_channels, "norm": cfg.MODEL.CONTEXT.NORM}
 
+    @in_float32
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """
         Args:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ...layers import DIRECTIONS
 from ...layers.irnn import BACKWARDS, HORIZONTAL
+from ...layers.precision import in_float32
 from .context import CONTEXT_REGISTRY, directions_of_stacks, keep_valid
 
 CELLS: dict[str, type[nn.RNNBase]] = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -150,6 +151,7 @@ class RNN(nn.Module):
             "directions": context.DIRECTIONS,
         }
 
+    @in_float32
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """
         Args:

@@ -18,6 +18,21 @@ from .batch_renorm import BatchRenorm2d
 from .vgg_layout import CHANNELS, FEATURES, check_arguments, check_gains, conv_names, scaled_width
 
 
+class ImageFeatures(dict):
+    """Features by name that tell the size of the images they were made from.
+
+    Where a backbone drops incomplete cells, its features do not tell it themselves.
+    """
+
+    def __init__(self, image_size: Sequence[int]) -> None:
+        """
+        Args:
+            image_size: (H, W) of the batch in pixels, padding included.
+        """
+        super().__init__()
+        self.image_size = image_size
+
+
 class VGG(BuiltFromConfig, Backbone):
     """The convolutions of a VGG; each feature is the last ReLU of its block.
 
@@ -144,7 +159,7 @@ class VGG(BuiltFromConfig, Backbone):
             IONError: the image is smaller than one cell of the deepest feature.
         """
         self._check_size(x)
-        outputs = {}
+        outputs = ImageFeatures(x.shape[-2:])
         for block, (feature, names) in enumerate(zip(FEATURES, self._names)):
             if block > 0:
                 x = F.max_pool2d(x, kernel_size=2, stride=2)

@@ -1,0 +1,76 @@
+"""Keeps float16, which ends at 65504, away from what grows beyond it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Any, Callable
+
+import torch
+from torch import Tensor
+
+
+def autocasts_to_float16(device_type: str) -> bool:
+    """Whether autocast is on for a kind of device, in float16.
+
+    Args:
+        device_type: such as "cuda" or "cpu".
+    """
+    if hasattr(torch, "get_autocast_dtype"):
+        on = torch.is_autocast_enabled(device_type)
+        return on and torch.get_autocast_dtype(device_type) == torch.float16
+    if device_type == "cpu":  # PyTorch before 2.4; its CPU autocast has bfloat16 alone
+        return False
+    return torch.is_autocast_enabled() and torch.get_autocast_gpu_dtype() == torch.float16
+
+
+def keep_range(x: Tensor) -> contextlib.AbstractContextManager:
+    """Let no autocast round what is read from ``x``, in float32, to float16.
+
+    Args:
+        x: what the operations inside read.
+
+    Returns:
+        A context in which autocast is off, if it would turn a float32 ``x`` into float16.
+    """
+    kind = x.device.type
+    if x.dtype == torch.float32 and autocasts_to_float16(kind):
+        return torch.autocast(kind, enabled=False)
+    return contextlib.nullcontext()
+
+
+def in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a module's forward in float32 where autocast would run it in float16.
+
+    The results are then float32. bfloat16, which has the range of float32, stays.
+
+    Args:
+        forward: the method, whose first argument is a tensor.
+
+    Returns:
+        The method.
+    """
+
+    @functools.wraps(forward)
+    def run(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not autocasts_to_float16(x.device.type):
+            return forward(self, x, *args, **kwargs)
+        with torch.autocast(x.device.type, enabled=False):
+            return forward(self, x.float(), *args, **kwargs)
+
+    return run
+
+
+def narrow(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert non-negative numbers; what float16 does not hold becomes its largest, 65504.
+
+    Args:
+        x: floating point.
+        dtype: of the result.
+
+    Returns:
+        A tensor of x's shape.
+    """
+    if dtype == torch.float16:
+        x = x.clamp(max=65504.0)
+    return x.to(dtype)

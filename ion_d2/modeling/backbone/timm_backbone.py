@@ -1,0 +1,225 @@
+"""Any image classifier of the package timm as a backbone: ResNet, EfficientNet, ConvNeXt, Swin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+
+from ...errors import IONError
+from .timm_network import create_network, import_timm, warn_of_other_pixels
+
+
+class TimmBackbone(Backbone):
+    """The stages of one of timm's networks; the features are called "stage1", "stage2", ...
+
+    They are numbered as timm lists them (``timm.create_model(name).feature_info``): a ResNet or an
+    EfficientNet has five with strides 2, 4, 8, 16 and 32, a ConvNeXt or a Swin four from stride 4
+    on, a ViT one for each of its blocks. Stages behind the deepest one that is asked for are not
+    built.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        out_features: Sequence[str],
+        *,
+        weights: str = "",
+        output_stride: int = 0,
+        freeze_at: int = 0,
+        freeze_norm: bool = True,
+        in_channels: int = 3,
+    ) -> None:
+        """
+        Args:
+            name: of the network in timm, such as "resnet50" or "convnext_tiny.in12k_ft_in1k".
+            out_features: names of the features to return.
+            weights: file with its weights, "timm" to download timm's own, or "" for random ones.
+            output_stride: largest stride of a feature in pixels; deeper stages are dilated. 0
+                leaves the network's own.
+            freeze_at: stages 1 to ``freeze_at``, and what lies before them, are not trained.
+            freeze_norm: whether batch normalisation keeps its statistics, scale and shift in all
+                stages. In frozen ones it always does.
+            in_channels: channels of the image.
+
+        Raises:
+            IONError: timm is missing, does not have such a network, or the network not such a
+                stride or features; or the weights are not those of the network.
+        """
+        super().__init__()
+        self._out_features = sorted(set(out_features), key=stage_number)
+        indices = tuple(stage_number(feature) - 1 for feature in self._out_features)
+        self.net = create_network(name, indices, weights, output_stride, in_channels)
+        info = self.net.feature_info
+        self._out_feature_strides = dict(zip(self._out_features, info.reduction()))
+        self._out_feature_channels = dict(zip(self._out_features, info.channels()))
+        self._channels_last = getattr(self.net, "output_fmt", None) == "NHWC"
+        self._ends = self._find_ends()
+        self._num_frozen = self._num_resting = 0
+        self.freeze(freeze_at, freeze_norm)
+
+    @property
+    def size_divisibility(self) -> int:
+        """Both sides of a batch are padded to a multiple of the largest stride.
+
+        So all networks, whichever way they round, have features of exactly that many cells.
+        """
+        return max(self._out_feature_strides.values())
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Compute the features.
+
+        Args:
+            x: images, float of shape (N, in_channels, H, W), as ``size_divisibility`` asks.
+
+        Returns:
+            The requested features by name; one of stride s has shape (N, C, H / s, W / s).
+        """
+        features = self.net(x)
+        if self._channels_last:
+            features = [feature.movedim(3, 1) for feature in features]
+        return dict(zip(self._out_features, features))
+
+    def freeze(self, freeze_at: int, freeze_norm: bool = False) -> TimmBackbone:
+        """Stop training the first stages for good, with constant batch normalisation.
+
+        Args:
+            freeze_at: number of stages to freeze, from the first, with what lies before them.
+            freeze_norm: whether to keep batch normalisation constant in the other stages as well.
+
+        Returns:
+            This backbone.
+
+        Raises:
+            IONError: the network has fewer stages.
+        """
+        freeze = import_timm("timm.layers").freeze_batch_norm_2d
+        for index, (name, module) in enumerate(list(self.net.named_modules())):
+            at_rest = index <= self._end(freeze_at)
+            for parameter in module.parameters(recurse=False) if at_rest else ():
+                parameter.requires_grad = False
+            if (at_rest or freeze_norm) and isinstance(module, nn.BatchNorm2d):
+                parent, _, child = name.rpartition(".")
+                setattr(self.net.get_submodule(parent), child, freeze(module))
+        self._num_frozen = max(self._num_frozen, freeze_at)
+        return self
+
+    def rest_blocks(self, count: int) -> None:
+        """Let the first stages rest from training, and train all others that are not frozen.
+
+        Unlike :meth:`freeze` this can be changed at any time. A resting stage has no gradients, and
+        its batch normalisation neither uses nor learns the statistics of a batch.
+
+        Args:
+            count: number of stages that rest, from the first; 0 wakes all.
+
+        Raises:
+            IONError: the network has fewer stages.
+        """
+        first, last = self._end(self._num_frozen), self._end(count)
+        for index, module in enumerate(self.net.modules()):
+            if index > first:
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad = index > last
+        self._num_resting = count
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """Set training mode, except for stages that rest.
+
+        Args:
+            mode: whether to train or to evaluate.
+
+        Returns:
+            This backbone.
+        """
+        super().train(mode)
+        last = self._end(max(self._num_frozen, self._num_resting))
+        for index, module in enumerate(self.net.modules()):
+            if 0 < index <= last:
+                module.training = False  # not eval(), which would reach into the next stages
+        return self
+
+    def _find_ends(self) -> list[int]:
+        """For each stage up to the deepest, the position of its last module among ``modules()``."""
+        names = [name for name, _ in self.net.named_modules()]
+        info = self.net.feature_info
+        stages = [info.info[i]["module"] for i in range(stage_number(self._out_features[-1]))]
+        return [_last_inside(stage, names) for stage in stages]
+
+    def _end(self, count: int) -> int:
+        """Position of the last module of the first stages; -1 for none."""
+        if count not in range(len(self._ends) + 1):
+            raise IONError(
+                f"MODEL.BACKBONE.FREEZE_AT is {count!r}; this backbone ends with "
+                f"{self._out_features[-1]}, so it must be 0 (train all) to {len(self._ends)} "
+                "(freeze all)."
+            )
+        return self._ends[count - 1] if count else -1
+
+
+def stage_number(feature: str) -> int:
+    """Tell which stage a feature is.
+
+    Args:
+        feature: "stage1", "stage2", ...
+
+    Returns:
+        The number in it.
+
+    Raises:
+        IONError: another name.
+    """
+    found = re.fullmatch(r"stage([1-9]\d*)", str(feature))
+    if found is None:
+        raise IONError(
+            f"MODEL.TIMM.OUT_FEATURES names {feature!r}; the features of timm's networks are "
+            "called 'stage1', 'stage2', ... here, in the order of their depth."
+        )
+    return int(found[1])
+
+
+def _last_inside(stage: str, names: Sequence[str]) -> int:
+    """Position of the last module inside one, which timm may have renamed for its wrapper."""
+    own = {stage, stage.replace(".", "_"), f"model.{stage}"}
+    inside = [
+        i for i, n in enumerate(names) if n in own or n.startswith(tuple(f"{o}." for o in own))
+    ]
+    return max(inside)
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+    """Build the network that ``MODEL.TIMM`` describes.
+
+    Args:
+        cfg: reads MODEL.TIMM.*, MODEL.BACKBONE.FREEZE_AT, MODEL.WEIGHTS and the pixels' keys.
+        input_shape: gives the number of image channels.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        IONError: a key is out of its range, see :class:`TimmBackbone`.
+    """
+    settings = cfg.MODEL.TIMM
+    if not settings.OUT_FEATURES:
+        raise IONError("MODEL.TIMM.OUT_FEATURES is empty; name at least one feature.")
+    # A checkpoint of the detector brings the backbone's weights with it.
+    weights = "" if cfg.MODEL.WEIGHTS else settings.WEIGHTS
+    backbone = TimmBackbone(
+        settings.NAME,
+        settings.OUT_FEATURES,
+        weights=weights,
+        output_stride=settings.OUTPUT_STRIDE,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        freeze_norm=settings.FREEZE_NORM,
+        in_channels=input_shape.channels,
+    )
+    if weights:
+        warn_of_other_pixels(cfg, settings.NAME)
+    return backbone

@@ -1,0 +1,48 @@
+"""Nothing overflows float16, and float64 pools as float32 does."""
+
+import pytest
+import torch
+
+from ion_d2.layers import spatial_irnn
+from ion_d2.layers.roi_max_pool import roi_max_pool
+from ion_d2.modeling.backbone.irnn import IRNN
+
+
+@pytest.mark.parametrize("weight", [None, torch.ones(4, 2), torch.eye(2).repeat(4, 1, 1)])
+def test_sums_beyond_float16_end_at_its_largest_number(weight):
+    x = torch.full((1, 2, 50, 50), 2000.0, dtype=torch.float16)
+    assert spatial_irnn(x, weight).max().item() == 65504
+
+
+@pytest.mark.parametrize("transition", ["full", "diagonal", "identity", "max"])
+def test_the_context_block_runs_in_float32_in_place_of_float16(transition):
+    torch.manual_seed(0)
+    block = IRNN(4, hidden_dim=4, out_dim=4, transition=transition, init="pass_through").eval()
+    x = torch.full((1, 4, 50, 50), 2000.0)
+    try:
+        region = torch.autocast("cpu", torch.float16)
+    except RuntimeError:
+        pytest.skip("this PyTorch has no float16 autocast on a CPU")
+    with torch.no_grad(), region:
+        mixed = block(x.half())
+    with torch.no_grad():
+        torch.testing.assert_close(mixed, block(x))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("count", [0, 3])
+def test_roi_max_pooling_in_every_type(dtype, grad, count):
+    torch.manual_seed(0)
+    x = torch.randn(1, 4, 9, 9).to(dtype)
+    rois = torch.tensor([[0, 1.0, 2, 60, 70], [0, 5, 5, 33, 34], [0, 0, 0, 9, 99]])[:count]
+    expected = roi_max_pool(x.float(), rois, (3, 3), 1 / 8)
+    assert torch.equal(
+        roi_max_pool(x.requires_grad_(grad), rois, (3, 3), 1 / 8), expected.to(dtype)
+    )
+
+
+def test_gradient_of_roi_max_pooling():
+    x = torch.randperm(128).double().view(1, 2, 8, 8).requires_grad_()
+    rois = torch.tensor([[0, 0.0, 0, 40, 60], [0, 8, 8, 60, 60]])
+    assert torch.autograd.gradcheck(lambda x: roi_max_pool(x, rois, (2, 2), 1 / 8), x)
