@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.data import Metadata
+from detectron2.data import DatasetCatalog, Metadata
 from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.events import EventStorage
 from PIL import Image, ImageFont
 
 from ion_d2.data.voc_layout import find_classes, load_voc_layout
 from ion_d2.engine import fonts, pictures
 from ion_d2.engine.drawing import Marks, class_colour, draw_panel, draw_panels
+from ion_d2.engine.picture_evaluator import PictureEvaluator
 from ion_d2.engine.picture_names import fitting_name
 from ion_d2.engine.pictures import contact_sheet, marks_of, save_pictures
 
@@ -237,6 +239,32 @@ def test_pictures_of_long_names(stem, tmp_path):
     chosen = record(tmp_path, f"{stem}.png" if len(os.fsencode(stem)) < 252 else f"{stem[:-9]}.png")
     (path,) = save_pictures([chosen], [NOTHING], Metadata(), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == [path]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A registered dataset of three pictures with odd names, of which one is gone."""
+    names = ["a\n'%#猫.png", "gone.png", "猫" * 83 + "a.png"]
+    dicts = [{**record(tmp_path, name), "image_id": k} for k, name in enumerate(names)]
+    (tmp_path / "gone.png").unlink()
+    DatasetCatalog.register("pictures_test", lambda: dicts)
+    yield "pictures_test"
+    DatasetCatalog.remove("pictures_test")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_evaluation_goes_on_without_a_picture(dataset, lost, tmp_path, monkeypatch, caplog):
+    evaluator = PictureEvaluator(dataset, str(tmp_path / "out"), 3)
+    evaluator.process([{"image_id": k} for k in range(3)], [{"instances": NOTHING}] * 3)
+    if lost:  # a written picture cannot be read for TensorBoard
+        monkeypatch.setattr(pictures, "save_picture", lambda _sheet, path: path.write_bytes(b""))
+    with EventStorage() as storage:
+        assert evaluator.evaluate() is None
+    shown = [name for name, *_ in storage._vis_data]
+    assert len(shown) == (0 if lost else 2)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    told = [x.getMessage() for x in caplog.records if x.levelname == "WARNING"]
+    assert len(told) == (3 if lost else 1) and "gone.png" in told[0]
 
 
 @pytest.fixture
