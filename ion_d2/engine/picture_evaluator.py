@@ -16,9 +16,12 @@ from detectron2.utils.events import get_event_storage
 from PIL import Image
 
 from ..data.run_images import spread_evenly
+from ..files import fitting_name
 from .pictures import save_pictures
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_TITLE = 100  # bytes; writers make names of files of it, with more around it
 
 
 class PictureEvaluator(DatasetEvaluator):
@@ -78,4 +81,5 @@ def _show(files: Iterable[Path]) -> None:
         except (OSError, ValueError) as error:  # gone again, say
             logger.warning("TensorBoard does not show %r: %s", str(file), error)
         else:
-            storage.put_image(f"detections/{file.stem}", pixels)
+            title = fitting_name(file.stem, most=_LONGEST_TITLE)
+            storage.put_image(f"detections/{title}", pixels)

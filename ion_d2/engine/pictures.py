@@ -14,8 +14,8 @@ from PIL import Image
 
 from ion_d2.data.readable import read_image
 from ion_d2.engine.drawing import BACKGROUND, Marks, draw_panels
-from ion_d2.engine.picture_names import fitting_name
 from ion_d2.errors import NO_SPACE
+from ion_d2.files import fitting_name
 
 __all__ = [
     "contact_sheet",

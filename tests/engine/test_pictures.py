@@ -18,8 +18,8 @@ from ion_d2.data.voc_layout import find_classes, load_voc_layout
 from ion_d2.engine import fonts, pictures
 from ion_d2.engine.drawing import Marks, class_colour, draw_panel, draw_panels
 from ion_d2.engine.picture_evaluator import PictureEvaluator
-from ion_d2.engine.picture_names import fitting_name
 from ion_d2.engine.pictures import contact_sheet, marks_of, save_pictures
+from ion_d2.files import fitting_name
 
 BCCD = Path(__file__).resolve().parents[3] / "shared/data/bccd/VOC2007"
 GREY = np.full((48, 64, 3), 90, np.uint8)  # on a 640 px panel, enlarged 10 times
@@ -261,7 +261,7 @@ def test_an_evaluation_goes_on_without_a_picture(dataset, lost, tmp_path, monkey
     with EventStorage() as storage:
         assert evaluator.evaluate() is None
     shown = [name for name, *_ in storage._vis_data]
-    assert len(shown) == (0 if lost else 2)
+    assert len(shown) == (0 if lost else 2) and all(len(x.encode()) < 120 for x in shown)
     assert len(list((tmp_path / "out").iterdir())) == 2
     told = [x.getMessage() for x in caplog.records if x.levelname == "WARNING"]
     assert len(told) == (3 if lost else 1) and "gone.png" in told[0]
