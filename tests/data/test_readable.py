@@ -85,8 +85,8 @@ HEADER_FAULTS = {
     "sound": ((60, 40), {}, None),
     "other size": ((60, 40), {"width": 61, "height": 40}, "is 60x40 pixels"),
     "wide": ((2000, 6), {}, None),
-    "too wide": ((2000, 1), {}, "too thin"),
-    "too high": ((1, 2000), {}, "too thin"),
+    "too wide": ((4000, 1), {}, "too thin"),
+    "too high": ((1, 4000), {}, "too thin"),
 }
 
 
