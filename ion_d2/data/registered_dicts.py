@@ -63,14 +63,15 @@ class CompleteDicts:
                 dataset, picture and key.
         """
         records = [self._complete(index, record) for index, record in enumerate(list(self._load()))]
+        if not any("annotations" in record for record in records):
+            return records
         classes = MetadataCatalog.get(self._name).get("thing_classes")
         empty = []
         for record in records:
-            if "annotations" in record:
-                kept = self._usable_annotations(record, classes)
-                if len(kept) < len(record["annotations"]):
-                    empty.append(record["file_name"])
-                record["annotations"] = kept
+            kept = self._usable_annotations(record, classes)
+            if len(kept) < len(record["annotations"]):
+                empty.append(record["file_name"])
+            record["annotations"] = kept
         if empty:
             logger.warning(
                 "Left out the boxes without extent in %d image(s) of dataset '%s', the first in "
@@ -106,6 +107,11 @@ class CompleteDicts:
 
     def _usable_annotations(self, record: Record, classes: Any) -> list[Record]:
         """The annotations with an extent, after a look at each."""
+        if "annotations" not in record:
+            raise self._wrong(
+                record,
+                "has no 'annotations', as others do (a picture without objects has an empty list)",
+            )
         if not isinstance(record["annotations"], (list, tuple)):
             raise self._wrong(record, f"has the annotations {record['annotations']!r}, not a list")
         kept = []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.data.build import filter_images_with_few_keypoints
 from detectron2.data.transforms import ResizeShortestEdge
 
@@ -39,6 +40,10 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
             f"DATASETS.TRAIN gives nothing to train on: {error} "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
         ) from error
+    except KeyError:  # what Detectron2 raises if one of the datasets has annotations, another not
+        loaded = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+        check_training_labels(cfg, loaded)
+        raise
     check_training_labels(cfg, dicts)
     if cfg.MODEL.KEYPOINT_ON:
         dicts = _with_keypoints(cfg, dicts)

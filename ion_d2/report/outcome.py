@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
-from ..data.catalog import evaluator_type
+from ..data.catalog import class_names, evaluator_type
 from ..data.coco_datasets import coco_content
 from ..data.coco_file import Content
 from ..data.run_images import test_dicts
@@ -47,6 +46,11 @@ class Outcome(NamedTuple):
     content: Content | None
     raw: list[dict[str, Any]]
 
+    @property
+    def labeled(self) -> bool:
+        """Whether the dataset has annotations."""
+        return any("annotations" in record for record in self.records.values())
+
 
 def read_outcome(cfg: CfgNode, dataset: str) -> Outcome:
     """Read what an evaluation wrote.
@@ -61,14 +65,13 @@ def read_outcome(cfg: CfgNode, dataset: str) -> Outcome:
     Raises:
         IONError: the files are broken or of another dataset.
     """
-    metadata = MetadataCatalog.get(dataset)
     records = {record["image_id"]: record for record in test_dicts(cfg, dataset)}
     in_coco = evaluator_type(dataset) == "coco"
     content = coco_content(dataset) if in_coco else None
     folder = evaluation_folder(cfg, dataset)
     path = os.path.join(folder, _COCO_DETECTIONS if in_coco else _VOC_DETECTIONS)
     listed = read_json(path)
-    names = list(metadata.thing_classes)
+    names = class_names([dataset])
     found = None
     if listed is not None:
         take = _voc_reader(names) if content is None else _coco_reader(content)

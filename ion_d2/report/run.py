@@ -84,8 +84,7 @@ def run_sections(
     outcomes = [read_outcome(cfg, name) for name in cfg.DATASETS.TEST]
     sections = [Section(_titled("Result", o, outcomes), score_parts(o)) for o in outcomes]
     for outcome in outcomes:
-        unlabeled = outcome.content is not None and "annotations" not in outcome.content
-        if outcome.found is not None and outcome.records and not unlabeled:
+        if outcome.found is not None and outcome.labeled:
             section = detection_section(outcome)
             sections.append(Section(_titled(section.title, outcome, outcomes), section.parts))
     sections.append(training_section(read_metrics(os.path.join(cfg.OUTPUT_DIR, "metrics.json"))))

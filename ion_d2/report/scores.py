@@ -51,10 +51,12 @@ def score_parts(outcome: Outcome) -> list[Part]:
                 ]
             )
         ]
-    if outcome.content is None:
+    if outcome.records and not outcome.labeled:
+        parts: list[Part] = [
+            Text([f"{outcome.dataset} has no annotations, so there are no figures."])
+        ]
+    elif outcome.content is None:
         parts = _voc_parts(outcome)
-    elif "annotations" not in outcome.content:
-        parts = [Text([f"{outcome.dataset} has no annotations, so there are no figures."])]
     else:
         parts = _coco_parts(outcome)
     return [*parts, *_segmentation(outcome)]

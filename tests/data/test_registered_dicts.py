@@ -13,13 +13,19 @@ from voc_folder import write_image
 from ion_d2.data.catalog import ensure_registered, evaluator_type
 from ion_d2.errors import IONError
 
+ABSENT = object()
+
 pytestmark = pytest.mark.usefixtures("catalogs")
+
+
+def present(entries):
+    return {key: value for key, value in entries.items() if value is not ABSENT}
 
 
 def a_box(**changes):
     box = {"bbox": [1, 2, 9, 9], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, **changes}
     return {
-        key: value for key, value in box.items() if not isinstance(value, str) or value != "absent"
+        key: value for key, value in box.items() if not isinstance(value, str) or value != ABSENT
     }
 
 
@@ -27,11 +33,9 @@ def load(path, *annotations, **changes):
     record = {"file_name": str(path), "image_id": 7, "width": 40, "height": 30}
     record = {**record, "annotations": list(annotations), **changes}
     record = {
-        key: value
-        for key, value in record.items()
-        if not isinstance(value, str) or value != "absent"
+        key: value for key, value in record.items() if not isinstance(value, str) or value != ABSENT
     }
-    DatasetCatalog.register("mine", lambda: [record])
+    DatasetCatalog.register("mine", lambda: [present(record)])
     MetadataCatalog.get("mine").thing_classes = ["cat", "dog"]
     ensure_registered(["mine"])
     ensure_registered(["mine"])
@@ -49,13 +53,13 @@ def test_sizes_come_from_the_picture(tmp_path, missing, orientation, size):
     exif = Image.Exif()
     exif[274] = orientation
     path = write_image(tmp_path / "im0.jpg", exif=exif)
-    record = load(path, **{key: "absent" for key in missing})
+    record = load(path, **{key: ABSENT for key in missing})
     assert (record["height"], record["width"]) == size
 
 
 def test_what_detectron2_takes_is_taken(picture):
     boxes = [a_box(bbox=np.array([1.0, 2, 9, 9])), a_box(category_id=np.int64(1), bbox_mode=1)]
-    changes = {"width": np.int32(40), "height": 30.0, "image_id": "absent"}
+    changes = {"width": np.int32(40), "height": 30.0, "image_id": ABSENT}
     record = load(picture, *boxes, file_name=Path(picture), sem_seg_file_name=picture, **changes)
     assert record["file_name"] == record["sem_seg_file_name"] == str(picture)
     assert (record["width"], record["height"], record["image_id"]) == (40, 30, 0)
@@ -65,9 +69,9 @@ def test_what_detectron2_takes_is_taken(picture):
 @pytest.mark.parametrize(
     ("annotation", "words"),
     [
-        (a_box(bbox="absent"), "'bbox'"),
-        (a_box(bbox_mode="absent"), "'bbox_mode'"),
-        (a_box(category_id="absent"), "'category_id'"),
+        (a_box(bbox=ABSENT), "'bbox'"),
+        (a_box(bbox_mode=ABSENT), "'bbox_mode'"),
+        (a_box(category_id=ABSENT), "'category_id'"),
         (a_box(bbox=None), "'bbox'"),
         (a_box(bbox="1 2 9 9"), "bbox"),
         (a_box(bbox=[1, 2, 9]), "4 numbers"),
@@ -93,18 +97,26 @@ def test_annotations_that_are_told(picture, annotation, words):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"file_name": "absent"}, "entry 0.*'file_name'"),
+        ({"file_name": ABSENT}, "entry 0.*'file_name'"),
         ({"file_name": 3}, "entry 0.*'file_name'"),
         ({"width": "40"}, "im0.jpg.*width '40'"),
         ({"height": 0}, "im0.jpg.*height 0"),
         ({"height": 30.5}, "im0.jpg.*height 30.5"),
         ({"annotations": 3}, "im0.jpg.*annotations 3"),
-        ({"file_name": "none.jpg", "width": "absent"}, "none.jpg.*height and width"),
+        ({"file_name": "none.jpg", "width": ABSENT}, "none.jpg.*height and width"),
     ],
 )
 def test_dicts_that_are_told(picture, changes, words):
     with pytest.raises(IONError, match=f"'mine'.*{words}"):
         load(picture, **changes)
+
+
+def test_a_picture_without_annotations_among_others_is_told(picture):
+    record = {"file_name": str(picture), "width": 40, "height": 30}
+    DatasetCatalog.register("mine", lambda: [{**record, "annotations": []}, record])
+    ensure_registered(["mine"])
+    with pytest.raises(IONError, match="'mine'.*im0.jpg.*'annotations'.*empty list"):
+        DatasetCatalog.get("mine")
 
 
 def test_boxes_without_extent_are_left_out_with_a_warning(picture, caplog):
@@ -121,8 +133,8 @@ def test_boxes_without_extent_are_left_out_with_a_warning(picture, caplog):
         ([a_box(segmentation=[[1, 1, 9, 1, 9, 9]])], {}, "coco"),
         ([a_box(keypoints=[1, 1, 2])], {}, "coco"),
         ([], {}, "pascal_voc"),
-        ("absent", {}, None),
-        ("absent", {"dirname": ".", "split": "test"}, "pascal_voc"),
+        (ABSENT, {}, None),
+        (ABSENT, {"dirname": ".", "split": "test"}, "pascal_voc"),
         ([a_box()], {"evaluator_type": "lvis"}, "lvis"),
     ],
 )
