@@ -28,6 +28,7 @@ from ion_d2.engine.predictor import IONPredictor, settle_classes
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 from ion_d2.evaluation.results_file import write_json
+from ion_d2.files import fitting_name
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 PANEL_SIZE = 960
@@ -112,10 +113,10 @@ def _identity(path: Path) -> str:
 
 def _free(wanted: Path, taken: set[str]) -> Path:
     """Turn a wanted file name into a JPEG's that is not taken yet, and take it."""
-    place, number = wanted.with_suffix(".jpg"), 1
+    place, number = wanted.with_name(fitting_name(wanted.stem, suffix=".jpg")), 1
     while _identity(place) in taken:
         number += 1
-        place = wanted.with_name(f"{wanted.stem}_{number}.jpg")
+        place = wanted.with_name(fitting_name(wanted.stem, suffix=f"_{number}.jpg"))
     taken.add(_identity(place))
     return place
 
@@ -176,7 +177,7 @@ def main() -> int:
         for picture, place in tqdm(pictures.items(), desc="detecting", unit="picture"):
             try:
                 image = read_image(str(picture), "BGR")
-                found = predictor(image)
+                found = predictor(image)["instances"]
             except UnreadableImageError as error:
                 _tell(f"{picture} cannot be read as a picture ({error.__cause__ or error})")
             except IONError as error:  # of a shape, for instance, that the model cannot take

@@ -2,7 +2,7 @@
 
 cfg = ion_d2.get_config("configs/ion_tiny.yaml", {"DATASETS.TRAIN": ["voc:scenes:trainval"]})
 ion_d2.build_trainer(cfg).train()
-found = ion_d2.build_predictor(cfg, "output/ion_tiny/model_final.pth")(image)
+found = ion_d2.build_predictor(cfg, "output/ion_tiny/model_final.pth")(image)["instances"]
 """
 
 from __future__ import annotations

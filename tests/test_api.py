@@ -52,7 +52,7 @@ def test_train_and_detect_in_three_lines(cfg, tmp_path):
     assert cfg.dump() == before
     assert trainer.cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
     image = np.zeros((80, 96, 3), np.uint8)
-    found = predictor(image)
+    found = predictor(image)["instances"]
     assert found.image_size == (80, 96)
     drawing = draw_detections(image, found, predictor.class_names, panel_size=192)
     assert drawing.size[0] >= 192
@@ -60,7 +60,8 @@ def test_train_and_detect_in_three_lines(cfg, tmp_path):
     again = ion_d2.get_config(tmp_path / "config.yaml")
     assert again.MODEL.ROI_HEADS.NUM_CLASSES == 2
     assert torch.equal(
-        ion_d2.build_predictor(again, tmp_path / "model_final.pth")(image).scores, found.scores
+        ion_d2.build_predictor(again, tmp_path / "model_final.pth")(image)["instances"].scores,
+        found.scores,
     )
 
 

@@ -80,6 +80,15 @@ def test_equal_names_do_not_collide(demo, tmp_path):
     assert len({str(place).lower() for place in places}) == len(inputs)
 
 
+def test_drawings_of_long_names_fit_and_do_not_collide(demo, tmp_path):
+    stem = "猫" * 83
+    names = [f"x/{stem}aa.jpg", f"y/{stem}aa.jpg", f"x/{stem}ab.png", f"x/{stem}.webp"]
+    inputs = [str(picture(tmp_path / name)) for name in names]
+    places = demo.find_pictures(inputs, tmp_path / "out").values()
+    assert len({str(place).lower() for place in places}) == len(inputs)
+    assert max(len(place.name.encode()) for place in places) <= 255
+
+
 def test_inputs_are_never_replaced(demo, tmp_path):
     inputs = [picture(tmp_path / name) for name in ("a.jpg", "b.png", "b.jpg", "sub/a.jpg")]
     for output in (tmp_path, tmp_path / "sub", tmp_path / "sub/.."):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,9 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
 from ion_d2.data.instance_masks import draw_label_map
-from ion_d2.data.readable import UnreadableImageError, read_image_of
+from ion_d2.data.readable import UnreadableImageError, read_image_of, too_thin, warn_skipped
 from ion_d2.data.sem_seg import read_label_map, transform_label_map
 from ion_d2.errors import IONError
-
-logger = logging.getLogger(__name__)
 
 _MAX_IDS = 254
 
@@ -117,7 +114,9 @@ class IONDatasetMapper(DatasetMapper):
         annotations = self._wanted(annotations)
         boxes = None if annotations is None else _xyxy(annotations)
         inputs = T.AugInput(image, boxes=boxes, sem_seg=labels)
-        transforms = self.augmentations(inputs)
+        transforms = self._augment(inputs, record["file_name"])
+        if transforms is None:
+            return None
         height, width = inputs.image.shape[:2]
         record["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         if self.proposal_topk is not None:
@@ -138,7 +137,20 @@ class IONDatasetMapper(DatasetMapper):
             # At test time another image in its place would falsify the result.
             if not (self.skip_unreadable and self.is_train):
                 raise
-            logger.warning("Skipped: %s", error)
+            warn_skipped(error)
+            return None
+
+    def _augment(self, inputs: T.AugInput, file_name: str) -> T.Transform | None:
+        size = inputs.image.shape[:2]
+        try:
+            return self.augmentations(inputs)
+        except ValueError as error:
+            if "height and width must be > 0" not in str(error):  # Pillow's words
+                raise
+            fault = too_thin(file_name, size)
+            if not (self.skip_unreadable and self.is_train):
+                raise fault from error
+            warn_skipped(fault)
             return None
 
     def _wanted(self, annotations: list[dict] | None) -> list[dict] | None:

@@ -6,12 +6,14 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils
+from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
@@ -31,12 +33,13 @@ _DECODE_ERRORS = (
     Image.DecompressionBombError,
 )
 _MAX_THREADS = 8
+_OR_SKIP = ", or leave out such pictures with INPUT.SKIP_UNREADABLE True."
 _EXIF_ORIENTATION = 274
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class UnreadableImageError(IONError):
-    """A picture is there, but cannot be decoded."""
+    """A picture is there, but cannot be decoded or used."""
 
 
 def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
@@ -50,33 +53,103 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
         (H, W, C) array, or (H, W) for a one-channel file and no ``image_format``.
 
     Raises:
-        UnreadableImageError: it is truncated, empty or not a picture.
-        IONError: there is no such file, or it has more than 8 bits a channel.
+        UnreadableImageError: it is truncated, empty, not a picture, or has more than 8 bits a
+            channel.
+        IONError: there is no such file.
     """
-    try:
+    with _told(file_name):
         if image_format is not None:
-            _check_depth(file_name)
+            _read_header(file_name)
         return detection_utils.read_image(file_name, format=image_format)
+
+
+@contextmanager
+def _told(file_name: str) -> Iterator[None]:
+    """Make one sentence of what Pillow raises."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise IONError(
             f"Image {file_name} does not exist; restore it, or take it out of the dataset."
         ) from error
     except _DECODE_ERRORS as error:
         raise UnreadableImageError(
-            f"Image {file_name} cannot be decoded ({error}); replace it, or leave out such "
-            "pictures with INPUT.SKIP_UNREADABLE True."
+            f"Image {file_name} cannot be decoded ({error}); replace it{_OR_SKIP}"
         ) from error
 
 
-def _check_depth(file_name: str) -> None:
-    """Refuse what Pillow would cut off at 255 without a word."""
+def _read_header(file_name: str) -> tuple[int, int]:
+    """Height and width, turned as EXIF asks; refuses what Pillow would cut off at 255."""
     with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
-        mode = image.mode
+        mode, (width, height) = image.mode, image.size
+        turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
     if mode.startswith(("I", "F")):
-        raise IONError(
+        raise UnreadableImageError(
             f"Image {file_name} has more than 8 bits a channel (Pillow's mode {mode!r}); scale its "
-            "values to 0 to 255 and save it with 8 bits."
+            f"values to 0 to 255 and save it with 8 bits{_OR_SKIP}"
         )
+    return (width, height) if turned else (height, width)
+
+
+def check_header(record: dict[str, Any], resize: ResizeShortestEdge | None = None) -> None:
+    """Look at the header of a dict's picture for what would stop a run; nothing is decoded.
+
+    Args:
+        record: Detectron2 dataset dict.
+        resize: what the picture will go through, if a side without a pixel is to be told.
+
+    Raises:
+        UnreadableImageError: it is empty, not a picture, too deep or too thin.
+        IONError: it is missing or has another size than the dict says.
+    """
+    with _told(record["file_name"]):
+        size = _read_header(record["file_name"])
+    _check_size(record, size)
+    if resize is not None:
+        transform = resize.get_transform(np.broadcast_to(np.uint8(0), size))
+        if min(getattr(transform, "new_h", 1), getattr(transform, "new_w", 1)) < 1:
+            raise too_thin(record["file_name"], size)
+
+
+def check_headers(
+    dicts: Sequence[dict[str, Any]], resize: ResizeShortestEdge, *, skip_unreadable: bool
+) -> None:
+    """:func:`check_header` for many, on several threads.
+
+    Args:
+        dicts: Detectron2 dataset dicts.
+        resize: what the pictures will go through.
+        skip_unreadable: say nothing of pictures that :func:`filter_unreadable` leaves out.
+
+    Raises:
+        IONError: what is wrong with the first of them.
+    """
+
+    def look(record: dict[str, Any]) -> None:
+        try:
+            check_header(record, resize)
+        except UnreadableImageError:
+            if not skip_unreadable:
+                raise
+
+    with ThreadPoolExecutor(_workers()) as pool:
+        list(pool.map(look, dicts))
+
+
+def too_thin(file_name: str, size: tuple[int, int]) -> UnreadableImageError:
+    """The error for a picture of which a side has no pixel left after resizing.
+
+    Args:
+        file_name: the picture.
+        size: its height and width.
+
+    Returns:
+        The error.
+    """
+    return UnreadableImageError(
+        f"Image {file_name} of {size[1]}x{size[0]} pixels is too thin: a side has no pixel left "
+        f"at the sizes of INPUT; cut it into pieces{_OR_SKIP}"
+    )
 
 
 def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np.ndarray:
@@ -95,15 +168,20 @@ def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np
     """
     file_name = record["file_name"]
     image = read_image(file_name, image_format)
-    try:
-        detection_utils.check_image_size(record, image)
-    except detection_utils.SizeMismatchError as error:
-        raise IONError(
-            f"Image {file_name} is {image.shape[1]}x{image.shape[0]} pixels (turned as its "
-            f"EXIF data asks), but its annotation says {record['width']}x{record['height']}; "
-            "correct the annotation or replace the image."
-        ) from error
+    _check_size(record, image.shape[:2])
+    detection_utils.check_image_size(record, image)  # gives the size to a dict without one
     return image
+
+
+def _check_size(record: dict[str, Any], size: tuple[int, int]) -> None:
+    height, width = size
+    stated = record.get("height") or height, record.get("width") or width
+    if stated != (height, width):
+        raise IONError(
+            f"Image {record['file_name']} is {width}x{height} pixels (turned as its EXIF data "
+            f"asks), but its annotation says {stated[1]}x{stated[0]}; correct the annotation or "
+            "replace the image."
+        )
 
 
 def read_size(file_name: str) -> tuple[int, int]:
@@ -130,13 +208,16 @@ def read_size(file_name: str) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
-def filter_unreadable(dicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def filter_unreadable(
+    dicts: Sequence[dict[str, Any]], resize: ResizeShortestEdge | None = None
+) -> list[dict[str, Any]]:
     """Leave out the images that cannot be decoded, with a warning that names each.
 
     Every picture is decoded completely, on several threads.
 
     Args:
         dicts: Detectron2 dataset dicts.
+        resize: what the pictures will go through; those too thin for it are left out as well.
 
     Returns:
         Those whose picture can be decoded, in the same order.
@@ -144,20 +225,38 @@ def filter_unreadable(dicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Raises:
         IONError: a picture is missing, or none can be decoded.
     """
-    workers = min(_MAX_THREADS, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        errors = list(pool.map(_decode_error, [record["file_name"] for record in dicts]))
+    with ThreadPoolExecutor(_workers()) as pool:
+        errors = list(pool.map(lambda record: _decode_error(record, resize), dicts))
     for error in filter(None, errors):
-        logger.warning("Skipped: %s", error)
+        warn_skipped(error)
     kept = [record for record, error in zip(dicts, errors) if error is None]
     if dicts and not kept:
-        raise IONError(f"None of the {len(dicts)} images can be decoded, for instance: {errors[0]}")
+        raise IONError(
+            f"None of the {len(dicts)} images can be decoded, for instance: "
+            + str(errors[0]).replace(_OR_SKIP, ".")
+        )
     return kept
 
 
-def _decode_error(file_name: str) -> UnreadableImageError | None:
+def warn_skipped(error: UnreadableImageError) -> None:
+    """Warn of a picture left out, without the advice to leave it out.
+
+    Args:
+        error: what is wrong with it.
+    """
+    logger.warning("Skipped: %s", str(error).replace(_OR_SKIP, "."))
+
+
+def _workers() -> int:
+    return min(_MAX_THREADS, os.cpu_count() or 1)
+
+
+def _decode_error(
+    record: dict[str, Any], resize: ResizeShortestEdge | None
+) -> UnreadableImageError | None:
     try:
-        read_image(file_name)
+        check_header(record, resize)
+        read_image(record["file_name"])
     except UnreadableImageError as error:
         return error
     return None

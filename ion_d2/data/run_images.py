@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.data.build import filter_images_with_few_keypoints
+from detectron2.data.transforms import ResizeShortestEdge
 
 from ion_d2.data.label_folders import add_label_files, log_label_count
 from ion_d2.data.proposals import get_dicts, proposal_files
@@ -82,7 +83,20 @@ def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) ->
         files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
     dicts = load_dicts(dataset_name, files)
     dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
-    return filter_unreadable(dicts) if cfg.INPUT.SKIP_UNREADABLE else dicts
+    return filter_unreadable(dicts, test_resize(cfg)) if cfg.INPUT.SKIP_UNREADABLE else dicts
+
+
+def test_resize(cfg: CfgNode) -> ResizeShortestEdge:
+    """What the pictures of a test go through.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        Detectron2's resizing.
+    """
+    shortest = cfg.INPUT.MIN_SIZE_TEST
+    return ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
 
 
 def load_dicts(dataset_name: str, proposal_files: Sequence[str] | None = None) -> list[dict]:

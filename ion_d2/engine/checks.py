@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
@@ -12,8 +10,6 @@ from ..evaluation import check_metric
 from .augmented_test import check_augmentation
 from .best import check_best
 from .ranges import check_ranges
-
-logger = logging.getLogger(__name__)
 
 
 def check_settings(cfg: CfgNode) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from .fonts import drawable_names, font_of
 
 __all__ = ["Box", "Marks", "class_colour", "draw_panel", "draw_panels"]
 
@@ -70,14 +69,16 @@ def draw_panels(
     Args:
         image: (H, W, 3) uint8, RGB.
         panels: title ("" for no title strip) and boxes of each panel, from left to right.
-        class_names: names by class id; ids beyond them appear as numbers.
+        class_names: names by class id; ids beyond them, and names that no font has, appear as
+            numbers.
         panel_size: longer side of each panel in pixels; the image is enlarged or reduced to it.
 
     Returns:
         The picture, RGB.
     """
     shown = sorted({label for _, marks in panels for label in marks.classes})
-    names = {k: class_names[k] if k < len(class_names) else f"class {k}" for k in shown}
+    known = drawable_names(dict(enumerate(class_names)))
+    names = {k: known.get(k, f"class {k}") for k in shown}
     drawn = [draw_panel(image, marks, names, panel_size) for _, marks in panels]
     width = sum(panel.width for panel in drawn) + _GAP * (len(drawn) + 1)
     title_height = _TITLE_FONT + 2 * _GAP if any(title for title, _ in panels) else _GAP
@@ -86,7 +87,8 @@ def draw_panels(
     sheet = Image.new("RGB", (width, height), BACKGROUND)
     pen, x = ImageDraw.Draw(sheet), _GAP
     for (title, _), panel in zip(panels, drawn):
-        pen.text((x, title_height // 2), title, fill=_INK, font=_font(_TITLE_FONT), anchor="lm")
+        font = _font(title, _TITLE_FONT)
+        pen.text((x, title_height // 2), title, fill=_INK, font=font, anchor="lm")
         sheet.paste(panel, (x, title_height))
         x += panel.width + _GAP
     sheet.paste(legend, (0, title_height + drawn[0].height))
@@ -101,12 +103,13 @@ def draw_panel(
     Args:
         image: (H, W, 3) uint8, RGB.
         marks: the boxes.
-        names: class names by id, for the labels.
+        names: class names by id, for the labels; those that no font has appear as numbers.
         panel_size: longer side of the drawing in pixels; the image is enlarged or reduced to it.
 
     Returns:
         The drawing.
     """
+    names = drawable_names(names)
     scale = panel_size / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     panel = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.BICUBIC)
@@ -149,8 +152,9 @@ def _label(
     if 4 * height > box[3] - box[1]:
         return
     for text in texts:
-        width = _font(_LABEL_FONT).getlength(text) + 6
-        if width > box[2] - box[0]:
+        font = font_of(text, _LABEL_FONT)
+        width = font.getlength(text) + 6 if font else 0
+        if not font or width > box[2] - box[0]:
             continue
         for top in (box[1], box[3] - height):
             place = (box[0], top, box[0] + width, top + height)
@@ -158,7 +162,7 @@ def _label(
                 taken.append(place)
                 pen.rectangle(place, fill=colour)
                 middle = (place[0] + 3, top + height / 2)
-                pen.text(middle, text, _ink_on(colour), _font(_LABEL_FONT), anchor="lm")
+                pen.text(middle, text, _ink_on(colour), font, anchor="lm")
                 return
 
 
@@ -174,10 +178,10 @@ def _ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def _legend(names: dict[int, str], width: int) -> Image.Image:
     """Explain the colours in as many lines as the names need."""
-    font, swatch = _font(_TITLE_FONT), _TITLE_FONT
-    line_height, places, x, y = _TITLE_FONT + _GAP, {}, _GAP, _GAP
+    fonts = {label: _font(name, _TITLE_FONT) for label, name in names.items()}
+    swatch, line_height, places, x, y = _TITLE_FONT, _TITLE_FONT + _GAP, {}, _GAP, _GAP
     for label, name in names.items():
-        needed = int(swatch + _GAP + font.getlength(name) + 3 * _GAP)
+        needed = int(swatch + _GAP + fonts[label].getlength(name) + 3 * _GAP)
         if x > _GAP and x + needed > width:
             x, y = _GAP, y + line_height
         places[label] = (x, y)
@@ -188,13 +192,10 @@ def _legend(names: dict[int, str], width: int) -> Image.Image:
     for label, (x, y) in places.items():
         pen.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=class_colour(label))
         middle = (x + swatch + _GAP, y + swatch // 2)
-        pen.text(middle, names[label], fill=_INK, font=font, anchor="lm")
+        pen.text(middle, names[label], fill=_INK, font=fonts[label], anchor="lm")
     return legend
 
 
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Load the font that comes with Matplotlib, which looks alike on every machine."""
-    return ImageFont.truetype(
-        str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size
-    )
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """Load a font for a text, the usual one if none has all its signs."""
+    return font_of(text, size) or font_of("", size)

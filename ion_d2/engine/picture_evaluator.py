@@ -16,9 +16,12 @@ from detectron2.utils.events import get_event_storage
 from PIL import Image
 
 from ..data.run_images import spread_evenly
+from ..files import fitting_name
 from .pictures import save_pictures
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_TITLE = 100  # bytes; writers make names of files of it, with more around it
 
 
 class PictureEvaluator(DatasetEvaluator):
@@ -60,8 +63,9 @@ class PictureEvaluator(DatasetEvaluator):
         detections = {k: v for part in gathered for k, v in part.items()}
         dicts = [d for k, d in self._chosen.items() if k in detections]
         chosen = [detections[d["image_id"]] for d in dicts]
-        _show(save_pictures(dicts, chosen, self._metadata, self._output_dir))
-        logger.info("Pictures of %d images are in %s", len(dicts), self._output_dir)
+        files = save_pictures(dicts, chosen, self._metadata, self._output_dir)
+        logger.info("Pictures of %d images are in %s", len(files), self._output_dir)
+        _show(files)
 
 
 def _show(files: Iterable[Path]) -> None:
@@ -71,5 +75,11 @@ def _show(files: Iterable[Path]) -> None:
     except AssertionError:  # Detectron2's way to say that there is none
         return
     for file in files:
-        with Image.open(file) as picture:
-            storage.put_image(f"detections/{file.stem}", np.asarray(picture).transpose(2, 0, 1))
+        try:
+            with Image.open(file) as picture:
+                pixels = np.asarray(picture).transpose(2, 0, 1)
+        except (OSError, ValueError) as error:  # gone again, say
+            logger.warning("TensorBoard does not show %r: %s", str(file), error)
+        else:
+            title = fitting_name(file.stem, most=_LONGEST_TITLE)
+            storage.put_image(f"detections/{title}", pixels)

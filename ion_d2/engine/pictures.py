@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from PIL import Image
 
 from ion_d2.data.readable import read_image
 from ion_d2.engine.drawing import BACKGROUND, Marks, draw_panels
+from ion_d2.errors import NO_SPACE
+from ion_d2.files import fitting_name
 
 __all__ = [
     "contact_sheet",
@@ -22,6 +25,8 @@ __all__ = [
     "save_pictures",
     "truth_of",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def marks_of(detections: Instances, score_threshold: float = 0.0) -> Marks:
@@ -69,6 +74,8 @@ def save_pictures(
 ) -> list[Path]:
     """Save each image with its ground truth on the left and its detections on the right.
 
+    An image that cannot be drawn, because it is unreadable, say, is left out with a warning.
+
     Args:
         dataset_dicts: Detectron2 dataset dicts with ``annotations``, one per picture wanted.
         detections: the model's Instances for each, in pixels of the image file.
@@ -77,25 +84,40 @@ def save_pictures(
         score_threshold: lowest score of a detection to draw.
 
     Returns:
-        The files written, ``NN_<name of the image>.jpg``, in the order given.
+        The files written, ``NN_<name of the image>.jpg``, in the order given; a name that would be
+        too long is cut.
 
     Raises:
-        IONError: an image cannot be read.
+        OSError: the disk is full.
     """
     folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     names = metadata.get("thing_classes") or []
     written = []
     for number, (record, found) in enumerate(zip(dataset_dicts, detections)):
-        truth, marks = truth_of(record), marks_of(found, score_threshold)
-        panels = [
-            (f"ground truth: {len(truth.boxes)}", truth),
-            (f"detections: {len(marks.boxes)} (score \u2265 {score_threshold:g})", marks),
-        ]
-        sheet = draw_panels(read_image(record["file_name"], "RGB"), panels, names)
-        written.append(folder / f"{number:02d}_{Path(record['file_name']).stem}.jpg")
-        save_picture(sheet, written[-1])
+        stem = Path(record["file_name"]).stem
+        path = folder / fitting_name(stem, prefix=f"{number:02d}_", suffix=".jpg")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_picture(_beside_truth(record, found, names, score_threshold), path)
+        except (OSError, ValueError, OverflowError) as error:  # an IONError is a ValueError
+            if isinstance(error, OSError) and error.errno in NO_SPACE:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+            told = " ".join(str(error).split())
+            logger.warning("No picture is drawn of %r: %s", str(record["file_name"]), told)
+        else:
+            written.append(path)
     return written
+
+
+def _beside_truth(
+    record: dict[str, Any], found: Instances, names: Sequence[str], score_threshold: float
+) -> Image.Image:
+    truth, marks = truth_of(record), marks_of(found, score_threshold)
+    panels = [
+        (f"ground truth: {len(truth.boxes)}", truth),
+        (f"detections: {len(marks.boxes)} (score \u2265 {score_threshold:g})", marks),
+    ]
+    return draw_panels(read_image(str(record["file_name"]), "RGB"), panels, names)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

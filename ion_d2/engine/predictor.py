@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.structures import Instances
 from torch import nn
 
 from ion_d2.data.catalog import class_names
@@ -24,12 +24,25 @@ from ion_d2.engine.class_names import (
     listed,
     read_class_names,
 )
+from ion_d2.engine.picture_array import as_picture
 from ion_d2.engine.setup import build_model
 from ion_d2.errors import IONError
 
-__all__ = ["IONPredictor", "find_class_names", "settle_classes"]
+__all__ = ["IONPredictor", "Prediction", "find_class_names", "settle_classes"]
 
 logger = logging.getLogger(__name__)
+
+
+class Prediction(dict):
+    """What Detectron2's predictor gives: "instances", and "sem_seg" where the model has it.
+
+    The fields of the instances can be read from it directly as well, as ``prediction.scores``.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "instances" not in self:
+            raise AttributeError(name)
+        return getattr(self["instances"], name)
 
 
 class IONPredictor:
@@ -49,7 +62,7 @@ class IONPredictor:
         shortest = cfg.INPUT.MIN_SIZE_TEST
         self.model = (with_augmentation(cfg, model) if cfg.TEST.AUG.ENABLED else model).eval()
         self._resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
-        self._flip_channels = cfg.INPUT.FORMAT == "RGB"
+        self._format = cfg.INPUT.FORMAT
 
     @classmethod
     def from_config(cls, cfg: CfgNode, class_names: Sequence[str] | None = None) -> IONPredictor:
@@ -72,34 +85,38 @@ class IONPredictor:
         return cls(cfg, model, classes_of(model))
 
     @torch.no_grad()
-    def __call__(self, image: np.ndarray) -> Instances:
+    def __call__(self, image: np.ndarray) -> Prediction:
         """Detect the objects of a picture.
 
         Args:
-            image: (H, W, 3) uint8, BGR.
+            image: (H, W, 3) uint8, BGR, or gray; see :func:`~.picture_array.as_picture`.
 
         Returns:
-            ``pred_boxes`` in pixels of ``image``, ``scores`` and ``pred_classes``, on the CPU.
+            "instances", with ``pred_boxes`` in pixels of ``image``, ``scores`` and
+            ``pred_classes``, and "sem_seg" (num_classes, H, W) if the model predicts it; on the
+            CPU.
+
+        Raises:
+            IONError: see :meth:`preprocess`.
         """
-        height, width = image.shape[:2]
-        inputs = {"image": self.preprocess(image), "height": height, "width": width}
-        return self.model([inputs])[0]["instances"].to("cpu")
+        inputs = {"image": self.preprocess(image)}
+        inputs["height"], inputs["width"] = image.shape[:2]
+        return Prediction({key: x.to("cpu") for key, x in self.model([inputs])[0].items()})
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """Make of a picture what the model is given.
 
         Args:
-            image: (H, W, 3) uint8, BGR.
+            image: see :meth:`__call__`.
 
         Returns:
-            (3, H', W') uint8, resized and with its channels in the order of INPUT.FORMAT.
+            (C, H', W') uint8, resized and with its channels in the order of INPUT.FORMAT.
 
         Raises:
-            IONError: it is so narrow that nothing is left of it at the size of INPUT.MAX_SIZE_TEST.
+            IONError: it is no picture, or so narrow that nothing is left of it at the size of
+                INPUT.MAX_SIZE_TEST.
         """
-        if self._flip_channels:
-            image = image[:, :, ::-1]
-        image = np.ascontiguousarray(image)
+        image = np.ascontiguousarray(as_picture(image, self._format))
         transform = self._resize.get_transform(image)
         try:
             resized = transform.apply_image(image)

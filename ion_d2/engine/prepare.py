@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 from detectron2.config import CfgNode
 
 from ..data.catalog import check_num_classes, ensure_registered
 from ..data.proposals import check_proposals
-from ..data.run_images import load_dicts
+from ..data.readable import check_headers
+from ..data.run_images import load_dicts, test_resize
 from ..data.task_labels import check_test_labels
 from ..errors import IONError
 from ..evaluation import build_evaluators
@@ -37,7 +36,7 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
         dicts = load_dicts(name)
         check_test_labels(cfg, name, dicts)
         if train:
-            _check_images(name, dicts)
+            check_headers(dicts, test_resize(cfg), skip_unreadable=cfg.INPUT.SKIP_UNREADABLE)
             build_evaluators(cfg, name)  # they look at their data
 
 
@@ -46,12 +45,3 @@ def _check_test_names(cfg: CfgNode) -> None:
     for name in names:
         if names.count(name) > 1:
             raise IONError(f"DATASETS.TEST names '{name}' more than once; keep one of it.")
-
-
-def _check_images(dataset_name: str, dicts: list[dict]) -> None:
-    for record in dicts:
-        if not os.path.isfile(record["file_name"]):
-            raise IONError(
-                f"Image {record['file_name']} of '{dataset_name}' in DATASETS.TEST does not exist; "
-                "restore it, or take it out of the dataset."
-            )

@@ -11,6 +11,8 @@ from detectron2.config import CfgNode
 from ..clipping import OLD_CLIP_TYPE
 from ..errors import IONError
 
+# INPUT.FORMAT -> channels of a picture.
+CHANNELS = {"BGR": 3, "RGB": 3, "L": 1}
 # What a value must satisfy, and how to say so.
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -75,6 +77,8 @@ _RULES: dict[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of(OLD_CLIP_TYPE, "norm", "value"),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": _POSITIVE,
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": (lambda value: value > 0, "above 0; .inf is the maximum"),
+    # Color pictures in one of two orders, or gray ones.
+    "INPUT.FORMAT": _one_of(*CHANNELS),
     "SEED": (lambda value: value < 2**32, "below 2**32; one below 0 is drawn at random"),
     "DATALOADER.NUM_WORKERS": _PERIOD,
     "TEST.EVAL_PERIOD": _PERIOD,
@@ -110,6 +114,18 @@ def check_ranges(cfg: CfgNode) -> None:
             node = node[parent]
         if name in node and not _fits(node[name], rule):
             raise IONError(f"{key} is {node[name]!r}; it must be {rule[1]}.")
+    _check_channels(cfg)
+
+
+def _check_channels(cfg: CfgNode) -> None:
+    channels = CHANNELS[cfg.INPUT.FORMAT]
+    for name in ("PIXEL_MEAN", "PIXEL_STD"):
+        values = cfg.MODEL[name]
+        if len(values) != channels:
+            raise IONError(
+                f"MODEL.{name} has {len(values)} numbers ({values}), but INPUT.FORMAT is "
+                f"{cfg.INPUT.FORMAT!r}, which has {channels}; give one number a channel."
+            )
 
 
 def _fits(value: Any, rule: Rule) -> bool:

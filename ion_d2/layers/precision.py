@@ -56,7 +56,8 @@ def in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
         if not autocasts_to_float16(x.device.type):
             return forward(self, x, *args, **kwargs)
         with torch.autocast(x.device.type, enabled=False):
-            return forward(self, x.float(), *args, **kwargs)
+            wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            return forward(self, wide, *args, **kwargs)
 
     return run
 

@@ -2,10 +2,16 @@ import logging
 
 import numpy as np
 import pytest
+from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image, ImageFile
 from voc_folder import write_image
 
-from ion_d2.data.readable import UnreadableImageError, filter_unreadable, read_image
+from ion_d2.data.readable import (
+    UnreadableImageError,
+    check_headers,
+    filter_unreadable,
+    read_image,
+)
 from ion_d2.errors import IONError
 
 
@@ -73,3 +79,36 @@ def test_filter_refuses_to_leave_nothing(tmp_path):
     with pytest.raises(IONError, match=r"None of the 1 images.*empty\.jpg"):
         filter_unreadable([{"file_name": str(tmp_path / "empty.jpg")}])
     assert filter_unreadable([]) == []
+
+
+HEADER_FAULTS = {
+    "sound": ((60, 40), {}, None),
+    "other size": ((60, 40), {"width": 61, "height": 40}, "is 60x40 pixels"),
+    "wide": ((2000, 6), {}, None),
+    "too wide": ((4000, 1), {}, "too thin"),
+    "too high": ((1, 4000), {}, "too thin"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(HEADER_FAULTS))
+def test_headers_tell_what_would_stop_a_run(tmp_path, name):
+    size, stated, fault = HEADER_FAULTS[name]
+    record = {"file_name": str(write_image(tmp_path / "a.png", size=size)), **stated}
+    resize = ResizeShortestEdge([600, 600], 1000)
+    if fault is None:
+        check_headers([record], resize, skip_unreadable=False)
+        return
+    with pytest.raises(IONError, match=rf"a\.png .*{fault}"):
+        check_headers([record], resize, skip_unreadable=False)
+
+
+def test_a_deep_picture_is_skipped_without_advice_to_skip(tmp_path, caplog):
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.full((30, 40), 1000, np.uint16)).save(deep)
+    good = {"file_name": str(write_image(tmp_path / "a.png"))}
+    dicts = [good, {"file_name": str(deep)}]
+    check_headers(dicts, ResizeShortestEdge([60, 60], 100), skip_unreadable=True)
+    with caplog.at_level(logging.WARNING):
+        assert filter_unreadable(dicts) == [good]
+    assert "Skipped: Image " + str(deep) in caplog.text
+    assert "SKIP_UNREADABLE" not in caplog.text

@@ -92,9 +92,9 @@ def test_masks_come_in_the_size_of_the_image():
 def test_predictor_uses_it():
     cfg, model = small_config(*OPTIONS, "INPUT.MIN_SIZE_TEST", 96), spread_model(*OPTIONS)
     pixels = picture()["image"].permute(1, 2, 0).numpy()[:, :, ::-1]  # the model's are RGB
-    augmented = IONPredictor(cfg, model)(pixels)
+    augmented = IONPredictor(cfg, model)(pixels)["instances"]
     plain = small_config("INPUT.MIN_SIZE_TEST", 96)
-    alone = IONPredictor(plain, model)(pixels)
+    alone = IONPredictor(plain, model)(pixels)["instances"]
     with torch.no_grad():
         (expected,) = with_augmentation(cfg, model)([picture()])
     torch.testing.assert_close(augmented.scores, expected["instances"].scores)

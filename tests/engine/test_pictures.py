@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import Metadata
+from detectron2.data import DatasetCatalog, Metadata
 from detectron2.structures import Boxes, BoxMode, Instances
-from PIL import Image
+from detectron2.utils.events import EventStorage
+from PIL import Image, ImageFont
 
 from ion_d2.data.voc_layout import find_classes, load_voc_layout
-from ion_d2.engine.drawing import Marks, class_colour, draw_panels
+from ion_d2.engine import fonts, pictures
+from ion_d2.engine.drawing import Marks, class_colour, draw_panel, draw_panels
+from ion_d2.engine.picture_evaluator import PictureEvaluator
 from ion_d2.engine.pictures import contact_sheet, marks_of, save_pictures
-from ion_d2.errors import IONError
+from ion_d2.files import fitting_name
 
 BCCD = Path(__file__).resolve().parents[3] / "shared/data/bccd/VOC2007"
 GREY = np.full((48, 64, 3), 90, np.uint8)  # on a 640 px panel, enlarged 10 times
@@ -155,11 +160,162 @@ def test_pictures_of_the_same_name_do_not_replace_each_other(tmp_path):
     assert len(set(paths)) == 2 and all(path.is_file() for path in paths)
 
 
-def test_unreadable_image_is_named(tmp_path):
-    broken = record(tmp_path, "broken.png")
-    Path(broken["file_name"]).write_bytes(b"not a picture")
-    with pytest.raises(IONError, match=r"broken\.png"):
-        save_pictures([broken], [instances([], [], [])], Metadata(), tmp_path)
+NOTHING = instances([], [], [])
+FAULTS = {
+    "unreadable": lambda path, monkeypatch: path.write_bytes(b"not a picture"),
+    "gone": lambda path, monkeypatch: path.unlink(),
+    "may not be written": lambda path, monkeypatch: fail(
+        monkeypatch, "save_picture", PermissionError(errno.EACCES, "Permission denied")
+    ),
+    "refused by Pillow": lambda path, monkeypatch: fail(
+        monkeypatch, "save_picture", ValueError("two\nlines")
+    ),
+    "folder is a file": lambda path, monkeypatch: (path.parent / "out").write_text(""),
+}
+
+
+def fail(monkeypatch, function, error):
+    def failing(*_args):
+        monkeypatch.undo()  # only the first picture's fails
+        raise error
+
+    monkeypatch.setattr(pictures, function, failing)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_picture_that_cannot_be_drawn_is_a_warning(fault, tmp_path, monkeypatch, caplog):
+    dicts = [record(tmp_path, "broken.png"), record(tmp_path, "whole.png")]
+    FAULTS[fault](tmp_path / "broken.png", monkeypatch)
+    paths = save_pictures(dicts, [NOTHING] * 2, Metadata(), tmp_path / "out")
+    expected = [] if fault == "folder is a file" else [tmp_path / "out/01_whole.jpg"]
+    assert paths == expected
+    told = [each.getMessage() for each in caplog.records]
+    assert len(told) == 2 - len(expected) and "broken.png" in told[0] and "\n" not in told[0]
+
+
+@pytest.mark.parametrize("box", [(float("nan"), 0, 1, 1), (0, 0, float("inf"), 1)])
+def test_boxes_that_are_no_numbers_are_a_warning(box, tmp_path, caplog):
+    found = instances([box], [0.9], [0])
+    assert save_pictures([record(tmp_path)], [found], Metadata(), tmp_path / "out") == []
+    assert "a.png" in caplog.text
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    fail(monkeypatch, "save_picture", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(OSError, match="No space left") as full:
+        save_pictures([record(tmp_path)], [NOTHING], Metadata(), tmp_path / "out")
+    assert full.value.errno == errno.ENOSPC and full.value.filename.endswith("00_a.jpg")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_pillow_tells_a_full_disk_by_its_number():
+    with pytest.raises(OSError) as full, open("/dev/full", "wb") as file:
+        Image.fromarray(GREY).save(file, format="JPEG")
+    assert full.value.errno == errno.ENOSPC
+
+
+STEMS = [
+    "猫" * 83 + "aa", "é" * 125, "e\u0301" * 83, "😀" * 62 + "abc", "a" * 251, "a\n" * 125,
+    "'\"" * 125, "%s" * 125, "#" * 251, os.fsdecode(b"\xff" * 251),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stem", STEMS, ids=ascii)
+def test_long_names_fit_and_stay_distinct(stem):
+    names = [fitting_name(stem[:-1] + end, prefix="00_", suffix="_2.jpg") for end in "xy"]
+    assert len(set(names)) == 2
+    for name in names:
+        assert 255 - 4 < len(os.fsencode(name)) <= 255
+        assert name.startswith("00_" + stem[:9]) and name.endswith("_2.jpg")
+
+
+def test_names_that_fit_are_kept():
+    for stem in ("", "a", "a\n'%#猫", "a" * 251):
+        assert fitting_name(stem, suffix=".jpg") == f"{stem}.jpg"
+
+
+@pytest.mark.parametrize("stem", STEMS[:-1], ids=ascii)
+def test_pictures_of_long_names(stem, tmp_path):
+    chosen = record(tmp_path, f"{stem}.png" if len(os.fsencode(stem)) < 252 else f"{stem[:-9]}.png")
+    (path,) = save_pictures([chosen], [NOTHING], Metadata(), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == [path]
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A registered dataset of three pictures with odd names, of which one is gone."""
+    names = ["a\n'%#猫.png", "gone.png", "猫" * 83 + "a.png"]
+    dicts = [{**record(tmp_path, name), "image_id": k} for k, name in enumerate(names)]
+    (tmp_path / "gone.png").unlink()
+    DatasetCatalog.register("pictures_test", lambda: dicts)
+    yield "pictures_test"
+    DatasetCatalog.remove("pictures_test")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_evaluation_goes_on_without_a_picture(dataset, lost, tmp_path, monkeypatch, caplog):
+    evaluator = PictureEvaluator(dataset, str(tmp_path / "out"), 3)
+    evaluator.process([{"image_id": k} for k in range(3)], [{"instances": NOTHING}] * 3)
+    if lost:  # a written picture cannot be read for TensorBoard
+        monkeypatch.setattr(pictures, "save_picture", lambda _sheet, path: path.write_bytes(b""))
+    with EventStorage() as storage:
+        assert evaluator.evaluate() is None
+    shown = [name for name, *_ in storage._vis_data]
+    assert len(shown) == (0 if lost else 2) and all(len(x.encode()) < 120 for x in shown)
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    told = [x.getMessage() for x in caplog.records if x.levelname == "WARNING"]
+    assert len(told) == (3 if lost else 1) and "gone.png" in told[0]
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """A machine that has Matplotlib's own font only."""
+    monkeypatch.setattr(fonts, "_others", tuple)
+    monkeypatch.setattr(fonts, "_told", set())
+    fonts._file_of.cache_clear()
+    yield
+    fonts._file_of.cache_clear()
+
+
+BIG = Marks([(0, 0, 60, 40)], [0], [0.9])
+
+
+@pytest.mark.parametrize("name", ["交通灯", "しんごう", "신호등", "แมว", "बिल्ली", "cat 猫"])
+def test_names_that_no_font_has_appear_as_numbers(name, bare, caplog):
+    assert (drawn(BIG, names=[name]) == drawn(BIG, names=["class 0"])).all()
+    panels = [np.asarray(draw_panel(GREY, BIG, {0: each})) for each in (name, "class 0")]
+    assert (panels[0] == panels[1]).all()
+    assert [name in each.getMessage() for each in caplog.records] == [True]
+
+
+def test_one_warning_names_all_that_no_font_has(bare, caplog):
+    for _ in range(2):
+        drawn(BIG, names=["cat", "猫", "แมว"])
+    (told,) = caplog.records
+    assert told.getMessage().endswith(": 猫, แมว")
+
+
+@pytest.mark.parametrize("name", ["cat", "Löwe", "кот", "γάτα", "a\u200db", "naïve œuf"])
+def test_names_of_the_usual_font_keep_it(name, bare, caplog):
+    assert fonts.font_of(name, 20).getname()[0] == "DejaVu Sans"
+    assert fonts.drawable_names({3: name}) == {3: name} and not caplog.records
+
+
+def test_another_font_is_taken_where_the_usual_one_lacks_a_sign(bare, monkeypatch):
+    other = str(Path(fonts._default()).with_name("STIXGeneral.ttf"))
+    monkeypatch.setattr(fonts, "_others", lambda: ("missing.ttf", other))
+    sign = min(fonts._signs(other) - fonts._signs(fonts._default()))
+    font = fonts.font_of(chr(sign), 20)
+    assert isinstance(font, ImageFont.FreeTypeFont) and font.getname()[0] == "STIXGeneral"
+    assert fonts.drawable_names({0: chr(sign)}) == {0: chr(sign)}
+
+
+def test_fonts_of_placeholders_are_not_taken():
+    assert not [file for file in fonts._others() if "LastResort" in file]
+
+
+def test_a_line_break_in_a_class_name_is_drawn_as_a_space():
+    assert (drawn(BIG, names=["a\nb"]) == drawn(BIG, names=["a b"])).all()
 
 
 def test_contact_sheet_is_a_grid(tmp_path):

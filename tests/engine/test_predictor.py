@@ -51,7 +51,7 @@ def test_channels_and_size_are_those_of_the_config(channels):
     image[:, :] = (10, 20, 30)  # blue, green, red
     model = Recorder()
     predictor = IONPredictor(config("INPUT.FORMAT", channels), model)
-    found = predictor(image)
+    found = predictor(image)["instances"]
     expected = [30.0, 20.0, 10.0] if channels == "RGB" else [10.0, 20.0, 30.0]
     assert model.given["image"].shape == (3, 64, 77)  # 120 * 64 / 100, rounded
     assert model.given["image"].float().mean(dim=(1, 2)).tolist() == expected
@@ -73,7 +73,7 @@ def test_saved_model_detects_the_same_as_in_evaluation(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
 
     cfg = config(*opts, "MODEL.WEIGHTS", str(tmp_path / "model.pth"))
-    found = IONPredictor.from_config(cfg)(pixels[:, :, ::-1])
+    found = IONPredictor.from_config(cfg)(pixels[:, :, ::-1])["instances"]
     record = {"file_name": str(tmp_path / "a.png"), "image_id": "a", "height": 80, "width": 90}
     with torch.no_grad():
         expected = model([IONDatasetMapper(cfg, is_train=False)(record)])[0]["instances"]

@@ -13,7 +13,6 @@ from trainer_helpers import make_config, run
 
 import ion_d2
 from ion_d2.data.catalog import check_num_classes
-from ion_d2.engine.checks import check_settings
 from ion_d2.engine.clipping import build_clipping_optimizer
 from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.trainer import IONTrainer
@@ -191,11 +190,13 @@ def test_resuming_another_model_is_one_sentence(scenes, tmp_path, no_test, opts,
 @pytest.mark.parametrize("opts", SHORTER[:2], ids=["cosine", "multi-step"])
 def test_a_warm_up_as_long_as_the_training_is_told(scenes, tmp_path, caplog, opts, iterations):
     cfg = make_config(scenes, tmp_path, *opts, "SOLVER.MAX_ITER", 4)
-    for warmup, told in ((iterations, True), (3, False)):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
+    # With steps alone the rate is three quarters of its value by the last iteration.
+    for warmup, told in ((iterations, "WarmupCosineLR" in opts), (1, False)):
         caplog.clear()
         cfg.defrost()
         cfg.SOLVER.WARMUP_ITERS = warmup
-        check_settings(cfg)
+        IONTrainer.build_lr_scheduler(cfg, optimizer)
         assert ("SOLVER.WARMUP_ITERS" in caplog.text and "SOLVER.MAX_ITER" in caplog.text) == told
 
 

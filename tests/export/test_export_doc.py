@@ -49,7 +49,7 @@ def test_program_finds_what_the_predictor_finds(tmp_path, channels, sides):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
-    found = IONPredictor(cfg, model)(pixels[:, :, ::-1])
+    found = IONPredictor(cfg, model)(pixels[:, :, ::-1])["instances"]
     assert len(found) > 5
     *answers, rest = done.stdout.split("end\n")
     assert len(answers) == 2 and not rest

@@ -165,7 +165,11 @@ def test_a_mask_head_over_feature_maps_stays():
 @pytest.mark.parametrize(
     ("name", "opts", "words"),
     [
-        ("cascade", ["TEST.BOX_REFINEMENT.ENABLED", True], "ENABLED is True.*refine the boxes"),
+        (
+            "cascade",
+            ["MODEL.ROI_HEADS.NAME", "IONCascadeROIHeads", "TEST.BOX_REFINEMENT.ENABLED", True],
+            "ENABLED is True.*refine the boxes",
+        ),
         ("c4", ["TEST.BOX_REFINEMENT.ENABLED", True], "TEST.BOX_REFINEMENT.ENABLED is True"),
         ("c4", ["MODEL.KEYPOINT_ON", True], "MODEL.KEYPOINT_ON is True.*use 'IONROIHeads'"),
         ("mask", ["MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"], "GENERATOR.NAME is 'RRPN'.*'RPN'"),

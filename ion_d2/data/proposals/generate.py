@@ -29,7 +29,7 @@ from ion_d2.data.loader import ignore_signals
 from ion_d2.data.proposals.files import Proposals, write_proposals
 from ion_d2.data.readable import UnreadableImageError, read_image_of
 from ion_d2.errors import IONError
-from ion_d2.files import replace_file
+from ion_d2.files import fitting_name, replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +175,8 @@ def _work(record: dict[str, Any]) -> str | None:
 
 
 def _part(parts: str, record: dict[str, Any]) -> str:
-    return os.path.join(parts, urllib.parse.quote(str(record["image_id"]), safe="") + ".npz")
+    stem = urllib.parse.quote(str(record["image_id"]), safe="")
+    return os.path.join(parts, fitting_name(stem, suffix=".npz"))
 
 
 def _picture(record: dict[str, Any]) -> str:

@@ -55,6 +55,13 @@ def test_any_number_of_workers_makes_the_same_file(dicts, tmp_path):
     assert len(add_proposals(dicts, read, "set")) == len(IDS)
 
 
+def test_pictures_of_the_longest_names(tmp_path):
+    ids = ["猫" * 83 + end for end in "ab"]
+    folder = write_voc(tmp_path / "voc", {image_id: [] for image_id in ids}) / "JPEGImages"
+    dicts = [{"file_name": str(folder / f"{x}.jpg"), "image_id": x} for x in ids]
+    assert make(dicts, tmp_path / "p.pkl", workers=1).ids == ids
+
+
 def test_a_stopped_run_goes_on(dicts, tmp_path, monkeypatch):
     """The second run makes only what the first did not; the result is that of one run."""
     make(dicts, tmp_path / "whole.pkl")

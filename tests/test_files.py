@@ -1,0 +1,22 @@
+"""Files written whole, also those of the longest names."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ion_d2.files import fitting_name, replace_file
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 255, "猫" * 85, "\n" * 255], ids=ascii)
+def test_a_file_of_the_longest_name_is_replaced(name, tmp_path):
+    for content in (b"old", b"new"):
+        replace_file(str(tmp_path / name), lambda file, content=content: file.write(content))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_a_shorter_limit():
+    names = [fitting_name("é" * 60 + end, most=100) for end in "xy"]
+    assert len(set(names)) == 2 and all(len(os.fsencode(name)) in (99, 100) for name in names)
