@@ -105,7 +105,7 @@ def test_faults_of_the_test_data_are_told_before_the_training(train_net, own_sce
         (own_scenes / "classes.txt").write_text("cross\ntriangle\n")
         change()
         result = train_net(*voc_arguments(own_scenes, tmp_path / "out"))
-        assert says(result, "does not exist")
+        assert says(result, "has no picture")
         assert not (tmp_path / "out" / "metrics.json").exists()
 
 

@@ -11,6 +11,7 @@ from ..data.run_images import load_dicts, test_resize
 from ..data.task_labels import check_test_labels
 from ..errors import IONError
 from ..evaluation import build_evaluators
+from ..modeling.model_checks import check_switches
 
 
 def settle_data(cfg: CfgNode, *, train: bool) -> None:
@@ -31,6 +32,7 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
     check_num_classes(cfg, names)
     check_proposals(cfg, train=train)
     cfg.freeze()
+    check_switches(cfg)
     _check_test_names(cfg)
     for name in cfg.DATASETS.TEST:
         dicts = load_dicts(name)

@@ -50,11 +50,6 @@ def check_model(cfg: CfgNode) -> None:
         check_values(cfg)
         if cfg.MODEL.BACKBONE.NAME in BACKBONE_REGISTRY:
             _check_features(cfg)
-    if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
-        raise IONError(
-            "TEST.SEM_SEG is True, but the model has no segmentation head without "
-            "MODEL.SEG_REGULARIZER_ON; set that to True, for a model trained with it."
-        )
     check_switches(cfg)
 
 
@@ -65,8 +60,8 @@ def check_switches(cfg: CfgNode) -> None:
         cfg: the full config.
 
     Raises:
-        IONError: the segmentation loss, the averaging with the mirrored image or the refinement of
-            boxes is.
+        IONError: the segmentation loss, its predictions, the averaging with the mirrored image or
+            the refinement of boxes is.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     heads = cfg.MODEL.ROI_HEADS.NAME
@@ -79,6 +74,11 @@ def check_switches(cfg: CfgNode) -> None:
                 f"{key} is True, but MODEL.META_ARCHITECTURE is {name!r}, which would ignore it; "
                 "set that to 'ION'."
             )
+    if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
+        raise IONError(
+            "TEST.SEM_SEG is True, but the model has no segmentation head without "
+            "MODEL.SEG_REGULARIZER_ON; set that to True, for a model trained with it."
+        )
     # Heads of the other kinds, which refine otherwise or not at all, say so when they are built.
     others = heads in set(ROI_HEADS.values()) - {"IONROIHeads"}
     refines = cfg.TEST.BOX_REFINEMENT.ENABLED and not others
