@@ -92,9 +92,9 @@ def check_switches(cfg: CfgNode) -> None:
 def _check_features(cfg: CfgNode) -> None:
     with torch.random.fork_rng(devices=[]):  # the model draws its weights as if this were not done
         shapes = build_backbone(cfg).output_shape()
-    check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
         check_rpn(cfg, shapes)
+    check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
 
 
 def _lacks(registry: Registry, name: str, base: type) -> bool:

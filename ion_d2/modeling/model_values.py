@@ -114,12 +114,15 @@ def check_features(key: str, names: Sequence[str], shapes: Mapping[str, ShapeSpe
         IONError: there is none, one is unknown, or one is there twice.
     """
     unknown = [name for name in names if name not in shapes]
-    if not names or unknown or len(set(names)) != len(names):
+    returned = ", ".join(shapes)
+    if unknown:
         raise IONError(
-            f"{key} names {', '.join(map(repr, unknown or names)) or 'no feature'}, but it must "
-            "name one or more different features of the backbone, which returns only "
-            f"{', '.join(shapes)}; choose from these."
+            f"{key} names {', '.join(map(repr, unknown))}, but the backbone returns only "
+            f"{returned}; choose from these."
         )
+    if not names or len(set(names)) != len(names):
+        fault = f"names a feature twice ({', '.join(names)})" if names else "names no feature"
+        raise IONError(f"{key} {fault}; name different ones of {returned}.")
     return list(names)
 
 
