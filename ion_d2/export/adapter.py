@@ -40,7 +40,7 @@ class DetectorAdapter(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """
         Args:
-            image: (3, H, W) uint8, resized and with its channels in the order of INPUT.FORMAT.
+            image: (C, H, W) uint8, resized, with its channels in the order of INPUT.FORMAT.
 
         Returns:
             Boxes (M, 4), x0 y0 x1 y1 in pixels of ``image``, scores (M,) and classes (M,) int64.
@@ -52,7 +52,7 @@ class DetectorAdapter(nn.Module):
         """An image to trace with: any will do, if all its padding and every layer count."""
         side = torch.arange(251, device=self.model.device)
         image = (side[:, None] * side[None, :227]) % 256
-        return image.to(torch.uint8).expand(3, -1, -1).contiguous()
+        return image.to(torch.uint8).expand(len(self.model.pixel_mean), -1, -1).contiguous()
 
 
 def check_exportable(model: nn.Module) -> None:

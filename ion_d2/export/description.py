@@ -27,7 +27,7 @@ def describe(cfg: CfgNode, class_names: Sequence[str]) -> dict[str, Any]:
         "classes": list(class_names),
         "input": {
             "name": "image",
-            "shape": [3, "height", "width"],
+            "shape": [len(cfg.MODEL.PIXEL_MEAN), "height", "width"],
             "dtype": "uint8",
             "channels": cfg.INPUT.FORMAT,
             "shortest_side": cfg.INPUT.MIN_SIZE_TEST,

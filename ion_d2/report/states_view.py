@@ -48,6 +48,7 @@ def states_parts(
 
 def _input_picture(image: Tensor, rgb: bool) -> Picture:
     pixels = image.permute(1, 2, 0).numpy().astype(np.uint8)
+    pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))  # gray ones have one channel
     picture = Image.fromarray(np.ascontiguousarray(pixels if rgb else pixels[:, :, ::-1]))
     scale = _SIDE / max(picture.size)
     size = tuple(max(1, round(side * scale)) for side in picture.size)
