@@ -12,6 +12,15 @@ from ion_d2.errors import IONError
 _UNPRINTABLE = ("Cc", "Zl", "Zp", "Cs")
 
 
+def is_unprintable(name: str) -> bool:
+    """Whether a text holds a line break, a tab, another control character or half a pair.
+
+    Args:
+        name: the text.
+    """
+    return any(unicodedata.category(character) in _UNPRINTABLE for character in name)
+
+
 def clean_class_name(name: str) -> str:
     """The one spelling of a class name.
 
@@ -43,7 +52,7 @@ def check_class_names(names: Sequence[object], source: str) -> list[str]:
     for name in names:
         if not isinstance(name, str) or not name.strip():
             raise IONError(f"{source} has the class {name!r}; a class name is text, not empty.")
-        if any(unicodedata.category(character) in _UNPRINTABLE for character in name):
+        if is_unprintable(name):
             raise IONError(
                 f"{source} has the class {name!r}, with a line break, tab or control character; "
                 "give it a name in one line."

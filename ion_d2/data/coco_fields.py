@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import reprlib
 from typing import Any
 
@@ -55,7 +56,7 @@ def as_id(value: Any) -> int | str | None:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number (and not true or false)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """Whether a value is a finite number, of Python or NumPy (and not true or false)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     return -math.inf < value < math.inf  # isfinite fails on int beyond float's range

@@ -13,15 +13,13 @@ from typing import Any, Union
 
 from detectron2.utils.file_io import PathManager
 
+from ion_d2.data.class_file import is_unprintable
 from ion_d2.data.coco_annotations import normalize_annotations
 from ion_d2.data.coco_fields import as_id, fault, is_number, wrong
 from ion_d2.errors import IONError
 
 Content = dict[str, Any]
 Id = Union[int, str]
-
-# Unicode's categories of control characters, breaks of lines and paragraphs, and halves of pairs.
-_UNPRINTABLE = ("Cc", "Zl", "Zp", "Cs")
 
 
 def read_coco_file(json_file: str | os.PathLike[str]) -> Content:
@@ -110,7 +108,7 @@ def _class_name(value: Any) -> str:
     """The name as text; "" if it is none."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if not isinstance(value, str) or any(unicodedata.category(c) in _UNPRINTABLE for c in value):
+    if not isinstance(value, str) or is_unprintable(value):
         return ""
     return unicodedata.normalize("NFC", value) if value.strip() else ""
 

@@ -80,15 +80,21 @@ def _told(file_name: str) -> Iterator[None]:
 
 def _read_header(file_name: str) -> tuple[int, int]:
     """Height and width, turned as EXIF asks; refuses what Pillow would cut off at 255."""
-    with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
-        mode, (width, height) = image.mode, image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+    mode, size = _mode_and_size(file_name)
     if mode.startswith(("I", "F")):
         raise UnreadableImageError(
             f"Image {file_name} has more than 8 bits a channel (Pillow's mode {mode!r}); scale its "
             f"values to 0 to 255 and save it with 8 bits{_OR_SKIP}"
         )
-    return (width, height) if turned else (height, width)
+    return size
+
+
+def _mode_and_size(file_name: str) -> tuple[str, tuple[int, int]]:
+    """Pillow's mode, and height and width, turned as EXIF asks, from the header."""
+    with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+        width, height = image.size
+        turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+        return image.mode, (width, height) if turned else (height, width)
 
 
 def check_header(record: dict[str, Any], resize: ResizeShortestEdge | None = None) -> None:
@@ -197,15 +203,12 @@ def read_size(file_name: str) -> tuple[int, int]:
         IONError: it is missing or not a picture.
     """
     try:
-        with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+        return _mode_and_size(file_name)[1]
     except _DECODE_ERRORS as error:
         raise IONError(
             f"{file_name} is not a readable picture ({error}), and nothing else gives its height "
             "and width; replace the picture or take it out of the dataset."
         ) from error
-    return (width, height) if turned else (height, width)
 
 
 def filter_unreadable(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import numbers
 import os
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from ion_d2.data.coco_fields import is_number
 from ion_d2.data.readable import read_size
 from ion_d2.errors import IONError
 
@@ -100,7 +100,7 @@ class CompleteDicts:
                 raise IONError(f"Dataset '{self._name}': {error}") from error
         for side in ("height", "width"):
             value = record[side]
-            if not _is_number(value) or value < 1 or value != int(value):
+            if not is_number(value) or value < 1 or value != int(value):
                 raise self._wrong(record, f"has the {side} {value!r}, not a number of pixels")
             record[side] = int(value)
         return record
@@ -144,7 +144,7 @@ def _fault(annotation: Any, num_classes: int | None) -> str:
     if mode not in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS, BoxMode.XYWHA_ABS):
         return f"with the bbox_mode {mode!r}, but boxes must be XYXY_ABS or XYWH_ABS"
     numbers_wanted = 5 if mode == BoxMode.XYWHA_ABS else 4
-    if len(box) != numbers_wanted or not all(map(_is_number, box)):
+    if len(box) != numbers_wanted or not all(map(is_number, box)):
         return f"with the bbox {box}, not {numbers_wanted} numbers"
     if mode != BoxMode.XYWHA_ABS and min(_extent(annotation)) < 0:
         return f"with the bbox {box}, whose right or bottom is below its left or top"
@@ -169,9 +169,3 @@ def _extent(annotation: Record) -> tuple[float, float]:
         BoxMode.XYXY_ABS,
     )
     return right - x, bottom - y
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number, of Python or NumPy (and not true or false)."""
-    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)

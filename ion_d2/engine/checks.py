@@ -37,10 +37,8 @@ def check_settings(cfg: CfgNode) -> None:
     check_metric(cfg.TEST.VOC_METRIC)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
-    precision = cfg.SOLVER.AMP.PRECISION
-    if precision not in ("float16", "bfloat16"):
-        raise IONError(f"SOLVER.AMP.PRECISION is {precision!r}; use 'float16' or 'bfloat16'.")
-    if cfg.SOLVER.AMP.ENABLED and precision == "float16" and cfg.MODEL.DEVICE == "cpu":
+    half = cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16"
+    if half and cfg.MODEL.DEVICE == "cpu":
         raise IONError(
             "SOLVER.AMP.ENABLED needs a GPU with SOLVER.AMP.PRECISION 'float16', but MODEL.DEVICE "
             "is 'cpu'; set SOLVER.AMP.PRECISION to 'bfloat16', or SOLVER.AMP.ENABLED to False."

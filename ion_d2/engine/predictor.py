@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data import transforms as T
 from torch import nn
 
 from ion_d2.data.catalog import class_names
 from ion_d2.data.class_file import read_class_file
+from ion_d2.data.run_images import test_resize
 from ion_d2.engine.augmented_test import with_augmentation
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.class_names import (
@@ -59,9 +59,8 @@ class IONPredictor:
             class_names: a name for every class, if known.
         """
         self.class_names = None if class_names is None else list(class_names)
-        shortest = cfg.INPUT.MIN_SIZE_TEST
         self.model = (with_augmentation(cfg, model) if cfg.TEST.AUG.ENABLED else model).eval()
-        self._resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
+        self._resize = test_resize(cfg)
         self._format = cfg.INPUT.FORMAT
 
     @classmethod

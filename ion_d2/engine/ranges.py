@@ -77,6 +77,7 @@ _RULES: dict[str, Rule] = {
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of(OLD_CLIP_TYPE, "norm", "value"),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": _POSITIVE,
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": (lambda value: value > 0, "above 0; .inf is the maximum"),
+    "SOLVER.AMP.PRECISION": _one_of("float16", "bfloat16"),
     # Color pictures in one of two orders, or gray ones.
     "INPUT.FORMAT": _one_of(*CHANNELS),
     "SEED": (lambda value: value < 2**32, "below 2**32; one below 0 is drawn at random"),

@@ -17,7 +17,7 @@ from torch import nn
 from ..clipping import settle_clipping
 from ..config import add_ion_config
 from ..errors import NO_SPACE, IONError
-from ..modeling.model_checks import check_model
+from ..modeling.model_checks import check_model, check_read_features
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
 from .distributed import is_lost_peer, tell_lost_peer
@@ -129,14 +129,18 @@ def build_model(cfg: CfgNode) -> nn.Module:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
+    check_model(cfg)
     try:
-        check_model(cfg)
-        return modeling.build_model(cfg)
-    except KeyError as error:
-        reason = str(error.args[0])
-        if "registry" in reason:
-            raise IONError(f"The config names an unknown part of the model: {reason}") from error
+        model = modeling.build_model(cfg)
+    except (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, KeyError) and "registry" in str(error.args[0]):
+            told = f"The config names an unknown part of the model: {error.args[0]}"
+            raise IONError(told) from error
+        if not isinstance(error, IONError):
+            check_read_features(cfg)  # which may be why, and tells it by the key
         raise
+    check_read_features(cfg, getattr(model, "backbone", None))
+    return model
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:

@@ -196,7 +196,8 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         for target, x in zip(labels, batched_inputs):
             if "sem_seg" in x:
                 height, width = x["sem_seg"].shape
-                self.sem_seg_head.check_labels(x["sem_seg"])  # before they are on a GPU
+                if self.device.type != "cpu":  # where the head does not look at them
+                    self.sem_seg_head.check_labels(x["sem_seg"])
                 target[:height, :width] = x["sem_seg"].to(self.device)
         return labels
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import (
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
     ROI_HEADS_REGISTRY,
+    Backbone,
     GeneralizedRCNN,
     build_backbone,
 )
@@ -45,11 +45,8 @@ def check_model(cfg: CfgNode) -> None:
             f"MODEL.ROI_HEADS.NAME {heads!r}; start from a config of the R-CNN family, or set it "
             "to 'ION'."
         )
-    rotated = cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN"
-    if not rotated and not _lacks(META_ARCH_REGISTRY, name, GeneralizedRCNN):
+    if _is_upright_rcnn(cfg):
         check_values(cfg)
-        if cfg.MODEL.BACKBONE.NAME in BACKBONE_REGISTRY:
-            _check_features(cfg)
     check_switches(cfg)
 
 
@@ -89,12 +86,29 @@ def check_switches(cfg: CfgNode) -> None:
         )
 
 
-def _check_features(cfg: CfgNode) -> None:
-    with torch.random.fork_rng(devices=[]):  # the model draws its weights as if this were not done
-        shapes = build_backbone(cfg).output_shape()
+def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
+    """Refuse features and anchors with which a model of the R-CNN family cannot do.
+
+    Args:
+        cfg: the full config.
+        backbone: the model's; None, where the model could not be built, makes one.
+
+    Raises:
+        IONError: one of them, or as the backbone; the message names the key.
+    """
+    if not _is_upright_rcnn(cfg) or cfg.MODEL.BACKBONE.NAME not in BACKBONE_REGISTRY:
+        return
+    shapes = (build_backbone(cfg) if backbone is None else backbone).output_shape()
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
         check_rpn(cfg, shapes)
     check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
+
+
+def _is_upright_rcnn(cfg: CfgNode) -> bool:
+    rotated = cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN"
+    return not rotated and not _lacks(
+        META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, GeneralizedRCNN
+    )
 
 
 def _lacks(registry: Registry, name: str, base: type) -> bool:

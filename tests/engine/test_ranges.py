@@ -20,6 +20,8 @@ WRONG = [
     ("SOLVER.WARMUP_ITERS", (-1,)),
     ("SOLVER.WARMUP_FACTOR", (-0.1, NAN)),
     ("SOLVER.WARMUP_METHOD", ("cubic", "")),
+    ("SOLVER.AMP.PRECISION", ("half", "", "float32")),
+    ("INPUT.FORMAT", ("rgb", "GRAY", "")),
     ("SOLVER.IMS_PER_BATCH", (0, -2)),
     ("SOLVER.MAX_ITER", (0, -1, 1.5, True)),
     ("SOLVER.CHECKPOINT_PERIOD", (0, -1)),
