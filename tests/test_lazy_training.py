@@ -132,6 +132,8 @@ def test_plugged_mask_rcnn_trains_and_evaluates(tmp_path):
             "model.roi_heads.box_head.fc_dims=[32,32]",
             "model.roi_heads.batch_size_per_image=16",
             "model.proposal_generator.post_nms_topk=[20,20]",
+            "model.roi_heads.box_predictor.test_score_thresh=0.0",
+            "optimizer.lr=0.0001",  # random weights under norms at rest bear no more
         ],  # fmt: skip
     )
     cfg.model.roi_heads.box_predictor.input_shape = ShapeSpec(channels=32)
@@ -142,5 +144,4 @@ def test_plugged_mask_rcnn_trains_and_evaluates(tmp_path):
     (tmp_path / "out").mkdir()
     figures = lazy_program.train(cfg)
     assert '"loss_mask"' in (tmp_path / "out" / "metrics.json").read_text()
-    # Where nothing is found, Detectron2's evaluator tells the figures of boxes alone.
-    assert "bbox" in figures
+    assert {"bbox", "segm"} <= set(figures)

@@ -149,6 +149,8 @@ class AMPPassTrainer(PassTrainer, AMPTrainer):
             scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
             kwargs["grad_scaler"] = scaler(enabled=precision == torch.float16)
         super().__init__(*args, **kwargs)
+        # Detectron2's AMPTrainer takes this one, but does not pass it on to its base.
+        self.async_write_metrics = kwargs.get("async_write_metrics", False)
         self.precision = precision
         self._device_type = next(self.model.parameters()).device.type
 

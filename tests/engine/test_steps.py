@@ -1,8 +1,11 @@
 """Several passes give the losses, the gradients and the step of one batch."""
 
+import inspect
+import threading
+
 import pytest
 import torch
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import HookBase, SimpleTrainer
 from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
@@ -184,6 +187,64 @@ def test_mixed_precision_accumulates_scaled_gradients():
         trainer.run_step()
     assert "grad_scaler" in trainer.state_dict()
     assert not torch.equal(before, model.roi_heads.box_head.fc7.weight)
+
+
+class Gradients(HookBase):
+    """Largest gradient that each step showed."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_backward(self):
+        model = self.trainer.model
+        self.seen.append(max(p.grad.abs().max().item() for p in model.parameters()))
+
+
+def train(kind, steps=2, **more):
+    """Losses by name and what hooks saw after a few steps of a float32 model on the CPU."""
+    torch.manual_seed(0)
+    cfg = small_config(*EXACT)
+    model = build_model(cfg).train()
+    dtypes = set()
+    model.backbone.bottom_up.conv1_1.register_forward_hook(lambda *x: dtypes.add(x[2].dtype))
+    trainer, hook = kind(model, Loader(), build_clipping_optimizer(cfg, model), **more), Gradients()
+    trainer.images_per_pass = 2
+    trainer.register_hooks([hook])
+    trainer.train(0, steps)
+    return {n: trainer.storage.latest()[n][0] for n in NAMES}, hook.seen, dtypes
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_hooks_see_the_gradients_of_each_step(bfloat16):
+    amp = (AMPPassTrainer, {"precision": torch.bfloat16}) if bfloat16 else (PassTrainer, {})
+    assert len(train(amp[0], **amp[1])[1]) == 2
+
+
+@pytest.mark.filterwarnings("ignore")  # that there is no GPU
+def test_bfloat16_trains_on_a_cpu_as_float32_does():
+    losses, gradients_seen, dtypes = train(AMPPassTrainer, 1, precision=torch.bfloat16)
+    expected, expected_gradients, plain_dtypes = train(PassTrainer, 1)
+    assert (dtypes, plain_dtypes) == ({torch.bfloat16}, {torch.float32})
+    assert gradients_seen[0] == pytest.approx(expected_gradients[0], rel=0.1)  # and not scaled
+    for name, value in expected.items():
+        assert losses[name] == pytest.approx(value, rel=0.05), name
+
+
+@pytest.mark.filterwarnings("ignore")  # that there is no GPU
+@pytest.mark.parametrize("kind", [PassTrainer, AMPPassTrainer])
+def test_metrics_are_written_beside_the_steps_where_detectron2_can(kind):
+    if "async_write_metrics" not in inspect.signature(SimpleTrainer).parameters:
+        pytest.skip("this Detectron2 writes them in the step")
+    more = {"precision": torch.bfloat16} if kind is AMPPassTrainer else {}
+    threads = set()
+
+    class Noting(kind):
+        def _write_metrics(self, *args, **kwargs):
+            threads.add(threading.current_thread())
+            super()._write_metrics(*args, **kwargs)
+
+    losses = train(Noting, async_write_metrics=True, **more)[0]
+    assert losses.keys() == NAMES and threading.main_thread() not in threads and threads
 
 
 def with_proposals(x, count):

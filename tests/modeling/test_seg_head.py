@@ -152,7 +152,19 @@ def test_every_meta_architecture_trains_and_predicts(name, size):
     with EventStorage():
         losses = model.train()([make_input(*size, labels=True)])
     assert losses["loss_sem_seg"].isfinite()
-    if name == "PanopticFPN":  # its predictions need masks, which this model lacks
+    if name == "PanopticFPN":  # its predictions need masks, see below
         return
     with torch.no_grad():
         assert model.eval()([make_input(*size)])[0]["sem_seg"].shape == (4, *size)
+
+
+def test_panoptic_predictions_hold_the_segmentation():
+    opts = ("MODEL.META_ARCHITECTURE", "PanopticFPN", "MODEL.MASK_ON", True)
+    torch.manual_seed(0)
+    model = modeling.build_model(small_config(*opts, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0))
+    model.eval()
+    with torch.no_grad():
+        output = model([{**make_input(64, 96), "height": 32, "width": 48}])[0]
+    assert output["sem_seg"].shape == (4, 32, 48)
+    assert output["instances"].pred_masks.shape[1:] == (32, 48)
+    assert output["panoptic_seg"][0].shape == (32, 48)
