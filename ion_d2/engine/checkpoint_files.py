@@ -67,6 +67,8 @@ def reading(path: str) -> Iterator[None]:
 def _read_failure(path: str, error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "may not be read; change its permissions."
+    if isinstance(error, (FileNotFoundError, IsADirectoryError)):
+        return f"is no file ({error.strerror}); give the path of a checkpoint."
     if zipfile.is_zipfile(path) and "weights_only" in str(error):
         return (
             "holds Python objects besides tensors, NumPy arrays and plain values, which may run "

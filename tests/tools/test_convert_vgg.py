@@ -146,7 +146,7 @@ def test_the_converted_file_fits_ion_as_well(theirs, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "vgg.pth"),
+        (None, "vgg.pth is no file (No such file or directory)"),
         (b"no checkpoint", "is not a readable checkpoint"),
         ({"weight": torch.zeros(1)}, "holds no VGG of torchvision's"),
     ],
