@@ -26,8 +26,8 @@ setup(
     author="The ion_d2 authors",
     license="MIT",
     python_requires=">=3.9",
-    packages=find_packages(include=["ion_d2", "ion_d2.*"]),
-    package_data={"ion_d2.report": ["templates/*"]},
+    packages=find_packages(include=["ion_d2", "ion_d2.*", "ion_lab", "ion_lab.*"]),
+    package_data={"ion_lab.report": ["templates/*"]},
     install_requires=[
         "torch>=2.0",
         "torchvision",

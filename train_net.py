@@ -26,12 +26,12 @@ from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.config_file import find_config
 from ion_d2.engine.distributed import join, leave, read_place, read_timeout
+from ion_d2.engine.fit_config import settle_data
 from ion_d2.engine.hooks import TrainingInterrupted, exit_undisturbed
-from ion_d2.engine.prepare import settle_data
 from ion_d2.engine.run_folder import writing_config
 from ion_d2.engine.setup import hide_expected_tracebacks, load_config, run_cli
-from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
+from ion_lab.report.reporting_trainer import ReportingTrainer
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -53,7 +53,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
             # It logs the file, which "model_zoo:NAME" is not.
             file = find_config(args.config_file)
             default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": file}))
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="ion_d2")
+        for package in ("ion_d2", "ion_lab"):
+            setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=package)
     except OSError as error:
         raise IONError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written ({error.strerror}); choose another "
@@ -75,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
         evaluate(cfg)
         leave()
         return
-    trainer = IONTrainer(cfg)
+    trainer = ReportingTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     try:
         trainer.train()
@@ -98,11 +99,11 @@ def evaluate(cfg: CfgNode) -> None:
     """
     if not cfg.MODEL.WEIGHTS:
         raise IONError("--eval-only needs weights: add MODEL.WEIGHTS path/to/model_final.pth.")
-    model = IONTrainer.build_model(cfg)
+    model = ReportingTrainer.build_model(cfg)
     classes = dataset_classes(cfg.DATASETS.TEST)
     IONCheckpointer(model, classes=classes).load_complete(cfg.MODEL.WEIGHTS)
-    results = IONTrainer.test(cfg, model)
-    IONTrainer.report(cfg, model)
+    results = ReportingTrainer.test(cfg, model)
+    ReportingTrainer.report(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
 

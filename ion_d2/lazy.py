@@ -27,8 +27,8 @@ from .modeling import (
     IONSegHead,
     SkipPooler,
 )
-from .modeling.backbone import CONTEXT
-from .modeling.box_predictor import ImageMeanOutputLayers
+from .modeling.context import CONTEXT
+from .modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 
 _ROI_HEADS = {
     roi_heads.StandardROIHeads: IONROIHeads,

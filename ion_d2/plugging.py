@@ -9,8 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
 from .errors import IONError
-from .modeling.backbone.context_backbone import CONTEXT
-from .modeling.model_checks import ROI_HEADS
+from .modeling.context.context_backbone import CONTEXT
+from .modeling.unread_settings import ROI_HEADS
 
 CONTEXT_BACKBONE = "build_ion_context_backbone"
 

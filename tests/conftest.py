@@ -36,7 +36,7 @@ def real_data():
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
     """A few small synthetic scenes in VOC layout, with segmentation labels."""
-    from ion_d2.data.scenes import generate_scenes
+    from ion_lab.scenes import generate_scenes
 
     folder = tmp_path_factory.mktemp("scenes") / "VOC"
     return generate_scenes(folder, num_train=7, num_test=3, families=("ordinary",), size=128).root
@@ -47,7 +47,7 @@ def fresh_loggers():
     """Log as a new process does; afterwards, no handler holds on to streams that were captured."""
     from detectron2.utils.logger import setup_logger
 
-    names = ("detectron2", "fvcore", "ion_d2")
+    names = ("detectron2", "fvcore", "ion_d2", "ion_lab")
     before = {n: (logging.getLogger(n).handlers[:], logging.getLogger(n).propagate) for n in names}
     setup_logger.cache_clear()
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("ion_d2", "ion_lab")
 # Modules whose distribution has another name.
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
@@ -51,14 +52,17 @@ def test_version_is_the_one_of_the_package(arguments):
     assert arguments["version"] == ion_d2.__version__
 
 
-def test_every_folder_of_the_package_and_no_other_is_packaged(arguments):
-    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "ion_d2").rglob("*.py")}
+def files_of_packages(pattern):
+    return [path for name in PACKAGES for path in (ROOT / name).rglob(pattern) if path.is_file()]
+
+
+def test_every_folder_of_the_packages_and_no_other_is_packaged(arguments):
+    folders = {path.parent.relative_to(ROOT) for path in files_of_packages("*.py")}
     assert set(arguments["packages"]) == {".".join(folder.parts) for folder in folders}
 
 
-def test_every_other_file_of_the_package_is_packaged(arguments):
-    files = [path for path in (ROOT / "ion_d2").rglob("*") if path.is_file()]
-    others = {path for path in files if path.suffix not in (".py", ".pyc")}
+def test_every_other_file_of_the_packages_is_packaged(arguments):
+    others = {path for path in files_of_packages("*") if path.suffix not in (".py", ".pyc")}
     listed = {
         path
         for package, patterns in arguments["package_data"].items()
@@ -73,8 +77,8 @@ def test_every_imported_module_is_a_requirement(arguments):
     # Parts that do without them where they are missing: builds of PyTorch for GPUs bring triton.
     optional = [*arguments["extras_require"]["export"], "triton"]
     declared = {name_of(name) for name in [*arguments["install_requires"], *optional]}
-    own = {path.stem for path in (ROOT / "tools").glob("*.py")} | {"ion_d2", "detectron2"}
-    files = [*ROOT.glob("*.py"), *(ROOT / "ion_d2").rglob("*.py"), *(ROOT / "tools").glob("*.py")]
+    own = {path.stem for path in (ROOT / "tools").glob("*.py")} | {*PACKAGES, "detectron2"}
+    files = [*ROOT.glob("*.py"), *files_of_packages("*.py"), *(ROOT / "tools").glob("*.py")]
     for path in files:
         if path.name == "setup.py":
             continue

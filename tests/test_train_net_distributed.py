@@ -13,7 +13,7 @@ import torch
 from cli_helpers import own_lines, says, voc_arguments
 
 from ion_d2.engine.checkpoint import IONCheckpointer
-from ion_d2.engine.prepare import settle_data
+from ion_d2.engine.fit_config import settle_data
 from ion_d2.engine.setup import load_config
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.engine.validation_loss import validation_losses

@@ -19,7 +19,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from ion_d2.engine.checkpoint_files import reading, write_atomically
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
-from ion_d2.modeling.vgg_weights import (
+from ion_d2.modeling.backbone.vgg_weights import (
     FC_NAMES,
     backbone_tensors,
     fc_tensors,

@@ -2,7 +2,7 @@
 
     python tools/make_scenes.py scenes --train 600 --test 120
 
-What the pictures show is told in ion_d2/data/scenes/__init__.py. Repeating a command finds its
+What the pictures show is told in ion_lab/scenes/__init__.py. Repeating a command finds its
 set and returns at once.
 """
 
@@ -12,8 +12,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ion_d2.data.scenes import FAMILY_CLASSES, generate_scenes
 from ion_d2.errors import IONError
+from ion_lab.scenes import FAMILY_CLASSES, generate_scenes
 
 
 def build_parser() -> argparse.ArgumentParser:

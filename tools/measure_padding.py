@@ -18,9 +18,9 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from ion_d2.data.readable import read_image
-from ion_d2.data.scenes.geometry import receptive_field, vgg_conv5_layers
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.setup import load_config, run_cli
+from ion_lab.scenes.geometry import receptive_field, vgg_conv5_layers
 
 
 def measure(model: torch.nn.Module, image: Tensor, margin: int) -> dict[str, tuple[float, float]]:

@@ -23,12 +23,12 @@ from detectron2.config import CfgNode
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
-from ion_d2.engine.prepare import settle_data
+from ion_d2.engine.fit_config import settle_data
 from ion_d2.engine.run_folder import EVALUATED
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
-from ion_d2.report import write_run_report
+from ion_lab.report import write_run_report
 
 
 def build_parser() -> argparse.ArgumentParser:

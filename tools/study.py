@@ -22,8 +22,8 @@ from pathlib import Path
 
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
-from ion_d2.study import Interrupted, Study, Table, read_table, run_study
-from ion_d2.study.study import Reporter
+from ion_lab.study import Interrupted, Study, Table, read_table, run_study
+from ion_lab.study.study_of_table import Reporter
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "configs" / "study"

@@ -25,7 +25,7 @@ from ion_d2.data.mapper import IONDatasetMapper
 from ion_d2.evaluation import IONVOCEvaluator
 from ion_d2.lazy import clipped_params, dataset_dicts, skip_pooler
 from ion_d2.modeling import ION, IRNN, VGG, ContextBackbone, IONBoxHead, IONROIHeads
-from ion_d2.modeling.box_predictor import ImageMeanOutputLayers
+from ion_d2.modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 
 model = L(ION)(
     backbone=L(ContextBackbone)(

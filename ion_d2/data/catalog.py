@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ion_d2.data import coco_datasets
 from ion_d2.data.class_file import check_class_names
 from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
-from ion_d2.data.registered_dicts import adopt_function
+from ion_d2.data.registered_datasets import adopt_function
 from ion_d2.data.voc_datasets import adopt_voc, register_further
 from ion_d2.errors import IONError
 
@@ -31,7 +31,7 @@ def ensure_registered(names: Sequence[str]) -> None:
 
     What is registered already keeps its metadata. Datasets of Detectron2's ``register_pascal_voc``
     and ``register_coco_instances`` are read by our readers, and the dicts that other functions
-    return are completed and looked at (see :mod:`~ion_d2.data.registered_dicts`).
+    return are completed and looked at (see :mod:`~ion_d2.data.registered_datasets`).
 
     Args:
         names: dataset names as in DATASETS.TRAIN.

@@ -17,7 +17,7 @@ from torch import nn
 from ..clipping import settle_clipping
 from ..config import add_ion_config
 from ..errors import NO_SPACE, IONError
-from ..modeling.model_checks import check_model, check_read_features
+from ..modeling.unread_settings import check_model, check_read_features
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
 from .distributed import is_lost_peer, tell_lost_peer

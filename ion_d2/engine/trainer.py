@@ -24,18 +24,18 @@ from ..modeling.trainer_settings import TRAINER_KEYS
 from .augmented_test import without_augmentation
 from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
-from .builders import IONBuilders, prepared
 from .checkpoint import IONCheckpointer
-from .checks import check_settings
 from .class_names import dataset_classes
+from .conflicts import check_settings
 from .determinism import make_deterministic
-from .evaluating import EvaluatePeriodically, SaveBeforeEvaluation
+from .evaluation_hooks import EvaluatePeriodically, SaveBeforeEvaluation
 from .finite import tell_divergence
 from .hooks import SeedEachStep, StopOnSignal
 from .ranges import check_ranges
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
+from .training_parts import IONBuilders, prepared
 from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)
@@ -130,24 +130,22 @@ class IONTrainer(IONBuilders):
         return self.model if self.averaged is None else self.averaged.module
 
     def train(self) -> Any:
-        """Train to the end, or until ``TEST.PATIENCE`` is exhausted; then report, if asked for.
+        """Train to the end, or until ``TEST.PATIENCE`` is exhausted.
 
         Returns:
             The last evaluation, where Detectron2's trainer returns one.
 
         Raises:
-            IONError: the training diverged, or as the step, the evaluation or the report do.
+            IONError: the training diverged, or as the step, the evaluation do.
         """
         hide_expected_tracebacks()
         try:
-            results = super().train()
+            return super().train()
         except PatienceExhausted as stop:
             logger.info("%s", stop)
-            results = self.last_results
+            return self.last_results
         except FloatingPointError as error:  # not of a step, which tells more
             raise tell_divergence(error, self.iter) from error
-        self.report(self.cfg, self.evaluated_model)
-        return results
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate the weights that count; with test-time augmentation after the training only.

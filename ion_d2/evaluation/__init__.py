@@ -3,8 +3,8 @@
 from ion_d2.evaluation.coco_evaluator import IONCOCOEvaluator
 from ion_d2.evaluation.coco_style import COCO_METRICS, evaluate_coco_style
 from ion_d2.evaluation.evaluators import EVALUATORS, build_evaluators, evaluation_folder
+from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 from ion_d2.evaluation.proposal_recall import ProposalRecall, evaluate_proposals
-from ion_d2.evaluation.records import Detections, GroundTruth
 from ion_d2.evaluation.sem_seg_evaluator import IONSemSegEvaluator
 from ion_d2.evaluation.voc_ap import (
     COCO_THRESHOLDS,

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ion_d2.data.coco_file import read_coco_file
-from ion_d2.evaluation.records import Detections, GroundTruth
+from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 
 COCO_METRICS = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl"),

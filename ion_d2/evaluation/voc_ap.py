@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ion_d2.errors import IONError
-from ion_d2.evaluation.records import Detections, GroundTruth
+from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 from ion_d2.evaluation.voc_matching import match_class, precision_recall
 
 METRICS = ("11point", "area")

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from ion_d2.data.class_file import check_class_names
 from ion_d2.errors import IONError
 from ion_d2.evaluation.coco_style import evaluate_coco_style
-from ion_d2.evaluation.records import (
+from ion_d2.evaluation.image_boxes import (
     Detections,
     GroundTruth,
     detections_from_instances,

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ion_d2.evaluation.records import Detections, GroundTruth
+from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 
 
 class ClassMatches(NamedTuple):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 
 from ion_d2.errors import IONError
-from ion_d2.evaluation.records import Detections, in_devkit_boxes
+from ion_d2.evaluation.image_boxes import Detections, in_devkit_boxes
 from ion_d2.evaluation.results_file import write_text
 from ion_d2.files import distinct_file_names
 

@@ -1,22 +1,36 @@
 """The detector's parts, registered with Detectron2 on import."""
 
-from .backbone import CONTEXT_REGISTRY, IRNN, VGG, ContextBackbone
-from .box_head import IONBoxHead
+from .backbone import VGG, BatchRenorm2d, TimmBackbone, build_ion_vgg_backbone, build_timm_backbone
 from .competition_rpn import IONAnchorGenerator, IONRPNHead
+from .context import (
+    CONTEXT_REGISTRY,
+    IRNN,
+    ContextBackbone,
+    SpatialIRNN,
+    build_context_block,
+    build_ion_context_backbone,
+)
 from .meta_arch import ION
-from .poolers import SkipPooler
-from .roi_heads import IONROIHeads
+from .roi_heads import (
+    IONBoxHead,
+    IONCascadeROIHeads,
+    IONRes5ROIHeads,
+    IONROIHeads,
+    PyramidPooler,
+    SkipPooler,
+    SkipPooling,
+    SPPROIHeads,
+)
 from .seg_head import IONSegHead
-from .skip_heads import IONCascadeROIHeads, IONRes5ROIHeads, SkipPooling
-from .sppnet import PyramidPooler, SPPROIHeads
 
 __all__ = [
     "CONTEXT_REGISTRY",
     "ION",
-    "IONAnchorGenerator",
     "IRNN",
     "VGG",
+    "BatchRenorm2d",
     "ContextBackbone",
+    "IONAnchorGenerator",
     "IONBoxHead",
     "IONCascadeROIHeads",
     "IONROIHeads",
@@ -25,6 +39,12 @@ __all__ = [
     "IONSegHead",
     "PyramidPooler",
     "SPPROIHeads",
-    "SkipPooling",
     "SkipPooler",
+    "SkipPooling",
+    "SpatialIRNN",
+    "TimmBackbone",
+    "build_context_block",
+    "build_ion_context_backbone",
+    "build_ion_vgg_backbone",
+    "build_timm_backbone",
 ]

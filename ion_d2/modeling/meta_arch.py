@@ -18,11 +18,11 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..errors import IONError
-from .backbone import ContextBackbone
-from .roi_heads import IONROIHeads
+from .backbone.vgg_weights import take_torchvision_names
+from .context import ContextBackbone
+from .roi_heads.ion_roi_heads import IONROIHeads
 from .seg_head import IONSegHead
 from .trainer_settings import BuiltFromConfig
-from .vgg_weights import take_torchvision_names
 
 
 @META_ARCH_REGISTRY.register()

@@ -13,15 +13,17 @@ from torch import nn
 from ..clipping import clip_as_configured
 from ..config import add_ion_config
 from ..errors import IONError
-from .model_checks import check_switches
+from .unread_settings import check_switches
 
 # Keys of ion_d2.config, and of Detectron2 with values of ours, that neither the model nor the
 # evaluators honor by themselves: the trainer must, or its data loading.
 TRAINER_KEYS = (
     *("SOLVER.STAGES", "SOLVER.IMS_PER_PASS", "SOLVER.EMA_DECAY", "SOLVER.DETERMINISTIC"),
-    *("SOLVER.AMP.PRECISION", "TEST.BEST_METRIC", "TEST.PATIENCE", "TEST.LOSS", "TEST.REPORT"),
+    *("SOLVER.AMP.PRECISION", "TEST.BEST_METRIC", "TEST.PATIENCE", "TEST.LOSS"),
     *("INPUT.SKIP_UNREADABLE", "DATASETS.SEM_SEG_DIRS", "WANDB_PROJECT", "DISTRIBUTED.TIMEOUT"),
 )
+# What only train_net.py does, with the trainer of ion_lab.
+PROGRAM_KEYS = ("TEST.REPORT",)
 
 
 class BuiltFromConfig(nn.Module):
@@ -91,9 +93,11 @@ def _check_honored(cfg: CfgNode, trainers: list[Any]) -> None:
     asked = {key: off for key, off in _asked(cfg).items() if key not in honored}
     if asked:
         ways = " and ".join(f"{key} to {off!r}" for key, off in asked.items())
+        alone = any(key in asked for key in PROGRAM_KEYS)
+        able = "train_net.py" if alone else "train_net.py or ion_d2.build_trainer"
         raise IONError(
-            f"{type(trainers[-1]).__name__} would ignore {', '.join(asked)}, which ION's trainer "
-            f"honors: train with train_net.py or ion_d2.build_trainer, or set {ways}."
+            f"{type(trainers[-1]).__name__} would ignore {', '.join(asked)}: train with {able}, or "
+            f"set {ways}."
         )
 
 
@@ -101,7 +105,8 @@ def _asked(cfg: CfgNode) -> dict[str, Any]:
     """The keys that ask something of the trainer, and the values that would ask nothing."""
     defaults = get_cfg()
     add_ion_config(defaults)
-    values = {key: (_value(cfg, key), _value(defaults, key)) for key in TRAINER_KEYS}
+    known = (*TRAINER_KEYS, *PROGRAM_KEYS)
+    values = {key: (_value(cfg, key), _value(defaults, key)) for key in known}
     return {key: off for key, (value, off) in values.items() if value not in (off, None)}
 
 

@@ -6,12 +6,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image, ImageFile
 from voc_folder import write_image
 
-from ion_d2.data.readable import (
-    UnreadableImageError,
-    check_headers,
-    filter_unreadable,
-    read_image,
-)
+from ion_d2.data.readable import UnreadableImageError, check_headers, filter_unreadable, read_image
 from ion_d2.errors import IONError
 
 

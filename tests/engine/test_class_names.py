@@ -10,7 +10,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 from trainer_helpers import make_config, run
 
-from ion_d2.engine.builders import IONBuilders
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.class_names import (
     KEY,
@@ -23,6 +22,7 @@ from ion_d2.engine.class_names import (
     read_class_names,
 )
 from ion_d2.engine.trainer import IONTrainer
+from ion_d2.engine.training_parts import IONBuilders
 from ion_d2.errors import IONError
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"

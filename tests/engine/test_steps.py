@@ -14,7 +14,7 @@ from model_helpers import EXACT, make_input, small_config, suppress_in_float64
 
 from ion_d2.engine.clipping import build_clipping_optimizer
 from ion_d2.engine.steps import AMPPassTrainer, PassTrainer, accumulate_gradients
-from ion_d2.modeling.box_predictor import ImageMeanOutputLayers
+from ion_d2.modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 
 NAMES = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc", "loss_sem_seg"}
 

@@ -134,6 +134,12 @@ def test_batch_that_does_not_divide_and_unknown_sampler_are_refused(scenes, tmp_
         IONTrainer.build_train_loader(cfg)
 
 
+def test_a_report_needs_the_laboratory(scenes, tmp_path):
+    cfg = make_config(scenes, tmp_path, "TEST.REPORT", True)
+    with pytest.raises(IONError, match="IONTrainer would ignore TEST.REPORT: .* train_net.py, or"):
+        IONTrainer(cfg)
+
+
 def test_number_of_classes_that_contradicts_the_data(scenes, tmp_path):
     cfg = make_config(scenes, tmp_path, "MODEL.ROI_HEADS.NUM_CLASSES", 5)
     cfg.defrost()

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ion_d2.evaluation.coco_style import COCO_METRICS, evaluate_coco_style
-from ion_d2.evaluation.records import Detections, GroundTruth
+from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 
 
 def truth_of(boxes, classes, difficult=None):

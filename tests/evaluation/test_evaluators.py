@@ -12,7 +12,7 @@ from voc_folder import write_image
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.run_images import spread_evenly
-from ion_d2.engine.prepare import settle_data
+from ion_d2.engine.fit_config import settle_data
 from ion_d2.errors import IONError
 from ion_d2.evaluation import EVALUATORS, build_evaluators, evaluation_folder
 

@@ -12,7 +12,7 @@ import pytest
 from detectron2.evaluation import pascal_voc_evaluation
 
 from ion_d2.errors import IONError
-from ion_d2.evaluation.records import Detections, GroundTruth
+from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS, evaluate_voc, voc_average_precision
 from ion_d2.evaluation.voc_matching import inclusive_iou, match_class, precision_recall
 

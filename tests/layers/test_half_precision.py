@@ -5,7 +5,7 @@ import torch
 
 from ion_d2.layers import spatial_irnn
 from ion_d2.layers.roi_max_pool import roi_max_pool
-from ion_d2.modeling.backbone.irnn import IRNN
+from ion_d2.modeling.context.irnn_block import IRNN
 
 
 @pytest.mark.parametrize("weight", [None, torch.ones(4, 2), torch.eye(2).repeat(4, 1, 1)])

@@ -9,7 +9,7 @@ import torch
 from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn.op import CAN_REGISTER
 from ion_d2.layers.irnn.portable import spatial_irnn_portable
-from ion_d2.modeling.backbone import IRNN, SpatialIRNN
+from ion_d2.modeling.context import IRNN, SpatialIRNN
 
 KINDS = ("identity", "diagonal", "full")
 SIZES = torch.tensor([[4, 6], [2, 3]])

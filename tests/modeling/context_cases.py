@@ -3,7 +3,7 @@
 import torch
 
 from ion_d2.engine.setup import load_config
-from ion_d2.modeling.backbone import build_context_block
+from ion_d2.modeling.context import build_context_block
 
 # Each variant as a user chooses it: keys under MODEL.CONTEXT.
 VARIANTS = {

@@ -7,8 +7,8 @@ from torch import nn
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
 from ion_d2.layers import spatial_irnn_reference
-from ion_d2.modeling.backbone import IRNN, Conv, GlobalAverage, build_context_block
 from ion_d2.modeling.backbone.batch_renorm import BatchRenorm2d, build_norm
+from ion_d2.modeling.context import IRNN, Conv, GlobalAverage, build_context_block
 
 
 def batches(count, *, shape=(2, 3, 5, 4), seed=0):

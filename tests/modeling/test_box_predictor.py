@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 from model_helpers import small_config
 
 from ion_d2.errors import IONError
-from ion_d2.modeling.box_predictor import ImageMeanOutputLayers
+from ion_d2.modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 
 
 def make_layers():

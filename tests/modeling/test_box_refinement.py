@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.structures import Boxes, Instances
 
-from ion_d2.modeling.box_refinement import refine_and_vote, run_rounds, vote_boxes
+from ion_d2.modeling.roi_heads.box_refinement import refine_and_vote, run_rounds, vote_boxes
 
 SHAPE = (80, 120)
 

@@ -9,7 +9,7 @@ from torch import nn
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
 from ion_d2.layers import spatial_irnn_reference
-from ion_d2.modeling.backbone import CONTEXT_REGISTRY, IRNN, ContextBackbone
+from ion_d2.modeling.context import CONTEXT_REGISTRY, IRNN, ContextBackbone
 
 
 def num_parameters(module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ion_d2.modeling.backbone import IRNN, Conv, GlobalAverage, SpatialIRNN, SpatialRNN
+from ion_d2.modeling.context import IRNN, Conv, GlobalAverage, SpatialIRNN, SpatialRNN
 
 
 def travel(direction, height, width):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ion_d2.modeling.backbone import IRNN, RNN, Conv, GlobalAverage
+from ion_d2.modeling.context import IRNN, RNN, Conv, GlobalAverage
 
 
 def num_parameters(build):

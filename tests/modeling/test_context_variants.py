@@ -9,7 +9,7 @@ from model_helpers import make_input, small_model
 
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
-from ion_d2.modeling.backbone import CONTEXT_REGISTRY, IRNN, Branches, Chain, Conv
+from ion_d2.modeling.context import CONTEXT_REGISTRY, IRNN, Branches, Chain, Conv
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

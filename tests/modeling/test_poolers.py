@@ -10,7 +10,7 @@ from detectron2.structures import Boxes
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.errors import IONError
-from ion_d2.modeling.poolers import SkipPooler
+from ion_d2.modeling.roi_heads.skip_pooler import SkipPooler
 
 SHAPES = [ShapeSpec(channels=3, stride=4), ShapeSpec(channels=5, stride=16)]
 

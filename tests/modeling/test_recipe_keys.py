@@ -6,7 +6,7 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.utils.events import EventStorage
 from model_helpers import make_input, small_config, small_model
 
-from ion_d2.modeling.roi_heads import IONROIHeads
+from ion_d2.modeling.roi_heads.ion_roi_heads import IONROIHeads
 
 VOC = "configs/ion_vgg16_voc.yaml"
 

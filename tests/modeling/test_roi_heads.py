@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 from model_helpers import make_input, small_config, small_model
 
 from ion_d2.errors import IONError
-from ion_d2.modeling.roi_heads import IONROIHeads
+from ion_d2.modeling.roi_heads.ion_roi_heads import IONROIHeads
 
 SHAPES = {
     "conv4": ShapeSpec(channels=8, stride=8),

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ion_d2.layers import DIRECTIONS
-from ion_d2.modeling.backbone import IRNN
-from ion_d2.modeling.backbone.running_max import running_max
+from ion_d2.modeling.context import IRNN
+from ion_d2.modeling.context.running_max import running_max
 
 
 def seen(direction, row, column, height, width):

@@ -12,7 +12,7 @@ from ion_d2.data.loader import ResumableLoader
 from ion_d2.engine.hooks import StopOnSignal, TrainingInterrupted
 from ion_d2.layers.l2_norm import mean_l2_norm
 from ion_d2.modeling.backbone.batch_renorm import BatchRenorm2d
-from ion_d2.modeling.scale import FeatureScale
+from ion_d2.modeling.roi_heads.feature_scale import FeatureScale
 
 BATCHES = 3
 # ROIs of each process in each batch; a process may have none, and all together.

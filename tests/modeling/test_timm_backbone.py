@@ -357,5 +357,5 @@ def test_files_inside_packages_are_found():
     importlib.import_module("ion_d2.modeling.backbone.timm_network")
     from detectron2.utils.file_io import PathManager
 
-    path = PathManager.get_local_path("package://ion_d2/report/templates/page.html")
+    path = PathManager.get_local_path("package://ion_lab/report/templates/page.html")
     assert Path(path).parent.name == "templates"

@@ -13,7 +13,7 @@ from model_helpers import SMALL, make_input, small_config
 
 from ion_d2.config import add_ion_config
 from ion_d2.errors import IONError
-from ion_d2.modeling.trainer_settings import TRAINER_KEYS
+from ion_d2.modeling.trainer_settings import PROGRAM_KEYS, TRAINER_KEYS
 
 STAGES = "[{'MAX_ITER': 3, 'BASE_LR': 0.1, 'FREEZE_AT': 5}]"
 ASKING = {
@@ -46,7 +46,7 @@ def config(*opts, file="configs/ion_tiny.yaml"):
 def test_what_the_trainer_does_not_know_is_told(key, tmp_path):
     cfg = config(key, ASKING[key], "OUTPUT_DIR", tmp_path)
     with pytest.raises(
-        IONError, match=rf"Trainer would ignore {key}, .*train_net.py.*set {key} to"
+        IONError, match=rf"Trainer would ignore {key}: .*train_net.py.*set {key} to"
     ):
         Trainer(cfg)
     model = DefaultPredictor(cfg).model
@@ -58,7 +58,7 @@ def test_what_the_trainer_does_not_know_is_told(key, tmp_path):
 
 
 def test_every_key_of_the_trainer_is_tried():
-    present = set(TRAINER_KEYS) - {"SOLVER.AMP.PRECISION"}
+    present = {*TRAINER_KEYS, *PROGRAM_KEYS} - {"SOLVER.AMP.PRECISION"}
     assert set(ASKING) == present
 
 
@@ -106,7 +106,7 @@ def test_a_trainer_may_honor_some_keys(tmp_path):
     class Averaging(Trainer):
         honored_settings = ("SOLVER.EMA_DECAY",)
 
-    with pytest.raises(IONError, match="Averaging would ignore SOLVER.IMS_PER_PASS, "):
+    with pytest.raises(IONError, match="Averaging would ignore SOLVER.IMS_PER_PASS: "):
         Averaging(cfg)
     cfg.SOLVER.IMS_PER_PASS = 0
     assert Averaging(cfg).model.training

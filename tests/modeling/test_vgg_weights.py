@@ -15,7 +15,7 @@ from vgg_models import Detector, Head, fake_state, poisoned, published, randomis
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.modeling.backbone.vgg import VGG
-from ion_d2.modeling.vgg_weights import VGGLayout, recognise
+from ion_d2.modeling.backbone.vgg_weights import VGGLayout, recognise
 
 ALL = ("conv1", "conv2", "conv3", "conv4", "conv5")
 

@@ -9,7 +9,7 @@ from vgg_models import Detector, Head, fake_state
 
 from ion_d2.errors import IONError
 from ion_d2.modeling.backbone.vgg import VGG
-from ion_d2.modeling.vgg_weights import map_vgg_weights, recognise
+from ion_d2.modeling.backbone.vgg_weights import map_vgg_weights, recognise
 
 
 @pytest.mark.parametrize(

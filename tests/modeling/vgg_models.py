@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from ion_d2.modeling.vgg_weights import take_torchvision_names
+from ion_d2.modeling.backbone.vgg_weights import take_torchvision_names
 
 
 class Head(nn.Module):

@@ -11,7 +11,7 @@ from ion_d2.data.proposals.attach import (
     match_proposals,
     proposal_files,
 )
-from ion_d2.data.proposals.files import (
+from ion_d2.data.proposals.proposal_file import (
     Proposals,
     rank_scores,
     read_proposals,

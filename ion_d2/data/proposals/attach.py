@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 from detectron2.structures import BoxMode
 
-from ion_d2.data.proposals.files import Proposals, read_proposals
+from ion_d2.data.proposals.proposal_file import Proposals, read_proposals
 from ion_d2.errors import IONError
 
 # Programs differ on whether a box's right side is its last pixel or the one after it.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ion_d2.data.proposals.attach import match_proposals
-from ion_d2.data.proposals.files import ImageId, Proposals, rank_scores, read_proposals
 from ion_d2.data.proposals.mat import MAT_LAYOUTS, read_mat
+from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores, read_proposals
 from ion_d2.data.proposals.text import read_csv, read_json
 from ion_d2.errors import IONError
 

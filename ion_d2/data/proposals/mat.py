@@ -27,7 +27,7 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from ion_d2.data.proposals.files import ImageId, Proposals, rank_scores
+from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores
 from ion_d2.errors import IONError
 
 # scipy's reader reports damage in all these ways.

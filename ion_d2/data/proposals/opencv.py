@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ion_d2.data.proposals.files import rank_scores
+from ion_d2.data.proposals.proposal_file import rank_scores
 from ion_d2.errors import IONError
 
 METHODS = ("selective-search-fast", "selective-search-quality", "edge-boxes")

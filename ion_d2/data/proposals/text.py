@@ -10,7 +10,7 @@ from typing import Any, Union
 
 import numpy as np
 
-from ion_d2.data.proposals.files import ImageId, Proposals, rank_scores
+from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores
 from ion_d2.errors import IONError
 
 _COLUMNS = ("image_id", "x0", "y0", "x1", "y1")

@@ -15,7 +15,7 @@ from voc_folder import write_voc
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.proposals import add_proposals, read_proposals
-from ion_d2.data.proposals.generate import Job, generate_proposals
+from ion_d2.data.proposals.make_proposals import Job, generate_proposals
 from ion_d2.errors import IONError
 
 IDS = ["a", "b c", "ü", "d.e", "f", "g", "h", "i"]
@@ -75,7 +75,7 @@ def test_a_stopped_run_goes_on(dicts, tmp_path, monkeypatch):
     (parts / "a.npz").write_bytes((parts / "a.npz").read_bytes()[:60])
     made = []
     monkeypatch.setattr(
-        "ion_d2.data.proposals.generate._needed", lambda r: made.append(r["image_id"]) or r
+        "ion_d2.data.proposals.make_proposals._needed", lambda r: made.append(r["image_id"]) or r
     )
     make(dicts, tmp_path / "p.pkl")
     assert "a" in made and "g" in made and len(made) == 1 + len(IDS) - len(finished)
@@ -121,7 +121,7 @@ PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import proposers
-from ion_d2.data.proposals.generate import Job, generate_proposals
+from ion_d2.data.proposals.make_proposals import Job, generate_proposals
 from ion_d2.engine.setup import run_cli
 dicts, output = json.load(open(sys.argv[2])), sys.argv[3]
 job, settings = Job(proposers.slow, 4), {"method": "stand-in", "max_boxes": 4}

@@ -1,0 +1,200 @@
+"""What Detectron2's trainer builds and tests with ION's keys: the class methods of our trainer."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import DatasetEvaluators
+from detectron2.utils import comm
+from torch import nn
+from torch.optim import Optimizer
+
+from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
+from ..data.mapper import IONDatasetMapper
+from ..data.run_images import test_dicts, train_dicts
+from ..errors import IONError
+from ..evaluation import build_evaluators, evaluation_folder
+from .augmented_test import test_augmented
+from .class_names import check_classes, classes_of, dataset_classes
+from .clipping import build_clipping_optimizer
+from .conflicts import check_data
+from .picture_evaluator import PictureEvaluator
+from .setup import build_model, choose_device
+from .stages import build_stage_scheduler, follow_stages, read_stages, warn_of_low_rates
+from .steps import unwrap_distributed
+from .validation_loss import validation_losses
+
+logger = logging.getLogger(__name__)
+
+
+class IONBuilders(DefaultTrainer):
+    """The parts of a training and its evaluation, from any config with ION's keys.
+
+    They need no trainer: ``IONTrainer.test(cfg, model)`` evaluates a model as its training would.
+    """
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
+        """Evaluate on ``DATASETS.TEST``, with losses and test-time augmentation if asked for.
+
+        Args:
+            cfg: the full config.
+            model: the model.
+            evaluators: one per dataset; None for :meth:`build_evaluator`.
+
+        Returns:
+            Results by task, or by dataset and task where there are several datasets; in the main
+            process.
+
+        Raises:
+            IONError: the classes of a dataset are not those that the model was trained on.
+        """
+        for name in cfg.DATASETS.TEST:
+            check_classes(classes_of(model), dataset_classes([name]), "The model")
+        results = super().test(cfg, model, evaluators)
+        names = list(cfg.DATASETS.TEST)
+        further: dict[str, dict[str, Any]] = {name: {} for name in names}
+        if cfg.TEST.LOSS:
+            for name in names:
+                losses = validation_losses(cfg, unwrap_distributed(model), name)
+                further[name]["validation"] = losses
+        if cfg.TEST.AUG.ENABLED and names:
+            for name, figures in test_augmented(cfg, model, cls.test).items():
+                further[name].update(figures)
+        for name in names if comm.is_main_process() else ():
+            (results if len(names) == 1 else results[name]).update(further[name])
+        return results
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build the model, and log its structure.
+
+        Args:
+            cfg: the config.
+
+        Returns:
+            The model.
+
+        Raises:
+            IONError: the config names a part that does not exist.
+        """
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
+        return model
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> Any:
+        """Build the schedule of the learning rate.
+
+        Args:
+            cfg: the config.
+            optimizer: whose learning rate it sets.
+
+        Returns:
+            The schedule.
+
+        Raises:
+            IONError: the settings make no schedule.
+        """
+        stages = read_stages(cfg)
+        try:
+            if stages:
+                return build_stage_scheduler(optimizer, stages, cfg)
+            schedule = super().build_lr_scheduler(cfg, optimizer)
+            warn_of_low_rates(schedule, cfg)
+            return schedule
+        except (AssertionError, ValueError) as error:
+            keys = ("LR_SCHEDULER_NAME", "MAX_ITER", "STEPS", "BASE_LR", "BASE_LR_END")
+            told = ", ".join(f"SOLVER.{k} {cfg.SOLVER[k]}" for k in keys if k in cfg.SOLVER)
+            raise IONError(f"There is no such learning-rate schedule ({error}): {told}.") from error
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        """Build the optimizer, with clipping of the whole gradient's norm.
+
+        Args:
+            cfg: the config.
+            model: the model to train.
+
+        Returns:
+            The optimizer.
+        """
+        return build_clipping_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:
+        """Build the endless training batches of this process.
+
+        Args:
+            cfg: the config.
+
+        Returns:
+            An iterable of lists of mapped dicts.
+
+        Raises:
+            IONError: a setting that it cannot honour, or no images.
+        """
+        check_data(cfg)
+        return ResumableLoader(
+            train_dicts(cfg),
+            IONDatasetMapper(cfg, is_train=True),
+            batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            seed=prepared(cfg).SEED,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            group_by_aspect=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+        )
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """Build a loader of one test dataset, one image at a time.
+
+        Args:
+            cfg: the config.
+            dataset_name: a registered name.
+
+        Returns:
+            An iterable of lists with one mapped dict.
+        """
+        loader = build_detection_test_loader(
+            dataset=test_dicts(cfg, dataset_name, with_proposals=True),
+            mapper=deferring_errors(IONDatasetMapper(cfg, is_train=False)),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+        return RaisingLoader(loader)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
+        """See :func:`~ion_d2.evaluation.evaluators.build_evaluators`; pictures are added."""
+        evaluators = build_evaluators(cfg, dataset_name)
+        if not cfg.TEST.NUM_PICTURES:
+            return evaluators
+        pictures = os.path.join(evaluation_folder(cfg, dataset_name), "pictures")
+        drawing = PictureEvaluator(dataset_name, pictures, cfg.TEST.NUM_PICTURES)
+        return DatasetEvaluators([evaluators, drawing])
+
+
+def prepared(cfg: CfgNode) -> CfgNode:
+    """Complete a config.
+
+    Args:
+        cfg: the full config; it is left as it is.
+
+    Returns:
+        A frozen copy with the length of its stages, the device that there is, and a seed that all
+        processes share.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    follow_stages(cfg)
+    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
+    if cfg.SEED < 0:
+        cfg.SEED = comm.shared_random_seed()
+    cfg.freeze()
+    return cfg

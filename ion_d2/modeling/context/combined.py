@@ -1,0 +1,110 @@
+"""Context blocks made of others: one after another, or side by side (sec. 5.6, Table 9c)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from ...errors import IONError
+from .build import CONTEXT, CONTEXT_REGISTRY, build_context_block, run_context_block
+
+
+@CONTEXT_REGISTRY.register()
+class Chain(nn.Module):
+    """Context blocks one after another, such as convolutions and then IRNNs."""
+
+    @configurable
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        """
+        Args:
+            blocks: the blocks, each fed with the "context" of the one before.
+        """
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.out_channels = self.blocks[-1].out_channels
+        self.extra_channels = getattr(self.blocks[-1], "extra_channels", {})
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
+        """Read ``MODEL.CONTEXT.PARTS``."""
+        blocks: list[nn.Module] = []
+        for name in _part_names(cfg):
+            blocks.append(build_context_block(cfg, in_channels, name))
+            in_channels = blocks[-1].out_channels
+        return {"blocks": blocks}
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """
+        Args:
+            x: (N, C, H, W) feature map.
+            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+
+        Returns:
+            What the last block returns.
+        """
+        for block in self.blocks[:-1]:
+            x = run_context_block(block, x, sizes)[CONTEXT]
+        return self.blocks[-1](x, sizes)
+
+
+@CONTEXT_REGISTRY.register()
+class Branches(nn.Module):
+    """Context blocks side by side on the same feature, each with an output of its own.
+
+    The first one's is "context"; that of a further block, say "Conv", is "context_conv". Each is to
+    be pooled on its own, since their amplitudes differ.
+    """
+
+    @configurable
+    def __init__(self, blocks: Mapping[str, nn.Module]) -> None:
+        """
+        Args:
+            blocks: the blocks by name.
+        """
+        super().__init__()
+        self.blocks = nn.ModuleDict(blocks)
+        first, *others = self.blocks.values()
+        self.out_channels = first.out_channels
+        self._names = [CONTEXT, *(f"{CONTEXT}_{name.lower()}" for name in list(blocks)[1:])]
+        self.extra_channels = dict(getattr(first, "extra_channels", {}))
+        for name, block in zip(self._names[1:], others):
+            self.extra_channels[name] = block.out_channels
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
+        """Read ``MODEL.CONTEXT.PARTS``."""
+        names = _part_names(cfg)
+        if len(set(names)) != len(names) or len(names) < 2:
+            raise IONError(
+                f"MODEL.CONTEXT.PARTS is {names}; Branches needs two or more different blocks."
+            )
+        return {"blocks": {name: build_context_block(cfg, in_channels, name) for name in names}}
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
+        """
+        Args:
+            x: (N, C, H, W) feature map.
+            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+
+        Returns:
+            The features by name, each (N, channels, H, W).
+        """
+        first, *others = self.blocks.values()
+        features = run_context_block(first, x, sizes)
+        for name, block in zip(self._names[1:], others):
+            features[name] = run_context_block(block, x, sizes)[CONTEXT]
+        return features
+
+
+def _part_names(cfg: CfgNode) -> list[str]:
+    names = list(cfg.MODEL.CONTEXT.PARTS)
+    nested = [name for name in names if name in (Chain.__name__, Branches.__name__)]
+    if nested or not names:
+        raise IONError(
+            f"MODEL.CONTEXT.PARTS is {names}; {cfg.MODEL.CONTEXT.NAME} needs the names of other "
+            "context blocks, for instance ['IRNN', 'Conv']."
+        )
+    return names

@@ -1,0 +1,175 @@
+"""The paper's context block: stacked four-directional IRNNs (sec. 3.2, Fig. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from ...errors import IONError
+from ...layers import DIRECTIONS
+from ...layers.irnn import HORIZONTAL
+from ...layers.precision import in_float32
+from .build import CONTEXT, CONTEXT_REGISTRY, directions_of_stacks, keep_valid
+from .normed_conv import NormedConv
+from .spatial_irnn import SpatialIRNN
+
+INITS = ("xavier", "pass_through", "rows_then_columns")
+
+
+def _pass_through(conv: nn.Conv2d, read: Sequence[bool], outputs: int) -> None:
+    """Start a 1x1 convolution as the mean of some of the directions that its input concatenates.
+
+    Each of ``outputs`` equal blocks of channels gets the mean of those input blocks that are to be
+    ``read``. Channels beyond those of an output are dropped, channels beyond those of an input
+    start at 0.
+    """
+    identity = torch.eye(conv.out_channels // outputs, conv.in_channels // len(read))
+    blocks = torch.cat([identity * float(taken) / sum(read) for taken in read], dim=1)
+    with torch.no_grad():
+        conv.weight.copy_(blocks.repeat(outputs, 1)[:, :, None, None])
+
+
+def _read_first(init: str, stack: int, directions: Sequence[str]) -> list[bool]:
+    """Which directions of a stack the convolution behind it starts with."""
+    horizontal = [name in HORIZONTAL for name in directions]
+    if init == "pass_through" or len(set(horizontal)) == 1:
+        return [True] * len(directions)
+    return horizontal if stack % 2 == 0 else [not across for across in horizontal]
+
+
+@CONTEXT_REGISTRY.register()
+class IRNN(nn.Module):
+    """Stacked IRNNs: 1x1 conv, recurrence, concat, 1x1 conv, recurrence, concat, 1x1 conv + ReLU.
+
+    One 1x1 convolution feeds all four directions of a stack (sec. 3.2). The hidden-to-output layer
+    of one stack and the input-to-hidden layer of the next are the same convolution, without a ReLU
+    (Fig. 2). The paper does not say how these convolutions start. "xavier" treats them as its other
+    1x1; "pass_through" starts the block as the recurrences alone: the first convolution hands the
+    feature on, each later one the mean of the four directions. "rows_then_columns" is the same with
+    the mean of the horizontal directions behind the first stack and of the vertical ones behind the
+    second (and so on), so that each cell starts with sums over whole rectangles of the map.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        hidden_dim: int = 512,
+        out_dim: int = 512,
+        num_stacks: int = 2,
+        transition: str = "full",
+        dropout: float = 0.25,
+        init: str = "xavier",
+        bias_init: float = 0.0,
+        norm: str = "",
+        directions: Sequence[Sequence[str]] = (DIRECTIONS,),
+        shared_input: bool = True,
+        first_step_bias: bool = False,
+        all_stacks: bool = False,
+    ) -> None:
+        """
+        Args:
+            in_channels: channels of the feature that feeds the block.
+            hidden_dim: channels of each directional state.
+            out_dim: channels of the context feature.
+            num_stacks: number of stacked IRNNs, at least 1.
+            transition: see :class:`SpatialIRNN`.
+            dropout: probability with which an entry is dropped after each concatenation.
+            init: start of the 1x1 convolutions: "xavier", "pass_through" or "rows_then_columns".
+            bias_init: start of the biases of the convolutions that feed a recurrence.
+            norm: normalisation behind each 1x1 convolution, see :func:`build_norm`. The biases are
+                then its own.
+            directions: directions of travel of each stack; the last entry serves all further ones.
+            shared_input: whether the directions of a stack share their 1x1 convolution.
+            first_step_bias: whether each direction has a bias of its own at its first step.
+            all_stacks: whether ``forward`` also returns the features "context1", "context2", ... of
+                the stacks before the last: what the next stack is fed, after a ReLU (Table 9b).
+
+        Raises:
+            IONError: ``num_stacks``, ``transition``, ``init``, ``norm`` or ``directions`` is out of
+                range.
+        """
+        super().__init__()
+        self.convs = nn.ModuleList()
+        self.irnns = nn.ModuleList()
+        channels = in_channels
+        for names in directions_of_stacks(directions, num_stacks):
+            irnn = SpatialIRNN(
+                hidden_dim,
+                transition,
+                directions=names,
+                shared_input=shared_input,
+                first_step_bias=first_step_bias,
+            )
+            self.irnns.append(irnn)
+            self.convs.append(NormedConv(channels, irnn.num_inputs * hidden_dim, norm=norm))
+            channels = irnn.out_channels
+        self.dropout = nn.Dropout(dropout)
+        self.output = NormedConv(channels, out_dim, norm=norm)
+        self.out_channels = out_dim
+        self.extra_channels: dict[str, int] = {}
+        if all_stacks:
+            convs = enumerate(self.convs)
+            self.extra_channels = {f"{CONTEXT}{i}": conv.out_channels for i, conv in convs if i}
+        self._init_weights(init, bias_init)
+
+    def _init_weights(self, init: str, bias_init: float) -> None:
+        if init not in INITS:
+            raise IONError(f"MODEL.CONTEXT.INIT is {init!r}; use one of {INITS}.")
+        stacks = enumerate(self.irnns)
+        read = [[True], *(_read_first(init, stack, irnn.directions) for stack, irnn in stacks)]
+        outputs = [*(irnn.num_inputs for irnn in self.irnns), 1]
+        for conv, taken, num_out in zip([*self.convs, self.output], read, outputs):
+            weight_init.c2_xavier_fill(conv)
+            if init != "xavier":
+                _pass_through(conv, taken, num_out)
+        for conv in self.convs:
+            nn.init.constant_(conv.shift, bias_init)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
+        """Read ``MODEL.CONTEXT.*``."""
+        context = cfg.MODEL.CONTEXT
+        return {
+            "in_channels": in_channels,
+            "hidden_dim": context.HIDDEN_DIM,
+            "out_dim": context.OUT_DIM,
+            "num_stacks": context.NUM_STACKS,
+            "transition": context.TRANSITION,
+            "dropout": context.DROPOUT,
+            "init": context.INIT,
+            "bias_init": context.BIAS_INIT,
+            "norm": context.NORM,
+            "directions": context.DIRECTIONS,
+            "shared_input": context.SHARED_INPUT,
+            "first_step_bias": context.FIRST_STEP_BIAS,
+            "all_stacks": context.ALL_STACKS,
+        }
+
+    @in_float32
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """
+        Args:
+            x: (N, C, H, W) feature map.
+            sizes: (N, 2) integers, valid (height, width) of each image in cells. The context inside
+                the valid area is then that of the image alone, and 0 outside. None: the whole map
+                is valid.
+
+        Returns:
+            (N, out_channels, H, W) context feature; with ``all_stacks`` a dict of it, called
+            "context", and of those of the stacks before.
+        """
+        features = {}
+        for index, (conv, irnn) in enumerate(zip(self.convs, self.irnns)):
+            x = conv(x, sizes)
+            if f"{CONTEXT}{index}" in self.extra_channels:
+                features[f"{CONTEXT}{index}"] = keep_valid(torch.relu(x), sizes)
+            x = self.dropout(irnn(x, sizes))
+        x = keep_valid(torch.relu(self.output(x, sizes)), sizes)
+        return {CONTEXT: x, **features} if features else x

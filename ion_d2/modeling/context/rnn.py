@@ -1,0 +1,167 @@
+"""Context from torch's own recurrent cells, which the paper names but leaves out (sec. 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from ...errors import IONError
+from ...layers import DIRECTIONS
+from ...layers.irnn import BACKWARDS, HORIZONTAL
+from ...layers.precision import in_float32
+from .build import CONTEXT_REGISTRY, directions_of_stacks, keep_valid
+
+CELLS: dict[str, type[nn.RNNBase]] = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+
+
+class SpatialRNN(nn.Module):
+    """A recurrent network over the rows and columns of a map, one for each direction of travel.
+
+    It brings its own input-to-hidden weights, so that no 1x1 convolution precedes it.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, cell: str, directions: Sequence[str] = DIRECTIONS
+    ) -> None:
+        """
+        Args:
+            in_channels: channels of the input.
+            channels: channels of each directional state.
+            cell: "tanh" (``torch.nn.RNN``), "gru" (``torch.nn.GRU``) or "lstm" (``torch.nn.LSTM``).
+            directions: D directions of travel, in the order of the output.
+
+        Raises:
+            IONError: unknown cell.
+        """
+        super().__init__()
+        if cell not in CELLS:
+            raise IONError(f"MODEL.CONTEXT.CELL is {cell!r}; use one of {tuple(CELLS)}.")
+        self.directions = tuple(directions)
+        self.cells = nn.ModuleList(
+            CELLS[cell](in_channels, channels, batch_first=True) for _ in self.directions
+        )
+        self.out_channels = len(self.directions) * channels
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: (N, in_channels, H, W).
+            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+
+        Returns:
+            (N, D * channels, H, W) of x's type: the states of each direction, in the order given;
+            0 outside the valid area.
+        """
+        if x.numel() == 0:  # torch's cells take no sequence without steps
+            return x.new_zeros(x.shape[0], self.out_channels, *x.shape[2:])
+        # As for the IRNN, in float32 at least: long sequences lose too much in half precision.
+        with torch.autocast(x.device.type, enabled=False):
+            swept = [
+                _sweep(cell, direction, x.to(cell.weight_hh_l0.dtype), sizes)
+                for cell, direction in zip(self.cells, self.directions)
+            ]
+        return keep_valid(torch.cat(swept, dim=1).to(x.dtype), sizes)
+
+
+def _sweep(cell: nn.RNNBase, direction: str, x: Tensor, sizes: Tensor | None) -> Tensor:
+    """Run one cell along all rows or columns, from their first valid cell: [N, channels, H, W]."""
+    horizontal = direction in HORIZONTAL
+    # Lines, then steps, then channels; each permutation is undone below.
+    maps = x.permute(0, 2, 3, 1) if horizontal else x.permute(0, 3, 2, 1)  # [N, lines, T, C]
+    lines = maps.flatten(0, 1)
+    lengths = None
+    if sizes is not None:
+        lengths = sizes[:, 1 if horizontal else 0].to(x.device).repeat_interleave(maps.shape[1])
+    backwards = direction in BACKWARDS
+    states = cell(_reverse(lines, lengths) if backwards else lines)[0]
+    states = (_reverse(states, lengths) if backwards else states).unflatten(0, maps.shape[:2])
+    return states.permute(0, 3, 1, 2) if horizontal else states.permute(0, 3, 2, 1)
+
+
+def _reverse(lines: Tensor, lengths: Tensor | None) -> Tensor:
+    """Reverse [B, T, C] along T, each line within its own length; what lies beyond stays."""
+    if lengths is None:
+        return lines.flip(1)
+    steps = torch.arange(lines.shape[1], device=lines.device)
+    mirrored = lengths[:, None] - 1 - steps  # [B, T]
+    index = torch.where(mirrored >= 0, mirrored, steps)
+    return lines.gather(1, index[:, :, None].expand_as(lines))
+
+
+@CONTEXT_REGISTRY.register()
+class RNN(nn.Module):
+    """Stacked directional RNNs, GRUs or LSTMs, then a 1x1 convolution with ReLU.
+
+    The structure of :class:`IRNN` with other cells: the hidden-to-output layer of one stack and the
+    input-to-hidden layers of the next are one, the cells' own.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        cell: str,
+        hidden_dim: int = 512,
+        out_dim: int = 512,
+        num_stacks: int = 2,
+        dropout: float = 0.25,
+        directions: Sequence[Sequence[str]] = (DIRECTIONS,),
+    ) -> None:
+        """
+        Args:
+            in_channels: channels of the feature that feeds the block.
+            cell: see :class:`SpatialRNN`.
+            hidden_dim: channels of each directional state.
+            out_dim: channels of the context feature.
+            num_stacks: number of stacks, at least 1.
+            dropout: probability with which an entry is dropped after each concatenation.
+            directions: directions of travel of each stack; the last entry serves all further ones.
+
+        Raises:
+            IONError: ``cell``, ``num_stacks`` or ``directions`` is out of range.
+        """
+        super().__init__()
+        self.rnns = nn.ModuleList()
+        channels = in_channels
+        for names in directions_of_stacks(directions, num_stacks):
+            self.rnns.append(SpatialRNN(channels, hidden_dim, cell, names))
+            channels = self.rnns[-1].out_channels
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Conv2d(channels, out_dim, kernel_size=1)
+        weight_init.c2_xavier_fill(self.output)
+        self.out_channels = out_dim
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
+        """Read ``MODEL.CONTEXT.*``."""
+        context = cfg.MODEL.CONTEXT
+        return {
+            "in_channels": in_channels,
+            "cell": context.CELL,
+            "hidden_dim": context.HIDDEN_DIM,
+            "out_dim": context.OUT_DIM,
+            "num_stacks": context.NUM_STACKS,
+            "dropout": context.DROPOUT,
+            "directions": context.DIRECTIONS,
+        }
+
+    @in_float32
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: (N, C, H, W) feature map.
+            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+
+        Returns:
+            (N, out_channels, H, W) context feature, inside the valid area that of the image alone,
+            0 outside.
+        """
+        for rnn in self.rnns:
+            x = self.dropout(rnn(x, sizes))
+        return keep_valid(torch.relu(self.output(x)), sizes)

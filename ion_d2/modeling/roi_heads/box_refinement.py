@@ -1,0 +1,178 @@
+"""Iterative box regression with weighted voting at test time, the paper's "W" (sec. 4.2).
+
+The boxes of a first pass through the ROI head go through it again; the boxes of all passes compete
+in one non-maximum suppression; each survivor then moves to the score-weighted mean of the boxes
+that overlap it.
+
+Shape shorthand in this module:
+
+    R: proposals of one image (the same in every round)
+    K: foreground classes; column K of the scores is the background
+    V: boxes of one class from all rounds, rounds * R
+    M: boxes that survive suppression, of all classes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ...compat import matched_iou
+
+__all__ = ["Predict", "Predictions", "refine_and_vote", "run_rounds", "vote_boxes"]
+
+# For each image its regressed boxes, (R, K*4) or (R, 4), and its probabilities, (R, K+1).
+Predictions = tuple[Sequence[Tensor], Sequence[Tensor]]
+# Maps the boxes of each image to its predictions.
+Predict = Callable[[list[Boxes]], Predictions]
+
+
+def vote_boxes(
+    boxes: Tensor, own: Tensor, voters: Tensor, scores: Tensor, vote_iou: float
+) -> Tensor:
+    """Move each detected box to the score-weighted mean of the boxes that overlap it (sec. 4.2).
+
+    Args:
+        boxes: detections of one image, of any classes; (M, 4) float, x0 y0 x1 y1 in pixels.
+        own: index of each among its voters; (M,) int64. A box always votes for itself.
+        voters: for each detection the boxes of its class, suppressed ones included; (M, V, 4).
+        scores: their scores of that class, 0 for one that has no vote; (M, V) float.
+        vote_iou: overlap from which a box votes.
+
+    Returns:
+        The moved boxes, (M, 4), in the type of ``boxes``.
+    """
+    own_box = boxes[:, None].expand_as(voters)
+    overlaps = matched_iou(Boxes(own_box.reshape(-1, 4)), Boxes(voters.reshape(-1, 4)))
+    # float64 keeps the sums exact enough and out of reach of autocast; the floor keeps the vote of
+    # a box that scores 0 defined.
+    scores, own = scores.double(), own[:, None]
+    mine = scores.gather(1, own).clamp(min=torch.finfo(torch.float32).tiny)
+    weights = (scores * (overlaps.view(scores.shape) >= vote_iou)).scatter(1, own, mine)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return (weights[:, None] @ voters.double())[:, 0].to(boxes.dtype)
+
+
+def refine_and_vote(
+    boxes_per_round: Sequence[Tensor],
+    scores_per_round: Sequence[Tensor],
+    image_shape: tuple[int, int],
+    score_thresh: float,
+    nms_thresh: float,
+    topk_per_image: int,
+    vote_iou: float | None,
+) -> tuple[Instances, Tensor]:
+    """Turn the predictions of all rounds for one image into its detections.
+
+    With one round and no vote the detections are Detectron2's own for a Fast R-CNN head.
+
+    Args:
+        boxes_per_round: regressed boxes of each round, (R, K*4) or, class-agnostic, (R, 4), in
+            pixels.
+        scores_per_round: softmax scores of each round, (R, K+1), background last.
+        image_shape: height and width of the image in pixels.
+        score_thresh: candidates must score more than this, also to vote.
+        nms_thresh: IoU above which a lower-scored box of the same class is suppressed.
+        topk_per_image: number of detections to keep; negative keeps all.
+        vote_iou: overlap from which a candidate of the same class votes for a kept box; None for
+            no vote.
+
+    Returns:
+        The detections (``pred_boxes``, ``scores``, ``pred_classes``; best first) and, for each, the
+        row it came from in the concatenated rounds (round 0 first), (M,) int64. Rows with a value
+        that is not finite take no part.
+    """
+    boxes, scores = torch.cat(list(boxes_per_round)), torch.cat(list(scores_per_round))
+    finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
+    boxes, scores = boxes[finite], scores[finite]
+    detections, rows = fast_rcnn_inference_single_image(
+        boxes, scores, image_shape, score_thresh, nms_thresh, topk_per_image
+    )
+    if vote_iou is not None:
+        _vote(detections, rows, boxes, scores, score_thresh, vote_iou)
+    return detections, finite.nonzero().flatten()[rows]
+
+
+def _vote(
+    detections: Instances,
+    rows: Tensor,
+    boxes: Tensor,
+    scores: Tensor,
+    score_thresh: float,
+    vote_iou: float,
+) -> None:
+    """Move the detections, which come from ``rows`` of ``boxes``, by the vote of their class."""
+    image_shape, labels = detections.image_size, detections.pred_classes
+    boxes = _clip(boxes.reshape(-1, 4), image_shape).view(-1, boxes.shape[1] // 4, 4)
+    columns = labels if boxes.shape[1] > 1 else torch.zeros_like(labels)
+    scores = scores[:, labels].t()
+    moved = vote_boxes(
+        detections.pred_boxes.tensor,
+        rows,
+        boxes[:, columns].transpose(0, 1),
+        scores.masked_fill(scores <= score_thresh, 0.0),
+        vote_iou,
+    )
+    # Rounding of the mean may step over the border by the last bit.
+    detections.pred_boxes = Boxes(_clip(moved, image_shape))
+
+
+def run_rounds(
+    proposals: Sequence[Instances], predict: Predict, rounds: int
+) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Pass proposals through the ROI head several times, each time from where it moved them.
+
+    A proposal has one box per class after a round but enters the next as a single box: that of its
+    best-scoring foreground class, clipped to the image, even where the background scores higher.
+    MR-CNN instead forwards one box for every class that passes a score threshold; one a proposal
+    keeps the cost of a round fixed. A box that is not finite stays where it was.
+
+    Args:
+        proposals: for each image, Instances with ``proposal_boxes`` (R boxes).
+        predict: called once a round with the boxes of every image; returns, for each image, the
+            regressed boxes (R, K*4) or (R, 4) and the probabilities (R, K+1). It only pools and
+            runs the head: the caller computes the backbone's features once.
+        rounds: number of passes (``TEST.BOX_REFINEMENT.ROUNDS``), at least 1.
+
+    Returns:
+        The boxes and the probabilities, each indexed by image, then by round, as
+        ``refine_and_vote`` takes them.
+    """
+    current = [p.proposal_boxes for p in proposals]
+    boxes: list[list[Tensor]] = [[] for _ in proposals]
+    scores: list[list[Tensor]] = [[] for _ in proposals]
+    for step in range(rounds):
+        if step > 0:
+            current = [
+                _best_boxes(boxes[i][-1], scores[i][-1], current[i].tensor, p.image_size)
+                for i, p in enumerate(proposals)
+            ]
+        for image, (regressed, probabilities) in enumerate(zip(*predict(current))):
+            boxes[image].append(regressed)
+            scores[image].append(probabilities)
+    return boxes, scores
+
+
+def _best_boxes(
+    regressed: Tensor, probabilities: Tensor, previous: Tensor, image_shape: tuple[int, int]
+) -> Boxes:
+    """Pick each proposal's box of its best foreground class, to start the next round."""
+    regressed = regressed.view(-1, regressed.shape[1] // 4, 4)
+    best = probabilities[:, :-1].argmax(dim=1)
+    if regressed.shape[1] == 1:
+        best = torch.zeros_like(best)
+    chosen = regressed.gather(1, best[:, None, None].expand(-1, 1, 4))[:, 0]
+    finite = torch.isfinite(chosen).all(dim=1, keepdim=True)
+    chosen = torch.where(finite, chosen, previous.to(chosen.dtype))
+    return Boxes(_clip(chosen, image_shape))
+
+
+def _clip(boxes: Tensor, image_shape: tuple[int, int]) -> Tensor:
+    """Clip (N, 4) boxes to an image of (height, width) pixels, without changing the argument."""
+    clipped = Boxes(boxes.clone())
+    clipped.clip(image_shape)
+    return clipped.tensor

@@ -1,0 +1,99 @@
+"""The per-channel scale after L2 normalisation, and how its start is found (paper sec. 3.1)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from ...layers.l2_norm import mean_l2_norm
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureScale(nn.Module):
+    """The factor of each channel after the L2 normalisation; all start at one common value.
+
+    That value matters: it gives the normalised features the amplitude that the next layers were
+    made for. The paper measured 1000, the mean L2 norm of pooled conv5 in Caffe's VGG16. With
+    ``init`` 0 the same measurement is made here, over the first training passes.
+    """
+
+    def __init__(self, channels: int, init: float, learn: bool = True, batches: int = 8) -> None:
+        """
+        Args:
+            channels: number of factors.
+            init: start of every factor; 0 measures it in training.
+            learn: whether the factors are trained.
+            batches: number of training batches over which ``init`` 0 averages.
+        """
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((channels,), init or 1.0), requires_grad=learn)
+        # Buffers, so that a resumed run goes on measuring where it was, or does not measure again.
+        self.register_buffer("batches_left", torch.tensor(0 if init else batches))
+        self.register_buffer("norm_sum", torch.zeros(()))
+        self.register_buffer("norm_count", torch.zeros(()))
+        # The same as batches_left, on the host: reading the buffer would stall a GPU in every step.
+        self._measuring = not init
+
+    def split(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The factors of each feature of those whose channels are concatenated.
+
+        Args:
+            features: tensors (..., C_l, H, W) that have as many channels in all as there are
+                factors.
+
+        Returns:
+            For each feature its (C_l,) factors, views of the parameter.
+        """
+        return self.factor.split([x.shape[-3] for x in features])
+
+    @torch.no_grad()
+    def observe(self, pooled: Tensor, norm: str) -> None:
+        """While measuring, set the factors to the mean norm of what was observed so far.
+
+        Does nothing in evaluation, or once the measurement is over. All processes of a distributed
+        run must call it together; they end with the same factors.
+
+        Args:
+            pooled: (M, C, P, P) pooled feature whose amplitude is to be met; M may be 0.
+            norm: "roi" or "position", see :func:`ion_d2.layers.l2_normalize`.
+        """
+        if not (self.training and self._measuring):
+            return
+        total = torch.zeros(2, device=self.factor.device)
+        if len(pooled):
+            total[0] = mean_l2_norm(pooled, norm) * len(pooled)
+            total[1] = len(pooled)
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(total)
+        self.norm_sum += total[0]
+        self.norm_count += total[1]
+        if self.norm_count > 0:
+            self.factor.fill_(self.norm_sum / self.norm_count)
+            self.batches_left -= 1
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        self._measuring = bool(self.batches_left > 0)
+        if not self._measuring:
+            logger.info(
+                "SKIP_POOLER: the scale starts at %.4g, the mean norm over %d regions.",
+                float(self.norm_sum / self.norm_count),
+                int(self.norm_count),
+            )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if prefix + "factor" not in state_dict:
+            # Detectron2's checkpointer took the factors out, since they are those of other
+            # features: what was measured for them counts no more than they do.
+            for name, _ in self.named_buffers():
+                state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._measuring = bool(self.batches_left > 0)

@@ -1,0 +1,147 @@
+"""ION's ROI heads: skip pooling, fc6 and fc7, class scores and box deltas (paper Fig. 1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
+from detectron2.structures import Boxes, ImageList, Instances
+from torch import Tensor
+
+from ...errors import IONError
+from .box_predictor import ImageMeanOutputLayers
+from .box_refinement import Predictions, refine_and_vote, run_rounds
+from .flip_averaging import average_with_mirrored, mirror_boxes
+from .skip_pooling_heads import SkipPooling
+
+
+@ROI_HEADS_REGISTRY.register()
+class IONROIHeads(SkipPooling, StandardROIHeads):
+    """Detectron2's standard ROI heads with skip pooling over any list of features.
+
+    At test time the boxes may go through the head more than once, their boxes may vote (sec. 4.2),
+    and predictions may be averaged with those of the mirrored image.
+    """
+
+    @configurable
+    def __init__(self, *, rounds: int = 1, vote_iou: float | None = None, **kwargs: Any) -> None:
+        """
+        Args:
+            rounds: passes through the box head at test time, at least 1.
+            vote_iou: overlap from which a box votes for a kept one; None for no vote.
+            kwargs: the arguments of Detectron2's ``StandardROIHeads``.
+
+        Raises:
+            IONError: ``rounds`` or ``vote_iou`` is out of range.
+        """
+        super().__init__(**kwargs)
+        _check_refinement(rounds, vote_iou)
+        self.rounds = rounds
+        self.vote_iou = vote_iou
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """Read ``MODEL.ROI_*``, ``MODEL.SKIP_POOLER`` and ``TEST.BOX_REFINEMENT``."""
+        ret = super().from_config(cfg, input_shape)
+        refinement = cfg.TEST.BOX_REFINEMENT
+        if refinement.ENABLED:
+            ret["rounds"] = refinement.ROUNDS
+            ret["vote_iou"] = refinement.VOTE_IOU if refinement.VOTE else None
+        return ret
+
+    @classmethod
+    def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        ret = super()._init_box_head(cfg, input_shape)
+        ret["box_predictor"] = ImageMeanOutputLayers(cfg, ret["box_head"].output_shape)
+        return ret
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+        mirrored: dict[str, Tensor] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """
+        Args:
+            images: the batch.
+            features: the backbone's features.
+            proposals: for each image, Instances with ``proposal_boxes``.
+            targets: in training, for each image, Instances with ``gt_boxes`` and ``gt_classes``.
+            mirrored: the features of the left-right mirrored images, with which to average the
+                predictions; at test time only.
+
+        Returns:
+            In training, the sampled proposals and the losses; at test time the detections and an
+            empty dict.
+        """
+        if mirrored is None:
+            return super().forward(images, features, proposals, targets)
+        detections = self._detect(features, proposals, mirrored)
+        return self.forward_with_given_boxes(features, detections), {}
+
+    def _forward_box(
+        self, features: dict[str, Tensor], proposals: list[Instances]
+    ) -> dict[str, Tensor] | list[Instances]:
+        if self.training or (self.rounds == 1 and self.vote_iou is None):
+            return super()._forward_box(features, proposals)
+        return self._detect(features, proposals)
+
+    def _detect(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        mirrored: dict[str, Tensor] | None = None,
+    ) -> list[Instances]:
+        sizes = [p.image_size for p in proposals]
+
+        def predict(boxes: list[Boxes]) -> Predictions:
+            predictions = self._predict(features, boxes, sizes)
+            if mirrored is None:
+                return predictions
+            others = self._predict(mirrored, mirror_boxes(boxes, sizes), sizes)
+            return average_with_mirrored(predictions, others, sizes)
+
+        boxes, scores = run_rounds(proposals, predict, self.rounds)
+        return [self._finish(b, s, size) for b, s, size in zip(boxes, scores, sizes)]
+
+    def _predict(
+        self, features: dict[str, Tensor], boxes: list[Boxes], sizes: list[tuple[int, int]]
+    ) -> Predictions:
+        """Regress and score boxes: (R, K*4) and (R, K+1) for each image."""
+        rois = [Instances(size, proposal_boxes=b) for size, b in zip(sizes, boxes)]
+        pooled = self.box_pooler([features[name] for name in self.box_in_features], boxes)
+        predictions = self.box_predictor(self.box_head(pooled))
+        return (
+            self.box_predictor.predict_boxes(predictions, rois),
+            self.box_predictor.predict_probs(predictions, rois),
+        )
+
+    def _finish(self, boxes: list[Tensor], scores: list[Tensor], image_size: tuple) -> Instances:
+        predictor = self.box_predictor
+        detections, _ = refine_and_vote(
+            boxes,
+            scores,
+            image_size,
+            predictor.test_score_thresh,
+            predictor.test_nms_thresh,
+            predictor.test_topk_per_image,
+            self.vote_iou,
+        )
+        return detections
+
+
+def _check_refinement(rounds: int, vote_iou: float | None) -> None:
+    if rounds < 1:
+        raise IONError(
+            f"TEST.BOX_REFINEMENT.ROUNDS is {rounds}, but the boxes must pass through the head at "
+            "least once; set it to 1 or more."
+        )
+    if vote_iou is not None and not 0 < vote_iou <= 1:
+        raise IONError(
+            f"TEST.BOX_REFINEMENT.VOTE_IOU is {vote_iou}; it must be above 0 and at most 1 "
+            "(TEST.BOX_REFINEMENT.VOTE False turns the vote off)."
+        )

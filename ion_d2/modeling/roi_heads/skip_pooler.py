@@ -1,0 +1,197 @@
+"""Skip pooling: one descriptor per ROI from several backbone features (paper sec. 3.1, "inside").
+
+Shape shorthand: M is the number of ROIs of the whole batch, P the pooler's resolution in bins, L
+the number of features.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import fvcore.nn.weight_init as weight_init
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.structures import Boxes
+from torch import Tensor, nn
+
+from ...errors import IONError
+from ...layers.l2_norm import NORMS, l2_normalize
+from ...layers.precision import keep_range
+from ...layers.roi_align import ROIAlign
+from ...layers.roi_max_pool import ROIMaxPool
+from .feature_scale import FeatureScale
+
+_KINDS = ("ROIPool", "ROIAlign", "ROIAlignV2")
+
+
+class SkipPooler(nn.Module):
+    """Pools, L2-normalises, concatenates, re-scales and merges several features for each ROI.
+
+    Each feature is pooled at its own stride. With norm "none" there is no scale either (the "1x1
+    only" column of Table 4); if then there is a single feature which already has ``out_channels``
+    channels, there is no convolution, and the result is that of a plain ROI pooler, as in Fast
+    R-CNN.
+
+    Features may also be added to another one instead of concatenated: normalised like it, times its
+    scale and a learned gate. The merging convolution then reads both with the same weights.
+    """
+
+    def __init__(
+        self,
+        input_shapes: Sequence[ShapeSpec],
+        *,
+        output_size: int | tuple[int, int] = 7,
+        sampling_ratio: int = 0,
+        pooler_type: str = "ROIPool",
+        norm: str = "roi",
+        scale_init: float = 1000.0,
+        learn_scale: bool = True,
+        scale_batches: int = 8,
+        scale_source: int = -1,
+        out_channels: int = 512,
+        added: Sequence[int] = (),
+        gate_init: float = 0.25,
+    ) -> None:
+        """
+        Args:
+            input_shapes: channels and stride of each feature, in the order in which ``forward``
+                gets them.
+            output_size: P, or (height, width), in bins.
+            sampling_ratio: samples per bin side of the ROIAlign kinds; 0 adapts it to the ROI's
+                size.
+            pooler_type: see :func:`make_pooler`.
+            norm: "roi", "position" or "none"; see :func:`ion_d2.layers.l2_normalize`.
+            scale_init: start of the per-channel scale; 0 measures it, see :class:`FeatureScale`.
+            learn_scale: whether the scale is trained.
+            scale_batches: training batches over which ``scale_init`` 0 averages.
+            scale_source: index of the feature whose pooled norm ``scale_init`` 0 measures.
+            out_channels: channels of the result.
+            added: indices of the features that are added to that one, and not concatenated.
+            gate_init: start of the gate of each of them.
+
+        Raises:
+            IONError: no features, an unknown ``norm`` or ``pooler_type``, a negative
+                ``scale_init``, or a feature that cannot be ``added``.
+        """
+        super().__init__()
+        _check(input_shapes, norm, scale_init)
+        scale_source %= len(input_shapes)
+        _check_added(input_shapes, norm, scale_source, added)
+        self.added = tuple(added)
+        self.gate = nn.Parameter(torch.full((len(added),), float(gate_init))) if added else None
+        self.norm = norm
+        # Whether a forward pass counts for the measurement of the scale. One of a step must, at
+        # most: a second would change the scale under the gradient of the first.
+        self.measures = True
+        self.scale_source = scale_source
+        self._channels = [shape.channels for shape in input_shapes]
+        self.level_poolers = nn.ModuleList(
+            make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
+            for shape in input_shapes
+        )
+        merged = [shape for i, shape in enumerate(input_shapes) if i not in self.added]
+        channels = sum(shape.channels for shape in merged)
+        self.scale = None
+        if norm != "none":
+            self.scale = FeatureScale(channels, scale_init, learn_scale, scale_batches)
+        self.reduce = None
+        if norm != "none" or len(merged) > 1 or channels != out_channels:
+            self.reduce = nn.Conv2d(channels, out_channels, kernel_size=1)
+            weight_init.c2_xavier_fill(self.reduce)
+        self.out_channels = out_channels
+
+    def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
+        """
+        Args:
+            features: L tensors (N, C_l, H_l, W_l), in the order of ``input_shapes``.
+            boxes: N :class:`Boxes` in pixels of the input image, M in all.
+
+        Returns:
+            (M, out_channels, P, P).
+        """
+        pooled = [pooler([x], boxes) for pooler, x in zip(self.level_poolers, features)]
+        if self.scale is not None and self.measures:
+            self.scale.observe(pooled[self.scale_source], self.norm)
+        kept = [i for i in range(len(pooled)) if i not in self.added]
+        scales = self._scales([pooled[i] for i in kept])
+        normalized = {i: l2_normalize(pooled[i], self.norm, s) for i, s in zip(kept, scales)}
+        for number, i in enumerate(self.added):
+            scale = self.gate[number] * scales[kept.index(self.scale_source)]
+            more = l2_normalize(pooled[i], self.norm, scale)
+            normalized[self.scale_source] = normalized[self.scale_source] + more
+        merged = torch.cat(list(normalized.values()), dim=1)
+        if self.reduce is None:
+            return merged
+        # Without a norm, the context may be beyond float16.
+        with keep_range(merged) if self.norm == "none" else contextlib.nullcontext():
+            return self.reduce(merged)
+
+    def _scales(self, pooled: list[Tensor]) -> Sequence[Tensor | None]:
+        return [None] * len(pooled) if self.scale is None else self.scale.split(pooled)
+
+    @torch.no_grad()
+    def weaken(self, index: int, gain: float) -> None:
+        """Multiply the weights with which a concatenated feature enters at the start.
+
+        Args:
+            index: of the feature.
+            gain: the factor; 0 starts as if there was no such feature.
+        """
+        before = [i for i in range(index) if i not in self.added]
+        first = sum(self._channels[i] for i in before)
+        self.reduce.weight[:, first : first + self._channels[index]] *= gain
+
+
+def make_pooler(
+    output_size: int | tuple[int, int], stride: int, sampling_ratio: int, kind: str
+) -> ROIPooler:
+    """Build the pooler of one feature.
+
+    Args:
+        output_size: bins down and across, or one number for both.
+        stride: of the feature in pixels; any number.
+        sampling_ratio: samples per bin side of the ROIAlign kinds; 0 adapts it to the ROI's size.
+        kind: "ROIPool" (max pooling, as in the paper), "ROIAlign" or "ROIAlignV2".
+
+    Returns:
+        A Detectron2 pooler of one level.
+
+    Raises:
+        IONError: unknown ``kind``.
+    """
+    if kind not in _KINDS:
+        raise IONError(f"MODEL.ROI_BOX_HEAD.POOLER_TYPE is {kind!r}; use one of {_KINDS}.")
+    # Detectron2 takes powers of two alone for strides; the layer itself has no such limit.
+    pooler = ROIPooler(output_size, (1.0,), sampling_ratio, kind)
+    size, scale = pooler.output_size, 1.0 / stride
+    if kind == "ROIPool":
+        pooler.level_poolers[0] = ROIMaxPool(size, scale)
+    else:
+        pooler.level_poolers[0] = ROIAlign(size, scale, sampling_ratio, kind == "ROIAlignV2")
+    return pooler
+
+
+def _check(input_shapes: Sequence[ShapeSpec], norm: str, scale_init: float) -> None:
+    if not input_shapes:
+        raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")
+    if norm not in NORMS:
+        raise IONError(f"MODEL.SKIP_POOLER.NORM is {norm!r}; use one of {NORMS}.")
+    if scale_init < 0:
+        raise IONError(
+            f"MODEL.SKIP_POOLER.SCALE_INIT is {scale_init}; use a positive number, "
+            "or 0 to measure it."
+        )
+
+
+def _check_added(shapes: Sequence[ShapeSpec], norm: str, target: int, added: Sequence[int]) -> None:
+    """Refuse features that cannot be added to the one at ``target``."""
+    for i in added:
+        if norm == "none" or i == target or shapes[i].channels != shapes[target].channels:
+            raise IONError(
+                f"MODEL.SKIP_POOLER.CONTEXT is 'residual', which adds context of "
+                f"{shapes[i].channels} channels to the deepest other feature, of "
+                f"{shapes[target].channels}, with MODEL.SKIP_POOLER.NORM {norm!r}; it needs such "
+                "a feature, a norm, and as many channels (MODEL.CONTEXT.OUT_DIM)."
+            )

@@ -1,0 +1,1 @@
+"""The laboratory of ION: synthetic scenes, studies of many trainings, and reports."""

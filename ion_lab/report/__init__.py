@@ -1,0 +1,26 @@
+"""Reports: one HTML file of tables and figures, of a run or of anything else."""
+
+from .charts import Bar, Line, bar_plot, line_plot, stacked_bars
+from .document import Facts, Figure, Listing, Picture, Section, Table, Text
+from .page import render_report, write_report
+from .run_report import write_run_report
+from .study_report import write_study_report
+
+__all__ = [
+    "Bar",
+    "Facts",
+    "Figure",
+    "Line",
+    "Listing",
+    "Picture",
+    "Section",
+    "Table",
+    "Text",
+    "bar_plot",
+    "line_plot",
+    "render_report",
+    "stacked_bars",
+    "write_report",
+    "write_run_report",
+    "write_study_report",
+]

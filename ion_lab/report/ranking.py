@@ -1,0 +1,78 @@
+"""Which images a detector does well on, and which badly."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+from ion_d2.evaluation.image_boxes import Detections, GroundTruth, in_devkit_boxes
+from ion_d2.evaluation.voc_matching import judge, match_class
+
+
+class Count(NamedTuple):
+    """Detections of one image against its labelled boxes.
+
+    Attributes:
+        right: boxes that were found.
+        wrong: detections of no box, or of one that a surer detection has found.
+        missed: boxes that were not found.
+    """
+
+    right: int
+    wrong: int
+    missed: int
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 1 where there was nothing to find or to see."""
+        total = 2 * self.right + self.wrong + self.missed
+        return 2 * self.right / total if total else 1.0
+
+
+def count_image(truth: GroundTruth, found: Detections, score: float) -> Count:
+    """Compare the detections of an image with its labels, as the VOC devkit does at IoU 0.5.
+
+    Args:
+        truth: its labelled boxes; difficult ones count neither way.
+        found: its detections.
+        score: lowest score of a detection that counts.
+
+    Returns:
+        The counts over all classes.
+    """
+    sure = found.scores >= score
+    found = Detections(found.boxes[sure], found.scores[sure], found.classes[sure])
+    truths, detections = in_devkit_boxes({0: truth}), in_devkit_boxes({0: found})
+    right = wrong = missed = 0
+    for class_index in sorted({*truth.classes.tolist(), *found.classes.tolist()}):
+        matches = match_class(truths, detections, class_index)
+        is_right, ignored = judge(matches, 0.5)
+        right += int(is_right.sum())
+        wrong += int((~is_right & ~ignored).sum())
+        missed += matches.num_positives - int(is_right.sum())
+    return Count(right, wrong, missed)
+
+
+def choose_images(
+    counts: dict[Hashable, Count], best: int, typical: int, worst: int
+) -> dict[str, list[Hashable]]:
+    """Choose images to look at by their F1, none twice.
+
+    Among equals, those with more to see come first. At most half of the images are called worst.
+
+    Args:
+        counts: image id -> its counts.
+        best: how many of the highest F1 to take.
+        typical: how many from the middle.
+        worst: how many of the lowest.
+
+    Returns:
+        "best", "typical" and "worst" -> image ids, fewer where there are not enough images.
+    """
+    worst = min(worst, len(counts) // 2)
+    order = sorted(counts, key=lambda key: (-counts[key].f1, -sum(counts[key])))
+    lowest = sorted(counts, key=lambda key: (counts[key].f1, -sum(counts[key])))[:worst]
+    left = [key for key in order if key not in lowest]
+    highest, left = left[:best], left[best:]
+    start = max(0, (len(left) - typical) // 2)
+    return {"best": highest, "typical": left[start : start + typical], "worst": lowest}

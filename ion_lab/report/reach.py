@@ -1,0 +1,109 @@
+"""Which cells and pixels can have a say in one cell of a feature: theoretical receptive fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+from torch import nn
+
+from ion_d2.modeling.backbone import VGG
+from ion_d2.modeling.backbone.vgg_layout import CONVS_PER_BLOCK
+from ion_d2.modeling.context import IRNN, RNN, Branches, Chain, Conv, GlobalAverage
+
+from ..scenes.geometry import ReceptiveField, receptive_field, vgg_conv5_layers
+
+# Axis of the map along which a direction travels, and whether it runs towards higher positions.
+_TRAVEL = {"right": (1, True), "left": (1, False), "down": (0, True), "up": (0, False)}
+
+
+def vgg_field(backbone: nn.Module, feature: str) -> ReceptiveField | None:
+    """Theoretical receptive field of a feature of a VGG, along either axis.
+
+    Args:
+        backbone: a backbone.
+        feature: "conv1" to "conv5".
+
+    Returns:
+        The field; None for other backbones, whose layers are not known here.
+    """
+    if not isinstance(backbone, VGG):
+        return None
+    blocks = int(feature[len("conv") :])
+    # One pooling between two blocks.
+    count = sum(CONVS_PER_BLOCK[backbone.depth][:blocks]) + blocks - 1
+    return receptive_field(vgg_conv5_layers(backbone.depth)[:count])
+
+
+def context_reach(block: nn.Module, cells: np.ndarray) -> np.ndarray | None:
+    """Tell which cells of its input a context block can read for cells of its output.
+
+    Args:
+        block: a context block.
+        cells: (H, W) bool array, the cells of the output "context".
+
+    Returns:
+        (H, W) bool array, the cells of the input; None for kinds of blocks that are not ION's own.
+    """
+    if isinstance(block, Chain):
+        for part in reversed(block.blocks):
+            cells = None if cells is None else context_reach(part, cells)
+        return cells
+    if isinstance(block, Branches):
+        return context_reach(next(iter(block.blocks.values())), cells)
+    if isinstance(block, GlobalAverage):
+        return np.full_like(cells, cells.any())
+    if isinstance(block, Conv):
+        for conv in block.convs:
+            cells = ndimage.binary_dilation(cells, np.ones(conv.kernel_size))
+        return cells
+    if isinstance(block, (IRNN, RNN)):
+        for stack in reversed(block.irnns if isinstance(block, IRNN) else block.rnns):
+            cells = swept_cells(cells, stack.directions)
+        return cells
+    return None
+
+
+def swept_cells(cells: np.ndarray, directions: Sequence[str]) -> np.ndarray:
+    """Tell which cells of its input a directional recurrence reads for cells of its output.
+
+    Args:
+        cells: (H, W) bool array.
+        directions: directions of travel.
+
+    Returns:
+        (H, W) bool array: the cells themselves, and those from which a sweep comes to them.
+    """
+    reached = np.zeros_like(cells)
+    for direction in directions:
+        axis, forwards = _TRAVEL[direction]
+        # Looking back: against the direction of travel.
+        against = np.flip(cells, axis) if forwards else cells
+        seen = np.logical_or.accumulate(against, axis=axis)
+        reached |= np.flip(seen, axis) if forwards else seen
+    return reached
+
+
+def pixels_of(cells: np.ndarray, field: ReceptiveField, size: tuple[int, int]) -> np.ndarray:
+    """Join the receptive fields of cells.
+
+    Args:
+        cells: (H, W) bool array of cells of a feature.
+        field: the receptive field of each.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        Bool array of ``size``: the pixels in the field of at least one of the cells.
+    """
+    # Fields are square, so rows and columns can be widened one after the other.
+    rows = np.stack([_covered(line, field, size[1]) for line in cells])
+    return np.stack([_covered(line, field, size[0]) for line in rows.T], axis=1)
+
+
+def _covered(cells: np.ndarray, field: ReceptiveField, length: int) -> np.ndarray:
+    covered = np.zeros(length, dtype=bool)
+    for cell in np.flatnonzero(cells):
+        first, end = field.span(int(cell))
+        covered[max(first, 0) : max(end, 0)] = True
+    return covered

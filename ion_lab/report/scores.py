@@ -1,0 +1,211 @@
+"""Average precision of a run: headline, classes, sizes, curves, segmentation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools.cocoeval import COCOeval
+
+from ion_d2.errors import IONError
+from ion_d2.evaluation.coco_style import coco_figures, evaluate_coco_content
+from ion_d2.evaluation.tables import format_percent
+
+from .charts import Line, line_plot
+from .document import Facts, Figure, Part, Picture, Section, Table, Text
+from .evaluated_run import Outcome, read_json
+from .precision_recall import Curve, coco_curve, voc_curve
+
+# Score from which a detection counts as made, in curves and pictures.
+SURE = 0.5
+# Classes of which a curve is shown at most.
+_MAX_CURVES = 20
+# Name of a size, what it means, and COCO's figures of it.
+_SIZES = (
+    ("all", "any", "AP", "AR100"),
+    ("small", "below 32 x 32 pixels", "APs", "ARs"),
+    ("medium", "32 x 32 to 96 x 96", "APm", "ARm"),
+    ("large", "96 x 96 and more", "APl", "ARl"),
+)
+
+
+def score_parts(outcome: Outcome) -> list[Part]:
+    """Show the figures of an evaluated dataset.
+
+    Args:
+        outcome: labels and detections.
+
+    Returns:
+        Headline, tables and curves; a sentence if there was no evaluation.
+
+    Raises:
+        IONError: a result file is missing or broken.
+    """
+    if outcome.found is None:
+        return [
+            Text(
+                [
+                    f"This run was not evaluated on {outcome.dataset}: there are no detections in "
+                    f"{outcome.folder}. train_net.py --eval-only with TEST.REPORT True does both."
+                ]
+            )
+        ]
+    if outcome.records and not outcome.labeled:
+        parts: list[Part] = [
+            Text([f"{outcome.dataset} has no annotations, so there are no figures."])
+        ]
+    elif outcome.content is None:
+        parts = _voc_parts(outcome)
+    else:
+        parts = _coco_parts(outcome)
+    return [*parts, *_segmentation(outcome)]
+
+
+def _voc_parts(outcome: Outcome) -> list[Part]:
+    path = os.path.join(outcome.folder, "voc_results.json")
+    results = read_json(path)
+    if results is None or list(results["classes"]) != outcome.class_names:
+        raise IONError(
+            f"{path} is not there or has other classes than {outcome.dataset}; evaluate again with "
+            "train_net.py --eval-only."
+        )
+    metric = results["metric"]
+    mean = results["mean"][metric]
+    boxes = [entry["num_boxes"] for entry in results["classes"].values()]
+    curves = [voc_curve(outcome, i, SURE) for i in range(len(outcome.class_names))]
+    return [
+        _headline(mean, results["coco"]),
+        _voc_table(results, metric),
+        _sizes(results["coco"], "An object's size is the area of its box."),
+        _curves(outcome, boxes, curves, "as the VOC devkit counts them"),
+    ]
+
+
+def _voc_table(results: Mapping[str, Any], metric: str) -> Table:
+    """AP50 by both definitions, AP75 and AP by the chosen one."""
+    spelled = {"11point": "11-point", "area": "area"}
+    columns = [("11point", "AP50"), ("area", "AP50"), (metric, "AP75"), (metric, "AP")]
+    headers = [f"{name}, {spelled[kind]}" for kind, name in columns]
+    rows = [
+        [name, str(entry["num_images"]), str(entry["num_boxes"])]
+        + [percent(entry[kind][figure]) for kind, figure in columns]
+        for name, entry in results["classes"].items()
+    ]
+    total = str(sum(entry["num_boxes"] for entry in results["classes"].values()))
+    footer = ["mean", "", total, *(percent(results["mean"][k][f]) for k, f in columns)]
+    caption = (
+        f"Average precision per class on {results['num_images']} images, in percent, by the two "
+        "definitions of VOC: at 11 recalls (2007) and the area under the curve (2010 on). AP is "
+        "the mean over IoU 0.50 to 0.95."
+    )
+    return Table(caption, ["class", "images", "boxes", *headers], rows, footer=footer)
+
+
+def _coco_parts(outcome: Outcome) -> list[Part]:
+    evaluation = evaluate_coco_content(outcome.content, outcome.raw, outcome.records)
+    figures = coco_figures(evaluation)
+    boxes = _count_boxes(outcome)
+    curves = [coco_curve(evaluation, i, SURE) for i in range(len(outcome.class_names))]
+    return [
+        _headline(figures, figures),
+        _coco_table(outcome, evaluation, boxes, figures),
+        _sizes(figures, "An object's size is its area in the annotation file."),
+        _curves(outcome, boxes, curves, "as COCO counts them, at its 101 recalls"),
+    ]
+
+
+def _count_boxes(outcome: Outcome) -> list[int]:
+    """Labelled boxes of each class that are to be found."""
+    classes = [t.classes[~t.difficult] for t in outcome.truth.values()]
+    joined = np.concatenate([np.zeros(0, dtype=np.int64), *classes])
+    return np.bincount(joined, minlength=len(outcome.class_names)).tolist()
+
+
+def _coco_table(
+    outcome: Outcome, evaluation: COCOeval, boxes: Sequence[int], figures: Mapping[str, float]
+) -> Table:
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class
+    rows = []
+    for index, name in enumerate(outcome.class_names):
+        by_iou = [p[p > -1].mean() if (p > -1).any() else np.nan for p in precision[:, :, index]]
+        figures_of = (by_iou[0], by_iou[5], np.mean(by_iou))
+        rows.append([name, str(boxes[index]), *(percent(100 * f) for f in figures_of)])
+    footer = ["mean", str(sum(boxes)), *(percent(figures[n]) for n in ("AP50", "AP75", "AP"))]
+    caption = (
+        f"Average precision per class on {len(outcome.records)} images, in percent, as COCO "
+        "defines it. AP is the mean over IoU 0.50 to 0.95."
+    )
+    return Table(caption, ["class", "boxes", "AP50", "AP75", "AP"], rows, footer=footer)
+
+
+def _headline(mean: Mapping[str, float | None], coco: Mapping[str, float | None]) -> Facts:
+    items = [(name, percent(mean[name])) for name in ("AP", "AP50", "AP75")]
+    items += [(f"AP {name}", percent(coco[ap])) for name, _, ap, _ in _SIZES[1:]]
+    return Facts(items, large=True)
+
+
+def _sizes(coco: Mapping[str, float | None], definition: str) -> Table:
+    rows = [[*words, percent(coco[ap]), percent(coco[ar])] for *words, ap, ar in _SIZES]
+    caption = (
+        "Average precision and recall by the size of the object, as COCO defines them (IoU 0.50 to "
+        f"0.95, 100 detections an image), in percent. {definition} A dash: there is no such object."
+    )
+    return Table(caption, ["objects", "size", "AP", "AR"], rows, text_columns=2)
+
+
+def _curves(
+    outcome: Outcome, boxes: Sequence[int], curves: Sequence[Curve | None], how: str
+) -> Part:
+    """A small plot for each class, those with the most boxes if there are many."""
+    order = sorted(range(len(curves)), key=lambda i: -boxes[i])
+    shown = [i for i in sorted(order[:_MAX_CURVES]) if curves[i] is not None]
+    if not shown:
+        return Text(["No precision-recall curve can be drawn: nothing of any class was detected."])
+    pictures = [_curve_picture(outcome.class_names[i], curves[i]) for i in shown]
+    caption = (
+        f"Precision against recall at IoU 0.5, {how}, from the surest detection (left) to the "
+        f"least sure. The dot is where the score is {SURE:g}. A curve that ends early misses the "
+        "rest of the objects at any score."
+    )
+    if len(shown) < len(curves):
+        caption += f" Shown: {len(shown)} of {len(curves)} classes, those with the most boxes that "
+        caption += "have detections."
+    return Figure(pictures, caption, width=250)
+
+
+def _curve_picture(name: str, curve: Curve) -> Picture:
+    line = Line("", curve.recall, curve.precision, mark=curve.sure)
+    plot = line_plot([line], "recall", "precision", size=(280, 220), xlim=(0, 1.02), ylim=(0, 1.04))
+    alt = f"Precision-recall curve of {name}; recall ends at {curve.recall[-1]:.2f}"
+    if curve.sure is not None:
+        precision, recall = curve.precision[curve.sure], curve.recall[curve.sure]
+        alt += f"; precision {precision:.2f} at recall {recall:.2f} for scores from {SURE:g}"
+    return Picture(plot, alt + ".", name)
+
+
+def _segmentation(outcome: Outcome) -> list[Part]:
+    """Mean IoU of the segmentation head, where it was evaluated."""
+    results = read_json(os.path.join(outcome.folder, "sem_seg_results.json"))
+    if results is None:
+        return []
+    rows = [[name, percent(value)] for name, value in results["IoU"].items()]
+    caption = (
+        f"Intersection over union per class on {results['num_images']} images, in "
+        f"percent; {percent(results['pACC'])} of all pixels are right."
+    )
+    footer = ["mean", percent(results["mIoU"])]
+    return [Section("Segmentation", [Table(caption, ["class", "IoU"], rows, footer=footer)])]
+
+
+def percent(value: float | None) -> str:
+    """Show a figure in percent.
+
+    Args:
+        value: the figure; None, as result files have it, or NaN where there is none.
+
+    Returns:
+        It with one decimal, or "-".
+    """
+    return format_percent(float("nan") if value is None else value)

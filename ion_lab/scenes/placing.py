@@ -1,0 +1,81 @@
+"""A scene under construction: picture, labels, objects, and the search for free places."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ion_lab.scenes.scene_settings import BORDER
+from ion_lab.scenes.sprites import Sprite
+
+_TRIES = 64
+
+
+class SceneObject(NamedTuple):
+    """One labelled object.
+
+    Attributes:
+        name: of its class.
+        box: (x0, y0, x1, y1) in pixels, 0-based, right and bottom exclusive: the extent of its
+            mask.
+    """
+
+    name: str
+    box: tuple[int, int, int, int]
+
+
+class Layout:
+    """Canvas, label map and list of objects that grow together.
+
+    Args:
+        canvas: (size, size, 3) float32, painted in place.
+        classes: names of all classes; label i + 1 is class i.
+    """
+
+    def __init__(self, canvas: np.ndarray, classes: tuple[str, ...]) -> None:
+        self.canvas = canvas
+        self.labels = np.zeros(canvas.shape[:2], dtype=np.uint8)
+        self.objects: list[SceneObject] = []
+        self._ids = {name: number for number, name in enumerate(classes, start=1)}
+        self._taken: list[tuple[int, int, int, int]] = []
+
+    def reserve(
+        self, rng: np.random.Generator, height: int, width: int, top: int
+    ) -> tuple[int, int] | None:
+        """Find a free place at random and keep it from being given away again.
+
+        Args:
+            rng: source of randomness.
+            height: of the place in pixels.
+            width: of the place.
+            top: highest row allowed.
+
+        Returns:
+            (row, column) of its upper left corner, or None if no try of many was free.
+        """
+        size = self.canvas.shape[0]
+        if size - BORDER - height < top:
+            return None
+        rows = rng.integers(top, size - BORDER - height + 1, _TRIES)
+        columns = rng.integers(BORDER, size - BORDER - width + 1, _TRIES)
+        free = np.ones(_TRIES, dtype=bool)
+        for x0, y0, x1, y1 in self._taken:
+            apart_x = (columns >= x1 + BORDER) | (columns + width + BORDER <= x0)
+            free &= apart_x | (rows >= y1 + BORDER) | (rows + height + BORDER <= y0)
+        if not free.any():
+            return None
+        row, column = int(rows[free.argmax()]), int(columns[free.argmax()])
+        self._taken.append((column, row, column + width, row + height))
+        return row, column
+
+    def stamp(self, name: str, sprite: Sprite, row: int, column: int) -> None:
+        """Paint a sprite with its corner at (row, column) and note it as an object of ``name``."""
+        height, width = sprite.alpha.shape
+        window = np.s_[row : row + height, column : column + width]
+        self.canvas[window] += sprite.alpha[..., None] * (sprite.colour - self.canvas[window])
+        mask = sprite.alpha >= 0.5
+        self.labels[window][mask] = self._ids[name]
+        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box = (column + xs[0], row + ys[0], column + xs[-1] + 1, row + ys[-1] + 1)
+        self.objects.append(SceneObject(name, tuple(int(edge) for edge in box)))

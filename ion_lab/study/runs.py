@@ -1,0 +1,121 @@
+"""The single trainings of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ion_lab.study.run_settings import as_overrides, run_settings
+from ion_lab.study.study_data import Pictures
+from ion_lab.study.table import Cut, Data, Row, Table
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a row on some data with a seed.
+
+    Attributes:
+        row: name of the row.
+        data: name of the data.
+        seed: of the training.
+        config: config file.
+        overrides: of the config; alternating keys and values, without data and output folder.
+        pictures: what it trains and tests on.
+        start: the training whose weights it starts from, or None.
+        parts: of that training's detector that it takes over; None takes all.
+        settings: what it is known by; JSON can hold it.
+    """
+
+    row: str
+    data: str
+    seed: int
+    config: Path
+    overrides: tuple[str, ...]
+    pictures: Pictures
+    start: Run | None
+    parts: tuple[str, ...] | None
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Row, data and seed in words."""
+        return f"{self.row}, {self.data}, seed {self.seed}"
+
+
+def plan_runs(
+    table: Table,
+    cut: str,
+    pictures: Mapping[str, Pictures],
+    starts: Mapping[str, Pictures],
+    seeds: Sequence[int] | None = None,
+) -> list[Run]:
+    """List the trainings of a table, so that those of the first seed come first.
+
+    Args:
+        table: the table.
+        cut: "full" or "quick".
+        pictures: data name -> pictures; the table's other data is left out.
+        starts: name of a start -> pictures to train it on; not for those that take their row's.
+        seeds: instead of those of the cut.
+
+    Returns:
+        The runs, without those that they start from.
+
+    Raises:
+        IONError: an override is wrong.
+    """
+    planner = _Planner(table, table.cuts[cut], starts)
+    return [
+        planner.run(row, data, seed, pictures[data.name])
+        for seed in (table.cuts[cut].seeds if seeds is None else seeds)
+        for data in table.data
+        if data.name in pictures
+        for row in table.rows_of(cut)
+    ]
+
+
+@dataclass(frozen=True)
+class _Planner:
+    table: Table
+    cut: Cut
+    starts: Mapping[str, Pictures]
+
+    def run(self, row: Row, data: Data, seed: int, pictures: Pictures) -> Run:
+        """A run of the table."""
+        start = self._start(row, data, seed, pictures) if row.start else None
+        parts = self.table.starts[row.start].parts if row.start else None
+        keys = {**data.keys, **self.cut.keys, **row.keys}
+        config = self.table.config
+        return self._make(row.name, data.name, seed, config, keys, pictures, start, parts)
+
+    def _start(self, row: Row, data: Data, seed: int, pictures: Pictures) -> Run:
+        """What a run of a row starts from; it has a random start itself."""
+        start = self.table.starts[row.start]
+        trained = self.table.row(start.row) if start.row else row
+        source = start.data or data
+        name = start.name if start.data else f"{data.name} {start.name}"
+        # A config file of its own has its own schedule.
+        of_cut = {} if start.config else self.cut.keys
+        keys = {**source.keys, **of_cut, **start.keys, **trained.keys}
+        pictures = self.starts.get(start.name, pictures)
+        config = start.config or self.table.config
+        return self._make(trained.name, name, seed, config, keys, pictures)
+
+    def _make(
+        self,
+        row: str,
+        data: str,
+        seed: int,
+        config: Path,
+        keys: Mapping[str, Any],
+        pictures: Pictures,
+        start: Run | None = None,
+        parts: tuple[str, ...] | None = None,
+    ) -> Run:
+        overrides = tuple(as_overrides({**self.table.keys, **keys, "SEED": seed}))
+        known_by = run_settings(
+            config, overrides, pictures.identity, start.settings if start else None, parts
+        )
+        return Run(row, data, seed, config, overrides, pictures, start, parts, known_by)

@@ -1,0 +1,134 @@
+"""The folders of runs: found by settings, whatever table asks for them, and never given twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ion_d2.errors import IONError
+from ion_d2.evaluation.results_file import write_json
+from ion_lab.study.locks import locked
+from ion_lab.study.run_settings import same_settings
+from ion_lab.study.runs import Run
+
+RESULTS = "voc_results.json"
+"""What a training's evaluation writes into its folder."""
+
+_STATE = "run.json"
+
+
+def file_name(text: str) -> str:
+    """What a file may be called after a text, which may hold blanks and slashes."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-")
+
+
+class RunFolder:
+    """Where a run trains, with the note of how far it is.
+
+    Attributes:
+        path: the folder, which is the training's ``OUTPUT_DIR``.
+        log: file with all that the training's processes printed.
+        weights: the checkpoint that a finished training leaves.
+        taken_over: checkpoint with the parts of another detector that the training starts from.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Args:
+            path: the folder.
+        """
+        self.path = path
+        self.log = path / "study.log"
+        self.weights = path / "model_final.pth"
+        self.taken_over = path / "start.pth"
+
+    def state(self) -> dict[str, Any]:
+        """The note: "name", "settings", "finished" and "seconds" that the training took so far.
+
+        Raises:
+            IONError: it cannot be read.
+        """
+        file = self.path / _STATE
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise IONError(
+                f"{file} cannot be read ({error}); remove the folder {self.path} to train this run "
+                "anew."
+            ) from error
+
+    def write_state(self, **changes: Any) -> None:
+        """Write the note, or change a part of it."""
+        exists = (self.path / _STATE).exists()
+        write_json(str(self.path / _STATE), {**(self.state() if exists else {}), **changes})
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is trained and evaluated."""
+        return bool(self.state()["finished"]) and (self.path / RESULTS).is_file()
+
+    def finish(self) -> None:
+        """Note that the run is finished, and remove the checkpoints on the way to its end."""
+        self.write_state(finished=True)
+        self.taken_over.unlink(missing_ok=True)
+        for checkpoint in self.path.glob("model_[0-9]*.pth"):
+            checkpoint.unlink()
+
+
+class Store:
+    """All runs under a folder."""
+
+    def __init__(self, root: Path) -> None:
+        """
+        Args:
+            root: the folder, created where it is missing.
+
+        Raises:
+            IONError: it cannot be created.
+        """
+        self._root = root
+        self._known: dict[str, RunFolder] = {}
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IONError(
+                f"The folder {root} cannot be created ({error.strerror}); choose another --out."
+            ) from error
+
+    def folder(self, run: Run) -> RunFolder:
+        """The folder of a run: the one made for its settings, or a new one.
+
+        Args:
+            run: the run.
+
+        Returns:
+            Its folder, which has a note.
+
+        Raises:
+            IONError: a folder cannot be read or written.
+        """
+        key = json.dumps(run.settings, sort_keys=True)
+        if key not in self._known:
+            with locked(self._root / "lock"):
+                self._known[key] = self._find(run) or self._create(run)
+        return self._known[key]
+
+    def _find(self, run: Run) -> RunFolder | None:
+        for note in sorted(self._root.glob(f"*/{_STATE}")):
+            folder = RunFolder(note.parent)
+            if same_settings(folder.state()["settings"], run.settings):
+                return folder
+        return None
+
+    def _create(self, run: Run) -> RunFolder:
+        name = file_name(run.name)
+        path, number = self._root / name, 1
+        while path.exists():
+            number += 1
+            path = self._root / f"{name}_{number}"
+        path.mkdir()
+        folder = RunFolder(path)
+        folder.write_state(name=run.name, settings=run.settings, finished=False, seconds=0.0)
+        return folder

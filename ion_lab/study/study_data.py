@@ -1,0 +1,86 @@
+"""The pictures of a study: synthetic scenes, written where they are missing, and given folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detectron2.data import DatasetCatalog
+
+from ion_d2.data.catalog import ensure_registered
+from ion_d2.errors import IONError
+from ion_lab.scenes import SPLITS, SceneSettings, generate_scenes
+from ion_lab.scenes.scene_set import SCENES_VERSION
+from ion_lab.study.locks import locked
+from ion_lab.study.table import Data
+
+
+class Pictures(NamedTuple):
+    """Pictures that are there.
+
+    Attributes:
+        train: dataset name to train on, as in ``DATASETS.TRAIN``.
+        test: dataset name to test on.
+        identity: what tells them from other pictures, wherever they lie; JSON can hold it.
+    """
+
+    train: str
+    test: str
+    identity: dict[str, Any]
+
+
+def prepare_pictures(data: Data, folder: Path, given: Mapping[str, Path]) -> Pictures:
+    """Make a table's pictures available.
+
+    Args:
+        data: which ones.
+        folder: under which scenes are written.
+        given: name -> VOC-layout folder, as the user gave them.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        IONError: a folder was not given, or its data is missing or broken.
+    """
+    if data.scenes is not None:
+        return _scenes(data.scenes, folder)
+    if data.folder not in given:
+        raise IONError(f"{data.name} needs a folder in VOC layout: add --data {data.folder}=PATH.")
+    root = os.path.abspath(given[data.folder])
+    names = [f"voc:{root}:{split}" for split in (data.train, data.test)]
+    ensure_registered(names)
+    return Pictures(*names, {"labels": [_fingerprint(name) for name in names]})
+
+
+def _scenes(arguments: Mapping[str, Any], folder: Path) -> Pictures:
+    others = {k: v for k, v in arguments.items() if k not in ("train", "test")}
+    settings = SceneSettings(**others)  # refuses bad arguments before anything is written
+    root = folder.absolute() / _scene_folder(arguments, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = {"num_train": arguments["train"], "num_test": arguments["test"]}
+    with locked(folder / "lock"):
+        generate_scenes(root, **counts, **others)
+    identity = {"version": SCENES_VERSION, "distance": settings.min_distance, **counts}
+    identity.update(families=settings.families, seed=settings.seed)
+    identity.update(size=settings.size, cue=settings.cue)
+    return Pictures(*(f"voc:{root}:{split}" for split in SPLITS), {"scenes": identity})
+
+
+def _scene_folder(arguments: Mapping[str, Any], settings: SceneSettings) -> str:
+    parts = [*settings.families, settings.cue, f"{settings.size}px"]
+    parts += [f"distance{settings.min_distance}", f"seed{settings.seed}"]
+    return "_".join([*parts, f"{arguments['train']}+{arguments['test']}"])
+
+
+def _fingerprint(name: str) -> str:
+    """Digest of a dataset's labels, which says the same wherever the files lie."""
+    told = [
+        {key: value for key, value in record.items() if "file_name" not in key}
+        for record in DatasetCatalog.get(name)
+    ]
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()

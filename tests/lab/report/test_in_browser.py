@@ -1,0 +1,113 @@
+"""Reports in headless Chromium: sizes of a desk and of a phone, light and dark, no network."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from headless_browser import CHROMIUM, Browser
+from PIL import Image
+from test_page import contrast, everything
+
+from ion_lab.report import Figure, Listing, Picture, Section, Table, line_plot, write_report
+from ion_lab.report.heatmap import heat_map
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+SIZES = {"desk": (1280, 900), "phone": (390, 844)}
+# Widths beyond which a page would scroll sideways come from these.
+WIDE_TABLE = Table("A wide table.", ["a"] + ["a long header"] * 14, [["x" * 60] + ["123.4"] * 14])
+LONG_WORD = "voc:" + "/a-very-long-folder-name-without-any-space" * 4
+# Parts of elements that stand out of the window, without those that scroll in a part of their own.
+OVERFLOW = """
+[...document.querySelectorAll('body *')].filter(e =>
+    !e.closest('.scroll *') && !e.closest('svg *')
+    && e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
+  .map(e => e.tagName + '.' + e.className)
+"""
+
+# Of the text in plots, in pixels of the screen.
+TEXT_SIZES = """
+[...document.querySelectorAll('svg text')].map(text => {
+  const drawing = text.closest('svg');
+  const zoom = drawing.getBoundingClientRect().width / drawing.viewBox.baseVal.width;
+  return zoom * parseFloat(getComputedStyle(text).fontSize);
+})
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    plots = [line_plot([], "x", "y"), heat_map(np.eye(20), zoom=30)]
+    extra = [
+        WIDE_TABLE,
+        Figure([Picture(data, "x", LONG_WORD) for data in plots], LONG_WORD),
+        Listing("A long line", "y" * 500),
+    ]
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    sections = [*everything(LONG_WORD), *everything(), Section("Wide", extra)]
+    write_report(path, "A report " + LONG_WORD, sections, lead=LONG_WORD)
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_report_fits_and_is_legible(browser, address, size, theme):
+    width, height = SIZES[size]
+    browser.open(address, width, height, theme)
+    browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert browser.value("document.documentElement.scrollWidth") == width
+    assert browser.value(OVERFLOW) == []
+    assert browser.value("document.querySelector('.scroll').scrollWidth") > 0
+    wide = "[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"
+    assert browser.value(wide)  # the wide table scrolls in its own place
+    _check_colours(browser, theme)
+    _check_picture(browser.screenshot(), width, theme)
+    assert [url for url in browser.requests() if not url.startswith("data:")] == [address]
+    assert not [e for e in browser.events if e["method"] == "Runtime.exceptionThrown"]
+
+
+def _check_colours(browser, theme):
+    style = "getComputedStyle(document.querySelector('{}')).{}"
+    paper = _hex(browser.value(style.format("body", "backgroundColor")))
+    assert (contrast(paper, "#000000") > 10) == (theme == "light")
+    for element in ("h1", "p", ".lead", "figcaption", "th", "td", "nav a", "summary", "dt", "dd"):
+        ink = _hex(browser.value(style.format(element, "color")))
+        assert contrast(ink, paper) >= 4.5, element
+    # The text of plots follows the theme, and is not shrunk out of sight.
+    assert contrast(_hex(browser.value(style.format("svg text", "fill"))), paper) >= 4.5
+    assert min(browser.value(TEXT_SIZES)) >= 9
+
+
+def _hex(colour):
+    parts = colour[colour.index("(") + 1 : -1].split(",")[:3]
+    return "#" + "".join(f"{int(part):02x}" for part in parts)
+
+
+def _check_picture(data, width, theme):
+    image = np.asarray(Image.open(io.BytesIO(data)).convert("L")).astype(int)
+    assert image.shape[1] == width and image.shape[0] > 1500
+    paper = {"light": 255, "dark": 24}[theme]
+    share = (abs(image - paper) > 40).mean()
+    assert 0.01 < share < 0.7, "the page is blank, or is not the theme's"
+    # Something is drawn all over the page, not at its top alone.
+    for part in np.array_split(image, 6):
+        assert part.std() > 3
+
+
+def test_sections_can_be_reached_by_their_links(browser, address):
+    browser.open(address, *SIZES["desk"])
+    broken = "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash))"
+    assert browser.value(f"{broken}.length") == 0
+    browser.value("document.documentElement.style.scrollBehavior = 'auto'")
+    browser.value("[...document.querySelectorAll('nav a')].pop().click()")
+    # Past the other sections: the last heading is in the window.
+    top = "[...document.querySelectorAll('h2')].pop().getBoundingClientRect().top"
+    assert 0 <= browser.value(top) < 900

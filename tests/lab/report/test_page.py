@@ -1,0 +1,183 @@
+"""The page of a report: whole, self-contained, escaped, written atomically."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+
+import numpy as np
+import pytest
+from page_checks import check_page
+from PIL import Image
+
+from ion_d2.errors import IONError
+from ion_lab.report import (
+    Facts,
+    Figure,
+    Line,
+    Listing,
+    Picture,
+    Section,
+    Table,
+    Text,
+    line_plot,
+    render_report,
+    write_report,
+)
+
+NASTY = "<b>&\"'</b></script><img src=http://x.example/a.png onerror=alert(1)> {{ 1 }} {% x %} $a$"
+
+
+def picture_file(kind="PNG", mode="RGB"):
+    file = io.BytesIO()
+    Image.new(mode, (30, 20)).save(file, kind)
+    return file.getvalue()
+
+
+def plot(name="loss"):
+    return line_plot([Line(name, [0, 1, 2], [3.0, 2.0, 1.0], mark=1)], "x", "y", markers=True)
+
+
+def everything(text="plain"):
+    figure = Figure(
+        [Picture(plot(text), text, text), Picture(plot(), text), Picture(picture_file(), text)],
+        text,
+        legend=[(text, (1, 2, 3))],
+    )
+    table = Table(text, [text, text], [[text, text]], footer=[text, text])
+    parts = [Text([text, text]), Facts([(text, text)]), table, figure, Listing(text, text)]
+    return [Section(text, [*parts, Section(text, [figure])]), Section("B", [])]
+
+
+def test_any_text_is_shown_as_it_is():
+    page = check_page(render_report(NASTY, everything(NASTY), lead=NASTY))
+    shown = page.text() + " ".join(data for tag, data in page.texts if tag == "pre")
+    # title, h1, lead, contents; heading, 2 paragraphs, 2 facts, caption, 6 cells, 2 of the listing;
+    # a label, a legend entry and a caption in each of two figures, in each the plot's own legend.
+    assert shown.count(NASTY) == 4 + 1 + 2 + 2 + 1 + 6 + 2 + 1 + 2 * 4
+    assert [picture["alt"] for picture in page.all("img")] == [NASTY] * 2
+    assert {drawing["aria-label"] for drawing in page.all("svg")} == {NASTY}
+    assert not page.all("b")
+
+
+def test_parts_become_semantic_elements():
+    page = check_page(render_report("Title", everything()))
+    assert page.all("th")[0] == {"scope": "col"}
+    assert [th for th in page.all("th") if th["scope"] == "row"] == [{"scope": "row"}] * 2
+    assert page.all("td") == [{"class": "number"}] * 2
+    assert [a["href"] for a in page.all("a")] == ["#section-1", "#section-2"]
+    region = [div for div in page.all("div") if div.get("role") == "region"]
+    assert region == [{"class": "scroll", "role": "region", "tabindex": "0", "aria-label": "plain"}]
+    levels = [tag for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels == ["h1", "h2", "h3", "h2"]
+
+
+def test_an_empty_report_is_a_page():
+    assert "Nothing" in check_page(render_report("Nothing", [])).text()
+
+
+def test_figures_take_the_text_colour_of_the_page():
+    text = render_report("Title", everything())
+    assert text.count("currentColor") > 10 and "#010203" not in text
+    # No ink or paper of its own: every colour in the plots is one of the series' or the text's.
+    from ion_lab.report.charts import SERIES
+
+    own = set(re.findall(r"(?:fill|stroke): (#\w+)", text))
+    assert own and own <= set(SERIES)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<script>alert(1)</script>",
+        "<foreignObject/>",
+        '<image href="http://x.example/a.png"/>',
+        '<rect style="fill: url(http://x.example/a)"/>',
+        '<rect onclick="alert(1)"/>',
+        '<a><set attributeName="href" to="javascript:alert(1)"/></a>',
+        '<a><animate attributeName="href" values="javascript:alert(1)"/></a>',
+        r'<rect style="fill: u\72l(http://x.example/a)"/>',
+    ],
+)
+def test_figures_with_scripts_or_references_outwards_are_refused(content):
+    head = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1">'
+    sections = [Section("A", [Figure([Picture(f"{head}{content}</svg>".encode(), "x")], "y")])]
+    with pytest.raises(ValueError, match="must not hold"):
+        render_report("Title", sections)
+
+
+def test_style_sheets_of_figures_do_not_reach_the_page():
+    data = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g><style>*{color:red}'
+    data += b'</style><path id="a" d="M0 0"/><use href="#a" style="clip-path: url(#a)"/></g></svg>'
+    page = render_report("T", [Section("A", [Figure([Picture(data, "x")] * 2, "y")])])
+    assert "color:red" not in page
+    for number in (1, 2):
+        assert f'id="picture-{number}-a"' in page and f'href="#picture-{number}-a"' in page
+        assert f"url(#picture-{number}-a)" in page
+    check_page(page)
+
+
+@pytest.mark.parametrize(
+    "picture, word",
+    [
+        (Picture(b"GIF89a", "x"), "neither PNG nor JPEG nor SVG"),
+        (Picture(picture_file("GIF", "P"), "x"), "neither PNG nor JPEG nor SVG"),
+        (Picture(b"<html/>", "x"), "an SVG file with a viewBox is expected"),
+        (Picture(picture_file(), " "), "needs a description"),
+    ],
+)
+def test_pictures_of_other_kinds_or_without_description_are_refused(picture, word):
+    with pytest.raises(ValueError, match=word):
+        render_report("T", [Section("A", [Figure([picture], "y")])])
+
+
+def test_pictures_keep_their_data(tmp_path):
+    path = tmp_path / "new" / "report.html"
+    write_report(path, "T", [Section("A", [Figure([Picture(picture_file("JPEG"), "x")], "y")])])
+    (image,) = check_page(path.read_text(encoding="utf-8")).all("img")
+    assert image["src"].startswith("data:image/jpeg;base64,")
+    assert (image["width"], image["height"]) == ("30", "20")
+
+
+def test_a_failed_write_keeps_the_old_report(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(IONError, match="report.html cannot be written .No space left on device"):
+        write_report(path, "T", [])
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_equal_content_gives_equal_files():
+    assert render_report("T", everything()) == render_report("T", everything())
+
+
+def luminance(colour):
+    """Relative luminance of WCAG 2.1."""
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(first, second):
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_colours_stand_out_on_light_and_dark_paper():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    from ion_lab.report.charts import SERIES
+
+    style = render_report("T", [])
+    themes = [dict(re.findall(r"--(\w+): (#\w+)", part)) for part in style.split("@media")[:2]]
+    assert [theme["paper"] for theme in themes] == ["#ffffff", "#14181d"]
+    for theme in themes:
+        for paper in (theme["paper"], theme["sheet"]):
+            for ink in ("ink", "quiet", "link"):
+                assert contrast(theme[ink], paper) >= 4.5
+        assert all(contrast(colour, theme["paper"]) >= 3 for colour in SERIES)

@@ -1,0 +1,132 @@
+"""Runs that start from the weights of another: which is trained, when, and with what settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import torch
+from study_helpers import CONV5, ROOT, SKIP, calls, make_study, results, run_folders
+
+from ion_lab.study import run_study
+
+
+def behind_one_start(**start):
+    """Changes of a table: all its rows start from a training of conv5 with these fields."""
+    return {
+        "starts": {"before": {"row": "conv5", **start}},
+        "start": "before",
+        "full": {"seeds": [0]},
+    }
+
+
+def test_a_row_starts_from_another_training(tmp_path):
+    scenes = {"train": 1, "test": 1, "families": ["ordinary"], "size": 128, "seed": 7}
+    changes = {
+        "starts": {"pretrained": {"scenes": scenes}},
+        "rows": {"conv5": CONV5, "from": {**SKIP, "start": "pretrained"}},
+        "full": {"seeds": [0]},
+    }
+    study = make_study(tmp_path, changes=changes)
+    assert run_study(study) == []
+    runs = study.out.absolute() / "runs"
+    assert run_folders(study) == [
+        "conv5-scenes-seed-0",
+        "from-pretrained-seed-0",
+        "from-scenes-seed-0",
+    ]
+    word = (runs / "from-scenes-seed-0" / "calls.txt").read_text().split()[2]
+    assert word == str(runs / "from-pretrained-seed-0" / "model_final.pth")
+    assert [row["row"] for row in results(study)["rows"]] == ["conv5", "from"]
+
+
+def test_rows_share_a_start_on_their_own_pictures(tmp_path):
+    changes = {
+        "starts": {
+            "before": {
+                "row": "conv5",
+                "config": str(ROOT / "configs" / "ion_study.yaml"),
+                "keys": {"SOLVER.MAX_ITER": 7},
+            }
+        },
+        "start": "before",
+        "full": {"seeds": [0], "keys": {"SOLVER.MAX_ITER": 5}},
+    }
+    study = make_study(tmp_path, changes=changes)
+    assert run_study(study) == []
+    runs = study.out.absolute() / "runs"
+    assert run_folders(study) == [
+        "conv5-scenes-before-seed-0",
+        "conv5-scenes-seed-0",
+        "skip-scenes-seed-0",
+    ]
+    start = runs / "conv5-scenes-before-seed-0"
+    settings = json.loads((start / "run.json").read_text())["settings"]
+    assert settings["config"]["SOLVER.MAX_ITER"] == 7 and settings["start"] is None
+    # The start's own config file: its backbone's normalisation is not that of the others.
+    assert settings["config"]["MODEL.VGG.NORM"] == "BRN"
+    others = json.loads((runs / "skip-scenes-seed-0" / "run.json").read_text())["settings"]
+    assert others["config"]["MODEL.VGG.NORM"] == "GN" and others["start"] == settings
+    for name in ("conv5-scenes-seed-0", "skip-scenes-seed-0"):
+        word = (runs / name / "calls.txt").read_text().split()[2]
+        assert word == str(start / "model_final.pth")
+
+
+def test_a_start_is_trained_only_where_its_weights_are_needed(tmp_path):
+    study = make_study(tmp_path, changes=behind_one_start())
+    assert run_study(study) == []
+    runs = study.out / "runs"
+    start = runs / "conv5-scenes-before-seed-0"
+    begun = {"conv5-scenes-seed-0": [0], "skip-scenes-seed-0": [0]}
+    # All is finished: nobody needs the start, be its weights gone or its folder.
+    (start / "model_final.pth").unlink()
+    assert run_study(study) == [] and calls(study) == {start.name: [0], **begun}
+    shutil.rmtree(start)
+    assert run_study(study) == [] and calls(study) == begun
+    # A finished start without its weights is trained again for a run that needs them.
+    shutil.rmtree(runs / "skip-scenes-seed-0")
+    assert run_study(study) == []
+    (start / "model_final.pth").unlink()
+    shutil.rmtree(runs / "skip-scenes-seed-0")
+    assert run_study(study) == [] and calls(study) == {start.name: [0, 0], **begun}
+
+
+def test_rows_take_over_parts_of_a_start(tmp_path):
+    changes = behind_one_start(parts=["backbone", "proposal_generator"])
+    study = make_study(tmp_path, changes=changes)
+    runs = study.out / "runs"
+    runs.mkdir(parents=True)
+    keys = ("backbone.conv1.weight", "proposal_generator.rpn_head.conv.bias", "roi_heads.x.weight")
+    model = {key: torch.rand(2) for key in keys}
+    torch.save({"model": model, "optimizer": {}, "iteration": 9}, runs / "prepared.pth")
+    assert run_study(study) == []
+    for name in ("conv5-scenes-seed-0", "skip-scenes-seed-0"):
+        given = torch.load(runs / name / "given.pth", weights_only=True)
+        assert list(given) == ["model"] and list(given["model"]) == list(keys[:2])
+        assert all(torch.equal(value, model[key]) for key, value in given["model"].items())
+        assert not (runs / name / "start.pth").exists()  # it has served
+    # A run that takes over all is another one.
+    assert run_study(make_study(tmp_path, changes=behind_one_start())) == []
+    assert len(run_folders(study)) == 5
+
+
+def test_a_damaged_start_is_named(tmp_path):
+    changes = behind_one_start(parts=["backbone"])
+    told = run_study(make_study(tmp_path, changes=changes))
+    assert [sentence.split(":")[0] for sentence in told] == [
+        "conv5, scenes, seed 0",
+        "skip, scenes, seed 0",
+    ]
+    assert all("conv5-scenes-before-seed-0/model_final.pth" in sentence for sentence in told)
+
+
+def test_a_failed_start_fails_what_starts_from_it(tmp_path):
+    scenes = {"train": 1, "test": 1, "families": ["ordinary"], "size": 128, "seed": 7}
+    changes = {
+        "starts": {"pretrained": {"scenes": scenes}},
+        "rows": {"from": {**SKIP, "TEST.EVAL_PERIOD": 1, "start": "pretrained"}},
+        "baseline": "from",
+        "full": {"seeds": [0]},
+    }
+    first, second = run_study(make_study(tmp_path, changes=changes))
+    assert "not finite" in first and "what it starts from failed" in second

@@ -1,0 +1,127 @@
+"""Tables as YAML: the format, and what is said of mistakes; settings that tell runs apart."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+from study_helpers import ROOT, write_table
+
+from ion_d2.errors import IONError
+from ion_lab.study import read_table, table_file
+from ion_lab.study.run_settings import as_overrides, run_settings, same_settings
+
+CONFIG = ROOT / "configs" / "ion_tiny.yaml"
+
+
+def test_the_example_of_the_format_can_be_read(tmp_path):
+    example = table_file.__doc__.split("\n\n")[1]
+    path = tmp_path / "example.yaml"
+    path.write_text(textwrap.dedent(example))
+    table = read_table(path)
+    assert (table.name, table.plot, table.baseline) == ("example", "bars", "conv5")
+    assert table.config == (tmp_path / "../ion_study.yaml").resolve()
+    scenes, cells = table.data
+    assert scenes.scenes == {"train": 600, "test": 100} and scenes.train == "trainval"
+    assert (cells.folder, cells.test, cells.keys) == ("bccd", "test", {"SOLVER.MAX_ITER": 1500})
+    assert [row.start for row in table.rows] == ["", "pretrained"]
+    assert "start" not in table.rows[0].keys
+    assert table.starts["pretrained"].config == (tmp_path / "../ion_tiny.yaml").resolve()
+    assert table.cuts["full"].seeds == (0, 1, 2)
+    assert [row.name for row in table.rows_of("quick")] == ["conv5", "skip"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"title": ""}, "has no title"),
+        ({"rows": {}}, "has no rows"),
+        ({"colums": {}}, "unknown field colums"),
+        ({"rows": {"a": [1]}}, "rows.a is not a mapping"),
+        ({"baseline": "b"}, "baseline is 'b'"),
+        ({"plot": "pie"}, "plot is 'pie'"),
+        ({"rows": {"conv5": {"start": "x"}}}, "start of a row is 'x'"),
+        ({"starts": {"x": {"row": "b"}}}, "row of a start is 'b'"),
+        ({"starts": {"x": {"scenes": {"train": 1}}}}, "starts.x.scenes has no test"),
+        ({"starts": {"x": {"what": 1}}}, "starts.x has an unknown field what"),
+        ({"starts": {"x": {"parts": []}}}, "starts.x.parts is not a list of parts"),
+        ({"starts": {"x": {"parts": ["head"]}}}, "one of starts.x.parts is 'head'.*roi_heads"),
+        ({"full": {"seeds": 3}}, "full.seeds"),
+        ({"full": {"seeds": [-1]}}, "full.seeds"),
+        ({"full": {"seeds": [0, 1, 0]}}, "full.seeds names a seed twice"),
+        ({"quick": {"seeds": [0], "rows": ["x"]}}, "row of quick is 'x'"),
+        ({"quick": {"seeds": [0], "rows": "conv5"}}, "quick.rows"),
+        ({"data": {"a": {}}}, "data.a needs either"),
+        ({"data": {"a": {"scenes": {"train": 1}}}}, "data.a.scenes has no test"),
+        ({"data": {"a": {"scenes": {"train": 1, "test": 1, "x": 1}}}}, "unknown field x"),
+        ({"columns": {"a": 3}}, "columns.a"),
+        ({"columns": {"a": "clases/b"}}, "beginning of columns.a is 'clases'.*classes"),
+    ],
+)
+def test_mistakes_are_named_with_the_file(tmp_path, changes, message):
+    path = write_table(tmp_path, **changes)
+    with pytest.raises(IONError, match=message) as error:
+        read_table(path)
+    assert str(path) in str(error.value)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    path = tmp_path / "bad.yaml"
+    for text in ("{", "[1]", "just words"):
+        path.write_text(text)
+        with pytest.raises(IONError, match="bad.yaml"):
+            read_table(path)
+    with pytest.raises(IONError, match="none.yaml"):
+        read_table(tmp_path / "none.yaml")
+
+
+def settings(*overrides, pictures=None, start=None, parts=None):
+    return run_settings(CONFIG, list(overrides), pictures or {"labels": ["a"]}, start, parts)
+
+
+def test_overrides_are_words_of_a_command_line():
+    keys = {"A.B": ["conv5"], "A.C": True, "A.D": "GN", "A.E": "", "A.F": 0.5}
+    words = ["A.B", "['conv5']", "A.C", "True", "A.D", "GN", "A.E", "", "A.F", "0.5"]
+    assert as_overrides(keys) == words
+
+
+def test_what_makes_another_run_and_what_does_not():
+    base = settings("SEED", "1")
+    assert same_settings(base, settings("SEED", "1", "OUTPUT_DIR", "x", "MODEL.DEVICE", "cpu"))
+    for other in (
+        settings("SEED", "2"),
+        settings("SEED", "1", "MODEL.CONTEXT.TRANSITION", "full"),
+        settings("SEED", "1", pictures={"labels": ["b"]}),
+        settings("SEED", "1", start=base),
+    ):
+        assert not same_settings(base, other) and not same_settings(other, base)
+    started = settings("SEED", "1", start=base)
+    assert same_settings(started, settings("SEED", "1", start=settings("SEED", "1")))
+    assert not same_settings(started, settings("SEED", "1", start=settings("SEED", "2")))
+
+
+def test_a_segmentation_head_that_is_not_built_makes_no_other_run():
+    gain = ("MODEL.SEM_SEG_HEAD.INIT_GAIN", "0.5")
+    assert same_settings(settings(), settings(*gain))
+    on = ("MODEL.SEG_REGULARIZER_ON", "True")
+    assert not same_settings(settings(*on), settings(*on, *gain))
+
+
+def test_what_is_taken_over_of_a_start_counts():
+    base = settings("SEED", "1")
+    whole = settings("SEED", "1", start=base)
+    part = settings("SEED", "1", start=base, parts=("backbone",))
+    assert not same_settings(part, whole) and not same_settings(whole, part)
+    assert same_settings(part, settings("SEED", "1", start=base, parts=("backbone",)))
+    # A note of earlier versions does not have the field: such runs took over all.
+    del whole["parts"]
+    assert same_settings(whole, settings("SEED", "1", start=base))
+    assert not same_settings(whole, part)
+
+
+def test_keys_that_came_later_count_as_their_defaults():
+    old = settings()
+    del old["config"]["MODEL.CONTEXT.INIT"]  # as if it was made before the key was there
+    old["config"]["MODEL.GONE"] = 1
+    assert same_settings(old, settings())
+    assert not same_settings(old, settings("MODEL.CONTEXT.INIT", "pass_through"))
