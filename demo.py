@@ -23,8 +23,9 @@ from detectron2.structures import Instances
 from tqdm import tqdm
 
 from ion_d2.data.readable import UnreadableImageError, read_image
+from ion_d2.engine.fit_config import settle_classes
 from ion_d2.engine.pictures import draw_detections, save_picture
-from ion_d2.engine.predictor import IONPredictor, settle_classes
+from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 from ion_d2.evaluation.results_file import write_json

@@ -17,8 +17,8 @@ from torch import nn
 
 from . import plugging
 from .engine import setup
-from .engine.fit_config import settle_data
-from .engine.predictor import IONPredictor, settle_classes
+from .engine.fit_config import settle_classes, settle_data
+from .engine.predictor import IONPredictor
 from .engine.run_folder import TRAINED, writing_config
 from .engine.trainer import IONTrainer
 

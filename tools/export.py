@@ -20,7 +20,8 @@ from pathlib import Path
 from PIL import Image
 
 from ion_d2.data.readable import read_image
-from ion_d2.engine.predictor import IONPredictor, settle_classes
+from ion_d2.engine.fit_config import settle_classes
+from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported

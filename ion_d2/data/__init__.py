@@ -1,6 +1,6 @@
 """Datasets: VOC-layout folders, COCO files, segmentation labels, and the mapper to the model."""
 
-from ion_d2.data.catalog import check_num_classes, class_names, ensure_registered
+from ion_d2.data.catalog import class_names, ensure_registered
 from ion_d2.data.dataset_names import DATASET_FORMS
 from ion_d2.data.instance_masks import decode_mask, draw_label_map
 from ion_d2.data.label_folders import add_label_files
@@ -18,7 +18,6 @@ __all__ = [
     "UnreadableImageError",
     "VOCObject",
     "add_label_files",
-    "check_num_classes",
     "class_names",
     "decode_mask",
     "draw_label_map",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ion_d2.data import coco_datasets
@@ -99,38 +98,6 @@ def class_names(names: Sequence[str]) -> list[str]:
                 "instance by one classes.txt."
             )
     return first
-
-
-def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
-    """Make the config's numbers of classes agree with the data.
-
-    MODEL.ROI_HEADS.NUM_CLASSES is K, and MODEL.SEM_SEG_HEAD.NUM_CLASSES, where
-    MODEL.SEG_REGULARIZER_ON, K + 1 (the background). A 0 is replaced by the number from the data.
-
-    Args:
-        cfg: a config that is not frozen; changed in place.
-        names: the datasets to look at; None means DATASETS.TRAIN and DATASETS.TEST.
-
-    Raises:
-        IONError: a number contradicts the data, or the datasets have different classes.
-    """
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] if names is None else list(names)
-    classes = class_names(names)
-    told = f"dataset '{names[0]}' has {len(classes)} classes ({', '.join(classes)})"
-    model = cfg.MODEL
-    _settle(model.ROI_HEADS, "MODEL.ROI_HEADS.NUM_CLASSES", len(classes), told)
-    if model.SEG_REGULARIZER_ON:
-        told += " and the background"
-        _settle(model.SEM_SEG_HEAD, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", len(classes) + 1, told)
-
-
-def _settle(node: CfgNode, key: str, number: int, told: str) -> None:
-    if node.NUM_CLASSES not in (0, number):
-        raise IONError(
-            f"{key} is {node.NUM_CLASSES}, but {told}; set it to {number}, or to 0 to take it from "
-            "the data."
-        )
-    node.NUM_CLASSES = number
 
 
 def _classes_of(name: str) -> list[str]:

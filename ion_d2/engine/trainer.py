@@ -30,12 +30,13 @@ from .conflicts import check_settings
 from .determinism import make_deterministic
 from .evaluation_hooks import EvaluatePeriodically, SaveBeforeEvaluation
 from .finite import tell_divergence
+from .fit_config import prepared
 from .hooks import SeedEachStep, StopOnSignal
 from .ranges import check_ranges
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
-from .training_parts import IONBuilders, prepared
+from .training_parts import IONBuilders
 from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)

@@ -23,9 +23,10 @@ from .augmented_test import test_augmented
 from .class_names import check_classes, classes_of, dataset_classes
 from .clipping import build_clipping_optimizer
 from .conflicts import check_data
+from .fit_config import prepared
 from .picture_evaluator import PictureEvaluator
-from .setup import build_model, choose_device
-from .stages import build_stage_scheduler, follow_stages, read_stages, warn_of_low_rates
+from .setup import build_model
+from .stages import build_stage_scheduler, read_stages, warn_of_low_rates
 from .steps import unwrap_distributed
 from .validation_loss import validation_losses
 
@@ -178,23 +179,3 @@ class IONBuilders(DefaultTrainer):
         pictures = os.path.join(evaluation_folder(cfg, dataset_name), "pictures")
         drawing = PictureEvaluator(dataset_name, pictures, cfg.TEST.NUM_PICTURES)
         return DatasetEvaluators([evaluators, drawing])
-
-
-def prepared(cfg: CfgNode) -> CfgNode:
-    """Complete a config.
-
-    Args:
-        cfg: the full config; it is left as it is.
-
-    Returns:
-        A frozen copy with the length of its stages, the device that there is, and a seed that all
-        processes share.
-    """
-    cfg = cfg.clone()
-    cfg.defrost()
-    follow_stages(cfg)
-    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
-    if cfg.SEED < 0:
-        cfg.SEED = comm.shared_random_seed()
-    cfg.freeze()
-    return cfg

@@ -11,8 +11,9 @@ from detectron2.data.datasets import (
 from voc_folder import COCO_VOC20, object_xml, write_image, write_voc
 
 from ion_d2.config import add_ion_config
-from ion_d2.data.catalog import check_num_classes, class_names, ensure_registered
+from ion_d2.data.catalog import class_names, ensure_registered
 from ion_d2.data.dataset_names import DATASET_FORMS
+from ion_d2.engine.fit_config import check_num_classes
 from ion_d2.errors import IONError
 
 OBJECTS = {

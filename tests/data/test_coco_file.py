@@ -18,9 +18,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ion_d2.config import add_ion_config
-from ion_d2.data.catalog import check_num_classes, class_names, ensure_registered
+from ion_d2.data.catalog import class_names, ensure_registered
 from ion_d2.data.coco_file import read_coco_file
 from ion_d2.data.mapper import IONDatasetMapper
+from ion_d2.engine.fit_config import check_num_classes
 from ion_d2.errors import IONError
 from ion_d2.evaluation import IONCOCOEvaluator
 from ion_d2.evaluation.coco_style import coco_figures, evaluate_coco_file

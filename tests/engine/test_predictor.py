@@ -16,7 +16,8 @@ from torch import nn
 import ion_d2  # noqa: F401 (registers the models)
 from ion_d2.data.mapper import IONDatasetMapper
 from ion_d2.engine.class_names import KEY
-from ion_d2.engine.predictor import IONPredictor, find_class_names, settle_classes
+from ion_d2.engine.fit_config import find_class_names, settle_classes
+from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
 
