@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ion_d2.layers import DIRECTIONS
-from ion_d2.layers.irnn.arguments import BACKWARDS, HORIZONTAL
+from ion_d2.layers.irnn.arguments import TRAVEL
 
 
 def exact_gradient(
@@ -32,8 +32,8 @@ def exact_gradient(
     of_weight: list[Tensor] = []
     for d, name in enumerate(DIRECTIONS):
         # Turned so that the travel is along the rows, to the right.
-        axis = 3 if name in HORIZONTAL else 2
-        flipped = (axis,) if name in BACKWARDS else ()
+        axis, backwards = TRAVEL[name]
+        flipped = (axis,) if backwards else ()
         state, incoming = (
             t.chunk(4, dim=1)[d].flip(flipped).transpose(axis, 3) for t in (states, grad)
         )

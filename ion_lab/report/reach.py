@@ -8,14 +8,12 @@ import numpy as np
 from scipy import ndimage
 from torch import nn
 
+from ion_d2.layers.irnn import TRAVEL
 from ion_d2.modeling.backbone import VGG
 from ion_d2.modeling.backbone.vgg_layout import CONVS_PER_BLOCK
 from ion_d2.modeling.context import IRNN, RNN, Branches, Chain, Conv, GlobalAverage
 
 from ..scenes.geometry import ReceptiveField, receptive_field, vgg_conv5_layers
-
-# Axis of the map along which a direction travels, and whether it runs towards higher positions.
-_TRAVEL = {"right": (1, True), "left": (1, False), "down": (0, True), "up": (0, False)}
 
 
 def vgg_field(backbone: nn.Module, feature: str) -> ReceptiveField | None:
@@ -77,11 +75,12 @@ def swept_cells(cells: np.ndarray, directions: Sequence[str]) -> np.ndarray:
     """
     reached = np.zeros_like(cells)
     for direction in directions:
-        axis, forwards = _TRAVEL[direction]
+        axis = TRAVEL[direction].axis - 2
         # Looking back: against the direction of travel.
-        against = np.flip(cells, axis) if forwards else cells
+        ahead = TRAVEL[direction].backwards
+        against = cells if ahead else np.flip(cells, axis)
         seen = np.logical_or.accumulate(against, axis=axis)
-        reached |= np.flip(seen, axis) if forwards else seen
+        reached |= seen if ahead else np.flip(seen, axis)
     return reached
 
 

@@ -1,6 +1,6 @@
 """The spatial IRNN operator (paper sec. 3.2, Eq. 1 and 2)."""
 
-from .arguments import BACKWARDS, DIRECTIONS, HORIZONTAL
+from .arguments import DIRECTIONS, TRAVEL, Travel
 from .backends import BACKENDS, ENVIRONMENT_VARIABLE, unavailable_backends
 from .dispatch import spatial_irnn
 from .portable import spatial_irnn_portable
@@ -8,10 +8,10 @@ from .reference import spatial_irnn_reference
 
 __all__ = [
     "BACKENDS",
-    "BACKWARDS",
     "DIRECTIONS",
     "ENVIRONMENT_VARIABLE",
-    "HORIZONTAL",
+    "TRAVEL",
+    "Travel",
     "spatial_irnn",
     "spatial_irnn_portable",
     "spatial_irnn_reference",

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+
+class Travel(NamedTuple):
+    """How a direction sweeps a map.
+
+    Attributes:
+        axis: the one of (N, C, H, W) along which it travels.
+        backwards: whether it starts at the last row or column.
+    """
+
+    axis: int
+    backwards: bool
+
+
 # The directions of travel, in the order in which the paper names them (sec. 3.2).
-DIRECTIONS = ("right", "left", "down", "up")
-# Those that run along rows; the others run along columns.
-HORIZONTAL = ("right", "left")
-# Those that start at the last column or row.
-BACKWARDS = ("left", "up")
+TRAVEL = {
+    "right": Travel(axis=3, backwards=False),
+    "left": Travel(axis=3, backwards=True),
+    "down": Travel(axis=2, backwards=False),
+    "up": Travel(axis=2, backwards=True),
+}
+DIRECTIONS = tuple(TRAVEL)
 
 # Types of a map and of a weight.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

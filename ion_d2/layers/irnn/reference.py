@@ -12,9 +12,8 @@ from torch import Tensor
 
 from ..precision import narrow
 from .arguments import (
-    BACKWARDS,
     DIRECTIONS,
-    HORIZONTAL,
+    TRAVEL,
     check_arguments,
     compute_dtype,
     valid_mask,
@@ -55,9 +54,9 @@ def spatial_irnn_reference(
 
 
 def _sweep(x: Tensor, weight: Tensor | None, direction: str, mask: Tensor | None) -> Tensor:
-    axis = 3 if direction in HORIZONTAL else 2
+    axis, backwards = TRAVEL[direction]
     order: Sequence[int] = range(x.shape[axis])
-    if direction in BACKWARDS:
+    if backwards:
         order = order[::-1]
     lines: list[Tensor] = [x.new_empty(0)] * len(order)
     state = torch.zeros_like(x.select(axis, 0)) if len(order) else x  # [N, C, lines]

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .arguments import BACKWARDS
-from .torch_lines import TRAVEL_DIM, pass_through_relu
+from .arguments import TRAVEL
+from .torch_lines import pass_through_relu
 
 # Numbers of one direction in a chunk: enough for PyTorch to share among the cores and for a product
 # of full speed, few enough to stay in a processor's cache.
@@ -28,8 +28,8 @@ def _by_axis(directions: Sequence[str]) -> list[range]:
     the two of an axis are one.
     """
     groups: list[range] = []
-    for dim in (2, 1):
-        chosen = [d for d, name in enumerate(directions) if TRAVEL_DIM[name] == dim]
+    for axis in (3, 2):
+        chosen = [d for d, name in enumerate(directions) if TRAVEL[name].axis == axis]
         pairs = zip(chosen[::2], chosen[1::2])
         groups += [range(first, second + 1, second - first) for first, second in pairs]
         groups += [range(chosen[-1], chosen[-1] + 1)] if len(chosen) % 2 else []
@@ -152,9 +152,9 @@ class _Lines:
     """The lines of a map in the order in which a direction meets them, some at a time."""
 
     def __init__(self, maps: Tensor, direction: str) -> None:
-        self.maps = maps.movedim(TRAVEL_DIM[direction], 0)  # [T, N, L, C]
+        axis, self._backwards = TRAVEL[direction]
+        self.maps = maps.movedim(axis - 1, 0)  # [T, N, L, C]
         self.shape = self.maps.shape[1:]
-        self._backwards = direction in BACKWARDS
 
     def __len__(self) -> int:
         return self.maps.shape[0]

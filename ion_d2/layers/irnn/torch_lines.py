@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .arguments import BACKWARDS, compute_dtype
-
-# Dimension of [N, H, W, ...] along which a direction travels.
-TRAVEL_DIM = {"right": 2, "left": 2, "down": 1, "up": 1}
+from .arguments import TRAVEL, compute_dtype
 
 
 def lines_in_order(maps: Tensor, direction: str) -> tuple[Tensor, ...]:
@@ -23,8 +20,9 @@ def lines_in_order(maps: Tensor, direction: str) -> tuple[Tensor, ...]:
     Returns:
         W or H views of the shape [N, H or W, C].
     """
-    lines = maps.unbind(TRAVEL_DIM[direction])
-    return lines[::-1] if direction in BACKWARDS else lines
+    axis, backwards = TRAVEL[direction]
+    lines = maps.unbind(axis - 1)  # here channels come last
+    return lines[::-1] if backwards else lines
 
 
 def elementwise_forward(

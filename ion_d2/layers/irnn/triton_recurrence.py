@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .arguments import DIRECTIONS, HORIZONTAL
+from .arguments import DIRECTIONS, TRAVEL
 from .layout import empty_map, memory_format_of
 from .triton_matrix import matrix_kernel
 
@@ -54,11 +54,10 @@ def recur_back(
 
 def _weight_gradient(grads: Tensor, states: Tensor, direction: str) -> Tensor:
     """Sum the products of every cell's gradient with the state before it, (C, C)."""
-    axis = 3 if direction in HORIZONTAL else 2
+    axis, backwards = TRAVEL[direction]
     pairs = max(grads.shape[axis] - 1, 0)
-    after = direction in ("right", "down")
-    grads = grads.narrow(axis, 1 if after else 0, pairs)
-    states = states.narrow(axis, 0 if after else 1, pairs)
+    grads = grads.narrow(axis, 0 if backwards else 1, pairs)
+    states = states.narrow(axis, 1 if backwards else 0, pairs)
     return torch.einsum("nohw,nihw->oi", grads, states)
 
 

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .arguments import DIRECTIONS, HORIZONTAL, compute_dtype
+from .arguments import DIRECTIONS, TRAVEL, compute_dtype
 from .layout import empty_map, memory_format_of
 from .triton_backward import backward_kernel
 from .triton_forward import forward_kernel
@@ -25,8 +25,10 @@ class _Axis(NamedTuple):
     ways: tuple[str, ...]
 
 
-_ROWS = _Axis(other=2, step=3, ways=HORIZONTAL)
-_COLUMNS = _Axis(other=3, step=2, ways=("down", "up"))
+_ROWS, _COLUMNS = (
+    _Axis(other=5 - axis, step=axis, ways=tuple(d for d in DIRECTIONS if TRAVEL[d].axis == axis))
+    for axis in (3, 2)
+)
 
 
 class _Lines(NamedTuple):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS
-from ...layers.irnn import HORIZONTAL
+from ...layers.irnn import TRAVEL
 from ...layers.precision import in_float32
 from .build import CONTEXT, CONTEXT_REGISTRY, directions_of_stacks, keep_valid
 from .normed_conv import NormedConv
@@ -36,7 +36,7 @@ def _pass_through(conv: nn.Conv2d, read: Sequence[bool], outputs: int) -> None:
 
 def _read_first(init: str, stack: int, directions: Sequence[str]) -> list[bool]:
     """Which directions of a stack the convolution behind it starts with."""
-    horizontal = [name in HORIZONTAL for name in directions]
+    horizontal = [TRAVEL[name].axis == 3 for name in directions]
     if init == "pass_through" or len(set(horizontal)) == 1:
         return [True] * len(directions)
     return horizontal if stack % 2 == 0 else [not across for across in horizontal]

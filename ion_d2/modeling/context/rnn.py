@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS
-from ...layers.irnn import BACKWARDS, HORIZONTAL
+from ...layers.irnn import TRAVEL
 from ...layers.precision import in_float32
 from .build import CONTEXT_REGISTRY, directions_of_stacks, keep_valid
 
@@ -70,14 +70,14 @@ class SpatialRNN(nn.Module):
 
 def _sweep(cell: nn.RNNBase, direction: str, x: Tensor, sizes: Tensor | None) -> Tensor:
     """Run one cell along all rows or columns, from their first valid cell: [N, channels, H, W]."""
-    horizontal = direction in HORIZONTAL
+    axis, backwards = TRAVEL[direction]
+    horizontal = axis == 3
     # Lines, then steps, then channels; each permutation is undone below.
     maps = x.permute(0, 2, 3, 1) if horizontal else x.permute(0, 3, 2, 1)  # [N, lines, T, C]
     lines = maps.flatten(0, 1)
     lengths = None
     if sizes is not None:
-        lengths = sizes[:, 1 if horizontal else 0].to(x.device).repeat_interleave(maps.shape[1])
-    backwards = direction in BACKWARDS
+        lengths = sizes[:, axis - 2].to(x.device).repeat_interleave(maps.shape[1])
     states = cell(_reverse(lines, lengths) if backwards else lines)[0]
     states = (_reverse(states, lengths) if backwards else states).unflatten(0, maps.shape[:2])
     return states.permute(0, 3, 1, 2) if horizontal else states.permute(0, 3, 2, 1)

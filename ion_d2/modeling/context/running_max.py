@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...layers.irnn import BACKWARDS, HORIZONTAL
+from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import valid_mask
 
 
@@ -34,7 +34,7 @@ def running_max(x: Tensor, directions: Sequence[str], sizes: Tensor | None = Non
 
 
 def _sweep(x: Tensor, direction: str) -> Tensor:
-    axis = 3 if direction in HORIZONTAL else 2
-    if direction in BACKWARDS:
+    axis, backwards = TRAVEL[direction]
+    if backwards:
         return x.flip(axis).cummax(axis).values.flip(axis)
     return x.cummax(axis).values

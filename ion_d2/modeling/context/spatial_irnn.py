@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS, spatial_irnn, spatial_irnn_portable
-from ...layers.irnn import BACKWARDS, HORIZONTAL
+from ...layers.irnn import TRAVEL
 from .running_max import running_max
 
 TRANSITIONS = ("full", "diagonal", "identity", "max")
@@ -110,11 +110,11 @@ class SpatialIRNN(nn.Module):
 
 def _first_cells(direction: str, x: Tensor, sizes: Tensor | None) -> Tensor:
     """Mark the cells where a direction of travel starts; broadcasts to [N, 1, H, W]."""
-    axis = 3 if direction in HORIZONTAL else 2
+    axis, backwards = TRAVEL[direction]
     length = x.shape[axis]
     position = torch.arange(length, device=x.device)
     start = torch.zeros(1, 1, dtype=torch.long, device=x.device)
-    if direction in BACKWARDS:
+    if backwards:
         ends = start + length if sizes is None else sizes[:, axis - 2, None].to(x.device)
         start = ends - 1
     first = position == start  # [N or 1, length]
