@@ -23,11 +23,15 @@ def settle_clipping(cfg: CfgNode) -> None:
     """Write the ``CLIP_TYPE`` "full_model" of an older config as it is written today.
 
     Args:
-        cfg: the config, changed in place.
+        cfg: the config, changed in place, also where it is frozen.
     """
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.CLIP_TYPE == OLD_CLIP_TYPE:
+        frozen = clip.is_frozen()
+        clip.defrost()
         clip.CLIP_TYPE, clip.FULL_MODEL = "norm", True
+        if frozen:
+            clip.freeze()
 
 
 def clip_whole_gradient(
@@ -61,10 +65,9 @@ def clip_as_configured(parameters: Iterable[nn.Parameter], cfg: CfgNode) -> bool
         IONError: ``FULL_MODEL`` is on, but ``CLIP_TYPE`` is not "norm".
     """
     clip = cfg.SOLVER.CLIP_GRADIENTS
-    old = clip.CLIP_TYPE == OLD_CLIP_TYPE
-    if not (clip.ENABLED and (clip.FULL_MODEL or old)):
+    if not (clip.ENABLED and clip.FULL_MODEL):
         return False
-    if not old and clip.CLIP_TYPE != "norm":
+    if clip.CLIP_TYPE != "norm":
         raise IONError(
             "SOLVER.CLIP_GRADIENTS.FULL_MODEL is True, but SOLVER.CLIP_GRADIENTS.CLIP_TYPE is "
             f"{clip.CLIP_TYPE!r}; set that to 'norm', or FULL_MODEL to False."

@@ -12,7 +12,7 @@ from model_helpers import SMALL, make_input
 
 import ion_d2
 from ion_d2 import add_ion_config
-from ion_d2.engine.clipping import build_clipping_optimizer
+from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.setup import choose_device, load_config
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError

@@ -69,13 +69,30 @@ def _told(file_name: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise IONError(
-            f"Image {file_name} does not exist; restore it, or take it out of the dataset."
-        ) from error
+        raise _missing(file_name) from error
     except _DECODE_ERRORS as error:
         raise UnreadableImageError(
             f"Image {file_name} cannot be decoded ({error}); replace it{_OR_SKIP}"
         ) from error
+
+
+def _missing(file_name: str) -> IONError:
+    return IONError(f"Image {file_name} does not exist; restore it, or take it out of the dataset.")
+
+
+def check_present(dicts: Sequence[dict[str, Any]]) -> None:
+    """Look for the files of pictures, without opening them or asking other machines.
+
+    Args:
+        dicts: Detectron2 dataset dicts.
+
+    Raises:
+        IONError: one is missing.
+    """
+    for record in dicts:
+        name = os.fspath(record["file_name"])
+        if "://" not in name and not os.path.exists(name):
+            raise _missing(name)
 
 
 def _read_header(file_name: str) -> tuple[int, int]:

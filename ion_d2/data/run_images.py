@@ -12,7 +12,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 
 from ion_d2.data.label_folders import add_label_files, log_label_count
 from ion_d2.data.proposals import get_dicts, proposal_files
-from ion_d2.data.readable import filter_unreadable
+from ion_d2.data.readable import check_present, filter_unreadable
 from ion_d2.data.task_labels import check_training_labels
 from ion_d2.errors import IONError
 
@@ -27,7 +27,7 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
         Dataset dicts.
 
     Raises:
-        IONError: there is nothing to train on, or not what the model learns.
+        IONError: there is nothing to train on, not what the model learns, or a picture is missing.
     """
     try:
         dicts = get_dicts(
@@ -45,6 +45,7 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
         check_training_labels(cfg, loaded)
         raise
     check_training_labels(cfg, dicts)
+    check_present(dicts)
     if cfg.MODEL.KEYPOINT_ON:
         dicts = _with_keypoints(cfg, dicts)
     if cfg.MODEL.SEG_REGULARIZER_ON:

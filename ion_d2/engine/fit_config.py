@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
+from ..clipping import settle_clipping
 from ..data.catalog import class_names, ensure_registered
 from ..data.class_file import read_class_file
 from ..data.proposals import check_proposals
@@ -217,6 +218,7 @@ def prepared(cfg: CfgNode) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     follow_stages(cfg)
+    settle_clipping(cfg)
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed()

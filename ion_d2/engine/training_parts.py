@@ -21,9 +21,9 @@ from ..errors import IONError
 from ..evaluation import build_evaluators, evaluation_folder
 from .augmented_test import test_augmented
 from .class_names import check_classes, classes_of, dataset_classes
-from .clipping import build_clipping_optimizer
 from .conflicts import check_data
 from .fit_config import prepared
+from .optimizer import build_clipping_optimizer
 from .picture_evaluator import PictureEvaluator
 from .setup import build_model
 from .stages import build_stage_scheduler, read_stages, warn_of_low_rates

@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode, get_cfg
 from torch import nn
 
-from ..clipping import clip_as_configured
+from ..clipping import clip_as_configured, settle_clipping
 from ..config import add_ion_config
 from ..errors import IONError
 from .unread_settings import check_switches
@@ -47,7 +47,7 @@ class BuiltFromConfig(nn.Module):
         """Remember a config from which this part is built by a function.
 
         Args:
-            cfg: the full config.
+            cfg: the full config; an old spelling of its clipping is replaced in place.
 
         Returns:
             This part.
@@ -56,6 +56,7 @@ class BuiltFromConfig(nn.Module):
             IONError: the model that it describes would ignore a part of it.
         """
         check_switches(cfg)
+        settle_clipping(cfg)  # Detectron2's trainers build their optimizer after the model
         self._config = cfg
         return self
 

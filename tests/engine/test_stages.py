@@ -7,7 +7,7 @@ import torch
 from model_helpers import small_config, small_model
 from torch import nn
 
-from ion_d2.engine.clipping import build_clipping_optimizer
+from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.setup import load_config
 from ion_d2.engine.stages import (
     EnterStages,

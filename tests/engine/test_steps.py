@@ -12,7 +12,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from model_helpers import EXACT, make_input, small_config, suppress_in_float64
 
-from ion_d2.engine.clipping import build_clipping_optimizer
+from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.steps import AMPPassTrainer, PassTrainer, accumulate_gradients
 from ion_d2.modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 

@@ -12,9 +12,9 @@ from model_helpers import small_config
 from trainer_helpers import make_config, run
 
 import ion_d2
-from ion_d2.engine.clipping import build_clipping_optimizer
 from ion_d2.engine.fit_config import check_num_classes
 from ion_d2.engine.hooks import TrainingInterrupted
+from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 

@@ -147,6 +147,15 @@ def test_older_configs_are_read_as_they_were_meant():
     assert (clip.CLIP_TYPE, clip.FULL_MODEL) == ("norm", True)
 
 
+def test_an_older_config_trains_under_detectron2s_trainer(tmp_path):
+    cfg = config("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full_model", "OUTPUT_DIR", tmp_path)
+    cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False  # which it does not know
+    cfg.freeze()
+    Trainer(cfg)
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    assert (clip.CLIP_TYPE, clip.FULL_MODEL, cfg.is_frozen()) == ("norm", True, True)
+
+
 def test_classes_from_the_data_are_ours_alone(tmp_path):
     cfg = config("MODEL.ROI_HEADS.NUM_CLASSES", 0, "OUTPUT_DIR", tmp_path)
     for use in (Trainer, DefaultPredictor):

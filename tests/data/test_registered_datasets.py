@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from model_helpers import small_config
 from PIL import Image
 from voc_folder import write_image
 
 from ion_d2.data.catalog import ensure_registered, evaluator_type
+from ion_d2.data.run_images import train_dicts
 from ion_d2.errors import IONError
 
 ABSENT = object()
@@ -142,3 +144,12 @@ def test_how_a_set_is_evaluated_follows_from_what_it_holds(
     assert MetadataCatalog.get("mine").as_dict().get("evaluator_type") == metadata.get(
         "evaluator_type"
     )
+
+
+def test_a_missing_picture_is_told_before_the_training(picture):
+    load(picture, a_box())
+    opts = ("DATASETS.TRAIN", "('mine',)", "MODEL.ROI_HEADS.NUM_CLASSES", 2)
+    assert len(train_dicts(small_config(*opts))) == 1
+    Path(picture).unlink()
+    with pytest.raises(IONError, match="im0.jpg does not exist; restore it"):
+        train_dicts(small_config(*opts))
