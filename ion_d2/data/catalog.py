@@ -39,15 +39,19 @@ def ensure_registered(names: Sequence[str]) -> None:
         IONError: a name is unknown, or its folder or file is missing or broken.
     """
     for name in names:
-        form = name.partition(":")[0]
-        if name in DatasetCatalog:
-            _adopt(name)
-        elif ":" in name and form in DATASET_FORMS:
-            DATASET_FORMS.get(form)(name)
-        elif not register_further(name):
-            near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
-            hint = f", did you mean {' or '.join(near)}" if near else ""
-            raise IONError(f"There is no dataset '{name}'{hint}; {_FORMS}.")
+        if name not in DatasetCatalog:
+            _register(name)
+        _adopt(name)
+
+
+def _register(name: str) -> None:
+    form = name.partition(":")[0]
+    if ":" in name and form in DATASET_FORMS:
+        DATASET_FORMS.get(form)(name)
+    elif not register_further(name):
+        near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
+        hint = f", did you mean {' or '.join(near)}" if near else ""
+        raise IONError(f"There is no dataset '{name}'{hint}; {_FORMS}.")
 
 
 def evaluator_type(name: str) -> str | None:

@@ -29,7 +29,7 @@ def adopt_function(name: str) -> None:
         name: of the dataset.
     """
     load = DatasetCatalog.data[name]
-    ours = getattr(getattr(load, "func", load), "__module__", "")
+    ours = getattr(getattr(load, "func", load), "__module__", None) or ""
     if isinstance(load, CompleteDicts) or ours.startswith("ion_d2."):
         return
     DatasetCatalog.remove(name)

@@ -12,6 +12,7 @@ from PIL import Image
 from voc_folder import write_image
 
 from ion_d2.data.catalog import ensure_registered, evaluator_type
+from ion_d2.data.dataset_names import DATASET_FORMS
 from ion_d2.data.run_images import train_dicts
 from ion_d2.errors import IONError
 
@@ -153,3 +154,17 @@ def test_a_missing_picture_is_told_before_the_training(picture):
     Path(picture).unlink()
     with pytest.raises(IONError, match="im0.jpg does not exist; restore it"):
         train_dicts(small_config(*opts))
+
+
+def test_what_a_form_of_names_registers_is_completed_at_once(picture, monkeypatch):
+    monkeypatch.setattr(DATASET_FORMS, "_obj_map", dict(DATASET_FORMS._obj_map))
+
+    @DATASET_FORMS.register()
+    def pictures(name):
+        record = {"file_name": Path(picture), "annotations": [a_box()]}
+        DatasetCatalog.register(name, {0: record}.values)  # a builtin has no module
+        MetadataCatalog.get(name).thing_classes = ["cat"]
+
+    ensure_registered(["pictures:here"])
+    record = DatasetCatalog.get("pictures:here")[0]
+    assert (record["file_name"], record["width"], record["height"]) == (str(picture), 40, 30)
