@@ -18,8 +18,10 @@ from matplotlib.figure import Figure
 SERIES = ("#2f7fd1", "#d9680c", "#2b9a66", "#c2559d", "#8a73d6", "#8c8526", "#d64550", "#1b96a8")
 # Line styles change with every turn through the colours.
 _DASHES = ("-", "--", ":", "-.")
-# Takes the place of the text colour of the page while Matplotlib draws.
+# Matplotlib draws text and axes with it; the ink of the paper takes its place.
 _INK = "#010203"
+_PAPER_INK = b"""<style>svg { color: #1b1f24; stroke-linejoin: round }
+@media (prefers-color-scheme: dark) { svg { color: #e6e9ed } }</style>"""
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ion_d2",
@@ -230,4 +232,6 @@ def _draw(draw: Any, size: tuple[int, int], names: Sequence[str]) -> bytes:
                           columnspacing=1.2, handletextpad=0.5, borderaxespad=0.2)  # fmt: skip
         file = io.BytesIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return file.getvalue().replace(_INK.encode(), b"currentColor")
+    drawn = file.getvalue().replace(_INK.encode(), b"currentColor")
+    start = drawn.index(b">", drawn.index(b"<svg")) + 1
+    return drawn[:start] + _PAPER_INK + drawn[start:]

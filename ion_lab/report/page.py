@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
-import itertools
 import os
 from collections.abc import Sequence
 
+from defusedxml import ElementTree
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
@@ -16,7 +16,6 @@ from ion_d2.errors import IONError
 from ion_d2.files import replace_file
 
 from .document import Picture, Section
-from .svg import inline_svg
 
 _TYPES = {"PNG": "image/png", "JPEG": "image/jpeg"}
 
@@ -71,35 +70,38 @@ def render_report(title: str, sections: Sequence[Section], *, lead: str = "") ->
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    numbers = itertools.count(1)
     environment.filters["kind"] = lambda part: type(part).__name__
-    environment.filters["embed"] = lambda picture: embed(picture, f"picture-{next(numbers)}")
+    environment.filters["embed"] = embed
     page = environment.get_template("page.html")
     return page.render(title=title, lead=lead, sections=sections)
 
 
-def embed(picture: Picture, prefix: str) -> str:
-    """Make a picture an element of a page.
+def embed(picture: Picture) -> str:
+    """Make a picture an element of a page. As an image an SVG file runs and fetches nothing.
 
     Args:
         picture: the picture.
-        prefix: for the ids in it; no other picture of the page has it.
 
     Returns:
-        An ``<svg>``, or an ``<img>`` with its data.
+        An ``<img>`` with its data.
 
     Raises:
         ValueError: the data is of another kind, or there is no description.
     """
     if not picture.alt.strip():
         raise ValueError(f"picture {picture.label!r} needs a description (alt)")
-    if picture.data.lstrip()[:1] == b"<":
-        return inline_svg(picture.data, picture.alt, prefix)
     try:
-        with Image.open(io.BytesIO(picture.data)) as image:
-            kind, (width, height) = _TYPES[image.format], image.size
-    except (OSError, KeyError) as error:
+        kind, (width, height) = _kind_and_size(picture.data)
+    except (OSError, KeyError, ElementTree.ParseError) as error:
         raise ValueError(f"picture {picture.label!r} is neither PNG nor JPEG nor SVG") from error
     source = f"data:{kind};base64,{base64.b64encode(picture.data).decode()}"
     alt = html.escape(picture.alt)
     return f'<img src="{source}" alt="{alt}" width="{width}" height="{height}">'
+
+
+def _kind_and_size(data: bytes) -> tuple[str, tuple[int, int]]:
+    if data.lstrip()[:1] == b"<":
+        box = ElementTree.fromstring(data).attrib["viewBox"].split()
+        return "image/svg+xml", (round(float(box[2])), round(float(box[3])))
+    with Image.open(io.BytesIO(data)) as image:
+        return _TYPES[str(image.format)], image.size

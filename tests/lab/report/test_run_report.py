@@ -56,7 +56,7 @@ def test_a_training_is_reported_on_request(train_net, scenes, tmp_path):
         assert labels(page).count(text) == 2  # stacks
     # Three test images, each with its labels and its detections; two stacks with the image and four
     # directions each, of which the picture is a JPEG; two receptive fields.
-    assert len(page.all("img")) == 2 * 3 + 2 * 5 + 2
+    assert len(page.pictures()) == 2 * 3 + 2 * 5 + 2
     assert "bbox/AP" in page.text()  # both evaluations
 
 
@@ -124,7 +124,7 @@ def test_a_plain_detector_that_was_not_evaluated(scenes, tmp_path):
     ):
         assert sentence in page.text()
     assert labels(page).count("conv5") == 1 and "context" not in labels(page)
-    assert len(page.all("img")) == 1
+    assert len(page.pictures()) == 1
 
 
 @pytest.mark.parametrize(

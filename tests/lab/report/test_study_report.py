@@ -54,9 +54,9 @@ def test_bars_and_tables(tmp_path):
     for word in ("A <title>", "Which & why?", "51.2 \u00b1 1.0", "98.0 \u00b1 1.0",
                  "+46.8 \u00b1 0.7", "Difference from <plain>", "0 of 1", "2.11"):  # fmt: skip
         assert word in text
-    assert len(page.all("svg")) == 2
-    assert "context $: 98.0 \u00b1 1.0" in page.all("svg")[0]["aria-label"]
-    assert "later" not in page.all("svg")[0]["aria-label"]
+    assert len(page.plots()) == 2
+    assert "context $: 98.0 \u00b1 1.0" in page.plots()[0]["alt"]
+    assert "later" not in page.plots()[0]["alt"]
     cells = [data for tag, data in page.texts if tag == "td"]
     # Every run with its seed, figures and time.
     assert ["scenes", "1", "52.2", "21.0", "60"] in [cells[i : i + 5] for i in range(len(cells))]
@@ -69,7 +69,7 @@ def test_lines_over_the_data(tmp_path):
         for data, mean in (("100 px", start), ("200 px", start - 20))
     ]
     page = read(write_study_report(results(rows, ("100 px", "200 px"), "lines"), tmp_path))
-    assert "near ends at 70.0; far ends at 40.0" in page.all("svg")[0]["aria-label"]
+    assert "near ends at 70.0; far ends at 40.0" in page.plots()[0]["alt"]
     headings = [data for tag, data in page.texts if tag == "h2"]
     assert headings == ["Figures", "Runs"]
     cells = [data for tag, data in page.texts if tag == "td"]
@@ -79,7 +79,7 @@ def test_lines_over_the_data(tmp_path):
 @pytest.mark.parametrize("plot", ["bars", "lines"])
 def test_nothing_finished(tmp_path, plot):
     page = read(write_study_report(results([unfinished("a")], plot=plot), tmp_path))
-    assert "finished" in page.text() + str(page.all("svg"))
+    assert "finished" in page.text() + str(page.plots())
 
 
 def test_names_are_no_formulas(tmp_path):

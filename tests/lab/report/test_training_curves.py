@@ -50,13 +50,13 @@ def series(evaluations):
 
 def test_section_shows_losses_rate_and_progress():
     page = check_page(render_report("T", [training_section(series(4))]))
-    assert len(page.all("svg")) == 3
-    text = page.text()
+    assert len(page.plots()) == 3
+    text = page.text() + page.drawn_text()
     for word in ("loss_a", "loss_$b$", "200 iterations", "0.25 s", "bbox/AP50 ends at 60.0"):
         assert word in text
-    assert len(check_page(render_report("T", [training_section(series(1))])).all("svg")) == 2
+    assert len(check_page(render_report("T", [training_section(series(1))])).plots()) == 2
 
 
 def test_without_metrics_there_is_a_sentence():
     page = check_page(render_report("T", [training_section({})]))
-    assert "no metrics.json" in page.text() and not page.all("svg")
+    assert "no metrics.json" in page.text() and not page.plots()
