@@ -49,6 +49,15 @@ def _expected_results(values: Any) -> bool:
     return all(isinstance(v, (list, tuple)) and len(v) == 4 for v in values)
 
 
+def _numbers(rule: Rule, count: int | None = None) -> Rule:
+    """As many numbers of a rule as wanted, or any number of them but none."""
+
+    def fit(values: Any) -> bool:
+        return len(values) == (count or max(len(values), 1)) and all(map(rule[0], values))
+
+    return fit, f"{count or 'one or more'} numbers, each {rule[1].removeprefix('a number ')}"
+
+
 _POSITIVE, _NOT_NEGATIVE = _number(0, open_=True), _number(0)
 _COUNT, _PERIOD = _integer(1), _integer(0)
 # By key; a key that this version of Detectron2 does not have is passed over.
@@ -80,6 +89,17 @@ _RULES: dict[str, Rule] = {
     "SOLVER.AMP.PRECISION": _one_of("float16", "bfloat16"),
     # Color pictures in one of two orders, or gray ones.
     "INPUT.FORMAT": _one_of(*CHANNELS),
+    # 0 leaves pictures as large as they are.
+    "INPUT.MIN_SIZE_TRAIN": _numbers(_PERIOD),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": _one_of("choice", "range"),
+    "INPUT.MAX_SIZE_TRAIN": _COUNT,
+    "INPUT.MIN_SIZE_TEST": _PERIOD,
+    "INPUT.MAX_SIZE_TEST": _COUNT,
+    "INPUT.RANDOM_FLIP": _one_of("horizontal", "vertical", "none"),
+    "INPUT.CROP.TYPE": _one_of("relative_range", "relative", "absolute", "absolute_range"),
+    "INPUT.CROP.SIZE": _numbers(_POSITIVE, 2),
+    "MODEL.PIXEL_MEAN": _numbers(_number(-math.inf)),
+    "MODEL.PIXEL_STD": _numbers(_POSITIVE),
     "SEED": (lambda value: value < 2**32, "below 2**32; one below 0 is drawn at random"),
     "DATALOADER.NUM_WORKERS": _PERIOD,
     "TEST.EVAL_PERIOD": _PERIOD,
@@ -116,6 +136,11 @@ def check_ranges(cfg: CfgNode) -> None:
         if name in node and not _fits(node[name], rule):
             raise IONError(f"{key} is {node[name]!r}; it must be {rule[1]}.")
     _check_channels(cfg)
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(cfg.INPUT.MIN_SIZE_TRAIN) != 2:
+        raise IONError(
+            f"INPUT.MIN_SIZE_TRAIN is {cfg.INPUT.MIN_SIZE_TRAIN!r}; give the least and the largest "
+            "size, or set INPUT.MIN_SIZE_TRAIN_SAMPLING to 'choice'."
+        )
 
 
 def _check_channels(cfg: CfgNode) -> None:

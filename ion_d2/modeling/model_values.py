@@ -31,6 +31,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": _BINS,
     "MODEL.RPN.POSITIVE_FRACTION": _SHARE,
     "MODEL.RPN.NMS_THRESH": _SHARE,
+    **{
+        f"MODEL.RPN.{order}_NMS_TOPK_{use}": _BINS
+        for order in ("PRE", "POST")
+        for use in ("TRAIN", "TEST")
+    },
     "MODEL.RPN.BBOX_REG_WEIGHTS": (lambda x: _numbers(x, 4), "four numbers above 0"),
     "MODEL.ANCHOR_GENERATOR.SIZES": (lambda x: _anchors(x), "lists of numbers above 0"),
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": (lambda x: _anchors(x), "lists of numbers above 0"),

@@ -22,6 +22,16 @@ WRONG = [
     ("SOLVER.WARMUP_METHOD", ("cubic", "")),
     ("SOLVER.AMP.PRECISION", ("half", "", "float32")),
     ("INPUT.FORMAT", ("rgb", "GRAY", "")),
+    ("INPUT.MIN_SIZE_TRAIN", ((), (-1,), (64.5,), 64)),
+    ("INPUT.MIN_SIZE_TRAIN_SAMPLING", ("", "both")),
+    ("INPUT.MAX_SIZE_TRAIN", (0, -5)),
+    ("INPUT.MIN_SIZE_TEST", (-1, 64.5)),
+    ("INPUT.MAX_SIZE_TEST", (0, -5)),
+    ("INPUT.RANDOM_FLIP", ("both", "")),
+    ("INPUT.CROP.TYPE", ("square",)),
+    ("INPUT.CROP.SIZE", ([0.5], [0.0, 0.5], [-1, 2], [1, 1, 1])),
+    ("MODEL.PIXEL_MEAN", ([], [NAN] * 3)),
+    ("MODEL.PIXEL_STD", ([0.0, 1.0, 1.0], [1.0, -1.0, 1.0], ["a"] * 3)),
     ("SOLVER.IMS_PER_BATCH", (0, -2)),
     ("SOLVER.MAX_ITER", (0, -1, 1.5, True)),
     ("SOLVER.CHECKPOINT_PERIOD", (0, -1)),
@@ -38,6 +48,8 @@ WRONG = [
     ("TEST.EXPECTED_RESULTS", ([["bbox", "AP", 1.0]], ["bbox"])),
 ]
 RIGHT = [
+    ("INPUT.MIN_SIZE_TRAIN", (0,)), ("INPUT.MIN_SIZE_TEST", 0), ("INPUT.CROP.SIZE", (300, 300)),
+    ("MODEL.PIXEL_MEAN", [-1.0, 0.0, 300.0]),
     ("SOLVER.MOMENTUM", 0.0), ("SOLVER.WEIGHT_DECAY", 0.0), ("SOLVER.WEIGHT_DECAY_BIAS", None),
     ("SOLVER.STEPS", ()), ("SOLVER.GAMMA", 1.0), ("SOLVER.WARMUP_ITERS", 0), ("SEED", -1),
     ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", INF), ("TEST.DETECTIONS_PER_IMAGE", -1),
@@ -76,3 +88,10 @@ def test_right_values(key, value):
 def test_every_program_reads_its_config_so(key, value):
     with pytest.raises(IONError, match=key):
         load_config("configs/ion_tiny.yaml", [key, value])
+
+
+def test_a_range_of_sizes_has_two_ends():
+    cfg = config("INPUT.MIN_SIZE_TRAIN", (64, 80, 96))
+    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "range"
+    with pytest.raises(IONError, match="INPUT.MIN_SIZE_TRAIN is .64, 80, 96.; give the least"):
+        check_ranges(cfg)
