@@ -30,11 +30,30 @@ def read_figures(path: Path, columns: Mapping[str, str]) -> dict[str, float | No
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise IONError(f"{path} cannot be read ({error}); remove it to evaluate again.") from error
+    return figures_in(content, columns, str(path))
+
+
+def figures_in(content: Any, columns: Mapping[str, str], source: str) -> dict[str, float | None]:
+    """Find the figures of a table's columns.
+
+    Args:
+        content: of a ``voc_results.json``.
+        columns: as for :func:`read_figures`.
+        source: where the content is from, for the error.
+
+    Returns:
+        As :func:`read_figures`.
+
+    Raises:
+        IONError: a place matches nothing.
+    """
     figures = {}
     for heading, place in columns.items():
         found = _match(content, place.split("/"))
         if not found or any(isinstance(value, (dict, list, str)) for value in found):
-            raise IONError(f"The column {heading!r} is at {place}, but {path} has no figure there.")
+            raise IONError(
+                f"The column {heading!r} is at {place}, but {source} has no figure there."
+            )
         there = [float(value) for value in found if value is not None]
         figures[heading] = statistics.fmean(there) if there else None
     return figures

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import functools
 import json
 import re
@@ -11,59 +11,59 @@ import detectron2
 import pytest
 from study_helpers import ROOT
 
-from ion_d2.errors import IONError
 from ion_lab.study import read_table, spread_of
-from ion_lab.study.figures import read_figures
+from ion_lab.study.figures import figures_in
 from ion_lab.study.run_settings import same_settings
-from ion_lab.study.runs import plan_runs
-from ion_lab.study.store import RESULTS
+from ion_lab.study.runs import Run, plan_runs
 from ion_lab.study.study_data import Pictures
 
-RUNS = sorted(ROOT.glob("docs/study/runs/*/run.json"))
 TABLES = {path.stem: read_table(path) for path in sorted(ROOT.glob("configs/study/*.yaml"))}
+RECORDS = sorted(ROOT.glob("docs/study/*.json"))
+
+
+def merged(common, own):
+    """What all runs share, with what is a run's own."""
+    if not (isinstance(common, dict) and isinstance(own, dict)):
+        return own
+    return {**common, **{key: merged(common.get(key), value) for key, value in own.items()}}
 
 
 @functools.cache
-def planned(name: str, seed: int, pictures: str, before: str) -> list:
-    """A table's runs with a seed, they and what they start from on pictures of these identities."""
-    table = TABLES[name]
-    same, first = (Pictures("train", "test", json.loads(text)) for text in (pictures, before))
-    given = {data.name: same for data in table.data}
-    starts = {start.name: first for start in table.starts.values() if start.data is not None}
-    return plan_runs(table, "full", given, starts, [seed])
+def recorded(path) -> dict[str, dict]:
+    """Name -> recorded run of a table, with all its settings."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    shared = {"settings": content["common"]}
+    return {run["name"]: merged(shared, run) for run in content["runs"]}
 
 
-def runs_named(name: str, settings: dict) -> list:
-    """The tables' runs of a name, with the pictures of these settings."""
-    seed, start = int(name.rsplit(" ", 1)[1]), settings["start"] or settings
-    identities = json.dumps(settings["pictures"]), json.dumps(start["pictures"])
-    tables = [
-        table.name
-        for table in TABLES.values()
-        if name in [f"{row.name}, {d.name}, seed {seed}" for row in table.rows for d in table.data]
-    ]
-    runs = [run for table in tables for run in planned(table, seed, *identities)]
-    return [run for run in runs if run.name == name]
+def planned(path) -> dict[str, Run]:
+    """Name -> run of a table, on the pictures of the recorded ones."""
+    table, settings = TABLES[path.stem], {n: r["settings"] for n, r in recorded(path).items()}
+    pictures = {name.split(", ")[-2]: pictures_of(each) for name, each in settings.items()}
+    before = [pictures_of(each["start"]) for each in settings.values() if each["start"]]
+    starts = {start.name: before[0] for start in table.starts.values() if start.data}
+    return {run.name: run for run in plan_runs(table, "full", pictures, starts)}
 
 
-def test_there_are_some():
-    assert len(RUNS) >= 213
+def pictures_of(settings) -> Pictures:
+    return Pictures("train", "test", settings["pictures"])
 
 
 @functools.cache
 def told_figures() -> set[str]:
     """Mean and spread of every row and column of the tables, as the recorded runs have them."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for path in RUNS:
-        note = json.loads(path.read_text())
-        # Two tables may each have a row of a name.
-        name = (note["name"].rsplit(",", 1)[0], path.parent.name.rpartition("_")[2] == "2")
-        for place in {place for table in TABLES.values() for place in table.columns.values()}:
-            with contextlib.suppress(IONError):  # a column of another table
-                figure = read_figures(path.parent / RESULTS, {"it": place})["it"]
-                found.setdefault((name, place), []).append(figure)
+    found = collections.defaultdict(list)
+    for path in RECORDS:
+        for name, run in recorded(path).items():
+            figures = figures_in(run["results"], TABLES[path.stem].columns, name)
+            for heading, figure in figures.items():
+                found[path, name.rpartition(", ")[0], heading].append(figure)
     spreads = (spread_of(values) for values in found.values())
     return {f"{s.mean:.1f} ± {s.spread:.1f}" for s in spreads if s.spread is not None}
+
+
+def test_every_table_but_that_of_imagenets_weights_is_recorded():
+    assert [path.name for path in RECORDS] == [f"{name}.json" for name in TABLES if name != "real"]
 
 
 @pytest.mark.parametrize("page", ["docs/STUDY.md", "docs/BENCHMARKS.md", "README.md"])
@@ -77,9 +77,9 @@ def test_figures_of_the_docs_are_those_of_the_runs(page):
     not detectron2.__version__.startswith("0.5"),
     reason="recorded with Detectron2 0.5; other versions have another SOLVER.WEIGHT_DECAY_BIAS",
 )
-@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.parent.name)
-def test_a_recorded_run_is_one_of_a_table(path):
-    note = json.loads(path.read_text())
-    assert note["finished"] and (path.parent / RESULTS).is_file()
-    runs = runs_named(note["name"], note["settings"])
-    assert any(same_settings(note["settings"], run.settings) for run in runs)
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_the_recorded_runs_are_those_of_the_table(path):
+    runs = planned(path)
+    assert runs.keys() == recorded(path).keys()
+    for name, run in recorded(path).items():
+        assert same_settings(run["settings"], runs[name].settings), name
