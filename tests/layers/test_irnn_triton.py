@@ -1,44 +1,76 @@
 """The Triton back-end of the spatial IRNN: interpreted on the CPU, and on a GPU if there is one."""
 
+import ast
+import functools
 import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from ion_d2.layers.irnn import triton_backend, unavailable_backends
 
-CASES = [Path(__file__).with_name(f"irnn_triton_{kind}.py") for kind in ("cases", "gpu_cases")]
+FILES = [Path(__file__).with_name(f"irnn_triton_{kind}.py") for kind in ("cases", "gpu_cases")]
 TOOLS = Path(__file__).parents[2] / "tools"
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
 )
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
-def run_cases(**environment):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, CASES)]
-    return subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600
-    )
-
-
-@needs_triton
-def test_cases_in_the_interpreter():
-    run = run_cases(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
-    assert run.returncode == 0, run.stdout + run.stderr
-
-
-@needs_triton
-@needs_gpu
-def test_cases_on_a_gpu():
+PLACES = {
+    "the interpreter": {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""},
     # cuBLAS, which sums up a full transition's gradient, is deterministic in this workspace.
-    run = run_cases(TRITON_INTERPRET="0", CUBLAS_WORKSPACE_CONFIG=":4096:8")
-    assert run.returncode == 0, run.stdout + run.stderr
+    "a GPU": {"TRITON_INTERPRET": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+}
+
+
+def cases():
+    """The files and names of the test functions."""
+    trees = [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in FILES]
+    functions = [(path, node.name) for path, tree in trees for node in tree.body
+                 if isinstance(node, ast.FunctionDef)]  # fmt: skip
+    return [f"{path.name}::{name}" for path, name in functions if name.startswith("test_")]
+
+
+@pytest.fixture(scope="module")
+def ended(request):
+    """How the chosen cases ended in a place, which is a process of its own for all of them."""
+
+    @functools.cache
+    def run(place):
+        chosen = {
+            item.callspec.params["case"]: None
+            for item in request.session.items
+            if getattr(item, "originalname", "") == "test_case"
+            and item.callspec.params["place"] == place
+        }
+        report = request.getfixturevalue("tmp_path_factory").mktemp("triton") / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*command, f"--junitxml={report}", *chosen],
+            env={**os.environ, **PLACES[place]}, cwd=FILES[0].parent, capture_output=True,
+            text=True, timeout=600,
+        )  # fmt: skip
+        assert report.is_file(), done.stdout + done.stderr
+        found = ElementTree.parse(report).getroot().iter("testcase")
+        return [(f"{it.get('name')}".partition("[")[0], it) for it in found]
+
+    return run
+
+
+@needs_triton
+@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("place", ["the interpreter", pytest.param("a GPU", marks=needs_gpu)])
+def test_case(ended, place, case):
+    results = [it for name, it in ended(place) if name == case.partition("::")[2]]
+    faults = [it for result in results for it in result if it.tag in ("failure", "error")]
+    assert results and not faults, "\n".join(str(it.text) for it in faults)
+    if all(result.find("skipped") is not None for result in results):
+        pytest.skip(str(results[0].find("skipped").get("message")))
 
 
 @needs_triton
