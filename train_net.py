@@ -13,6 +13,7 @@ import datetime
 import functools
 import logging
 import sys
+from typing import NoReturn
 
 import torch
 from detectron2.config import CfgNode
@@ -108,7 +109,7 @@ def evaluate(cfg: CfgNode) -> None:
         verify_results(cfg, results)
 
 
-def process(args: argparse.Namespace) -> None:
+def process(args: argparse.Namespace) -> NoReturn:
     """Be one of the processes, and exit with its status.
 
     Args:
@@ -135,7 +136,7 @@ def cli() -> None:
     args = _parse(sys.argv[1:])
     _check_processes(args)
     if read_place() is not None:
-        process(args)
+        process(args)  # does not return
     several = args.num_gpus * args.num_machines > 1
     options = {"timeout": _timeout(args)} if several else {}
     try:

@@ -281,8 +281,8 @@ def _add_test(root: CfgNode) -> None:
     # validation/loss_cls, ... of metrics.json.
     root.TEST.LOSS = False
     # Figure of the evaluation, by its name in metrics.json, e.g. "bbox/AP50" (several test sets:
-    # "NAME/bbox/AP50"), whose best weights go to model_best.pth; "" keeps none. Higher is better,
-    # unless the name has "loss" in it.
+    # "NAME/bbox/AP50"), whose best weights go to model_best.pth; "" keeps none. Higher is better;
+    # of the losses under "validation/", lower.
     root.TEST.BEST_METRIC = ""
     # Stop the training after so many evaluations in a row, TEST.EVAL_PERIOD iterations apart, in
     # which TEST.BEST_METRIC did not improve; 0 never stops.

@@ -18,10 +18,10 @@ BEFORE_EVALUATION = "model_evaluating"
 
 
 class EvaluatePeriodically(EvalHook):
-    """Detectron2's hook, without two of its habits.
+    """Detectron2's evaluation hook, with two faults repaired.
 
-    It would evaluate a training that failed in its last step as well, and put NaN, the AP of a
-    class of which nothing was found, into metrics.json, which is no JSON then.
+    It skips the last evaluation if the last step raised an error, and leaves out NaN, the AP of a
+    class of which nothing was found, which would make metrics.json invalid JSON.
     """
 
     def __init__(self, period: int, evaluate: Callable[[], dict[str, Any]]) -> None:
@@ -49,8 +49,9 @@ def _finite_figures(results: dict[str, Any]) -> dict[str, Any]:
 class SaveBeforeEvaluation(HookBase):
     """Writes a checkpoint before each evaluation but the last, so that nothing is lost in it.
 
-    An evaluation may take minutes, in which a signal waits, and a batch system waits less long. The
-    file is replaced each time; ``--resume`` goes on from it if it is the latest.
+    During an evaluation, which may take minutes, signals are deferred, and a batch system may kill
+    the training before. The file is replaced each time; ``--resume`` goes on from it if it is the
+    latest.
     """
 
     def __init__(self, checkpointer: IONCheckpointer, period: int, saved_every: int) -> None:

@@ -193,9 +193,9 @@ def _leaf_keys(node: CfgNode, prefix: str = "") -> Sequence[str]:
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a program's main function and exit with its status.
 
-    Bad input (:class:`IONError`), a full disk and the loss of another process of the training are
-    told in one sentence on standard error, with status 1, Ctrl-C in one word, with status 130;
-    everything else keeps its traceback.
+    For bad input (:class:`IONError`), a full disk or the loss of another process of the training,
+    it writes one sentence to standard error and exits with status 1; for Ctrl-C one word, with
+    status 130. Any other error keeps its traceback.
 
     Args:
         main: returns the exit status, or None for 0.
@@ -226,9 +226,9 @@ def _sentence(error: BaseException) -> str:
 
 
 def _is_expected(error: BaseException | None) -> bool:
-    """Whether an error is the user's to mend, told elsewhere, or a stop that the user asked for."""
+    """Whether one sentence is enough: bad input, a full disk, a lost process, a requested stop."""
     no_space = isinstance(error, OSError) and error.errno in NO_SPACE
-    # A FloatingPointError, of a training that diverged, is what the trainer makes an IONError of.
+    # The trainer turns the FloatingPointError of a training that diverged into an IONError.
     told = (IONError, TrainingInterrupted, PatienceExhausted, FloatingPointError)
     return no_space or isinstance(error, told) or is_lost_peer(error)
 

@@ -56,7 +56,7 @@ class DetectorAdapter(nn.Module):
 
 
 def check_exportable(model: nn.Module) -> None:
-    """Refuse a detector of which a trace would not do what the detector does.
+    """Refuse a detector whose results would change by tracing.
 
     Args:
         model: a built model.

@@ -24,9 +24,9 @@ ENVIRONMENT_VARIABLE = "ION_D2_IRNN_BACKEND"
 
 
 def _constant_when_compiled(function: Callable) -> Callable:
-    """Let torch.compile call a function once, and take what it returned for what it returns.
+    """Have torch.compile treat the result of a function as a constant.
 
-    It cannot trace what looks for a GPU or imports Triton.
+    It cannot trace a function that looks for a GPU or imports Triton.
     """
     mark = getattr(getattr(torch, "compiler", None), "assume_constant_result", None)
     return function if mark is None else mark(function)

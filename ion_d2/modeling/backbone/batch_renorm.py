@@ -17,18 +17,18 @@ NORMS = ("", "BRN")
 
 
 class BatchRenorm2d(nn.BatchNorm2d):
-    """Standardises each channel by its running mean and deviation, in training too.
+    """Standardizes each channel by its running mean and deviation, in training too.
 
-    Batch normalisation uses the batch's statistics in training and running ones at test time. For
-    a feature that tells something about the whole image, as context does, the two differ: a batch
-    of two images of one kind takes off just what that kind is known by. Here the forward pass is
-    the same at both times, and depends on nothing but the cell at hand and the past. The backward
-    pass is that of batch normalisation (Ioffe, "Batch Renormalization", NeurIPS 2017, with the
-    bounds on its r and d left out): no gradient asks for a shift or a stretch of a whole channel,
-    which the running statistics would undo a little later.
+    Batch normalization uses the statistics of the batch in training and running ones at test time.
+    For a feature that describes the whole image, as context does, the two differ: if all images of
+    a batch share a property, batch normalization subtracts exactly that signal. Here the forward
+    pass uses the running statistics at both times. The backward pass is that of batch normalization
+    (Ioffe, "Batch Renormalization", NeurIPS 2017, without the bounds on its r and d), so that no
+    gradient asks for a shift or a scale of a whole channel, which the running statistics would soon
+    undo.
 
-    Until ``1 / momentum`` batches were seen, the running statistics are their plain mean, so that
-    they describe the data from the start; only the very first batch is taken by its own.
+    Until ``1 / momentum`` batches were seen, the running statistics are the plain mean over them.
+    Only the first batch is standardized by its own statistics.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.02) -> None:
@@ -114,13 +114,13 @@ class BatchRenorm2d(nn.BatchNorm2d):
 class _Renormalise(torch.autograd.Function):
     """Ioffe's ``(x - mean) / deviation * r + d`` with the constants r and d of its Eq. 2.
 
-    In value that is standardising by the past, and computed as such: nothing of the batch enters,
-    not even by rounding. The gradient goes through the batch's mean and deviation.
+    The forward pass uses the running statistics alone, so that the batch does not enter even by
+    rounding. The backward pass differentiates through the mean and deviation of the batch.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias, past_mean, past_variance, mean, inverse, eps):
-        """Standardise (N, C, ...) by the past, (C,) each; keep what tells of the batch."""
+        """Standardize (N, C, ...) by running statistics of (C,) each; save those of the batch."""
         ctx.save_for_backward(x, weight, past_mean, past_variance, mean, inverse)
         ctx.eps = eps
         return nn.functional.batch_norm(x, past_mean, past_variance, weight, bias, eps=eps)

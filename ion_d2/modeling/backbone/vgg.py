@@ -69,8 +69,8 @@ class VGG(BuiltFromConfig, Backbone):
             out_features: names of the features to return.
             freeze_at: blocks 1 to ``freeze_at`` are not trained; 0 trains all.
             in_channels: channels of the image.
-            gains: factors on the five features at the start. The next block's normalisation takes
-                them off again, so that only who reads a feature directly sees its factor.
+            gains: factors on the five features at the start. The normalization of the next block
+                cancels them, so that only direct readers of a feature see its factor.
 
         Raises:
             IONError: an argument is out of its range; the message names the config key.

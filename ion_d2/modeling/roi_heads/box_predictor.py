@@ -32,9 +32,9 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
         """
         Args:
             input_shape: of the box head's result.
-            cls_init_std: standard deviation of the class scores' weights at the start. What tells
-                two classes apart reaches the features by the difference of their weights; where
-                nothing near the object does, a small one leaves context without a gradient.
+            cls_init_std: standard deviation of the class scores' weights at the start. If it is
+                small, features that alone separate two classes, as context may, get hardly any
+                gradient.
             kwargs: the arguments of Detectron2's ``FastRCNNOutputLayers``.
 
         Raises:

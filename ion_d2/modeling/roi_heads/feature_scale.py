@@ -60,7 +60,7 @@ class FeatureScale(nn.Module):
         run must call it together; they end with the same factors.
 
         Args:
-            pooled: (M, C, P, P) pooled feature whose amplitude is to be met; M may be 0.
+            pooled: (M, C, P, P) pooled feature whose mean norm becomes the scale; M may be 0.
             norm: "roi" or "position", see :func:`ion_d2.layers.l2_normalize`.
         """
         if not (self.training and self._measuring):
