@@ -1,6 +1,6 @@
 # make demo    train, evaluate and draw a small ION on synthetic scenes
 # make test    run the test suite
-# make lint    check style and formatting
+# make lint    check style, formatting and types
 # make clean   remove the virtual environment and caches
 #
 # Each sets up everything it needs in $(VENV), once. An interrupted set-up is finished by running the command again.
@@ -29,6 +29,7 @@ test: setup
 lint: setup
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
 
 setup: $(STAMPS)/detectron2
 
@@ -53,5 +54,5 @@ $(STAMPS)/detectron2: tools/install_detectron2.py tools/detectron2_pure.py $(STA
 	@touch $@
 
 clean:
-	@rm -rf $(VENV) build ion_d2.egg-info .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build ion_d2.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -27,7 +27,11 @@ setup(
     license="MIT",
     python_requires=">=3.9",
     packages=find_packages(include=["ion_d2", "ion_d2.*", "ion_lab", "ion_lab.*"]),
-    package_data={"ion_lab.report": ["templates/*"]},
+    package_data={
+        "ion_d2": ["py.typed"],
+        "ion_lab": ["py.typed"],
+        "ion_lab.report": ["templates/*"],
+    },
     install_requires=[
         "torch>=2.0",
         "torchvision",
@@ -54,7 +58,7 @@ setup(
         "yacs>=0.1.8",
     ],
     extras_require={
-        "dev": ["hypothesis", "pytest>=7", "ruff", *EXPORT, *TIMM],
+        "dev": ["hypothesis", "mypy", "pytest>=7", "ruff", *EXPORT, *TIMM],
         # tools/export.py for .onnx files, and --check of them.
         "export": EXPORT,
         # tools/make_proposals.py. It replaces opencv-python-headless, which must go first: both

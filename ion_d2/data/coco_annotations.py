@@ -46,7 +46,8 @@ def normalize_annotations(
         IONError: a field can be used in no sensible way.
     """
     reader = _Reader(images, categories)
-    normalized, outside = [], []
+    normalized: list[dict[str, Any]] = []
+    outside: list[str] = []
     for index, annotation in enumerate(annotations):
         try:
             entry = reader.normalize(annotation)
@@ -137,7 +138,7 @@ def _refer(
 
 
 def _box(annotation: dict[str, Any]) -> list[float]:
-    box = annotation.get("bbox")
+    box: Any = annotation.get("bbox")
     sound = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
     if not sound or any(abs(number) > _FAR for number in box):
         raise _Fault(wrong(annotation, "bbox", "four numbers x, y, width, height in pixels"))

@@ -57,6 +57,5 @@ def as_id(value: Any) -> int | str | None:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number, of Python or NumPy (and not true or false)."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return False
-    return -math.inf < value < math.inf  # isfinite fails on int beyond float's range
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return real and -math.inf < value < math.inf  # isfinite fails on int beyond float's range

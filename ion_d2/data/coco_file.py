@@ -132,7 +132,7 @@ def _images(content: Content, source: str) -> list[dict[str, Any]]:
 
 
 def _pixels(image: dict[str, Any], side: str, source: str, place: str) -> int:
-    value = image.get(side)
+    value: Any = image.get(side)
     if not is_number(value) or value < 1 or value != int(value):
         raise fault(source, place, wrong(image, side, "a number of pixels"))
     return int(value)

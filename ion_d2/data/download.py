@@ -72,7 +72,9 @@ def unpack(archive: str, folder: str, prefix: str, only: tuple[str, ...] = ("",)
                 if member.isreg() and member.name.startswith(wanted):
                     target = os.path.join(folder, member.name[len(prefix) :])
                     os.makedirs(os.path.dirname(target), exist_ok=True)
-                    with tar.extractfile(member) as content, open(target, "wb") as file:
+                    content = tar.extractfile(member)
+                    assert content is not None  # that of a regular file
+                    with content, open(target, "wb") as file:
                         shutil.copyfileobj(content, file)
     except _ARCHIVE_ERRORS as error:
         raise IONError(

@@ -125,7 +125,7 @@ class IONDatasetMapper(DatasetMapper):
             )
         if annotations is not None:
             record["instances"] = self._instances(annotations, transforms, (height, width))
-        if labels is not None:
+        if labels is not None and self.num_label_ids is not None:
             moved = transform_label_map(labels, transforms, self.num_label_ids, self.ignore_label)
             record["sem_seg"] = torch.as_tensor(moved)
         return record
@@ -177,9 +177,8 @@ class IONDatasetMapper(DatasetMapper):
             return None
         ids = (self.num_label_ids, self.ignore_label)
         if file_name is None:
-            return draw_label_map(
-                annotations or (), *image.shape[:2], *ids, image=record["file_name"]
-            )
+            height, width = image.shape[:2]
+            return draw_label_map(annotations or (), height, width, *ids, image=record["file_name"])
         labels = read_label_map(file_name, *ids)
         if labels.shape != image.shape[:2]:
             raise IONError(

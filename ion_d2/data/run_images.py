@@ -79,9 +79,10 @@ def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) ->
     Raises:
         IONError: there are no images, or a file of them cannot be read.
     """
-    files = proposal_files(cfg, "TEST") if with_proposals else None
-    if files is not None:
-        files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
+    all_files = proposal_files(cfg, "TEST") if with_proposals else None
+    files = None
+    if all_files is not None:
+        files = [all_files[list(cfg.DATASETS.TEST).index(dataset_name)]]
     dicts = load_dicts(dataset_name, files)
     dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
     return filter_unreadable(dicts, test_resize(cfg)) if cfg.INPUT.SKIP_UNREADABLE else dicts

@@ -70,7 +70,7 @@ def read_sbd_label(path: str) -> np.ndarray:
 
 def _segmentation(content: dict[str, Any]) -> np.ndarray | None:
     """The 2-D numeric array in GTcls.Segmentation, if there is one."""
-    structure = content.get(_STRUCTURE)
+    structure: Any = content.get(_STRUCTURE)
     names = getattr(getattr(structure, "dtype", None), "names", None) or ()
     if _FIELD not in names or structure.size != 1:
         return None

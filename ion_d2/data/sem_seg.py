@@ -7,10 +7,11 @@ Files of SBD are label maps as well.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 from detectron2.data import transforms as T
-from PIL import Image
+from PIL import Image, ImageFile
 
 from ion_d2.data.sbd import read_sbd_label
 from ion_d2.errors import IONError
@@ -67,10 +68,10 @@ def _read_indices(path: str) -> np.ndarray:
     return indices.astype(np.uint8) // np.uint8(stretch)
 
 
-def _grey_stretch(image: Image.Image) -> int:
+def _grey_stretch(image: ImageFile.ImageFile) -> int:
     # The raw mode is the last entry of Pillow's decoder arguments, a name or a tuple of it.
     arguments = image.tile[0][3] if image.tile else None
-    raw_mode = arguments[0] if isinstance(arguments, tuple) else arguments
+    raw_mode: Any = arguments[0] if isinstance(arguments, tuple) else arguments
     return _GREY_STRETCH.get(raw_mode, 1)
 
 

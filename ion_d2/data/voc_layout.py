@@ -65,7 +65,7 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
         xml_file = xml_files.get(image_id)
         annotation = parse_annotation(xml_file) if xml_file else None
         record["height"], record["width"] = _image_size(annotation, images[image_id])
-        if annotation is not None:
+        if xml_file and annotation is not None:
             record["annotations"] = _annotations(
                 annotation, record, category_ids, xml_file, dropped
             )

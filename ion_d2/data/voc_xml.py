@@ -119,8 +119,8 @@ def _object(element: Element, path: str | os.PathLike) -> VOCObject:
 def _number(element: Element, tag: str, path: str | os.PathLike) -> float:
     text = element.findtext(tag)
     try:
-        value = float(text)
-    except (TypeError, ValueError):
+        value = float(text or "")
+    except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise IONError(

@@ -48,7 +48,7 @@ def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
             "SOLVER.EMA_DECAY their average is evaluated; switch one of the two off."
         )
 
-    def average(old: Tensor, new: Tensor, count: Tensor) -> Tensor:
+    def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
         return torch.lerp(old, new, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
     return AveragedModel(model, avg_fn=average)

@@ -188,6 +188,7 @@ class KeepBest(HookBase):
 
     def _stop(self, done: int) -> None:
         best = self._best()
+        assert best is not None  # or else patience is not exhausted
         raise PatienceExhausted(
             f"Stopped after iteration {done - 1}: {self._metric} has not improved on {best:.4f} in "
             f"{self._since(best)} evaluations (TEST.PATIENCE)."

@@ -92,7 +92,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _numpy_admitted() -> contextlib.AbstractContextManager[Any]:
     if not hasattr(torch.serialization, "safe_globals"):  # such a torch.load does not restrict
         return contextlib.nullcontext()
-    scalar, array = np.float64(0).__reduce__()[0], np.empty(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    array: Any = np.empty(0).__reduce__()[0]
     dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
     # The module of these two functions has another name in files written under NumPy 1.
     names = [f"numpy.{core}.multiarray." for core in ("core", "_core")]

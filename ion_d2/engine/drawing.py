@@ -112,7 +112,7 @@ def draw_panel(
     names = drawable_names(names)
     scale = panel_size / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    panel = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.BICUBIC)
+    panel = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(panel)
     boxes = [_on_panel(box, scale, size) for box in marks.boxes]
     for box, label in zip(boxes, marks.classes):
@@ -133,7 +133,7 @@ def _on_panel(box: Box, scale: float, size: tuple[int, int]) -> Box:
     """Give the first and the last pixel of a box on the panel, at least one in each direction."""
     first = [min(max(round(box[i] * scale), 0), size[i] - 1) for i in (0, 1)]
     last = [min(max(round(box[2 + i] * scale) - 1, first[i]), size[i] - 1) for i in (0, 1)]
-    return (*first, *last)
+    return first[0], first[1], last[0], last[1]
 
 
 def _label(
@@ -198,4 +198,6 @@ def _legend(names: dict[int, str], width: int) -> Image.Image:
 
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
     """Load a font for a text, the usual one if none has all its signs."""
-    return font_of(text, size) or font_of("", size)
+    font = font_of(text, size) or font_of("", size)
+    assert font is not None  # Matplotlib's, for no sign at all
+    return font

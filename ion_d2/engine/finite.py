@@ -31,7 +31,8 @@ def check_losses(losses: Mapping[str, Tensor]) -> None:
     Raises:
         FloatingPointError: one of them is NaN or infinite, here or in another process.
     """
-    finite = torch.isfinite(sum(losses.values())).all().float()
+    total: Any = sum(losses.values())
+    finite = torch.isfinite(total).all().float()
     if comm.get_world_size() > 1:
         distributed.all_reduce(finite, distributed.ReduceOp.MIN)
     if finite:

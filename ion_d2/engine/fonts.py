@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from PIL import ImageFont
@@ -90,7 +91,7 @@ def _others() -> tuple[str, ...]:
     """List the machine's fonts, upright ones of usual weight first."""
     from matplotlib.font_manager import fontManager  # slow, and most names do without
 
-    def rank(font: object) -> tuple[bool, int, str]:
+    def rank(font: Any) -> tuple[bool, int, str]:
         weight = font.weight if isinstance(font.weight, int) else 400
         return font.style != "normal", abs(weight - 400), font.fname
 

@@ -127,7 +127,9 @@ def save_picture(picture: Image.Image, path: Path) -> None:
         picture: what to write.
         path: where; its suffix decides the format.
     """
-    options = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    options: dict[str, Any] = {}
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        options = {"quality": 92, "subsampling": 0}
     picture.save(path, **options)
 
 

@@ -78,7 +78,8 @@ def accumulate_gradients(
         with _without_exchange(model, start != starts[-1]):
             weight = len(part) / len(images)
             losses = {k: v * weight for k, v in (forward or model)(part).items()}
-            backward(sum(losses.values()))
+            loss: Any = sum(losses.values())
+            backward(loss)
         for name, value in losses.items():
             total[name] = total.get(name, 0) + value.detach()
     return total

@@ -50,7 +50,7 @@ class IONTrainer(IONBuilders):
     atomically; evaluation is chosen by the dataset's type.
     """
 
-    honored_settings = TRAINER_KEYS
+    honored_settings: tuple[str, ...] = TRAINER_KEYS
 
     def __init__(self, cfg: CfgNode) -> None:
         """
@@ -81,7 +81,7 @@ class IONTrainer(IONBuilders):
         self._trainer.images_per_pass = cfg.SOLVER.IMS_PER_PASS
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.averaged = build_average(cfg, model)
-        states = {"trainer": weakref.proxy(self)}
+        states: dict[str, Any] = {"trainer": weakref.proxy(self)}
         if self.averaged is not None:
             states[EMA] = self.averaged
         classes = dataset_classes(cfg.DATASETS.TRAIN)
@@ -167,7 +167,7 @@ class IONTrainer(IONBuilders):
         model = unwrap_distributed(self.model)
         if rest_backbone(model, stage.freeze_at, self.optimizer):
             # A wrapper does not notice what its model trains from now on.
-            self.model = wrap_distributed(model)
+            self.model: nn.Module = wrap_distributed(model)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS``.

@@ -111,7 +111,8 @@ class IONSemSegEvaluator(DatasetEvaluator):
         if not parts:
             return OrderedDict()
         self._check_complete(set().union(*(seen for _, seen in parts)))
-        mean_iou, accuracy, iou = scores_from_confusion(sum(confusion for confusion, _ in parts))
+        total = np.sum([confusion for confusion, _ in parts], axis=0)
+        mean_iou, accuracy, iou = scores_from_confusion(total)
         figures = {"mIoU": 100 * mean_iou, "pACC": 100 * accuracy}
         per_class = dict(zip(self._class_names, (100 * iou).tolist()))
         self._report(figures, per_class)

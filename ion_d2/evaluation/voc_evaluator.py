@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -75,7 +75,7 @@ class IONVOCEvaluator(DatasetEvaluator):
         self._truth = _ground_truth(dataset_name, records)
         self._labeled = any("annotations" in record for record in records)
         self._server_files = server_files or not self._labeled
-        self._found: dict[str, Detections] = {}
+        self._found: dict[Hashable, Detections] = {}
         self._logger = logging.getLogger(__name__)
         if self._server_files:
             self._check_server_files()
@@ -149,7 +149,7 @@ class IONVOCEvaluator(DatasetEvaluator):
                 "MODEL.ROI_HEADS.NUM_CLASSES to that number."
             )
 
-    def _gather(self) -> dict[str, Detections] | None:
+    def _gather(self) -> dict[Hashable, Detections] | None:
         """Detections of all ranks, None off the main process.
 
         They are put into the dataset's order, so that equal scores rank alike for any number of
@@ -176,7 +176,8 @@ class IONVOCEvaluator(DatasetEvaluator):
             )
         check_image_ids(list(self._truth), self._dataset_name)
 
-    def _write_server_files(self, found: dict[str, Detections]) -> None:
+    def _write_server_files(self, found: dict[Hashable, Detections]) -> None:
+        assert self._output_dir is not None  # see _check_server_files
         metadata = MetadataCatalog.get(self._dataset_name)
         year, split = metadata.get("year", 2012), metadata.get("split", "test")
         place = write_server_files(
@@ -221,7 +222,7 @@ class IONVOCEvaluator(DatasetEvaluator):
             },
         }
 
-    def _detection_list(self, found: dict[str, Detections]) -> list[dict[str, Any]]:
+    def _detection_list(self, found: dict[Hashable, Detections]) -> list[dict[str, Any]]:
         names = self._class_names
         return [
             {"image_id": image_id, "category": names[category], "bbox": box, "score": score}
@@ -240,7 +241,9 @@ def _class_names(dataset_name: str) -> list[str]:
     return check_class_names(names, f"Dataset '{dataset_name}' (thing_classes)")
 
 
-def _ground_truth(dataset_name: str, records: Sequence[dict[str, Any]]) -> dict[str, GroundTruth]:
+def _ground_truth(
+    dataset_name: str, records: Sequence[dict[str, Any]]
+) -> dict[Hashable, GroundTruth]:
     """Labelled boxes of the images to evaluate, by image id, in the given order."""
     truth = {record["image_id"]: ground_truth_from_dict(record) for record in records}
     if len(truth) < len(records):

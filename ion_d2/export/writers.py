@@ -72,14 +72,14 @@ def _onnx(adapter: DetectorAdapter) -> bytes:
             "file (TorchScript)."
         )
     buffer = io.BytesIO()
-    options: dict[str, Any] = {}
+    # The annotations of newer releases leave buffers out.
+    options: dict[str, Any] = {"f": buffer}
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = False
     with tracing():
         torch.onnx.export(
             adapter,
             (adapter.example(),),
-            buffer,
             opset_version=_OPSET,
             input_names=["image"],
             output_names=list(OUTPUTS),

@@ -131,7 +131,7 @@ class IONAnchorGenerator(DefaultAnchorGenerator):
                 f"MODEL.RPN.IN_FEATURES {self.num_features} features; give one list of sides for "
                 "each, or one for all."
             )
-        self.cell_anchors = BufferList(
+        self.cell_anchors: BufferList = BufferList(
             torch.cat([self.generate_cell_anchors(squares, (1.0,)).reshape(-1, 4), anchors])
             for squares, anchors in zip(per_feature, self.cell_anchors)
         )

@@ -191,6 +191,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
     def _label_maps(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> Tensor:
         """Batch the label maps; images without one and padding get the ignored label."""
         shape = (len(batched_inputs), *images.tensor.shape[-2:])
+        assert self.sem_seg_head is not None
         ignore = self.sem_seg_head.ignore_value
         labels = torch.full(shape, ignore, dtype=torch.long, device=self.device)
         for target, x in zip(labels, batched_inputs):
@@ -208,6 +209,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         images: ImageList,
         features: dict[str, Tensor],
     ) -> None:
+        assert self.sem_seg_head is not None
         logits, _ = self.sem_seg_head(features)
         for output, scores, x, image_size in zip(
             outputs, logits, batched_inputs, images.image_sizes

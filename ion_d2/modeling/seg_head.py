@@ -123,6 +123,7 @@ class IONSegHead(BuiltFromConfig):
         """
         logits = self.layers(features)
         if self.training:
+            assert targets is not None
             return None, self.losses(logits, targets)
         size = getattr(features, "image_size", None)
         return (logits if size is None else _fit(logits, size)), {}

@@ -33,9 +33,9 @@ def detection_section(outcome: Outcome) -> Section:
     Raises:
         IONError: an image cannot be read.
     """
-    counts = {
-        key: count_image(truth, outcome.found[key], SURE) for key, truth in outcome.truth.items()
-    }
+    assert outcome.found is not None
+    found = outcome.found
+    counts = {key: count_image(truth, found[key], SURE) for key, truth in outcome.truth.items()}
     text = (
         f"Detections with a score of at least {SURE:g} against the labels at IoU 0.5. Images are "
         "ranked by F1, the harmonic mean of precision and recall in the image; typical ones come "
@@ -43,14 +43,14 @@ def detection_section(outcome: Outcome) -> Section:
     )
     parts: list[Part] = [Text([text])]
     for kind, keys in choose_images(counts, _BEST, _TYPICAL, _WORST).items():
-        figures = [_figure(outcome, key, counts[key]) for key in keys]
+        figures = [_figure(outcome, key, found[key], counts[key]) for key in keys]
         if figures:
             parts.append(Section(_TITLES[kind], figures))
     return Section("Detections beside ground truth", parts)
 
 
-def _figure(outcome: Outcome, key: Hashable, count: Count) -> Figure:
-    record, found = outcome.records[key], outcome.found[key]
+def _figure(outcome: Outcome, key: Hashable, found: Detections, count: Count) -> Figure:
+    record = outcome.records[key]
     image = read_image(record["file_name"], "RGB")
     truth, marks = truth_of(record), _sure(found)
     names = dict(enumerate(outcome.class_names))

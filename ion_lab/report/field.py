@@ -47,7 +47,8 @@ def effective_fields(
             features = backbone(x)
         for name, (row, column) in cells.items():
             values = features[name][0, :, row, column]
-            energy = sum(_energy(values, x, _signs(values, generator)) for _ in range(probes))
+            energies = [_energy(values, x, _signs(values, generator)) for _ in range(probes)]
+            energy = np.sum(energies, axis=0)
             totals[name] += energy / (energy.sum() or 1.0)
     return {name: np.sqrt(total / (total.sum() or 1.0)) for name, total in totals.items()}
 

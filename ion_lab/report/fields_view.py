@@ -70,7 +70,7 @@ def measure_fields(
     sizes = {name: tuple(features[name].shape[2:]) for name in names}
     cells = {name: _cell_at(place, sizes[name]) for name in names}
     measured = effective_fields(model.backbone, images, cells)
-    pixels = tuple(images[0].shape[1:])
+    height, width = images[0].shape[1:]
     fields = []
     for name, (row, column) in cells.items():
         stride = int(model.backbone.output_shape()[name].stride)
@@ -78,7 +78,12 @@ def measure_fields(
         cell = np.zeros(sizes[name], dtype=bool)
         cell[row, column] = True
         fields.append(
-            Field(name, measured[name], _possible(model.backbone, name, cell, pixels), square)
+            Field(
+                name,
+                measured[name],
+                _possible(model.backbone, name, cell, (height, width)),
+                square,
+            )
         )
     return fields
 
@@ -195,15 +200,16 @@ def _field_table(fields: Sequence[Field]) -> Table:
     base = fields[0]
     rows = []
     for field in fields:
-        known = field.possible is not None
-        outside = "not known"
+        theoretical = outside = "not known"
+        if field.possible is not None:
+            theoretical = f"{100 * field.possible.mean():.0f} % of the image"
         if base.possible is not None:
             beyond = field.measured[~base.possible].sum() / (field.measured.sum() or 1.0)
             outside = f"{100 * beyond:.1f} %"
         rows.append(
             [
                 field.name,
-                f"{100 * field.possible.mean():.0f} % of the image" if known else "not known",
+                theoretical,
                 *(f"{_distance(field.within, share)} px" for share in (0.5, 0.9)),
                 outside,
             ]

@@ -135,7 +135,7 @@ def _scale_parts(
     pooler: SkipPooler, features: Sequence[Tensor], names: Sequence[str]
 ) -> list[Part]:
     scales = layer_scales(pooler, features)
-    if not scales:
+    if pooler.scale is None or not scales:
         text = "The layers are merged as they are: without normalisation there is no scale."
         return [Section("Scale", [Text([text])])]
     rows = [

@@ -42,6 +42,7 @@ def voc_curve(outcome: Outcome, class_index: int, score: float) -> Curve | None:
     Returns:
         The curve; None if the class has no box to be found or no detection.
     """
+    assert outcome.found is not None
     truth, found = in_devkit_boxes(outcome.truth), in_devkit_boxes(outcome.found)
     matches = match_class(truth, found, class_index)
     if not matches.num_positives or not len(matches.scores):

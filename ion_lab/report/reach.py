@@ -45,9 +45,10 @@ def context_reach(block: nn.Module, cells: np.ndarray) -> np.ndarray | None:
         (H, W) bool array, the cells of the input; None for kinds of blocks that are not ION's own.
     """
     if isinstance(block, Chain):
+        reach: np.ndarray | None = cells
         for part in reversed(block.blocks):
-            cells = None if cells is None else context_reach(part, cells)
-        return cells
+            reach = None if reach is None else context_reach(part, reach)
+        return reach
     if isinstance(block, Branches):
         return context_reach(next(iter(block.blocks.values())), cells)
     if isinstance(block, GlobalAverage):

@@ -104,6 +104,7 @@ def _voc_table(results: Mapping[str, Any], metric: str) -> Table:
 
 
 def _coco_parts(outcome: Outcome) -> list[Part]:
+    assert outcome.content is not None
     evaluation = evaluate_coco_content(outcome.content, outcome.raw, outcome.records)
     figures = coco_figures(evaluation)
     boxes = _count_boxes(outcome)
@@ -160,18 +161,18 @@ def _curves(
 ) -> Part:
     """A small plot for each class, those with the most boxes if there are many."""
     order = sorted(range(len(curves)), key=lambda i: -boxes[i])
-    shown = [i for i in sorted(order[:_MAX_CURVES]) if curves[i] is not None]
-    if not shown:
+    shown = [(outcome.class_names[i], curves[i]) for i in sorted(order[:_MAX_CURVES])]
+    pictures = [_curve_picture(name, curve) for name, curve in shown if curve is not None]
+    if not pictures:
         return Text(["No precision-recall curve can be drawn: nothing of any class was detected."])
-    pictures = [_curve_picture(outcome.class_names[i], curves[i]) for i in shown]
     caption = (
         f"Precision against recall at IoU 0.5, {how}, from the surest detection (left) to the "
         f"least sure. The dot is where the score is {SURE:g}. A curve that ends early misses the "
         "rest of the objects at any score."
     )
-    if len(shown) < len(curves):
-        caption += f" Shown: {len(shown)} of {len(curves)} classes, those with the most boxes that "
-        caption += "have detections."
+    if len(pictures) < len(curves):
+        caption += f" Shown: {len(pictures)} of {len(curves)} classes, those with the most boxes "
+        caption += "that have detections."
     return Figure(pictures, caption, width=250)
 
 

@@ -46,6 +46,7 @@ def layer_contributions(
     Returns:
         L tensors (M, out_channels, P, P); with the bias they add up to what the pooler returns.
     """
+    assert pooler.reduce is not None
     seen: list[Tensor] = []
     handle = pooler.reduce.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:

@@ -51,8 +51,9 @@ def _input_picture(image: Tensor, rgb: bool) -> Picture:
     pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))  # gray ones have one channel
     picture = Image.fromarray(np.ascontiguousarray(pixels if rgb else pixels[:, :, ::-1]))
     scale = _SIDE / max(picture.size)
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
-    return Picture(encode(picture.resize(size, Image.BICUBIC), "JPEG"), "The image.", "image")
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    resized = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return Picture(encode(resized, "JPEG"), "The image.", "image")
 
 
 def _stack_figure(stack: StackStates, number: int, image: Picture, stride: int) -> Figure:

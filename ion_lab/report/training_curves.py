@@ -39,8 +39,8 @@ def read_metrics(path: str) -> Series:
     if broken:
         logger.warning("%d lines of %s are incomplete and were passed over.", broken, path)
     found: dict[str, dict[int, float]] = {}
-    for entry in entries:
-        for name, value in (entry or {}).items():
+    for entry in filter(None, entries):
+        for name, value in entry.items():
             if name != "iteration" and isinstance(value, (int, float)):
                 found.setdefault(name, {})[entry["iteration"]] = float(value)
     return {name: _columns(values) for name, values in found.items()}

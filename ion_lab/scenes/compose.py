@@ -96,7 +96,8 @@ def _add_family(
         else:
             name = FAMILY_CLASSES[family][state]
             sprite = _OUTSIDE_SPRITES[family](rng, colour)
-        place = layout.reserve(rng, *sprite.alpha.shape, top)
+        height, width = sprite.alpha.shape
+        place = layout.reserve(rng, height, width, top)
         if place is not None:
             layout.stamp(name, sprite, *place)
 

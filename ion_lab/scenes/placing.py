@@ -77,5 +77,6 @@ class Layout:
         mask = sprite.alpha >= 0.5
         self.labels[window][mask] = self._ids[name]
         ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box = (column + xs[0], row + ys[0], column + xs[-1] + 1, row + ys[-1] + 1)
-        self.objects.append(SceneObject(name, tuple(int(edge) for edge in box)))
+        x0, y0, x1, y1 = (int(edge) for edge in (xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
+        box = (column + x0, row + y0, column + x1, row + y1)
+        self.objects.append(SceneObject(name, box))

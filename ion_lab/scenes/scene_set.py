@@ -149,6 +149,6 @@ def _write_set(root: Path, settings: SceneSettings, counts: dict[str, int]) -> N
             write_scene(root, name, compose_scene(settings, split, index))
         write_split(root, split, names)
         logger.info("Wrote %d scenes of split %s into %s", count, split, root)
-    names = "".join(f"{name}\n" for name in settings.classes)
-    (root / "classes.txt").write_text(names, encoding="ascii")
+    classes = "".join(f"{name}\n" for name in settings.classes)
+    (root / "classes.txt").write_text(classes, encoding="ascii")
     os.replace(root / _UNFINISHED, root / _MANIFEST)

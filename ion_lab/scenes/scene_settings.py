@@ -43,7 +43,7 @@ class SceneSettings:
             distance.
     """
 
-    families: tuple[str, ...] = ("outside", "inside", "ordinary")
+    families: Sequence[str] = ("outside", "inside", "ordinary")
     seed: int = 0
     size: int = 256
     distance: int | None = None

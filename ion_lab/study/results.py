@@ -47,7 +47,7 @@ def collect_results(
     baselines = {row["data"]: row for row in rows if row["row"] == table.baseline}
     for row in rows:
         baseline = baselines.get(row["data"])
-        if baseline not in (None, row):
+        if baseline is not None and baseline != row:
             row["difference"] = {h: _difference(row, baseline, h) for h in table.columns}
     return {
         "table": table.name,

@@ -62,7 +62,7 @@ class Runner:
         self._busy: set[Path] = set()
         self._starts: set[Path] = set()  # folders whose weights others start from
 
-    def run(self, runs: Sequence[Run], finished: Callable[[], None]) -> list[str]:
+    def run(self, runs: Sequence[Run], finished: Callable[[], object]) -> list[str]:
         """Train and evaluate what is not finished, and what it starts from where that is needed.
 
         Args:
@@ -150,7 +150,7 @@ class Runner:
         self._tell(f"FAILED {sentence}")
         return sentence
 
-    def _reap(self, finished: Callable[[], None]) -> list[str]:
+    def _reap(self, finished: Callable[[], object]) -> list[str]:
         """Take note of the trainings that ended; sentences on those that failed."""
         failures = []
         for training in [t for t in self._active if t.ended]:

@@ -21,7 +21,7 @@ class Spread(NamedTuple):
 
     mean: float | None
     spread: float | None
-    count: int
+    count: int  # type: ignore[assignment]  # it hides tuple.count, which nothing calls
 
 
 def spread_of(values: Iterable[float | None]) -> Spread:

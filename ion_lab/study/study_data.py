@@ -52,9 +52,9 @@ def prepare_pictures(data: Data, folder: Path, given: Mapping[str, Path]) -> Pic
     if data.folder not in given:
         raise IONError(f"{data.name} needs a folder in VOC layout: add --data {data.folder}=PATH.")
     root = os.path.abspath(given[data.folder])
-    names = [f"voc:{root}:{split}" for split in (data.train, data.test)]
-    ensure_registered(names)
-    return Pictures(*names, {"labels": [_fingerprint(name) for name in names]})
+    train, test = (f"voc:{root}:{split}" for split in (data.train, data.test))
+    ensure_registered([train, test])
+    return Pictures(train, test, {"labels": [_fingerprint(name) for name in (train, test)]})
 
 
 def _scenes(arguments: Mapping[str, Any], folder: Path) -> Pictures:
@@ -68,7 +68,8 @@ def _scenes(arguments: Mapping[str, Any], folder: Path) -> Pictures:
     identity = {"version": SCENES_VERSION, "distance": settings.min_distance, **counts}
     identity.update(families=settings.families, seed=settings.seed)
     identity.update(size=settings.size, cue=settings.cue)
-    return Pictures(*(f"voc:{root}:{split}" for split in SPLITS), {"scenes": identity})
+    train, test = (f"voc:{root}:{split}" for split in SPLITS)
+    return Pictures(train, test, {"scenes": identity})
 
 
 def _scene_folder(arguments: Mapping[str, Any], settings: SceneSettings) -> str:

@@ -155,7 +155,9 @@ def _start_worker(job: Job, parts: str) -> None:
 
 def _end_with_parent() -> None:
     """A worker whose parent was killed would wait for work for ever."""
-    connection.wait([parent_process().sentinel])
+    parent = parent_process()
+    assert parent is not None  # this runs in a worker
+    connection.wait([parent.sentinel])
     os._exit(1)
 
 
@@ -191,9 +193,9 @@ def _picture(record: dict[str, Any]) -> str:
 
 def _save(parts: str, record: dict[str, Any], boxes: np.ndarray, scores: np.ndarray) -> None:
     path = _part(parts, record)
-    content = {"boxes": boxes, "scores": scores, "picture": _picture(record)}
+    picture = _picture(record)
     try:
-        replace_file(path, lambda file: np.savez(file, **content))
+        replace_file(path, lambda file: np.savez(file, boxes=boxes, scores=scores, picture=picture))
     except OSError as error:
         raise IONError(
             f"{path} cannot be written ({error.strerror}); make room, then the same command goes "
@@ -212,11 +214,13 @@ def _load(parts: str, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] |
 
 
 def _collect(dicts: Sequence[dict[str, Any]], parts: str) -> Proposals:
-    loaded = [_load(parts, record) for record in dicts]
-    lost = [record for record, part in zip(dicts, loaded) if part is None]
-    if lost:
-        raise IONError(
-            f"{_part(parts, lost[0])} has gone or is damaged; run the same command again."
-        )
+    loaded = []
+    for record in dicts:
+        part = _load(parts, record)
+        if part is None:
+            raise IONError(
+                f"{_part(parts, record)} has gone or is damaged; run the same command again."
+            )
+        loaded.append(part)
     ids = [record["image_id"] for record in dicts]
     return Proposals(ids, [boxes for boxes, _ in loaded], [scores for _, scores in loaded])

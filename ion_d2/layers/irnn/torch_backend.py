@@ -56,9 +56,11 @@ def forward(
     out = x.new_empty(count, height, width, len(directions), channels)
     if weight is not None:
         weight = weight.to(compute_dtype(x.dtype))
-    run = full_forward if transition_kind(weight) == "full" else elementwise_forward
     with torch.autocast(x.device.type, enabled=False):
-        run(source, weight, directions, out)
+        if weight is not None and transition_kind(weight) == "full":
+            full_forward(source, weight, directions, out)
+        else:
+            elementwise_forward(source, weight, directions, out)
     out = out.flatten(3)
     if inside is not None:
         out.masked_fill_(~inside, 0.0)
@@ -90,9 +92,12 @@ def backward(
     dtype = compute_dtype(output.dtype)
     total = torch.zeros_like(states[..., 0, :], dtype=dtype, memory_format=torch.contiguous_format)
     converted = None if weight is None else weight.to(dtype)
-    run = full_backward if transition_kind(weight) == "full" else elementwise_backward
+    grad_weight: Tensor | None
     with torch.autocast(output.device.type, enabled=False):
-        grad_weight = run(grads, states, converted, directions, total)
-    if weight is not None:
+        if converted is not None and transition_kind(converted) == "full":
+            grad_weight = full_backward(grads, states, converted, directions, total)
+        else:
+            grad_weight = elementwise_backward(grads, states, converted, directions, total)
+    if weight is not None and grad_weight is not None:
         grad_weight = grad_weight.to(weight.dtype)
     return total.to(output.dtype).permute(0, 3, 1, 2), grad_weight

@@ -94,11 +94,11 @@ def full_backward(
     """
     grad_weight = torch.zeros_like(weight)
     for chosen in _by_axis(directions):
-        lines = [
+        into, out_of = (
             [_Lines(maps[..., d, :], directions[d]) for d in chosen] for maps in (grads, states)
-        ]
+        )
         totals = [_Lines(total, directions[d]) for d in chosen]
-        _backward_axis(*lines, _of(weight, chosen), totals, _of(grad_weight, chosen))
+        _backward_axis(into, out_of, _of(weight, chosen), totals, _of(grad_weight, chosen))
     return grad_weight
 
 

@@ -83,12 +83,12 @@ def elementwise_backward(
     """
     grad_weights = []
     for d, direction in enumerate(directions):
-        lines = [lines_in_order(maps[..., d, :], direction) for maps in (grads, states)]
+        given, swept = (lines_in_order(maps[..., d, :], direction) for maps in (grads, states))
         totals = lines_in_order(total, direction)
         if weight is None:
-            _backward_identity(*lines, totals)
+            _backward_identity(given, swept, totals)
         else:
-            grad_weights.append(_backward_diagonal(*lines, weight[d], totals))
+            grad_weights.append(_backward_diagonal(given, swept, weight[d], totals))
     return torch.stack(grad_weights) if weight is not None else None
 
 

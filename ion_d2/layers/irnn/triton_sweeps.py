@@ -154,7 +154,8 @@ def _lines(x: Tensor, axis: _Axis) -> _Lines:
 
 def _strides(tensor: Tensor, axis: _Axis) -> tuple[int, int, int, int]:
     """Strides of the image, the channel, the line in it, and the step."""
-    return tuple(tensor.stride(i) for i in (0, 1, axis.other, axis.step))
+    image, channel, line, step = (tensor.stride(i) for i in (0, 1, axis.other, axis.step))
+    return image, channel, line, step
 
 
 def _options(x: Tensor) -> dict[str, Any]:

@@ -119,7 +119,17 @@ class _Renormalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, past_mean, past_variance, mean, inverse, eps):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        past_mean: Tensor,
+        past_variance: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        eps: float,
+    ) -> Tensor:
         """Standardize (N, C, ...) by running statistics of (C,) each; save those of the batch."""
         ctx.save_for_backward(x, weight, past_mean, past_variance, mean, inverse)
         ctx.eps = eps
@@ -127,7 +137,7 @@ class _Renormalise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Run torch's backward pass of batch normalisation, whose output was scaled by r."""
         x, weight, past_mean, past_variance, mean, inverse = ctx.saved_tensors
         past = (past_variance + ctx.eps).rsqrt()

@@ -117,7 +117,7 @@ def directions_of_stacks(
         else than distinct directions.
     """
     check_num_stacks(num_stacks)
-    lists = [directions] if isinstance(directions, str) else list(directions)
+    lists: list[Sequence[str]] = [directions] if isinstance(directions, str) else list(directions)
     fits = 0 < len(lists) <= num_stacks and not any(isinstance(names, str) for names in lists)
     if not fits or not all(names and _are_distinct_directions(names) for names in lists):
         raise IONError(

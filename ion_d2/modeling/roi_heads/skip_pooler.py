@@ -118,6 +118,7 @@ class SkipPooler(nn.Module):
         scales = self._scales([pooled[i] for i in kept])
         normalized = {i: l2_normalize(pooled[i], self.norm, s) for i, s in zip(kept, scales)}
         for number, i in enumerate(self.added):
+            assert self.gate is not None
             scale = self.gate[number] * scales[kept.index(self.scale_source)]
             more = l2_normalize(pooled[i], self.norm, scale)
             normalized[self.scale_source] = normalized[self.scale_source] + more
@@ -141,6 +142,7 @@ class SkipPooler(nn.Module):
         """
         before = [i for i in range(index) if i not in self.added]
         first = sum(self._channels[i] for i in before)
+        assert self.reduce is not None  # where several features are concatenated
         self.reduce.weight[:, first : first + self._channels[index]] *= gain
 
 
