@@ -1,5 +1,6 @@
 # make demo    train, evaluate and draw a small ION on synthetic scenes
-# make test    run the test suite
+# make test    run the test suite, on up to four cores
+# make test-fast    the same without what starts programs and trains
 # make lint    check style, formatting and types
 # make clean   remove the virtual environment and caches
 #
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 STAMPS := $(VENV)/.ion_d2
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test test-fast lint setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -23,8 +24,14 @@ demo: setup
 	@$(BIN)/python train_net.py --config-file configs/ion_demo.yaml
 	@echo "Detections beside ground truth: output/demo/ion/pictures"
 
+# A file's tests share fixtures that take long, and so a process.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 test: setup
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
+
+test-fast: setup
+	@$(PYTEST) -m "not slow"
 
 lint: setup
 	@$(BIN)/python -m ruff check .

@@ -60,8 +60,8 @@ def _add_vgg(model: CfgNode) -> None:
     model.VGG.DEPTH = 16
     # Factor on every channel count (64, 128, 256, 512, 512); below 1 for small models on a CPU.
     model.VGG.WIDTH_MULTIPLIER = 1.0
-    # Normalisation after each convolution, a name known to Detectron2's get_norm or "BRN" for batch
-    # renormalisation ("" is none, as in the paper).
+    # Normalization after each convolution, a name known to Detectron2's get_norm or "BRN" for batch
+    # renormalization ("" is none, as in the paper).
     model.VGG.NORM = ""
     # Features the backbone returns, each the last ReLU of its block, of "conv1" (stride 1) to
     # "conv5" (stride 16).
@@ -91,7 +91,7 @@ def _add_timm(model: CfgNode) -> None:
     # Largest stride of a feature, in pixels: stages that would have more are dilated instead, where
     # the network can. 0 leaves its own strides.
     model.TIMM.OUTPUT_STRIDE = 0
-    # Whether batch normalisation keeps the statistics, scale and shift of the weights everywhere.
+    # Whether batch normalization keeps the statistics, scale and shift of the weights everywhere.
     # In stages that are not trained it always does.
     model.TIMM.FREEZE_NORM = True
 
@@ -123,8 +123,8 @@ def _add_context(model: CfgNode) -> None:
     # "pass_through", which hands the feature and then the mean of the four directions on unchanged,
     # or "rows_then_columns", with the mean of the two horizontal and then the two vertical ones.
     model.CONTEXT.INIT = "xavier"
-    # Normalisation behind each convolution of "IRNN" and "Conv", and of "GlobalAverage": ""
-    # (the paper's) or "BRN", batch renormalisation (docs/STUDY.md: it lets short trainings from
+    # Normalization behind each convolution of "IRNN" and "Conv", and of "GlobalAverage": ""
+    # (the paper's) or "BRN", batch renormalization (docs/STUDY.md: it lets short trainings from
     # random weights learn what is far away).
     model.CONTEXT.NORM = ""
     # Start of the biases of the convolutions that feed a recurrence, in units of their output.
@@ -155,10 +155,10 @@ def _add_context(model: CfgNode) -> None:
 
 def _add_skip_pooler(model: CfgNode) -> None:
     model.SKIP_POOLER = CfgNode()
-    # L2 normalisation of each pooled feature: "roi" over all its entries, "position" across the
+    # L2 normalization of each pooled feature: "roi" over all its entries, "position" across the
     # channels at each bin, or "none" (sec. 5.2).
     model.SKIP_POOLER.NORM = "roi"
-    # Start of the per-channel scale after normalisation (sec. 3.1: 1000, the mean norm of pooled
+    # Start of the per-channel scale after normalization (sec. 3.1: 1000, the mean norm of pooled
     # conv5 in Caffe's VGG16; about 130 goes with "position"). 0 measures that norm on the first
     # training passes instead, which other weights need, torchvision's VGG16 among them.
     model.SKIP_POOLER.SCALE_INIT = 1000.0
@@ -168,7 +168,7 @@ def _add_skip_pooler(model: CfgNode) -> None:
     # averages the norm, before the scale is set to the mean.
     model.SKIP_POOLER.SCALE_BATCHES = 8
     # How context joins the other features: "concat", which the 1x1 convolution then merges (sec.
-    # 3.1), or "residual", added to the deepest of them, normalised and scaled like it, times a
+    # 3.1), or "residual", added to the deepest of them, normalized and scaled like it, times a
     # learned gate. That needs as many channels (MODEL.CONTEXT.OUT_DIM), and hands on what the
     # context block keeps of the feature it reads (not the paper's; docs/PHOTOGRAPHS.md).
     model.SKIP_POOLER.CONTEXT = "concat"

@@ -48,14 +48,15 @@ def fresh_loggers():
     from detectron2.utils.logger import setup_logger
 
     names = ("detectron2", "fvcore", "ion_d2", "ion_lab")
-    before = {n: (logging.getLogger(n).handlers[:], logging.getLogger(n).propagate) for n in names}
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(it, it.handlers[:], it.propagate, it.level) for it in loggers]
     setup_logger.cache_clear()
     try:
         yield
     finally:
-        for name, (handlers, propagate) in before.items():
-            logging.getLogger(name).handlers[:] = handlers
-            logging.getLogger(name).propagate = propagate
+        for it, handlers, it.propagate, level in before:
+            it.handlers[:] = handlers
+            it.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

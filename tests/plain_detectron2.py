@@ -25,7 +25,7 @@ FOLDER, OPTS = sys.argv[1], sys.argv[2:]
 
 
 def squares():
-    """Three pictures with a square each, its mask and a grey label map, which Detectron2 reads."""
+    """Three pictures with a square each, its mask and a gray label map, which Detectron2 reads."""
     dicts = []
     for i in range(3):
         path = os.path.join(FOLDER, f"{i}.png")

@@ -17,6 +17,8 @@ import ion_d2
 from ion_d2.engine.pictures import draw_detections
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "example.ipynb"
 

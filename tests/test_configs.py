@@ -17,6 +17,8 @@ from ion_d2.engine.setup import choose_device, load_config
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("configs/real/*.yaml")])
 

@@ -16,7 +16,7 @@ TRANSITION, BRN = "MODEL.CONTEXT.TRANSITION", ("MODEL.VGG.NORM", "BRN", "MODEL.C
 ALIGN = ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignV2")
 MODELS = {
     "tiny": (TINY, ()),
-    "tiny, batch renormalisation": (TINY, BRN),
+    "tiny, batch renormalization": (TINY, BRN),
     "VOC, full": (VOC, ALIGN),
     "VOC, diagonal": (VOC, (*ALIGN, TRANSITION, "diagonal")),
     "VOC, running maximum": (VOC, (*ALIGN, TRANSITION, "max")),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"cv2", "jinja2", "matplotlib", "scipy"}
 LAZY = ("api", "data", "engine", "evaluation", "export")

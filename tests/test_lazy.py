@@ -14,6 +14,8 @@ from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
 from ion_d2.lazy import plug_in_lazy
 
+pytestmark = pytest.mark.slow
+
 TWINS = {
     "ion_vgg16_voc": ("configs/ion_vgg16_voc.yaml", False),
     "ion_vgg16_voc_seg": ("configs/ion_vgg16_voc_seg.yaml", False),

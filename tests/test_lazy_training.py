@@ -96,7 +96,7 @@ def test_the_whole_gradient_is_bounded(scenes, tmp_path):
 
 
 def coco_file(folder):
-    """Two grey pictures with a square each, registered with Detectron2."""
+    """Two gray pictures with a square each, registered with Detectron2."""
     import numpy as np
     from detectron2.data.datasets import register_coco_instances
     from PIL import Image

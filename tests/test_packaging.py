@@ -97,7 +97,7 @@ def test_requirements_of_the_pure_detectron2_are_ours_too(arguments):
 
 def test_developers_get_the_tools_of_the_makefile(arguments):
     tools = {name_of(extra) for extra in arguments["extras_require"]["dev"]}
-    assert {"mypy", "pytest", "ruff"} <= tools
+    assert {"mypy", "pytest", "pytest-xdist", "ruff"} <= tools
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
@@ -105,6 +105,7 @@ def test_developers_get_the_tools_of_the_makefile(arguments):
     "target, command",
     [
         ("test", "/bin/python -m pytest -q"),
+        ("test-fast", "/bin/python -m pytest -q"),
         ("demo", "/bin/python train_net.py --config-file configs/ion_demo.yaml"),
         ("lint", "/bin/python -m ruff check ."),
         ("lint", "/bin/python -m ruff format --check ."),

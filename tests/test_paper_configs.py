@@ -24,6 +24,8 @@ from paper_rows import (
 
 from ion_d2.engine.setup import load_config
 
+pytestmark = pytest.mark.slow
+
 NAMES = [row["config"] for row in OURS]
 
 

@@ -14,6 +14,8 @@ from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.setup import build_model, load_config
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 FILES = sorted(Path(__file__).parent.parent.glob("configs/plug/*_*.yaml"))
 SMALL = {
     "MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": "", "MODEL.RESNETS.STEM_OUT_CHANNELS": 16,

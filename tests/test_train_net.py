@@ -11,6 +11,8 @@ import torch
 from cli_helpers import arguments, says, voc_arguments
 from voc_folder import annotation_xml, write_label, write_split
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def own_scenes(scenes, tmp_path):

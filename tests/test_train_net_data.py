@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 
+import pytest
 from cli_helpers import arguments, own_lines, says, voc_arguments
 from coco_json import BLUE, RED, write_coco
 from voc_folder import object_xml, write_split, write_voc
+
+pytestmark = pytest.mark.slow
 
 
 def figures(folder):

@@ -18,6 +18,8 @@ from ion_d2.engine.setup import load_config
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.engine.validation_loss import validation_losses
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8
 MODEL = ("MODEL.SEG_REGULARIZER_ON", True)
 OPTIONS = (

@@ -15,6 +15,8 @@ from cli_helpers import own_lines, says, voc_arguments
 
 from ion_d2.engine.trainer import IONTrainer
 
+pytestmark = pytest.mark.slow
+
 # Enough that a signal comes before the last.
 STEPS = 25
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from model_helpers import SMALL
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 COMMON = [
     *SMALL, "MODEL.ROI_HEADS.NUM_CLASSES", "1", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "2",

@@ -6,7 +6,7 @@
 Each config of COCO-Detection, COCO-InstanceSegmentation and COCO-Keypoints is built with ION
 switched on, takes one training step on a small random image, and runs one inference. Every
 trainable parameter must have received a gradient that is finite and not zero. Weights are random;
-frozen normalisations take the statistics of the image, without which activations would explode.
+frozen normalizations take the statistics of the image, without which activations would explode.
 Configs left out are listed with the reason. The exit status is 1 if any config failed.
 """
 

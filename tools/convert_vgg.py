@@ -25,7 +25,7 @@ from ion_d2.modeling.backbone.vgg_weights import (
     fc_tensors,
     has_classifier,
     pixel_statistics,
-    recognise,
+    recognize,
 )
 
 
@@ -44,11 +44,11 @@ def convert(state: dict[str, torch.Tensor], source: str) -> dict[str, Any]:
     Raises:
         IONError: it is no torchvision VGG.
     """
-    layout = recognise(state)
+    layout = recognize(state)
     if layout is None:
         raise IONError(
             f"{source} holds no VGG of torchvision's; give one of vgg11 to vgg19, with or without "
-            "batch normalisation."
+            "batch normalization."
         )
     tensors = {key: value.numpy() for key, value in backbone_tensors(state, layout).items()}
     if has_classifier(state):

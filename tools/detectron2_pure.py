@@ -122,7 +122,7 @@ def modernise(source: str) -> str:
 
 
 def build_wheel(archive: Path, folder: Path) -> Path:
-    """Write the wheel of an archive's Python files, model zoo configurations and licence.
+    """Write the wheel of an archive's Python files, model zoo configurations and license.
 
     Args:
         archive: the source archive, a ``.tar.gz`` with one top folder.
@@ -141,7 +141,7 @@ def build_wheel(archive: Path, folder: Path) -> Path:
     if f"{NAME}/__init__.py" not in contents:
         raise ValueError(f"{archive} holds no {NAME}/__init__.py, so it is no Detectron2 archive.")
     contents[f"{NAME}/_C.py"] = STAND_IN.encode()
-    # Metadata first: pip unpacks in this order, so an unpacking cut short is recognisable as ours.
+    # Metadata first: pip unpacks in this order, so an unpacking cut short is recognizable as ours.
     ordered = {**_metadata_files(), **contents}
     wheel = folder / f"{NAME}-{VERSION}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as target:

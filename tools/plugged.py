@@ -149,7 +149,7 @@ def exercise(model: nn.Module) -> tuple[dict[str, torch.Tensor], int]:
 
 @contextmanager
 def _settling(model: nn.Module) -> Iterator[None]:
-    """Give each frozen normalisation the statistics of what it gets, as training had done."""
+    """Give each frozen normalization the statistics of what it gets, as training had done."""
     frozen = [m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)]
     hooks = [module.register_forward_pre_hook(_settle) for module in frozen]
     try:

@@ -24,7 +24,7 @@ class IONDatasetMapper(DatasetMapper):
     """Detectron2's mapper with raw segmentation labels, difficult objects and clear errors.
 
     Everything that Detectron2's config says about augmentation, masks, keypoints and proposals is
-    honoured. Label maps are read as raw ids, or drawn from the masks of the objects where there is
+    honored. Label maps are read as raw ids, or drawn from the masks of the objects where there is
     no file, and follow the image's geometry.
     """
 

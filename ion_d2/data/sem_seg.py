@@ -17,17 +17,17 @@ from ion_d2.data.sbd import read_sbd_label
 from ion_d2.errors import IONError
 
 _MODES = ("P", "L", "1")
-# Pillow stretches greyscale of 2 and 4 bits to 0..255; the divisor gives the stored id back.
-_GREY_STRETCH = {"L;2": 85, "L;4": 17}
+# Pillow stretches grayscale of 2 and 4 bits to 0..255; the divisor gives the stored id back.
+_GRAY_STRETCH = {"L;2": 85, "L;4": 17}
 
 
 def read_label_map(
     path: str | os.PathLike, num_classes: int, ignore_label: int = 255
 ) -> np.ndarray:
-    """Read a label map without turning its palette into colours.
+    """Read a label map without turning its palette into colors.
 
     Args:
-        path: a PNG with one channel: a palette (as in VOC), greyscale or black-and-white; or a
+        path: a PNG with one channel: a palette (as in VOC), grayscale or black-and-white; or a
             ``.mat`` file of SBD.
         num_classes: number of ids, the background included; valid ids are 0 .. num_classes - 1.
         ignore_label: the id of pixels that belong to no class.
@@ -36,7 +36,7 @@ def read_label_map(
         (H, W) uint8 array of ids.
 
     Raises:
-        IONError: the file cannot be read, has colour channels or 16 bits, or holds other ids.
+        IONError: the file cannot be read, has color channels or 16 bits, or holds other ids.
     """
     path = os.fspath(path)
     labels = read_sbd_label(path) if path.lower().endswith(".mat") else _read_indices(path)
@@ -54,7 +54,7 @@ def read_label_map(
 def _read_indices(path: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            mode, stretch = image.mode, _grey_stretch(image)
+            mode, stretch = image.mode, _gray_stretch(image)
             indices = np.array(image) if mode in _MODES else None
     except (OSError, SyntaxError, ValueError) as error:
         raise IONError(
@@ -63,22 +63,22 @@ def _read_indices(path: str) -> np.ndarray:
     if indices is None:
         raise IONError(
             f"Segmentation label {path} has pixel mode {mode}, but must hold one 8-bit class id a "
-            "pixel (palette or greyscale PNG); convert its colours to ids."
+            "pixel (palette or grayscale PNG); convert its colors to ids."
         )
     return indices.astype(np.uint8) // np.uint8(stretch)
 
 
-def _grey_stretch(image: ImageFile.ImageFile) -> int:
+def _gray_stretch(image: ImageFile.ImageFile) -> int:
     # The raw mode is the last entry of Pillow's decoder arguments, a name or a tuple of it.
     arguments = image.tile[0][3] if image.tile else None
     raw_mode: Any = arguments[0] if isinstance(arguments, tuple) else arguments
-    return _GREY_STRETCH.get(raw_mode, 1)
+    return _GRAY_STRETCH.get(raw_mode, 1)
 
 
 def transform_label_map(
     labels: np.ndarray, transforms: T.Transform, num_classes: int, ignore_label: int = 255
 ) -> np.ndarray:
-    """Apply an image's geometric transforms to its label map, with nearest-neighbour sampling.
+    """Apply an image's geometric transforms to its label map, with nearest-neighbor sampling.
 
     Pixels that the transforms add around the image (padding, the corners of a rotation) are
     ignored, whichever value the transforms fill them with.

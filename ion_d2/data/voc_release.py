@@ -146,7 +146,7 @@ def install_releases(
 
 
 def convert_sbd(source: str, target: str) -> None:
-    """Turn SBD's class labels into palette pictures of the same ids, with VOC's colours.
+    """Turn SBD's class labels into palette pictures of the same ids, with VOC's colors.
 
     Args:
         source: SBD's folder ``cls``.
@@ -165,16 +165,16 @@ def convert_sbd(source: str, target: str) -> None:
 
 
 def voc_palette() -> list[int]:
-    """VOC's colours: bit k of an id, three bits in turn, are bit 7 - k // 3 of red, green, blue.
+    """VOC's colors: bit k of an id, three bits in turn, are bit 7 - k // 3 of red, green, blue.
 
     Returns:
-        256 colours as 768 numbers from 0 to 255.
+        256 colors as 768 numbers from 0 to 255.
     """
     ids = np.arange(256)
-    colours = np.zeros((256, 3), dtype=int)
+    colors = np.zeros((256, 3), dtype=int)
     for bit in range(8):
-        colours[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
-    return colours.ravel().tolist()
+        colors[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
+    return colors.ravel().tolist()
 
 
 def _sbd_list(root: str, split: str) -> str:

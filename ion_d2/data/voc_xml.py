@@ -18,18 +18,18 @@ from ion_d2.data.class_file import clean_class_name
 from ion_d2.errors import IONError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
-# Labelling tools write these flags as digits or words, or leave the element empty.
+# Labeling tools write these flags as digits or words, or leave the element empty.
 _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "unspecified": 0, "": 0}
 
 
 @dataclass(frozen=True)
 class VOCObject:
-    """One labelled object.
+    """One labeled object.
 
     Attributes:
         name: class name, as :func:`~ion_d2.data.class_file.clean_class_name` spells it.
         bbox: x0, y0, x1, y1 in pixels, 0-based, right and bottom exclusive.
-        difficult: 1 if marked as hard to recognise, else 0.
+        difficult: 1 if marked as hard to recognize, else 0.
     """
 
     name: str

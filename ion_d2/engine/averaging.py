@@ -24,7 +24,7 @@ def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
 
     After n steps the average keeps the share min(EMA_DECAY, (1 + n) / (10 + n)) of itself, so that
     it forgets the random start of a training early. Buffers, such as the statistics of batch
-    normalisation, are the model's own.
+    normalization, are the model's own.
 
     Args:
         cfg: the full config.

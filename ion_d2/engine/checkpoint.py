@@ -20,7 +20,7 @@ from .checkpoint_files import reading, write_atomically
 from .finite import check_weights
 from .steps import unwrap_distributed
 
-# Buffers of batch normalisation, in all its kinds, that are learned as parameters are.
+# Buffers of batch normalization, in all its kinds, that are learned as parameters are.
 _STATISTICS = ("running_mean", "running_var")
 
 

@@ -13,7 +13,7 @@ from .ranges import check_ranges
 
 
 def check_settings(cfg: CfgNode) -> None:
-    """Refuse settings of a training that it cannot honour.
+    """Refuse settings of a training that it cannot honor.
 
     Args:
         cfg: the full config.
@@ -46,7 +46,7 @@ def check_settings(cfg: CfgNode) -> None:
 
 
 def check_data(cfg: CfgNode) -> None:
-    """Refuse settings of the training batches that the loader cannot honour.
+    """Refuse settings of the training batches that the loader cannot honor.
 
     Args:
         cfg: the full config.

@@ -175,7 +175,7 @@ def tell_lost_peer(error: BaseException) -> str:
     """Say in one sentence that another process is lost, and what to do.
 
     Args:
-        error: what :func:`is_lost_peer` recognised.
+        error: what :func:`is_lost_peer` recognized.
 
     Returns:
         The sentence.

@@ -1,6 +1,6 @@
 """Drawing boxes on an image so that small, dense ones stay legible.
 
-Small images are enlarged. Class colours are explained in a legend underneath; a box carries a label
+Small images are enlarged. Class colors are explained in a legend underneath; a box carries a label
 only where the label fits inside it and hides no other label.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .fonts import drawable_names, font_of
 
-__all__ = ["Box", "Marks", "class_colour", "draw_panel", "draw_panels"]
+__all__ = ["Box", "Marks", "class_color", "draw_panel", "draw_panels"]
 
 Box = tuple[float, float, float, float]
 
@@ -26,7 +26,7 @@ _TITLE_FONT, _LABEL_FONT = 20, 15
 _LINE = 2
 BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
 # Told apart by eye on photographs, light or dark; further classes take generated hues.
-_COLOURS = (
+_COLORS = (
     (230, 25, 25), (0, 115, 255), (0, 170, 40), (255, 130, 0), (170, 0, 230), (0, 200, 220),
     (255, 90, 180), (130, 80, 20), (150, 210, 0), (20, 20, 140), (255, 225, 0), (0, 110, 90),
 )  # fmt: skip
@@ -40,8 +40,8 @@ class Marks(NamedTuple):
     scores: list[float] | None = None
 
 
-def class_colour(class_id: int) -> tuple[int, int, int]:
-    """Give the colour of a class, the same in every picture.
+def class_color(class_id: int) -> tuple[int, int, int]:
+    """Give the color of a class, the same in every picture.
 
     Args:
         class_id: 0 and up.
@@ -49,8 +49,8 @@ def class_colour(class_id: int) -> tuple[int, int, int]:
     Returns:
         Red, green and blue, 0 to 255.
     """
-    if class_id < len(_COLOURS):
-        return _COLOURS[class_id]
+    if class_id < len(_COLORS):
+        return _COLORS[class_id]
     # The golden ratio spreads any number of hues evenly.
     hue = class_id * 0.61803398875 % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 1.0, (0.95, 0.6)[class_id % 2])
@@ -116,7 +116,7 @@ def draw_panel(
     pen = ImageDraw.Draw(panel)
     boxes = [_on_panel(box, scale, size) for box in marks.boxes]
     for box, label in zip(boxes, marks.classes):
-        pen.rectangle(box, outline=class_colour(label), width=_LINE)
+        pen.rectangle(box, outline=class_color(label), width=_LINE)
     taken: list[Box] = []
     # The last box is on top, so its label comes first.
     for number in reversed(range(len(boxes))):
@@ -125,7 +125,7 @@ def draw_panel(
         if marks.scores is not None:
             score = f"{marks.scores[number]:.2f}"
             texts = [f"{name} {score}", score]
-        _label(pen, boxes[number], texts, class_colour(marks.classes[number]), taken)
+        _label(pen, boxes[number], texts, class_color(marks.classes[number]), taken)
     return panel
 
 
@@ -140,7 +140,7 @@ def _label(
     pen: ImageDraw.ImageDraw,
     box: Box,
     texts: Sequence[str],
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     taken: list[Box],
 ) -> None:
     """Write the first text that fits at the top or bottom of the box, clear of labels already
@@ -160,9 +160,9 @@ def _label(
             place = (box[0], top, box[0] + width, top + height)
             if not any(_overlap(place, other) for other in taken):
                 taken.append(place)
-                pen.rectangle(place, fill=colour)
+                pen.rectangle(place, fill=color)
                 middle = (place[0] + 3, top + height / 2)
-                pen.text(middle, text, _ink_on(colour), font, anchor="lm")
+                pen.text(middle, text, _ink_on(color), font, anchor="lm")
                 return
 
 
@@ -170,14 +170,14 @@ def _overlap(a: Box, b: Box) -> bool:
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
-def _ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+def _ink_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
     """Choose black or white text by the luminance of what it stands on (ITU-R BT.601)."""
-    red, green, blue = colour
+    red, green, blue = color
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
 
 
 def _legend(names: dict[int, str], width: int) -> Image.Image:
-    """Explain the colours in as many lines as the names need."""
+    """Explain the colors in as many lines as the names need."""
     fonts = {label: _font(name, _TITLE_FONT) for label, name in names.items()}
     swatch, line_height, places, x, y = _TITLE_FONT, _TITLE_FONT + _GAP, {}, _GAP, _GAP
     for label, name in names.items():
@@ -190,7 +190,7 @@ def _legend(names: dict[int, str], width: int) -> Image.Image:
     legend = Image.new("RGB", (width, height), BACKGROUND)
     pen = ImageDraw.Draw(legend)
     for label, (x, y) in places.items():
-        pen.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=class_colour(label))
+        pen.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=class_color(label))
         middle = (x + swatch + _GAP, y + swatch // 2)
         pen.text(middle, names[label], fill=_INK, font=fonts[label], anchor="lm")
     return legend

@@ -121,7 +121,7 @@ def _beside_truth(
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture; as JPEG with the chroma kept whole, or thin coloured lines would smear.
+    """Write a picture; as JPEG with the chroma kept whole, or thin colored lines would smear.
 
     Args:
         picture: what to write.
@@ -161,7 +161,7 @@ def contact_sheet(pictures: Sequence[str | Path], out: str | Path, *, columns: i
 
 
 def truth_of(record: dict[str, Any]) -> Marks:
-    """Take the labelled boxes of an image.
+    """Take the labeled boxes of an image.
 
     Args:
         record: its Detectron2 dataset dict.

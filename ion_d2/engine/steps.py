@@ -56,7 +56,7 @@ def accumulate_gradients(
 
     ION's losses are means over images, so that the result is that of one pass over all, if the
     model treats each image alike in both. It does so up to rounding where nothing is random
-    (sampling of boxes, dropout), no batch statistics are used or measured (batch normalisation;
+    (sampling of boxes, dropout), no batch statistics are used or measured (batch normalization;
     ``MODEL.SKIP_POOLER.SCALE_INIT`` 0) and all images have one size, so that none is padded.
 
     Args:

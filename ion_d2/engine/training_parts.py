@@ -138,7 +138,7 @@ class IONBuilders(DefaultTrainer):
             An iterable of lists of mapped dicts.
 
         Raises:
-            IONError: a setting that it cannot honour, or no images.
+            IONError: a setting that it cannot honor, or no images.
         """
         check_data(cfg)
         return ResumableLoader(

@@ -71,7 +71,7 @@ def computing_losses(model: GeneralizedRCNN) -> Iterator[None]:
     """Let a detector return losses while all its layers behave as in evaluation.
 
     Only the modules that choose between losses and predictions are told to train; dropout,
-    normalisation and what else measures something in training are not.
+    normalization and what else measures something in training are not.
 
     Args:
         model: the detector; as before after the ``with`` block.

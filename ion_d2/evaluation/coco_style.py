@@ -34,7 +34,7 @@ def evaluate_coco_style(
     its class that lie mostly inside it are not counted against the detector.
 
     Args:
-        ground_truth: image id -> its labelled boxes, 0-based with exclusive right and bottom edge.
+        ground_truth: image id -> its labeled boxes, 0-based with exclusive right and bottom edge.
         detections: image id -> its detections, likewise. Every image must be in `ground_truth`.
         class_names: the name of each class index.
 

@@ -1,4 +1,4 @@
-"""Labelled and detected boxes of an image as plain arrays, taken from Detectron2's structures."""
+"""Labeled and detected boxes of an image as plain arrays, taken from Detectron2's structures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detectron2.structures import BoxMode, Instances
 
 
 class GroundTruth(NamedTuple):
-    """The labelled boxes of one image.
+    """The labeled boxes of one image.
 
     Attributes:
         boxes: (G, 4) float64 array of (x0, y0, x1, y1) in pixels.
@@ -41,7 +41,7 @@ _Boxes = TypeVar("_Boxes", GroundTruth, Detections)
 
 
 def ground_truth_from_dict(record: dict[str, Any]) -> GroundTruth:
-    """Labelled boxes of a dataset dict in Detectron2's standard format.
+    """Labeled boxes of a dataset dict in Detectron2's standard format.
 
     Args:
         record: the dict of one image; without "annotations" it has no boxes. A box marked

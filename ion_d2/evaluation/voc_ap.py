@@ -113,7 +113,7 @@ def evaluate_voc(
     """Average precision of every class, by both metrics, at every threshold.
 
     Args:
-        ground_truth: image id -> its labelled boxes.
+        ground_truth: image id -> its labeled boxes.
         detections: image id -> its detections.
         class_names: the name of each class index.
         iou_thresholds: thresholds in 0..1.

@@ -244,7 +244,7 @@ def _class_names(dataset_name: str) -> list[str]:
 def _ground_truth(
     dataset_name: str, records: Sequence[dict[str, Any]]
 ) -> dict[Hashable, GroundTruth]:
-    """Labelled boxes of the images to evaluate, by image id, in the given order."""
+    """Labeled boxes of the images to evaluate, by image id, in the given order."""
     truth = {record["image_id"]: ground_truth_from_dict(record) for record in records}
     if len(truth) < len(records):
         raise IONError(

@@ -1,7 +1,7 @@
-"""Matching of detections with labelled boxes, as the PASCAL VOC devkit does it.
+"""Matching of detections with labeled boxes, as the PASCAL VOC devkit does it.
 
 Shape shorthand in this module:
-    N: detections, G: labelled boxes (of an image or of a class, as said).
+    N: detections, G: labeled boxes (of an image or of a class, as said).
 
 Boxes are (x0, y0, x1, y1) in the devkit's convention: 1-based pixels, right and bottom edge
 inclusive, so a box is x1 - x0 + 1 pixels wide.
@@ -21,7 +21,7 @@ from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 
 
 class ClassMatches(NamedTuple):
-    """All detections of one class, surest first, each with the labelled box that it overlaps most.
+    """All detections of one class, surest first, each with the labeled box that it overlaps most.
 
     Attributes:
         scores: (N,) float array, descending.
@@ -69,13 +69,13 @@ def match_class(
     detections: Mapping[Hashable, Detections],
     class_index: int,
 ) -> ClassMatches:
-    """Compare every detection of a class with the labelled box that it overlaps most.
+    """Compare every detection of a class with the labeled box that it overlaps most.
 
     Detections of equal score stay in the order given: that of the images in `detections`, then
     within an image.
 
     Args:
-        ground_truth: image id -> its labelled boxes.
+        ground_truth: image id -> its labeled boxes.
         detections: image id -> its detections. Images that `ground_truth` lacks count as images
             without boxes.
         class_index: the class to look at.

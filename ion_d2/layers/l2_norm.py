@@ -1,4 +1,4 @@
-"""L2 normalisation of pooled ROI features (paper sec. 3.1 and 5.2)."""
+"""L2 normalization of pooled ROI features (paper sec. 3.1 and 5.2)."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def roi_align(
         output_size: P and Q.
         scale: cells a pixel, e.g. 1/16.
         sampling_ratio: S; 0 adapts it to the ROI's size, and takes torchvision's gradient.
-        aligned: whether cell centres lie at half cells ("ROIAlignV2").
+        aligned: whether cell centers lie at half cells ("ROIAlignV2").
 
     Returns:
         (M, C, P, Q).
@@ -139,7 +139,7 @@ def _cells_of_bins(
 def _interpolate(
     start: Tensor, extent: Tensor, bins: int, samples: int, limit: int
 ) -> tuple[Tensor, Tensor]:
-    """Along one side, the two neighbours of each sample and their weights: (M, bins, 2 S) each.
+    """Along one side, the two neighbors of each sample and their weights: (M, bins, 2 S) each.
 
     As torchvision has it, a sample up to one cell outside counts as one on the border, and one
     farther outside as zero.
@@ -153,5 +153,5 @@ def _interpolate(
     lower = position.floor()
     upper_weight = (position - lower) * share
     lower_weight = share - upper_weight
-    neighbours = torch.cat([lower, (lower + 1).clamp(max=limit - 1)], dim=2)
-    return neighbours.long(), torch.cat([lower_weight, upper_weight], dim=2)
+    neighbors = torch.cat([lower, (lower + 1).clamp(max=limit - 1)], dim=2)
+    return neighbors.long(), torch.cat([lower_weight, upper_weight], dim=2)

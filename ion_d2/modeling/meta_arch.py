@@ -45,7 +45,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
     ) -> None:
         """
         Args:
-            sem_seg_head: the segmentation regulariser, or None.
+            sem_seg_head: the segmentation regularizer, or None.
             predict_sem_seg: whether inference returns the head's predictions as well ("sem_seg").
             flip_averaging: whether inference averages boxes and probabilities with those that the
                 left-right mirrored image gives for the same proposals.
@@ -219,7 +219,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
 
 
 def _check_seg_head(cfg: CfgNode) -> None:
-    """Refuse heads that cannot be called as the regulariser is."""
+    """Refuse heads that cannot be called as the regularizer is."""
     name = cfg.MODEL.SEM_SEG_HEAD.NAME
     found = SEM_SEG_HEADS_REGISTRY.get(name) if name in SEM_SEG_HEADS_REGISTRY else None
     if not (isinstance(found, type) and issubclass(found, IONSegHead)):

@@ -1,4 +1,4 @@
-"""The segmentation regulariser: per-pixel classes from the context feature (sec. 3.2, Fig. 2)."""
+"""The segmentation regularizer: per-pixel classes from the context feature (sec. 3.2, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .trainer_settings import BuiltFromConfig
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class IONSegHead(BuiltFromConfig):
-    """One deconvolution to image resolution, and a softmax loss over the labelled pixels.
+    """One deconvolution to image resolution, and a softmax loss over the labeled pixels.
 
     The kernel is twice the stride wide (32 for the context feature of VGG16). It starts as bilinear
-    interpolation of Xavier-initialised class scores, by default at their full size.
+    interpolation of Xavier-initialized class scores, by default at their full size.
     """
 
     @configurable
@@ -144,7 +144,7 @@ class IONSegHead(BuiltFromConfig):
             return self.deconv(x)
 
     def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The softmax loss: the mean over an image's labelled pixels, then over the images.
+        """The softmax loss: the mean over an image's labeled pixels, then over the images.
 
         An image without labels counts as 0. The loss of a batch is thus the mean of those of its
         images, however many of them pass together.
@@ -154,7 +154,7 @@ class IONSegHead(BuiltFromConfig):
             targets: (N, H, W) integer labels, ``ignore_value`` where there is none.
 
         Returns:
-            ``{"loss_sem_seg": scalar}``. When no pixel is labelled it is 0, with a zero gradient
+            ``{"loss_sem_seg": scalar}``. When no pixel is labeled it is 0, with a zero gradient
             for every parameter of the head and of what it reads.
 
         Raises:
@@ -165,8 +165,8 @@ class IONSegHead(BuiltFromConfig):
             self.check_labels(targets)
         logits = _fit(predictions, (targets.shape[-2], targets.shape[-1])).float()
         pixels = F.cross_entropy(logits, targets, ignore_index=self.ignore_value, reduction="none")
-        labelled = (targets != self.ignore_value).sum(dim=(1, 2)).clamp(min=1)
-        images = pixels.sum(dim=(1, 2)) / labelled
+        labeled = (targets != self.ignore_value).sum(dim=(1, 2)).clamp(min=1)
+        images = pixels.sum(dim=(1, 2)) / labeled
         return {"loss_sem_seg": images.mean() * self.loss_weight}
 
     def check_labels(self, labels: Tensor) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 # At least 3:1 against the paper of both themes (WCAG 2.1, 1.4.11), told apart by lightness, too.
 SERIES = ("#2f7fd1", "#d9680c", "#2b9a66", "#c2559d", "#8a73d6", "#8c8526", "#d64550", "#1b96a8")
-# Line styles change with every turn through the colours.
+# Line styles change with every turn through the colors.
 _DASHES = ("-", "--", ":", "-.")
 # Matplotlib draws text and axes with it; the ink of the paper takes its place.
 _INK = "#010203"
@@ -79,7 +79,7 @@ def line_plot(
     """Plot lines.
 
     Args:
-        lines: what to plot, each in a colour of its own.
+        lines: what to plot, each in a color of its own.
         x_label: of the horizontal axis.
         y_label: of the vertical axis.
         size: (width, height) in CSS pixels.
@@ -136,8 +136,8 @@ def stacked_bars(
     def draw(axes: Axes) -> None:
         start = np.zeros(len(names))
         for number, (name, lengths) in enumerate(shares.items()):
-            colour = SERIES[number % len(SERIES)]
-            axes.barh(range(len(names)), lengths, left=start, color=colour, label=literal(name))
+            color = SERIES[number % len(SERIES)]
+            axes.barh(range(len(names)), lengths, left=start, color=color, label=literal(name))
             start = start + np.asarray(lengths)
         axes.set_yticks(range(len(names)), [literal(name) for name in names])
         axes.set(xlabel=literal(x_label))

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from ion_d2.data.readable import read_image
-from ion_d2.engine.drawing import Marks, class_colour, draw_panel
+from ion_d2.engine.drawing import Marks, class_color, draw_panel
 from ion_d2.engine.pictures import truth_of
 from ion_d2.evaluation.image_boxes import Detections
 
@@ -64,7 +64,7 @@ def _figure(outcome: Outcome, key: Hashable, found: Detections, count: Count) ->
         f"{count.f1:.2f}."
     )
     shown = sorted({*truth.classes, *marks.classes})
-    legend = [(names[label], class_colour(label)) for label in shown]
+    legend = [(names[label], class_color(label)) for label in shown]
     return Figure(pictures, caption, width=300, legend=legend)
 
 

@@ -55,7 +55,7 @@ class Picture:
     """One picture.
 
     Attributes:
-        data: a PNG, JPEG or SVG file. An SVG's ``currentColor`` becomes the page's text colour.
+        data: a PNG, JPEG or SVG file. An SVG's ``currentColor`` becomes the page's text color.
         alt: what it shows, for who cannot see it; not empty.
         label: a short heading above it, or "".
     """
@@ -73,7 +73,7 @@ class Figure:
         pictures: one or more.
         caption: what a reader should see in them.
         width: least width of a picture in CSS pixels, where the page has that much.
-        legend: (name, (red, green, blue)) of what colours mean, 0 to 255.
+        legend: (name, (red, green, blue)) of what colors mean, 0 to 255.
     """
 
     pictures: Sequence[Picture]

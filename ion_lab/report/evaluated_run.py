@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
         folder: where the evaluation wrote.
         class_names: by class id.
         records: image id -> dataset dict.
-        truth: image id -> labelled boxes.
+        truth: image id -> labeled boxes.
         found: image id -> detections, of every image; None if the run was not evaluated.
         content: what the annotation file of a dataset in COCO's format holds, normalized; else
             None.

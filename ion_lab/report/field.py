@@ -23,14 +23,14 @@ def effective_fields(
     """Measure the effective receptive field of one cell of each of several features.
 
     The energy of a pixel is the squared derivative of the cell's C values with respect to the
-    pixel's colours, summed over both: the squared Frobenius norm of that block of the Jacobian. It
+    pixel's colors, summed over both: the squared Frobenius norm of that block of the Jacobian. It
     is estimated without bias by the squared gradient of random signed sums of the C values. The
     energies of an image are divided by their sum, so that each image counts alike, and averaged;
     the root is the field.
 
     Args:
         backbone: maps (1, 3, H, W) to features by name; in evaluation mode.
-        images: N normalised images (3, H, W) of one size, on the backbone's device.
+        images: N normalized images (3, H, W) of one size, on the backbone's device.
         cells: feature -> (row, column) of its cell.
         probes: random sums an image.
         seed: of the random signs.
@@ -59,24 +59,24 @@ def _signs(values: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _energy(values: Tensor, x: Tensor, weights: Tensor) -> np.ndarray:
-    """Squared gradient of a weighted sum with respect to each pixel, summed over colours."""
+    """Squared gradient of a weighted sum with respect to each pixel, summed over colors."""
     (gradient,) = torch.autograd.grad(values, x, weights, retain_graph=True)
     return gradient[0].double().square().sum(dim=0).cpu().numpy()
 
 
-def share_within(field: np.ndarray, centre: tuple[float, float]) -> np.ndarray:
+def share_within(field: np.ndarray, center: tuple[float, float]) -> np.ndarray:
     """Tell how much of a field lies within squares around its cell.
 
     Args:
         field: (H, W), not negative.
-        centre: (y, x) in pixels, 0 being the left or upper edge of the first pixel.
+        center: (y, x) in pixels, 0 being the left or upper edge of the first pixel.
 
     Returns:
         Share of the field's sum inside the square that reaches d pixels to each side, for d = 0, 1,
         ... until it covers the image. A pixel counts from where its middle is inside.
     """
     rows, columns = (np.arange(length) + 0.5 for length in field.shape)
-    distance = np.maximum(abs(rows - centre[0])[:, None], abs(columns - centre[1])[None, :])
+    distance = np.maximum(abs(rows - center[0])[:, None], abs(columns - center[1])[None, :])
     steps = np.ceil(distance).astype(int)
     shares = np.bincount(steps.ravel(), weights=field.ravel()).cumsum()
     return shares / (shares[-1] or 1.0)

@@ -23,7 +23,7 @@ from .reach import context_reach, pixels_of, vgg_field
 
 # Longer side in pixels of the images whose gradients are taken: it bounds time and memory.
 _LONGEST = 512
-# Powers of ten that the colours of a field span.
+# Powers of ten that the colors of a field span.
 _DECADES = 3
 
 
@@ -128,13 +128,13 @@ def _possible(
     return None if field is None else pixels_of(cell, field, size)
 
 
-def fields_parts(fields: Sequence[Field], num_images: int, normalises: bool) -> list[Part]:
+def fields_parts(fields: Sequence[Field], num_images: int, normalizes: bool) -> list[Part]:
     """Show receptive fields.
 
     Args:
         fields: of the deepest feature and, if there is one, of the context.
         num_images: over which they were averaged.
-        normalises: whether layers of the backbone average over the whole image.
+        normalizes: whether layers of the backbone average over the whole image.
 
     Returns:
         Maps, a plot of how far they reach, and a table.
@@ -143,13 +143,13 @@ def fields_parts(fields: Sequence[Field], num_images: int, normalises: bool) -> 
     named = " and ".join(field.name for field in fields)
     caption = (
         f"How strongly each pixel of an image of {width} x {height} moves the framed cell of "
-        f"{named}: the root mean square derivative over {num_images} images. Colours span "
+        f"{named}: the root mean square derivative over {num_images} images. Colors span "
         f"{_DECADES} powers of ten, from black (a thousandth of the most, or less) to pale yellow. "
         "The blue line bounds the theoretical receptive field of the layers, where it is known."
     )
-    if normalises and fields[0].possible is not None:
+    if normalizes and fields[0].possible is not None:
         caption += (
-            " Group normalisation averages over the whole image, which is why pixels beyond that "
+            " Group normalization averages over the whole image, which is why pixels beyond that "
             "line move the cell as well."
         )
     if not any(field.measured.any() for field in fields):
@@ -168,7 +168,7 @@ def _map(field: Field) -> Picture:
     )
     alt = (
         f"Effective receptive field of a cell of {field.name}: half of it lies within "
-        f"{_distance(shares, 0.5)} pixels of the cell's centre."
+        f"{_distance(shares, 0.5)} pixels of the cell's center."
     )
     return Picture(data, alt, field.name)
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-# Dark to light by lightness alone, so that it needs no colour vision; legible on any paper.
-_COLOURS = "magma"
+# Dark to light by lightness alone, so that it needs no color vision; legible on any paper.
+_COLORS = "magma"
 _OUTLINE, _SPOT = (90, 230, 255), (120, 255, 120)
 
 
@@ -24,12 +24,12 @@ def heat_map(
     outline: np.ndarray | None = None,
     spot: Sequence[int] | None = None,
 ) -> bytes:
-    """Draw a map in colours, black for nothing, pale yellow for the most.
+    """Draw a map in colors, black for nothing, pale yellow for the most.
 
     Args:
         values: (H, W), not negative.
         top: what is palest; None for the largest value.
-        decades: powers of ten below ``top`` that the colours span, evenly; None for a scale from 0
+        decades: powers of ten below ``top`` that the colors span, evenly; None for a scale from 0
             in equal steps.
         zoom: side in pixels of each value.
         outline: (H, W) bool array whose inner border is drawn.
@@ -39,7 +39,7 @@ def heat_map(
         A PNG file.
     """
     shade = _shade(np.asarray(values, dtype=np.float64), top, decades)
-    pixels = matplotlib.colormaps[_COLOURS](shade, bytes=True)[:, :, :3]
+    pixels = matplotlib.colormaps[_COLORS](shade, bytes=True)[:, :, :3]
     pixels = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
     if outline is not None:
         inside = np.pad(outline.repeat(zoom, axis=0).repeat(zoom, axis=1), 2)

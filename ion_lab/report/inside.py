@@ -44,7 +44,7 @@ def inside_section(
     names: Sequence[str],
     class_names: Sequence[str],
 ) -> Section:
-    """Show which layers the labelled objects' descriptors are made of.
+    """Show which layers the labeled objects' descriptors are made of.
 
     Args:
         model: the detector, in evaluation mode.
@@ -65,14 +65,14 @@ def inside_section(
     if len(regions.shares):
         parts += [_shares_figure(regions, names), _class_table(regions, names, class_names)]
     else:
-        parts.append(Text(["The images looked at have no labelled objects to describe."]))
+        parts.append(Text(["The images looked at have no labeled objects to describe."]))
     return Section(title, [*parts, *_scale_parts(pooler, features, names)])
 
 
 def measure_shares(
     pooler: SkipPooler, seen: Iterable[tuple[Sample, Observation]], names: Sequence[str]
 ) -> tuple[RegionShares, list[Tensor]]:
-    """Measure the layers' shares in the descriptors of labelled objects.
+    """Measure the layers' shares in the descriptors of labeled objects.
 
     Args:
         pooler: the skip pooler.
@@ -110,7 +110,7 @@ def _shares_figure(regions: RegionShares, names: Sequence[str]) -> Figure:
     )
     listed = ", ".join(f"{name} {share:.0f} %" for name, share in zip(names, means[0]))
     caption = (
-        "Mean share of each layer in the descriptors of labelled objects, by size (their number in "
+        "Mean share of each layer in the descriptors of labeled objects, by size (their number in "
         "brackets; bounds 32 x 32 and 96 x 96 pixels). A layer's share is the L2 norm of what it "
         "adds to the output of the 1x1 convolution, divided by the sum of these norms over all "
         f"layers. Over all objects: {listed}."
@@ -136,13 +136,13 @@ def _scale_parts(
 ) -> list[Part]:
     scales = layer_scales(pooler, features)
     if pooler.scale is None or not scales:
-        text = "The layers are merged as they are: without normalisation there is no scale."
+        text = "The layers are merged as they are: without normalization there is no scale."
         return [Section("Scale", [Text([text])])]
     rows = [
         [name, str(len(s)), *(f"{value:.4g}" for value in (s.min(), s.median(), s.max()))]
         for name, s in zip(names, scales)
     ]
-    caption = "Scale factors per channel after the L2 normalisation"
+    caption = "Scale factors per channel after the L2 normalization"
     if pooler.scale.factor.requires_grad:
         caption += ", as learned"
     table = Table(f"{caption}.", ["layer", "channels", "least", "median", "most"], rows)

@@ -23,7 +23,7 @@ class Sample(NamedTuple):
     Attributes:
         record: its dataset dict.
         inputs: what the model is given, with "image" (3, H, W) of 0 to 255.
-        truth: its labelled boxes, in pixels of the file.
+        truth: its labeled boxes, in pixels of the file.
     """
 
     record: dict[str, Any]
@@ -32,7 +32,7 @@ class Sample(NamedTuple):
 
     @property
     def boxes(self) -> Boxes:
-        """The labelled boxes in pixels of the network's input."""
+        """The labeled boxes in pixels of the network's input."""
         height, width = self.inputs["image"].shape[1:]
         scale = [width / self.record["width"], height / self.record["height"]] * 2
         return Boxes(torch.as_tensor(self.truth.boxes * np.array(scale), dtype=torch.float32))

@@ -10,7 +10,7 @@ from ion_d2.evaluation.voc_matching import judge, match_class
 
 
 class Count(NamedTuple):
-    """Detections of one image against its labelled boxes.
+    """Detections of one image against its labeled boxes.
 
     Attributes:
         right: boxes that were found.
@@ -33,7 +33,7 @@ def count_image(truth: GroundTruth, found: Detections, score: float) -> Count:
     """Compare the detections of an image with its labels, as the VOC devkit does at IoU 0.5.
 
     Args:
-        truth: its labelled boxes; difficult ones count neither way.
+        truth: its labeled boxes; difficult ones count neither way.
         found: its detections.
         score: lowest score of a detection that counts.
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "report.html"
 # Images that the model looks at: for shares of layers, and for receptive fields.
 _IMAGES, _FIELD_IMAGES = 24, 6
-_CENTRE = (0.5, 0.5)
+_CENTER = (0.5, 0.5)
 
 
 def write_run_report(
@@ -36,7 +36,7 @@ def write_run_report(
     model: nn.Module,
     path: str | os.PathLike[str] | None = None,
     *,
-    place: tuple[float, float] = _CENTRE,
+    place: tuple[float, float] = _CENTER,
 ) -> str:
     """Write the report of a run.
 
@@ -70,7 +70,7 @@ def write_run_report(
 
 
 def run_sections(
-    cfg: CfgNode, model: nn.Module, place: tuple[float, float] = _CENTRE
+    cfg: CfgNode, model: nn.Module, place: tuple[float, float] = _CENTER
 ) -> list[Section]:
     """Put together the report of a run.
 

@@ -118,7 +118,7 @@ def _coco_parts(outcome: Outcome) -> list[Part]:
 
 
 def _count_boxes(outcome: Outcome) -> list[int]:
-    """Labelled boxes of each class that are to be found."""
+    """Labeled boxes of each class that are to be found."""
     classes = [t.classes[~t.difficult] for t in outcome.truth.values()]
     joined = np.concatenate([np.zeros(0, dtype=np.int64), *classes])
     return np.bincount(joined, minlength=len(outcome.class_names)).tolist()

@@ -35,7 +35,7 @@ def layer_contributions(
     """Split the merged descriptor of each region into what each layer adds to it.
 
     The pooler's 1x1 convolution is linear, so its output is the sum over the layers of the
-    convolution's weights for that layer's channels, applied to the layer's pooled, normalised and
+    convolution's weights for that layer's channels, applied to the layer's pooled, normalized and
     scaled feature, and the bias.
 
     Args:
@@ -77,14 +77,14 @@ def layer_shares(contributions: Sequence[Tensor]) -> Tensor:
 
 
 def layer_scales(pooler: SkipPooler, features: Sequence[Tensor]) -> list[Tensor]:
-    """Scale factors of each layer's channels after the L2 normalisation (sec. 3.1).
+    """Scale factors of each layer's channels after the L2 normalization (sec. 3.1).
 
     Args:
         pooler: a skip pooler.
         features: L features, in the pooler's order; their channels tell the factors apart.
 
     Returns:
-        L tensors of a factor per channel; empty where the pooler does not normalise.
+        L tensors of a factor per channel; empty where the pooler does not normalize.
     """
     if pooler.scale is None:
         return []

@@ -70,7 +70,7 @@ def _stack_figure(stack: StackStates, number: int, image: Picture, stride: int) 
 def _state_picture(direction: str, norms: np.ndarray, top: float) -> Picture:
     zoom = max(1, _SIDE // max(norms.shape))
     alt = (
-        f"State travelling {direction}: mean norm {norms.mean():.4g}, largest {norms.max():.4g}; "
+        f"State traveling {direction}: mean norm {norms.mean():.4g}, largest {norms.max():.4g}; "
         f"a cell has read what lies {_READ[direction]}."
     )
     label = f"{_ARROWS[direction]} {direction}"

@@ -1,20 +1,20 @@
 """Synthetic scenes: pictures with a known answer, to measure what *inside* and *outside* bring.
 
 A square picture (256 px unless told otherwise) shows things on a cloudy, grainy background of
-random, muted colour. Four families of two classes each:
+random, muted color. Four families of two classes each:
 
 outside: ``lamp_day``, ``lamp_night``
-    2-4 lamps, 20-40 px, low in the picture. Colour, brightness, size, position and orientation are
+    2-4 lamps, 20-40 px, low in the picture. Color, brightness, size, position and orientation are
     drawn in the same way for both classes, and all lamps of a picture are of one class. Which one,
     only the cue at the upper border tells:
 
     - cue "band" (default): 40 rows tinted warm orange (day) or cool blue (night), equally bright,
-      opposite about grey. The picture's mean colour differs between the states, which a network
-      that normalises over the whole picture (GroupNorm) can exploit anywhere.
-    - cue "balanced": both tints in every picture, two bands of 12 rows in a grey strip of 36;
-      warm above cool (day) or cool above warm (night). Colour statistics of the whole picture are
+      opposite about gray. The picture's mean color differs between the states, which a network
+      that normalizes over the whole picture (GroupNorm) can exploit anywhere.
+    - cue "balanced": both tints in every picture, two bands of 12 rows in a gray strip of 36;
+      warm above cool (day) or cool above warm (night). Color statistics of the whole picture are
       the same in both states. Deeper features respond to the order itself, so even here only a
-      network without normalisation over the picture is proof against leaks.
+      network without normalization over the picture is proof against leaks.
 outside-far: ``kite_disc``, ``kite_ring``
     The hard variant: 2-4 diamonds, and as cue a single disc or ring of about 20 px and equal
     area, white on dark or black on light, anywhere along the top 24 rows (below the band where

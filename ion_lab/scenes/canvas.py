@@ -1,4 +1,4 @@
-"""Backgrounds, colours and pixel noise: everything of a scene that carries no meaning.
+"""Backgrounds, colors and pixel noise: everything of a scene that carries no meaning.
 
 A canvas is a float32 RGB array (size, size, 3) with values around 0 to 255.
 """
@@ -18,11 +18,11 @@ _NOISE = 4.0
 
 
 def make_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Paint a cloudy, grainy surface of random, muted colour.
+    """Paint a cloudy, grainy surface of random, muted color.
 
     Octaves of smooth noise with falling amplitude give the nearly 1/f spectrum of natural
-    pictures; the two coarsest octaves also shift the hue. The colour is muted, as that of soil or
-    stone is: a background as colourful as a band would be a second, contradicting cue.
+    pictures; the two coarsest octaves also shift the hue. The color is muted, as that of soil or
+    stone is: a background as colorful as a band would be a second, contradicting cue.
 
     Args:
         rng: source of randomness.
@@ -40,8 +40,8 @@ def make_background(rng: np.random.Generator, size: int) -> np.ndarray:
         octave = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
         canvas += octave.reshape(size, size, channels)
         amplitude, cells = amplitude * _DECAY_PER_OCTAVE, cells * 2
-    grey = (canvas @ LUMA)[..., None]
-    return grey + _SATURATION * (canvas - grey)
+    gray = (canvas @ LUMA)[..., None]
+    return gray + _SATURATION * (canvas - gray)
 
 
 def finish(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -58,15 +58,15 @@ def finish(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.rint(canvas + noise), 0, 255).astype(np.uint8)
 
 
-def contrasting_colour(rng: np.random.Generator, against: np.ndarray) -> np.ndarray:
-    """Draw a random colour that stands out.
+def contrasting_color(rng: np.random.Generator, against: np.ndarray) -> np.ndarray:
+    """Draw a random color that stands out.
 
     Args:
         rng: source of randomness.
-        against: RGB colour (3,) to differ from.
+        against: RGB color (3,) to differ from.
 
     Returns:
-        RGB colour (3,) float32: of six random ones the one farthest from ``against``.
+        RGB color (3,) float32: of six random ones the one farthest from ``against``.
     """
     candidates = rng.uniform(30, 225, (6, 3)).astype(np.float32)
     distance = np.square(candidates - against).sum(axis=1)

@@ -67,12 +67,12 @@ def compose_scene(
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), index])
     states = {**scene_states(settings, split, index), **(states or {})}
     canvas = make_background(rng, settings.size)
-    colour = canvas.mean(axis=(0, 1))
+    color = canvas.mean(axis=(0, 1))
     for family, (cue, top) in settings.cues.items():
         cue.draw(canvas, rng, states[family], top)
     layout = Layout(canvas, settings.classes)
     for family in settings.families:
-        _add_family(layout, rng, family, states.get(family), settings.first_row(family), colour)
+        _add_family(layout, rng, family, states.get(family), settings.first_row(family), color)
     return Scene(finish(canvas, rng), layout.labels, layout.objects, states)
 
 
@@ -82,7 +82,7 @@ def _add_family(
     family: str,
     state: int | None,
     top: int,
-    colour: np.ndarray,
+    color: np.ndarray,
 ) -> None:
     """Add a random number of objects of one family, none above row ``top``."""
     if family == "inside":
@@ -92,10 +92,10 @@ def _add_family(
     for _ in range(int(count)):
         if state is None:
             name = FAMILY_CLASSES[family][rng.integers(2)]
-            sprite = _ORDINARY_SPRITES[name](rng, colour)
+            sprite = _ORDINARY_SPRITES[name](rng, color)
         else:
             name = FAMILY_CLASSES[family][state]
-            sprite = _OUTSIDE_SPRITES[family](rng, colour)
+            sprite = _OUTSIDE_SPRITES[family](rng, color)
         height, width = sprite.alpha.shape
         place = layout.reserve(rng, height, width, top)
         if place is not None:

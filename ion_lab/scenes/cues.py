@@ -14,9 +14,9 @@ import numpy as np
 from ion_lab.scenes.canvas import LUMA
 from ion_lab.scenes.sprites import coverage
 
-_GREY = 128.0
+_GRAY = 128.0
 # Warm (orange) tint; its opposite is a cool blue. Its luma is zero, so that both are as bright as
-# the grey between them.
+# the gray between them.
 _TINT = np.array([70.0, -21.1, -75.0], dtype=np.float32)
 _BALANCED_GAP, _BALANCED_BAND = 4, 12
 _MARK_OUTER, _MARK_HOLE = 20.0, 8.0
@@ -35,9 +35,9 @@ class Cue(NamedTuple):
 
 
 def _neutral(strip: np.ndarray) -> None:
-    """Drain the strip's colour and bring it to mid grey; its texture stays."""
+    """Drain the strip's color and bring it to mid gray; its texture stays."""
     luma = strip @ LUMA
-    strip[:] = (luma - luma.mean() + _GREY)[..., None]
+    strip[:] = (luma - luma.mean() + _GRAY)[..., None]
 
 
 def _draw_band(canvas: np.ndarray, rng: np.random.Generator, state: int, top: int) -> None:
@@ -77,15 +77,15 @@ def _draw_mark(canvas: np.ndarray, rng: np.random.Generator, state: int, top: in
     side = MARK.height
     left = int(rng.integers(0, canvas.shape[1] - side + 1))
     patch = canvas[top : top + side, left : left + side]
-    tone = 15.0 if (patch @ LUMA).mean() > _GREY else 240.0
+    tone = 15.0 if (patch @ LUMA).mean() > _GRAY else 240.0
     patch += mark_alpha(state)[..., None] * (tone - patch)
 
 
 BAND = Cue(40, _draw_band)
-"""A tinted band, 40 px: warm orange (state 0) or cool blue (state 1), opposite about grey."""
+"""A tinted band, 40 px: warm orange (state 0) or cool blue (state 1), opposite about gray."""
 
 BALANCED = Cue(2 * (_BALANCED_GAP + _BALANCED_BAND) + _BALANCED_GAP, _draw_balanced)
-"""Both tints in every picture: bands of 12 px in a grey strip, warm (0) or cool (1) above."""
+"""Both tints in every picture: bands of 12 px in a gray strip, warm (0) or cool (1) above."""
 
 MARK = Cue(24, _draw_mark)
 """One disc (state 0) or ring (state 1) of about 20 px, white on dark or black on light."""

@@ -30,7 +30,7 @@ class ReceptiveField(NamedTuple):
 
     Attributes:
         size: width of the field in pixels.
-        stride: pixels between the fields of neighbouring cells.
+        stride: pixels between the fields of neighboring cells.
         start: first pixel of cell 0's field (negative: it reaches into the zero padding).
     """
 
@@ -93,7 +93,7 @@ def safe_distance(scale: float, *, depth: int = 16, margin: int = 16) -> int:
     """Rows between cue and box that hide the cue from everything pooled for the box from conv5.
 
     Sums what can bring the two together in the worst case: the field of conv5, RoIAlign's
-    half-cell shift and its lower interpolation neighbour, and the smear of bilinear resizing.
+    half-cell shift and its lower interpolation neighbor, and the smear of bilinear resizing.
 
     Args:
         scale: factor by which the picture is resized before the network.

@@ -13,7 +13,7 @@ _TRIES = 64
 
 
 class SceneObject(NamedTuple):
-    """One labelled object.
+    """One labeled object.
 
     Attributes:
         name: of its class.
@@ -73,7 +73,7 @@ class Layout:
         """Paint a sprite with its corner at (row, column) and note it as an object of ``name``."""
         height, width = sprite.alpha.shape
         window = np.s_[row : row + height, column : column + width]
-        self.canvas[window] += sprite.alpha[..., None] * (sprite.colour - self.canvas[window])
+        self.canvas[window] += sprite.alpha[..., None] * (sprite.color - self.canvas[window])
         mask = sprite.alpha >= 0.5
         self.labels[window][mask] = self._ids[name]
         ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -1,4 +1,4 @@
-"""The things in a scene, each drawn as a small sprite: coverage and colour.
+"""The things in a scene, each drawn as a small sprite: coverage and color.
 
 Shape shorthand: (h, w) is the sprite's box in pixels; u and v run from -1 (left, top edge of the
 box) to 1.
@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from ion_lab.scenes.canvas import contrasting_colour
+from ion_lab.scenes.canvas import contrasting_color
 
 _SUBSAMPLES = 3
 _TEXTURE_PERIOD = 4
@@ -23,11 +23,11 @@ class Sprite(NamedTuple):
     Attributes:
         alpha: coverage per pixel, (h, w) float32 in 0..1; the object's mask is where it is at
             least 0.5.
-        colour: RGB per pixel, (h, w, 3) float32.
+        color: RGB per pixel, (h, w, 3) float32.
     """
 
     alpha: np.ndarray
-    colour: np.ndarray
+    color: np.ndarray
 
 
 Shape = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -62,11 +62,11 @@ def lamp(rng: np.random.Generator, against: np.ndarray) -> Sprite:
     width = int(round(size * rng.uniform(0.76, 0.88)))
     bulb = coverage(lambda u, v: u * u + ((v + 0.28) / 0.72) ** 2 <= 1, size, width)
     socket = coverage(lambda u, v: (abs(u) <= 0.45) & (v >= 0.25), size, width)
-    light = contrasting_colour(rng, against)
+    light = contrasting_color(rng, against)
     dark = light * rng.uniform(0.3, 0.5)
-    colour = light + socket[..., None] * (dark - light)
+    color = light + socket[..., None] * (dark - light)
     turns = int(rng.integers(4))
-    return Sprite(np.rot90(np.maximum(bulb, socket), turns), np.rot90(colour, turns))
+    return Sprite(np.rot90(np.maximum(bulb, socket), turns), np.rot90(color, turns))
 
 
 def kite(rng: np.random.Generator, against: np.ndarray) -> Sprite:
@@ -74,7 +74,7 @@ def kite(rng: np.random.Generator, against: np.ndarray) -> Sprite:
     height, width = (int(side) for side in rng.integers(22, 41, 2))
     alpha = coverage(lambda u, v: abs(u) + abs(v) <= 1, height, width)
     quarters = coverage(lambda u, v: u * v > 0, height, width)
-    light = contrasting_colour(rng, against)
+    light = contrasting_color(rng, against)
     shade = 1 - quarters[..., None] * rng.uniform(0.4, 0.6)
     return Sprite(alpha, light * shade)
 
@@ -92,9 +92,9 @@ def triangle(rng: np.random.Generator, against: np.ndarray) -> Sprite:
 def _plain(rng: np.random.Generator, against: np.ndarray, shape: Shape) -> Sprite:
     size = int(rng.integers(28, 61))
     width = int(round(size * rng.uniform(0.86, 1.0)))
-    colour = np.empty((size, width, 3), dtype=np.float32)
-    colour[:] = contrasting_colour(rng, against)
-    return Sprite(coverage(shape, size, width), colour)
+    color = np.empty((size, width, 3), dtype=np.float32)
+    color[:] = contrasting_color(rng, against)
+    return Sprite(coverage(shape, size, width), color)
 
 
 def tile(rng: np.random.Generator, size: int, checked: bool) -> Sprite:
@@ -102,7 +102,7 @@ def tile(rng: np.random.Generator, size: int, checked: bool) -> Sprite:
 
     Checked: squares of 2 px in two tones. Striped: stripes of 2 px in two tones, horizontal or
         vertical. Phase, shape
-    and base colour are random; mean and contrast over the tile's own pixels are set exactly, so
+    and base color are random; mean and contrast over the tile's own pixels are set exactly, so
     that neither tells the two textures apart.
 
     Args:

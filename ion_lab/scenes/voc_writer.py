@@ -19,7 +19,7 @@ _SPLIT_FOLDERS = ("Main", "Segmentation")
 
 
 def voc_palette() -> list[int]:
-    """VOC's 256 colours.
+    """VOC's 256 colors.
 
     Bits 0, 1, 2 of a label become the highest bits of R, G, B, the next three bits the bits below
     them, and so on.
@@ -28,11 +28,11 @@ def voc_palette() -> list[int]:
         768 numbers: R, G, B of label 0, then of label 1, ...
     """
     labels = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.int64)
+    colors = np.zeros((256, 3), dtype=np.int64)
     for step in range(8):
         for channel in range(3):
-            colours[:, channel] |= (labels >> (3 * step + channel) & 1) << (7 - step)
-    return colours.ravel().tolist()
+            colors[:, channel] |= (labels >> (3 * step + channel) & 1) << (7 - step)
+    return colors.ravel().tolist()
 
 
 _PALETTE = voc_palette()

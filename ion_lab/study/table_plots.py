@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from ion_lab.report.charts import literal, percent_end
 from ion_lab.study.store import file_name
 
-# Okabe and Ito's colours, which people with any colour vision tell apart; markers and hatches say
-# the same without colour.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+# Okabe and Ito's colors, which people with any color vision tell apart; markers and hatches say
+# the same without color.
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
 _STYLE = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
@@ -85,7 +85,7 @@ def _bar_column(
         height,
         xerr=[figure["spread"] or 0.0 for figure in figures],
         label=literal(heading),
-        color=_COLOURS[number % len(_COLOURS)],
+        color=_COLORS[number % len(_COLORS)],
         hatch=_HATCHES[number % len(_HATCHES)],
         edgecolor="white",
         error_kw={"ecolor": "black", "capsize": 2},
@@ -128,7 +128,7 @@ def _line(
         [row["figures"][heading]["mean"] for row in rows],
         [row["figures"][heading]["spread"] or 0.0 for row in rows],
         label=literal(name),
-        color=_COLOURS[number % len(_COLOURS)],
+        color=_COLORS[number % len(_COLORS)],
         marker=_MARKERS[number % len(_MARKERS)],
         capsize=3,
     )

@@ -9,12 +9,12 @@ import pycocotools.mask as mask_util
 from PIL import Image
 
 SIZE = (96, 64)  # width, height
-# Category id, colour: the red objects are class 0, the blue ones class 1.
+# Category id, color: the red objects are class 0, the blue ones class 1.
 RED, BLUE = (3, (255, 0, 0)), (7, (0, 0, 255))
 
 
 def object_of(kind, x, y, side, form):
-    """A square of one colour with its mask as "polygon", "runs", "compressed" or None."""
+    """A square of one color with its mask as "polygon", "runs", "compressed" or None."""
     mask = np.zeros(SIZE[::-1], dtype=np.uint8, order="F")
     mask[y : y + side, x : x + side] = 1
     segmentation = None

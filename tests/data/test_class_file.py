@@ -17,7 +17,7 @@ BOX = (1, 1, 20, 20)
 
 
 @pytest.mark.parametrize(
-    ("listed", "labelled", "name"),
+    ("listed", "labeled", "name"),
     [
         (None, (NFC, NFD), NFC),
         (NFD, (NFC, NFC), NFC),
@@ -27,8 +27,8 @@ BOX = (1, 1, 20, 20)
         ("x" * 300, ("x" * 300, "x" * 300), "x" * 300),
     ],
 )
-def test_spellings_of_one_class(tmp_path, listed, labelled, name):
-    images = {f"im{n}": [object_xml(label, BOX)] for n, label in enumerate(labelled)}
+def test_spellings_of_one_class(tmp_path, listed, labeled, name):
+    images = {f"im{n}": [object_xml(label, BOX)] for n, label in enumerate(labeled)}
     root = write_voc(tmp_path / "VOC", images)
     if listed:
         (root / "classes.txt").write_text(listed, encoding="utf-8")

@@ -390,7 +390,7 @@ def config(name):
     return cfg
 
 
-def test_labels_from_masks_have_the_pictures_colours_wherever_they_are_moved(coco):
+def test_labels_from_masks_have_the_pictures_colors_wherever_they_are_moved(coco):
     """From the file through flips, crops and doubling: red is 1, blue is 2, white is 0."""
     cfg = config(coco)
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3
@@ -403,7 +403,7 @@ def test_labels_from_masks_have_the_pictures_colours_wherever_they_are_moved(coc
             data = mapper(record)
             red, green, blue = data["image"].numpy().astype(int)
             expected = np.select([(red > 250) & (green < 5), (blue > 250) & (green < 5)], [1, 2])
-            # Between two colours, the picture is blended and the label is not.
+            # Between two colors, the picture is blended and the label is not.
             sure = ((red > 250) | (red < 5)) & ((green > 250) | (green < 5))
             sure &= (blue > 250) | (blue < 5)
             assert sure.mean() > 0.85

@@ -31,10 +31,10 @@ def root(tmp_path):
 def labels_of(root, *folders):
     dicts = load_voc_layout(root, "train", ["dog"])
     before = copy.deepcopy(dicts)
-    labelled = add_label_files(dicts, folders)
+    labeled = add_label_files(dicts, folders)
     assert dicts == before
-    assert [r["image_id"] for r in labelled] == list("abcd")
-    files = [r.get("sem_seg_file_name") for r in labelled]
+    assert [r["image_id"] for r in labeled] == list("abcd")
+    files = [r.get("sem_seg_file_name") for r in labeled]
     return [f and f.replace(str(root.parent), "").lstrip("/") for f in files]
 
 

@@ -254,7 +254,7 @@ def test_explicit_arguments_work_as_well(record):
 
 @pytest.mark.skipif(not COCO_VOC20.is_dir(), reason="the coco_voc20 data is not there")
 def test_real_images_and_labels_keep_their_meaning():
-    """Box centres of unhidden objects fall on their own class after resize and flip."""
+    """Box centers of unhidden objects fall on their own class after resize and flip."""
     classes = find_classes(COCO_VOC20)
     cfg = make_config(**{"INPUT.MIN_SIZE_TRAIN": (240,), "INPUT.RANDOM_FLIP": "horizontal"})
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 21

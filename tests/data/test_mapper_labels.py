@@ -104,11 +104,11 @@ def test_images_without_labels_mix_with_those_that_have_them(record):
     """Each counts as an image with a loss of 0: the others' gradients keep their direction."""
     mapper = IONDatasetMapper(small_config(*SEG, "INPUT.RANDOM_FLIP", "none"), is_train=True)
     model = small_model(*SEG).train()
-    labelled = [mapper(record(kind)) for kind in ("png", "mat", "masks")]
+    labeled = [mapper(record(kind)) for kind in ("png", "mat", "masks")]
     bare = mapper(record("none"))
     assert "sem_seg" not in bare and len(bare["instances"]) == 3
-    alone, gradient = loss_and_gradient(model, labelled)
-    mixed, mixed_gradient = loss_and_gradient(model, [bare, *labelled, bare])
+    alone, gradient = loss_and_gradient(model, labeled)
+    mixed, mixed_gradient = loss_and_gradient(model, [bare, *labeled, bare])
     assert alone > 0.1
     torch.testing.assert_close(mixed, alone * 3 / 5)
     torch.testing.assert_close(mixed_gradient, gradient * 3 / 5)

@@ -14,8 +14,8 @@ from ion_d2.errors import IONError
 IDS = np.array([[0, 1, 2], [20, 255, 7]], dtype=np.uint8)
 
 
-def write_grey_png(path, rows, bits):
-    """A greyscale PNG of 1, 2, 4 or 8 bits a pixel, written by hand."""
+def write_gray_png(path, rows, bits):
+    """A grayscale PNG of 1, 2, 4 or 8 bits a pixel, written by hand."""
 
     def chunk(tag, data):
         return struct.pack(">I", len(data)) + tag + data + struct.pack(">I", zlib.crc32(tag + data))
@@ -40,9 +40,9 @@ def test_palette_indices_are_kept_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_greyscale_ids_of_any_depth(tmp_path, bits):
+def test_grayscale_ids_of_any_depth(tmp_path, bits):
     rows = [[0, 1, 0, 1, 1], [1, 2**bits - 1, 0, 0, 1]]
-    labels = read_label_map(write_grey_png(tmp_path / "a.png", rows, bits), num_classes=16)
+    labels = read_label_map(write_gray_png(tmp_path / "a.png", rows, bits), num_classes=16)
     np.testing.assert_array_equal(labels, rows)
 
 
@@ -64,10 +64,10 @@ def test_ids_out_of_range_are_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
-def test_colours_and_16_bits_are_refused(tmp_path, mode):
-    Image.new(mode, (4, 3)).save(tmp_path / "colours.png")
-    with pytest.raises(IONError, match=rf"colours\.png has pixel mode {mode}"):
-        read_label_map(tmp_path / "colours.png", 21)
+def test_colors_and_16_bits_are_refused(tmp_path, mode):
+    Image.new(mode, (4, 3)).save(tmp_path / "colors.png")
+    with pytest.raises(IONError, match=rf"colors\.png has pixel mode {mode}"):
+        read_label_map(tmp_path / "colors.png", 21)
 
 
 def test_missing_and_broken_labels_are_named(tmp_path):

@@ -125,8 +125,8 @@ def test_the_official_archives_are_those_that_torchvision_knows():
     assert (RELEASES[3].url, RELEASES[3].md5) == (sbd.url, sbd.md5)
 
 
-def test_vocs_colours():
+def test_vocs_colors():
     """Background, aeroplane, bicycle, person, tvmonitor and void, as VOC's documents show them."""
-    colours = np.reshape(voc_palette(), (256, 3))[[0, 1, 2, 15, 20, 255]]
-    assert colours.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128],
+    colors = np.reshape(voc_palette(), (256, 3))[[0, 1, 2, 15, 20, 255]]
+    assert colors.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128],
                                 [0, 64, 128], [224, 224, 192]]  # fmt: skip

@@ -63,7 +63,7 @@ def test_a_size_that_is_no_size_is_none(write, size):
 @pytest.mark.parametrize(
     ("text", "flag"), [("0", 0), ("1", 1), ("", 0), ("True", 1), ("Unspecified", 0)]
 )
-def test_difficult_as_labelling_tools_write_it(write, text, flag):
+def test_difficult_as_labeling_tools_write_it(write, text, flag):
     xml = annotation_xml([object_xml("cat", (1, 1, 9, 9), f"<difficult>{text}</difficult>")])
     assert parse_annotation(write(xml)).objects[0].difficult == flag
 

@@ -28,7 +28,7 @@ def annotation_xml(objects=(), size=(40, 30)):
 
 
 def write_image(path, size=(40, 30), **options):
-    """A picture of random colours, (width, height) in `size`."""
+    """A picture of random colors, (width, height) in `size`."""
     rng = np.random.default_rng(len(path.name))
     pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -38,7 +38,7 @@ def write_image(path, size=(40, 30), **options):
 def write_label(path, ids):
     """A palette PNG whose palette is deliberately not the identity."""
     image = Image.fromarray(np.asarray(ids, dtype=np.uint8))
-    image.putpalette([(7 * i + 13) % 256 for i in range(768)])  # turns a greyscale image into "P"
+    image.putpalette([(7 * i + 13) % 256 for i in range(768)])  # turns a grayscale image into "P"
     image.save(path)
     return path
 

@@ -13,6 +13,8 @@ from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 # Sizes for the pictures of 96 x 128 pixels that the tests use.
 OPTIONS = ("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "(96, 64)", "TEST.AUG.MAX_SIZE", 200,
            "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2, "MODEL.META_ARCHITECTURE", "ION")  # fmt: skip

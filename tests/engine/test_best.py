@@ -12,6 +12,8 @@ from ion_d2.engine.best import KeepBest
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 FIGURES = [10.0, 30.0, math.nan, 20.0, 30.0, 40.0]
 
 

@@ -137,7 +137,7 @@ def test_a_model_to_be_used_must_be_there_as_a_whole(tmp_path):
     checkpointer.load_complete(str(tmp_path / "whole.pth"))
 
 
-def test_statistics_of_a_normalisation_are_a_part_of_the_model(tmp_path):
+def test_statistics_of_a_normalization_are_a_part_of_the_model(tmp_path):
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     state = {k: v for k, v in model.state_dict().items() if "running" not in k}
     torch.save(state, tmp_path / "bare.pth")

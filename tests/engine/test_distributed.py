@@ -27,22 +27,24 @@ from ion_d2.engine.finite import check_losses
 from ion_d2.engine.steps import accumulate_gradients, wrap_distributed
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 PLACE = {
     "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
     "MASTER_ADDR": "localhost", "MASTER_PORT": "1",
 }  # fmt: skip
 
 
-def batch(labelled):
+def batch(labeled):
     """Four images of one size; label maps for some of them."""
     return [
-        make_input(64, 96, labels=i in labelled, boxes=boxes, seed=i)
+        make_input(64, 96, labels=i in labeled, boxes=boxes, seed=i)
         for i, boxes in enumerate((2, 1, 2, 1))
     ]
 
 
 # All have labels; only the second process' images have; nobody's have.
-LABELLED = ((0, 1, 2, 3), (2,), ())
+LABELED = ((0, 1, 2, 3), (2,), ())
 
 
 def gradients(model, inputs):
@@ -63,7 +65,7 @@ def work(rank, folder, port):
     join(read_place(), cfg)
     told = {"local": (comm.get_local_rank(), comm.get_local_size()), "rank": comm.get_rank()}
     model = wrap_distributed(small_model(*EXACT, seed=rank).train())
-    told["gradients"] = [gradients(model, batch(x)[2 * rank : 2 * rank + 2]) for x in LABELLED]
+    told["gradients"] = [gradients(model, batch(x)[2 * rank : 2 * rank + 2]) for x in LABELED]
     told["stopped"] = stop_early(rank, folder)
     told["diverged"] = [diverge(rank, broken) for broken in (0, 1)]
     told["silence"] = meet_silence(rank)
@@ -126,16 +128,16 @@ def outcomes(tmp_path_factory):
     return [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(2)]
 
 
-@pytest.mark.parametrize("case", range(len(LABELLED)))
+@pytest.mark.parametrize("case", range(len(LABELED)))
 def test_gradients_are_those_of_one_process_with_the_double_batch(outcomes, case):
-    expected = gradients(small_model(*EXACT).train(), batch(LABELLED[case]))
+    expected = gradients(small_model(*EXACT).train(), batch(LABELED[case]))
     scale = max(value.abs().max() for value in expected.values())
     for outcome in outcomes:
         found = outcome["gradients"][case]
         assert found.keys() == expected.keys()
         assert max((found[n] - g).abs().max() for n, g in expected.items()) < 1e-5 * scale
     head = [n for n in expected if n.startswith("sem_seg_head")]
-    assert head and any(expected[n].any() for n in head) == bool(LABELLED[case])
+    assert head and any(expected[n].any() for n in head) == bool(LABELED[case])
     for name in expected:
         assert torch.equal(outcomes[0]["gradients"][case][name],
                            outcomes[1]["gradients"][case][name]), name  # fmt: skip

@@ -15,6 +15,8 @@ from ion_d2.engine.steps import AMPPassTrainer
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 NAN, INF = float("nan"), float("inf")
 
 

@@ -1,4 +1,4 @@
-"""Pictures: boxes where and in the colour they should be, labels only where there is room."""
+"""Pictures: boxes where and in the color they should be, labels only where there is room."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from PIL import Image, ImageFont
 
 from ion_d2.data.voc_layout import find_classes, load_voc_layout
 from ion_d2.engine import fonts, pictures
-from ion_d2.engine.drawing import Marks, class_colour, draw_panel, draw_panels
+from ion_d2.engine.drawing import Marks, class_color, draw_panel, draw_panels
 from ion_d2.engine.picture_evaluator import PictureEvaluator
 from ion_d2.engine.pictures import contact_sheet, marks_of, save_pictures
 from ion_d2.files import fitting_name
 
 BCCD = Path(__file__).resolve().parents[3] / "shared/data/bccd/VOC2007"
-GREY = np.full((48, 64, 3), 90, np.uint8)  # on a 640 px panel, enlarged 10 times
+GRAY = np.full((48, 64, 3), 90, np.uint8)  # on a 640 px panel, enlarged 10 times
 LEFT, TOP, RIGHT = 8, 36, 8 + 640 + 8  # where the panels start
 
 
@@ -34,27 +34,27 @@ def instances(boxes, scores, classes, size=(48, 64)):
     return found
 
 
-def drawn(*panels, image=GREY, names=("cell", "dot")):
+def drawn(*panels, image=GRAY, names=("cell", "dot")):
     return np.asarray(draw_panels(image, [("title", marks) for marks in panels], names))
 
 
-def test_boxes_are_outlined_in_their_class_colour_on_both_panels():
+def test_boxes_are_outlined_in_their_class_color_on_both_panels():
     truth = Marks([(10, 10, 20, 30)], [0])
     found = Marks([(30, 5, 40, 9), (10, 10, 20, 30)], [1, 0], [0.9, 0.8])
     sheet = drawn(truth, found)
     for left in (LEFT, RIGHT):
         panel = sheet[TOP : TOP + 480, left : left + 640]
         # Pixels 10 to 19 of the image are 100 to 199 of the panel; two pixels of line at each side.
-        assert (panel[300 - 20, [100, 101, 198, 199]] == class_colour(0)).all()
+        assert (panel[300 - 20, [100, 101, 198, 199]] == class_color(0)).all()
         assert (panel[300 - 20, [99, 102, 197, 200]] == 90).all()
-        assert (panel[[298, 299], 150] == class_colour(0)).all()
+        assert (panel[[298, 299], 150] == class_color(0)).all()
         assert (panel[[297, 300], 150] == 90).all()
     other = sheet[TOP + 70, [LEFT + 300, RIGHT + 300]]
-    assert other.tolist() == [[90, 90, 90], list(class_colour(1))]
+    assert other.tolist() == [[90, 90, 90], list(class_color(1))]
 
 
-def test_colours_of_the_image_are_kept():
-    image = GREY.copy()
+def test_colors_of_the_image_are_kept():
+    image = GRAY.copy()
     image[:, :] = (200, 10, 60)
     assert drawn(Marks([], []), image=image)[TOP + 100, LEFT + 100].tolist() == [200, 10, 60]
 
@@ -68,23 +68,23 @@ def test_any_size_comes_to_the_size_of_a_panel(shape):
 
 
 def test_small_boxes_carry_no_label_and_large_ones_do():
-    def coloured_inside(box):
+    def colored_inside(box):
         x0, y0, x1, y1 = (round(10 * v) for v in box)
         panel = drawn(Marks([box], [0]))[TOP : TOP + 480, LEFT : LEFT + 640]
         inside = panel[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2]
         return (inside != 90).any(axis=2).mean()
 
-    assert coloured_inside((20, 20, 24, 24)) == 0  # no room for the word
-    assert coloured_inside((5, 20, 60, 25)) == 0  # too flat: the label would hide a third of it
-    assert 0 < coloured_inside((10, 10, 30, 30)) < 0.1
+    assert colored_inside((20, 20, 24, 24)) == 0  # no room for the word
+    assert colored_inside((5, 20, 60, 25)) == 0  # too flat: the label would hide a third of it
+    assert 0 < colored_inside((10, 10, 30, 30)) < 0.1
 
 
 def test_labels_do_not_hide_each_other():
     box = (10, 10, 40, 40)
     panel = drawn(Marks([box, box], [0, 1], [0.6, 0.9]))[TOP : TOP + 480, LEFT : LEFT + 640]
-    # The surest, drawn last, is labelled at the top, the other at the bottom.
-    assert (panel[100:118, 100:160] == class_colour(1)).all(axis=2).mean() > 0.5
-    assert (panel[382:399, 102:160] == class_colour(0)).all(axis=2).mean() > 0.4
+    # The surest, drawn last, is labeled at the top, the other at the bottom.
+    assert (panel[100:118, 100:160] == class_color(1)).all(axis=2).mean() > 0.5
+    assert (panel[382:399, 102:160] == class_color(0)).all(axis=2).mean() > 0.4
     third = drawn(Marks([box] * 3, [0, 1, 0], [0.1, 0.6, 0.9]))
     assert third.shape == drawn(Marks([box], [0])).shape
 
@@ -92,19 +92,19 @@ def test_labels_do_not_hide_each_other():
 def test_boxes_outside_the_image_or_without_extent_are_drawn_at_its_border():
     panel = drawn(Marks([(-50, -50, -10, -10), (70, 50, 99, 99), (5, 5, 5, 5)], [0, 1, 0]))
     panel = panel[TOP : TOP + 480, LEFT : LEFT + 640]
-    assert tuple(panel[0, 0]) == class_colour(0) and tuple(panel[-1, -1]) == class_colour(1)
-    assert tuple(panel[50, 50]) == class_colour(0)
+    assert tuple(panel[0, 0]) == class_color(0) and tuple(panel[-1, -1]) == class_color(1)
+    assert tuple(panel[50, 50]) == class_color(0)
 
 
 def test_legend_explains_each_class_once_also_those_without_a_name():
-    def swatches(colour, classes):
+    def swatches(color, classes):
         sheet = drawn(Marks([], []), Marks([(0, 0, 9, 9)] * len(classes), classes))
         legend = sheet[TOP + 480 :]
-        return (legend == colour).all(axis=2).sum()
+        return (legend == color).all(axis=2).sum()
 
-    assert swatches(class_colour(1), [1, 1]) == 20 * 20
-    assert swatches(class_colour(0), [1, 1]) == 0
-    assert swatches(class_colour(7), [7, 1]) == 20 * 20
+    assert swatches(class_color(1), [1, 1]) == 20 * 20
+    assert swatches(class_color(0), [1, 1]) == 0
+    assert swatches(class_color(7), [7, 1]) == 20 * 20
 
 
 def test_long_legends_go_on_in_a_new_line():
@@ -113,15 +113,15 @@ def test_long_legends_go_on_in_a_new_line():
     sheet = drawn(marks, names=names)
     legend = sheet[TOP + 480 :]
     for k in range(20):
-        assert (legend == class_colour(k)).all(axis=2).sum() == 20 * 20
+        assert (legend == class_color(k)).all(axis=2).sum() == 20 * 20
 
 
-def test_colours_are_distinct():
-    colours = np.array([class_colour(k) for k in range(30)], dtype=int)
-    distance = np.abs(colours[:, None] - colours[None]).sum(axis=2) + 1000 * np.eye(30, dtype=int)
+def test_colors_are_distinct():
+    colors = np.array([class_color(k) for k in range(30)], dtype=int)
+    distance = np.abs(colors[:, None] - colors[None]).sum(axis=2) + 1000 * np.eye(30, dtype=int)
     assert distance[:12, :12].min() >= 90
     assert distance.min() > 0
-    assert class_colour(5) == class_colour(5)
+    assert class_color(5) == class_color(5)
 
 
 def test_marks_are_those_above_the_threshold_surest_last():
@@ -132,7 +132,7 @@ def test_marks_are_those_above_the_threshold_surest_last():
 
 
 def record(tmp_path, name="a.png", bbox=(10, 10, 10, 20), mode=BoxMode.XYWH_ABS):
-    Image.fromarray(GREY).save(tmp_path / name)
+    Image.fromarray(GRAY).save(tmp_path / name)
     annotation = {"bbox": list(bbox), "bbox_mode": mode, "category_id": 0}
     return {"file_name": str(tmp_path / name), "annotations": [annotation]}
 
@@ -145,7 +145,7 @@ def test_truth_is_left_and_detections_right(tmp_path):
     assert path == tmp_path / "new/folder/00_a.jpg"
     sheet = np.asarray(Image.open(path)).astype(int)
     row = sheet[TOP + 280]
-    is_line = np.abs(row - class_colour(0)).sum(axis=1) < 60  # JPEG is not exact
+    is_line = np.abs(row - class_color(0)).sum(axis=1) < 60  # JPEG is not exact
     expected = [LEFT + 100, LEFT + 101, LEFT + 198, LEFT + 199]
     expected += [RIGHT + 400, RIGHT + 401, RIGHT + 498, RIGHT + 499]
     assert is_line.nonzero()[0].tolist() == expected
@@ -210,7 +210,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 def test_pillow_tells_a_full_disk_by_its_number():
     with pytest.raises(OSError) as full, open("/dev/full", "wb") as file:
-        Image.fromarray(GREY).save(file, format="JPEG")
+        Image.fromarray(GRAY).save(file, format="JPEG")
     assert full.value.errno == errno.ENOSPC
 
 
@@ -283,7 +283,7 @@ BIG = Marks([(0, 0, 60, 40)], [0], [0.9])
 @pytest.mark.parametrize("name", ["交通灯", "しんごう", "신호등", "แมว", "बिल्ली", "cat 猫"])
 def test_names_that_no_font_has_appear_as_numbers(name, bare, caplog):
     assert (drawn(BIG, names=[name]) == drawn(BIG, names=["class 0"])).all()
-    panels = [np.asarray(draw_panel(GREY, BIG, {0: each})) for each in (name, "class 0")]
+    panels = [np.asarray(draw_panel(GRAY, BIG, {0: each})) for each in (name, "class 0")]
     assert (panels[0] == panels[1]).all()
     assert [name in each.getMessage() for each in caplog.records] == [True]
 

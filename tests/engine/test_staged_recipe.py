@@ -17,6 +17,8 @@ from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.setup import load_config
 from ion_d2.engine.trainer import IONTrainer
 
+pytestmark = pytest.mark.slow
+
 # The rates of configs/ion_vgg16_voc.yaml, three steps a stage.
 STAGES = (
     "[{'MAX_ITER': 3, 'FREEZE_AT': 5, 'BASE_LR': 0.005, 'END_LR': 0.0001},"

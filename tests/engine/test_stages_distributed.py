@@ -13,6 +13,8 @@ from ion_d2.data.catalog import ensure_registered
 from ion_d2.engine.setup import load_config
 from ion_d2.engine.trainer import IONTrainer
 
+pytestmark = pytest.mark.slow
+
 STEPS = 6
 # Freezing, waking and freezing again, across the wrapper for distributed training.
 STAGES = (

@@ -16,6 +16,8 @@ from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.steps import AMPPassTrainer, PassTrainer, accumulate_gradients
 from ion_d2.modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 
+pytestmark = pytest.mark.slow
+
 NAMES = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc", "loss_sem_seg"}
 
 

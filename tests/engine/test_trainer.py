@@ -18,6 +18,8 @@ from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 
 class Record(HookBase):
     """Notes the losses of each step, and may send a signal in one."""

@@ -11,6 +11,8 @@ from trainer_helpers import make_config, run
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 # The training's own pictures at iterations 0 and 2, those of the evaluation after 2 and 4.
 OPTIONS = ("SOLVER.MAX_ITER", 4, "TEST.EVAL_PERIOD", 2, "TEST.NUM_PICTURES", 2, "VIS_PERIOD", 2)
 

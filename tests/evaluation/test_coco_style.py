@@ -69,10 +69,10 @@ def test_no_detections_is_zero_and_no_truth_is_nan():
     found_nothing = evaluate_coco_style({"a": truth_of([SMALL], [0])}, {"a": NOTHING}, ["x"])
     assert found_nothing["AP"] == found_nothing["AR100"] == found_nothing["APs"] == 0
     assert np.isnan(found_nothing["APl"])
-    unlabelled = {"a": truth_of([], [])}
+    unlabeled = {"a": truth_of([], [])}
     detections = {"a": detections_of([SMALL], [0.9], [0])}
-    assert np.isnan(list(evaluate_coco_style(unlabelled, detections, ["x"]).values())).all()
-    assert np.isnan(list(evaluate_coco_style(unlabelled, {"a": NOTHING}, ["x"]).values())).all()
+    assert np.isnan(list(evaluate_coco_style(unlabeled, detections, ["x"]).values())).all()
+    assert np.isnan(list(evaluate_coco_style(unlabeled, {"a": NOTHING}, ["x"]).values())).all()
     assert np.isnan(list(evaluate_coco_style({}, {}, ["x"]).values())).all()
 
 

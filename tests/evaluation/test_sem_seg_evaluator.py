@@ -21,7 +21,7 @@ STUFF = ["background", "cat", "dog", "cow"]
 
 
 def save_label(path, ids):
-    """A palette PNG whose colours say nothing about the ids."""
+    """A palette PNG whose colors say nothing about the ids."""
     height, width = np.shape(ids)
     image = Image.frombytes("P", (width, height), np.asarray(ids, dtype=np.uint8).tobytes())
     image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())

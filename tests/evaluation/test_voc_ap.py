@@ -17,7 +17,7 @@ from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS, evaluate_voc, voc_average_
 from ion_d2.evaluation.voc_matching import inclusive_iou, match_class, precision_recall
 
 BCCD = Path(__file__).resolve().parents[2] / "../shared/data/bccd/VOC2007"
-CLASSES = ["cat", "dog", "cow", "absent", "unlabelled"]
+CLASSES = ["cat", "dog", "cow", "absent", "unlabeled"]
 
 
 def truth_of(boxes, classes, difficult=None):
@@ -84,7 +84,7 @@ def random_scenes(seed, num_images=12):
     """Crowded integer boxes, some difficult, found again with small shifts, twice, or not at all.
 
     Scores have one decimal, so that many are equal. No box is of class "absent" and every box of
-    class "unlabelled" is difficult; both are detected.
+    class "unlabeled" is difficult; both are detected.
     """
     rng = np.random.default_rng(seed)
     ground_truth, detections = {}, {}

@@ -20,6 +20,8 @@ from ion_d2.data.voc_layout import load_voc_layout
 from ion_d2.errors import IONError
 from ion_d2.evaluation import IONVOCEvaluator
 
+pytestmark = pytest.mark.slow
+
 BCCD = Path(__file__).resolve().parents[2] / "../shared/data/bccd/VOC2007"
 NAME = "ion_test_voc_evaluator"
 

@@ -18,6 +18,8 @@ from ion_d2.errors import IONError
 from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported
 from ion_d2.plugging import plug_in
 
+pytestmark = pytest.mark.slow
+
 # Random weights score all classes alike, 1/4: of 60 boxes, some of each picture pass.
 OPTS = ["MODEL.SKIP_POOLER.SCALE_INIT", "30.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.26",
         "MODEL.RPN.POST_NMS_TOPK_TEST", "60"]  # fmt: skip
@@ -90,7 +92,7 @@ def test_plugged_in(tmp_path, config, feature, heads, suffix):
 
 
 @pytest.mark.parametrize("suffix, transition", [(".ts", "max"), (".onnx", "identity")])
-def test_renormalised_context(tmp_path, suffix, transition):
+def test_renormalized_context(tmp_path, suffix, transition):
     keys = {"MODEL.CONTEXT.NORM": "BRN", "MODEL.VGG.NORM": "BRN"}
     keys["MODEL.CONTEXT.TRANSITION"] = transition
     model = spread(small_model(*OPTS, *[part for item in keys.items() for part in item]))

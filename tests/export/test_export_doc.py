@@ -17,6 +17,8 @@ from test_export import OPTS, spread
 from ion_d2.engine.predictor import IONPredictor
 from ion_d2.export import describe, export_detector
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "EXPORT.md").read_text(encoding="utf-8")
 NAMES = ["ant", "bee", "cat"]

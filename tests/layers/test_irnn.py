@@ -8,6 +8,8 @@ import torch
 
 from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
 
+pytestmark = pytest.mark.slow
+
 OPERATORS = [spatial_irnn, spatial_irnn_reference]
 STEPS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
 

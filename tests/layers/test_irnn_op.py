@@ -8,6 +8,8 @@ from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn import op
 from ion_d2.layers.irnn.arguments import transition_kind
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("identity", "diagonal", "full")
 needs_custom_op = pytest.mark.skipif(
     not op.CAN_REGISTER, reason="this PyTorch registers no operators"
@@ -20,7 +22,7 @@ def make_weight(kind, channels, dtype=torch.float32):
 
 
 @pytest.fixture
-def uninitialised_memory_is_nan():
+def uninitialized_memory_is_nan():
     """PyTorch fills what ``empty`` returns with NaN in this mode."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
@@ -31,7 +33,7 @@ def uninitialised_memory_is_nan():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sizes", [None, [[3, 2], [0, 0], [4, 5]]])
-def test_every_cell_is_written(kind, sizes, uninitialised_memory_is_nan):
+def test_every_cell_is_written(kind, sizes, uninitialized_memory_is_nan):
     torch.manual_seed(0)
     x = torch.randn(3, 4, 4, 5, requires_grad=True)
     weight = make_weight(kind, 4)

@@ -15,6 +15,8 @@ import torch
 
 from ion_d2.layers.irnn import triton_backend, unavailable_backends
 
+pytestmark = pytest.mark.slow
+
 FILES = [Path(__file__).with_name(f"irnn_triton_{kind}.py") for kind in ("cases", "gpu_cases")]
 TOOLS = Path(__file__).parents[2] / "tools"
 needs_triton = pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""L2 normalisation of pooled features against plain NumPy."""
+"""L2 normalization of pooled features against plain NumPy."""
 
 import numpy as np
 import pytest

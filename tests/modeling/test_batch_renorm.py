@@ -1,4 +1,4 @@
-"""Batch renormalisation, alone and in the context blocks."""
+"""Batch renormalization, alone and in the context blocks."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_what_else_is_in_the_batch_does_not_matter():
     assert torch.equal(with_other, with_another)
 
 
-def test_the_gradient_is_batch_normalisations():
+def test_the_gradient_is_batch_normalizations():
     norm = trained()
     past_mean, past = norm.running_mean.clone(), norm.running_var.clone()
     x = batches(1, seed=6)[0].requires_grad_()
@@ -60,9 +60,9 @@ def test_the_gradient_is_batch_normalisations():
     torch.testing.assert_close(gradient, ratio * torch.autograd.grad(batch, x, upstream)[0])
     # So no channel as a whole is asked to move.
     assert gradient.sum(dim=(0, 2, 3)).abs().max() < 1e-12
-    # Weight and bias act on what the forward pass has standardised.
-    standardised = (x - past_mean[:, None, None]) / (past + norm.eps).sqrt()[:, None, None]
-    torch.testing.assert_close(for_weight, (upstream * standardised).sum(dim=(0, 2, 3)))
+    # Weight and bias act on what the forward pass has standardized.
+    standardized = (x - past_mean[:, None, None]) / (past + norm.eps).sqrt()[:, None, None]
+    torch.testing.assert_close(for_weight, (upstream * standardized).sum(dim=(0, 2, 3)))
     torch.testing.assert_close(for_bias, upstream.sum(dim=(0, 2, 3)))
 
 
@@ -109,7 +109,7 @@ def test_only_valid_cells_count():
     torch.testing.assert_close(padded.running_var, plain.running_var)
 
 
-def test_half_precision_is_standardised_in_float32():
+def test_half_precision_is_standardized_in_float32():
     # Squares of 300 overflow float16.
     x = (300 + torch.randn(2, 3, 8, 8)).half()
     result = BatchRenorm2d(3).train()(x)
@@ -140,7 +140,7 @@ def test_the_bias_of_a_block_starts_in_its_norm():
     assert (block.output.norm.bias == 0).all()
 
 
-def test_a_normalised_block_sees_neither_padding_nor_the_other_image():
+def test_a_normalized_block_sees_neither_padding_nor_the_other_image():
     torch.manual_seed(2)
     block = IRNN(3, hidden_dim=8, out_dim=6, norm="BRN", dropout=0.0).train()
     x, sizes = torch.randn(2, 3, 6, 8), torch.tensor([[4, 5], [6, 8]])
@@ -151,10 +151,10 @@ def test_a_normalised_block_sees_neither_padding_nor_the_other_image():
     assert (both[0, :, 4:] == 0).all() and (both[0, :, :, 5:] == 0).all()
 
 
-def test_global_average_is_normalised_over_images():
+def test_global_average_is_normalized_over_images():
     block = GlobalAverage(1, norm="BRN").train()
     x = torch.tensor([[[[1.0, 3.0]]], [[[6.0, 0.0]]]])
-    # Means 2 and, of the first cell alone, 6: standardised to -1 and 1.
+    # Means 2 and, of the first cell alone, 6: standardized to -1 and 1.
     result = block(x, torch.tensor([[1, 2], [1, 1]]))
     torch.testing.assert_close(result[:, 0, 0, 0], torch.tensor([-1.0, 1.0]), atol=1e-5, rtol=0)
 

@@ -32,7 +32,7 @@ def test_the_22_anchors():
         for ratio in (0.5, 1, 2):
             expected.append((scale / math.sqrt(ratio), scale * math.sqrt(ratio)))
     np.testing.assert_allclose(np.stack([widths, heights], 1), expected, rtol=1e-5)
-    np.testing.assert_allclose(cells[:, :2] + cells[:, 2:], 0, atol=1e-4)  # centred
+    np.testing.assert_allclose(cells[:, :2] + cells[:, 2:], 0, atol=1e-4)  # centered
     (boxes,) = generator([torch.zeros(1, 512, 3, 5)])
     assert len(boxes) == 3 * 5 * 22
 

@@ -11,6 +11,8 @@ from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
 from ion_d2.modeling.context import CONTEXT_REGISTRY, IRNN, Branches, Chain, Conv
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_context_depends_on_neither_padding_nor_batch_mates(variant):

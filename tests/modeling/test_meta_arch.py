@@ -80,12 +80,12 @@ def test_every_parameter_gets_a_finite_gradient(labels, pooled):
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
-def test_unlabelled_image_and_padding_do_not_count_in_the_segmentation_loss():
+def test_unlabeled_image_and_padding_do_not_count_in_the_segmentation_loss():
     model = small_model(*SEG).eval()
-    labelled, other = make_input(96, 128, labels=True), make_input(112, 144, seed=1)
-    images = model.preprocess_image([labelled, other])
-    targets = model._label_maps([labelled, other], images)
-    assert torch.equal(targets[0, :96, :128], labelled["sem_seg"])
+    labeled, other = make_input(96, 128, labels=True), make_input(112, 144, seed=1)
+    images = model.preprocess_image([labeled, other])
+    targets = model._label_maps([labeled, other], images)
+    assert torch.equal(targets[0, :96, :128], labeled["sem_seg"])
     assert (targets[0, 96:] == 255).all() and (targets[0, :, 128:] == 255).all()
     assert (targets[1] == 255).all()
     assert (model._label_maps([other, other], images) == 255).all()

@@ -40,8 +40,8 @@ def measure(norm, rank=None):
     return torch.stack(factors), int(scale.batches_left)
 
 
-def renormalised(maps):
-    """Running statistics of the context's normalisation after some batches."""
+def renormalized(maps):
+    """Running statistics of the context's normalization after some batches."""
     norm = BatchRenorm2d(2).train()
     for batch in maps:
         norm(batch)
@@ -85,7 +85,7 @@ def work(rank, folder):
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )
     result = {norm: measure(norm, rank) for norm in ("roi", "position")}
-    result["renorm"] = renormalised(context_maps(rank))
+    result["renorm"] = renormalized(context_maps(rank))
     result["images"] = images(comm.get_rank(), comm.get_world_size())
     result["stop"] = stopped_at(rank)
     torch.save(result, os.path.join(folder, f"{rank}.pth"))
@@ -117,7 +117,7 @@ def test_scale_is_that_of_one_process_with_all_rois(results, norm):
 def test_running_statistics_are_the_mean_over_processes(results):
     first, second = (result["renorm"] for result in results)
     assert torch.equal(first, second)
-    alone = torch.stack([renormalised(context_maps(rank)) for rank in (0, 1)])
+    alone = torch.stack([renormalized(context_maps(rank)) for rank in (0, 1)])
     torch.testing.assert_close(first, alone.mean(0))
 
 

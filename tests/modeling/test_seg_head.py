@@ -80,7 +80,7 @@ def test_output_has_the_images_size(size):
     assert (out[..., columns:] == out[..., columns - 1 : columns]).all()
 
 
-def test_loss_counts_labelled_pixels_only():
+def test_loss_counts_labeled_pixels_only():
     torch.manual_seed(1)
     head = make(loss_weight=2.0)
     features = {"context": torch.randn(2, 6, 2, 3)}
@@ -92,7 +92,7 @@ def test_loss_counts_labelled_pixels_only():
     assert loss.item() == pytest.approx(2 * expected.item(), rel=1e-5)
 
 
-def test_images_count_alike_however_many_pixels_are_labelled():
+def test_images_count_alike_however_many_pixels_are_labeled():
     torch.manual_seed(1)
     head = make()
     features = {"context": torch.randn(3, 6, 2, 3)}

@@ -19,6 +19,8 @@ from ion_d2.errors import IONError
 from ion_d2.lazy import plug_in_lazy
 from ion_d2.modeling.backbone import TimmBackbone
 
+pytestmark = pytest.mark.slow
+
 timm = pytest.importorskip("timm")
 
 LITE = "tf_efficientnet_lite0"
@@ -28,7 +30,7 @@ PHOTOGRAPHS = os.environ.get("ION_PHOTOGRAPHS", "")
 
 
 def saved(path, name, **kwargs):
-    """A random network whose normalisation does something, and the file of its weights."""
+    """A random network whose normalization does something, and the file of its weights."""
     torch.manual_seed(0)
     network = timm.create_model(name, **kwargs).eval()
     for key, value in network.state_dict().items():
@@ -163,7 +165,7 @@ def timm_state(file):
     return read_state(str(file), LITE)
 
 
-def test_stages_rest_with_their_normalisation(tmp_path):
+def test_stages_rest_with_their_normalization(tmp_path):
     backbone = TimmBackbone("resnet10t", ["stage2", "stage4"], freeze_at=2, freeze_norm=False)
     backbone.train()
     frozen = {k.split(".")[1] for k, p in backbone.named_parameters() if not p.requires_grad}
@@ -176,7 +178,7 @@ def test_stages_rest_with_their_normalisation(tmp_path):
     assert changed == {"layer2", "layer3"}
 
 
-def test_all_normalisation_rests_unless_told_otherwise():
+def test_all_normalization_rests_unless_told_otherwise():
     backbone = TimmBackbone("resnet10t", ["stage3"]).train()
     assert all(p.requires_grad for p in backbone.parameters())
     before = {key: value.clone() for key, value in backbone.state_dict().items()}

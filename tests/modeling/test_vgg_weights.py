@@ -11,11 +11,13 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads.box_head import FastRCNNConvFCHead
 from torch import nn
 from torch.nn import functional as F
-from vgg_models import Detector, Head, fake_state, poisoned, published, randomise
+from vgg_models import Detector, Head, fake_state, poisoned, published, randomize
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.modeling.backbone.vgg import VGG
-from ion_d2.modeling.backbone.vgg_weights import VGGLayout, recognise
+from ion_d2.modeling.backbone.vgg_weights import VGGLayout, recognize
+
+pytestmark = pytest.mark.slow
 
 ALL = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
@@ -33,7 +35,7 @@ def classifier():
     with torch.device("meta"):
         layers = torchvision.models.vgg16(weights=None).classifier
     layers = layers.to_empty(device="cpu")
-    randomise(layers)
+    randomize(layers)
     return layers.eval()
 
 
@@ -114,22 +116,22 @@ def test_a_file_saved_under_data_parallel_and_a_shallow_model(tmp_path):
 
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("depth", [11, 13, 16, 19])
-def test_recognises_every_published_layout(depth, batch_norm):
-    assert recognise(fake_state(depth, batch_norm)) == VGGLayout(depth, batch_norm)
+def test_recognizes_every_published_layout(depth, batch_norm):
+    assert recognize(fake_state(depth, batch_norm)) == VGGLayout(depth, batch_norm)
 
 
 @pytest.mark.parametrize("name", ["alexnet", "squeezenet1_1", "mobilenet_v2", "resnet18"])
-def test_other_networks_are_not_recognised(name):
+def test_other_networks_are_not_recognized(name):
     with torch.device("meta"):
         state = getattr(torchvision.models, name)(weights=None).state_dict()
-    assert recognise(state) is None
+    assert recognize(state) is None
 
 
-def test_one_missing_layer_is_not_recognised():
+def test_one_missing_layer_is_not_recognized():
     state = fake_state(16)
     del state["features.28.weight"]
-    assert recognise(state) is None
+    assert recognize(state) is None
     state = fake_state(16, batch_norm=True)
     del state["features.1.running_mean"]
-    assert recognise(state) is None
-    assert recognise({}) is None
+    assert recognize(state) is None
+    assert recognize({}) is None

@@ -50,7 +50,7 @@ def poisoned(build):
     return model.eval()
 
 
-def randomise(module):
+def randomize(module):
     """Random weights that keep the scale of the signal, with biases far from zero."""
     for layer in module.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
@@ -69,7 +69,7 @@ def published(depth, batch_norm=False, classifier=None):
     with torch.device("meta"):
         model = getattr(torchvision.models, f"vgg{depth}{'_bn' * batch_norm}")(weights=None)
     model.features = model.features.to_empty(device="cpu")
-    randomise(model.features)
+    randomize(model.features)
     if classifier is None:
         classifier = nn.Sequential()
     model.classifier = classifier

@@ -27,7 +27,7 @@ def get_config_file(path):
     )
 """
 SOURCES = {
-    "LICENSE": "the licence",
+    "LICENSE": "the license",
     "setup.py": "raise SystemExit('never run')",
     "tools/__init__.py": "",
     "detectron2/__init__.py": "__version__ = '0.5'\n",

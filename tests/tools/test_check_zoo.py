@@ -12,6 +12,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
 import check_zoo  # noqa: E402
 import plugged  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 # The same architectures, a fraction as wide.
 NARROW = [
     "MODEL.RESNETS.STEM_OUT_CHANNELS", 16, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32,

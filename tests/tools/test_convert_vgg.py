@@ -18,7 +18,9 @@ from ion_d2.engine.setup import build_model, run_cli
 ROOT = Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tools"), str(ROOT / "tests" / "modeling")]
 import convert_vgg  # noqa: E402
-from vgg_models import published, randomise  # noqa: E402
+from vgg_models import published, randomize  # noqa: E402
+
+pytestmark = pytest.mark.slow
 
 VGG = (
     "MODEL.VGG.DEPTH", 11, "MODEL.VGG.WIDTH_MULTIPLIER", 1.0, "MODEL.SKIP_POOLER.OUT_CHANNELS", 512,
@@ -51,7 +53,7 @@ def classifier(width):
     """fc6 and fc7 of that width, where torchvision's has 4096."""
     layers = [nn.Linear(512 * 49, width), nn.ReLU(), nn.Dropout(), nn.Linear(width, width)]
     layers = nn.Sequential(*layers, nn.ReLU(), nn.Dropout(), nn.Linear(width, 10))
-    randomise(layers)
+    randomize(layers)
     return layers
 
 
@@ -68,7 +70,7 @@ def config(theirs, *opts):
 
 
 def assert_backbone(model, theirs):
-    """Equal features for an image, which hold every convolution and what normalises it."""
+    """Equal features for an image, which hold every convolution and what normalizes it."""
     backbone = model.eval().backbone
     image = torch.rand(1, 3, 40, 48) * 4 - 2
     with torch.no_grad():

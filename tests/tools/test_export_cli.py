@@ -13,6 +13,8 @@ from PIL import Image
 
 from ion_d2.engine.setup import run_cli
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "export.py"
 SMALLER = [*SMALL, "INPUT.MIN_SIZE_TEST", "96", "MODEL.RPN.POST_NMS_TOPK_TEST", "30",
            "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.2"]  # fmt: skip

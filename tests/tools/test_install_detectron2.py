@@ -6,6 +6,8 @@ import zipfile
 import pytest
 from bare_environment import SCRIPT, Environment, make_archive, pure
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def environment(tmp_path):

@@ -11,6 +11,8 @@ from page_checks import check_page
 
 from ion_d2.engine.setup import run_cli
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "report.py"
 
 

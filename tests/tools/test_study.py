@@ -13,6 +13,8 @@ import pytest
 import yaml
 from model_helpers import SMALL
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 STEPS = 40
 

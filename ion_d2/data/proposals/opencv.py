@@ -40,7 +40,7 @@ class SelectiveSearch:
     def __init__(self, quality: bool = False) -> None:
         """
         Args:
-            quality: more colour spaces and strategies, several times the boxes and the time.
+            quality: more color spaces and strategies, several times the boxes and the time.
         """
         require_contrib()
         self._quality = quality

@@ -36,7 +36,7 @@ def empty_map(
         dtype: of the new map; None: as ``like``.
 
     Returns:
-        An uninitialised (N, channels, H, W) tensor on the same device.
+        An uninitialized (N, channels, H, W) tensor on the same device.
     """
     shape = (like.shape[0], channels, *like.shape[2:])
     return torch.empty(

@@ -1,6 +1,6 @@
 """The definition of the spatial IRNN: one direction and one line of cells at a time.
 
-Every other implementation is tested against this one. It favours being read over being fast.
+Every other implementation is tested against this one. It favors being read over being fast.
 """
 
 from __future__ import annotations

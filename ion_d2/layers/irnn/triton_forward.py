@@ -1,7 +1,7 @@
 """Triton kernel: sweep a map in any directions, without a transition or with a diagonal one.
 
 A program sweeps one block of lines in one direction, the state in a register of each thread. Its
-neighbours take the other directions through the same part of the map, whose cells then come from
+neighbors take the other directions through the same part of the map, whose cells then come from
 memory once and from the cache three times.
 """
 

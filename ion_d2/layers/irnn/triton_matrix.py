@@ -163,7 +163,7 @@ def matrix_kernel(
         if t > first:
             _await(counter, programs * (t - first))
         for tile in range(tl.program_id(0), line_blocks * NUM_DIRECTIONS * blocks_out, programs):
-            # Neighbouring tiles are of the same lines, as they read the same states.
+            # Neighboring tiles are of the same lines, as they read the same states.
             c = tile % blocks_out * BLOCK_OUT + tl.arange(0, BLOCK_OUT).to(tl.int64)
             d = tile // blocks_out % NUM_DIRECTIONS
             lines = tile // blocks_out // NUM_DIRECTIONS * BLOCK_LINES + tl.arange(0, BLOCK_LINES)

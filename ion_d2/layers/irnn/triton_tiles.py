@@ -56,9 +56,9 @@ def line_of(
         block: the program's number among those of the same image and direction.
         channels: number of channels.
         others: number of places.
-        CHANNELS_LAST: whether neighbouring lines are of one place, or of one channel.
+        CHANNELS_LAST: whether neighboring lines are of one place, or of one channel.
         FLAT: True lets a block run on into the next place or channel, so that no thread idles.
-            False keeps it within one, where Triton can see that neighbours lie side by side.
+            False keeps it within one, where Triton can see that neighbors lie side by side.
         LINES: lines of a block.
 
     Returns:

@@ -51,21 +51,21 @@ class BatchRenorm2d(nn.BatchNorm2d):
             A tensor of x's shape and type. In training it is computed in float32 at least.
         """
         if not self.training:
-            return self._standardise(x)
+            return self._standardize(x)
         if sizes is None:
-            return self._renormalise(x)
+            return self._renormalize(x)
         valid = valid_mask(sizes, x.shape[2], x.shape[3], x.device)[:, 0]  # [N, H, W]
         cells = x.movedim(1, 3)
         result = torch.zeros_like(cells)
-        result[valid] = self._renormalise(cells[valid])
+        result[valid] = self._renormalize(cells[valid])
         return result.movedim(3, 1)
 
-    def _standardise(self, x: Tensor) -> Tensor:
+    def _standardize(self, x: Tensor) -> Tensor:
         return nn.functional.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
 
-    def _renormalise(self, x: Tensor) -> Tensor:
+    def _renormalize(self, x: Tensor) -> Tensor:
         """Run one batch, (N, C, H, W) or (M, C)."""
         if x.numel() == 0:
             return x
@@ -75,7 +75,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
             variance = (inverse.square().reciprocal() - self.eps).clamp(min=0)
             past = self._past(mean, variance)
             self._follow(mean, variance)
-            result = _Renormalise.apply(
+            result = _Renormalize.apply(
                 wide, self.weight, self.bias, *past, mean, inverse, self.eps
             )
             return result.to(x.dtype)
@@ -101,7 +101,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        # Statistics of batch normalisation, from files that do not count its batches (torchvision's
+        # Statistics of batch normalization, from files that do not count its batches (torchvision's
         # VGGs): the first batch here must not replace them.
         if self.num_batches_tracked == 0 and self.running_mean.any():
             self.num_batches_tracked.fill_(math.ceil(1 / self.momentum))
@@ -111,7 +111,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
 
 
-class _Renormalise(torch.autograd.Function):
+class _Renormalize(torch.autograd.Function):
     """Ioffe's ``(x - mean) / deviation * r + d`` with the constants r and d of its Eq. 2.
 
     The forward pass uses the running statistics alone, so that the batch does not enter even by
@@ -138,14 +138,14 @@ class _Renormalise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Run torch's backward pass of batch normalisation, whose output was scaled by r."""
+        """Run torch's backward pass of batch normalization, whose output was scaled by r."""
         x, weight, past_mean, past_variance, mean, inverse = ctx.saved_tensors
         past = (past_variance + ctx.eps).rsqrt()
         r, d = past / inverse, (mean - past_mean) * past
-        for_x, by_standardised, for_bias = torch.ops.aten.native_batch_norm_backward(
+        for_x, by_standardized, for_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, r * weight, None, None, mean, inverse, True, ctx.eps, [True] * 3
         )
-        for_weight = r * by_standardised + d * for_bias
+        for_weight = r * by_standardized + d * for_bias
         return for_x, for_weight, for_bias, *[None] * 5
 
 
@@ -156,7 +156,7 @@ def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def build_norm(norm: str, channels: int) -> BatchRenorm2d | None:
-    """Build the normalisation that a context block's layers share.
+    """Build the normalization that a context block's layers share.
 
     Args:
         norm: ``MODEL.CONTEXT.NORM``, "" or "BRN".
@@ -166,11 +166,11 @@ def build_norm(norm: str, channels: int) -> BatchRenorm2d | None:
         The module, called with (x, sizes); None for "".
 
     Raises:
-        IONError: another name. Normalisations over one image (GN) or one batch (BN) are left out:
+        IONError: another name. Normalizations over one image (GN) or one batch (BN) are left out:
             they see the padding, and are context of their own.
     """
     if norm not in NORMS:
         raise IONError(
-            f"MODEL.CONTEXT.NORM is {norm!r}; use one of {NORMS} (BRN: batch renormalisation)."
+            f"MODEL.CONTEXT.NORM is {norm!r}; use one of {NORMS} (BRN: batch renormalization)."
         )
     return BatchRenorm2d(channels) if norm else None

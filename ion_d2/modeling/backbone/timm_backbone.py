@@ -42,7 +42,7 @@ class TimmBackbone(Backbone):
             output_stride: largest stride of a feature in pixels; deeper stages are dilated. 0
                 leaves the network's own.
             freeze_at: stages 1 to ``freeze_at``, and what lies before them, are not trained.
-            freeze_norm: whether batch normalisation keeps its statistics, scale and shift in all
+            freeze_norm: whether batch normalization keeps its statistics, scale and shift in all
                 stages. In frozen ones it always does.
             in_channels: channels of the image.
 
@@ -85,11 +85,11 @@ class TimmBackbone(Backbone):
         return dict(zip(self._out_features, features))
 
     def freeze(self, freeze_at: int, freeze_norm: bool = False) -> TimmBackbone:
-        """Stop training the first stages for good, with constant batch normalisation.
+        """Stop training the first stages for good, with constant batch normalization.
 
         Args:
             freeze_at: number of stages to freeze, from the first, with what lies before them.
-            freeze_norm: whether to keep batch normalisation constant in the other stages as well.
+            freeze_norm: whether to keep batch normalization constant in the other stages as well.
 
         Returns:
             This backbone.
@@ -112,7 +112,7 @@ class TimmBackbone(Backbone):
         """Let the first stages rest from training, and train all others that are not frozen.
 
         Unlike :meth:`freeze` this can be changed at any time. A resting stage has no gradients, and
-        its batch normalisation neither uses nor learns the statistics of a batch.
+        its batch normalization neither uses nor learns the statistics of a batch.
 
         Args:
             count: number of stages that rest, from the first; 0 wakes all.

@@ -61,9 +61,9 @@ class VGG(BuiltFromConfig, Backbone):
             depth: number of weighted layers of the VGG, 11, 13, 16 or 19.
             width_multiplier: factor on the channel counts 64, 128, 256, 512, 512; the products
                 are rounded to multiples of 8, at least 8.
-            norm: normalisation between convolution and ReLU, a name known to Detectron2's
+            norm: normalization between convolution and ReLU, a name known to Detectron2's
                 ``get_norm``, "BRN" for :class:`BatchRenorm2d`, or "" for none. Convolutions have
-                biases only without normalisation.
+                biases only without normalization.
                 "GN" takes 32 groups where they divide the channels into two or more each, else
                 groups of 8 channels.
             out_features: names of the features to return.
@@ -99,7 +99,7 @@ class VGG(BuiltFromConfig, Backbone):
         self.freeze(freeze_at)
 
     def freeze(self, freeze_at: int) -> VGG:
-        """Stop training the first blocks for good, with constant batch normalisation.
+        """Stop training the first blocks for good, with constant batch normalization.
 
         Args:
             freeze_at: number of blocks to freeze, from the first.
@@ -120,7 +120,7 @@ class VGG(BuiltFromConfig, Backbone):
         """Let the first blocks rest from training, and train all others that are not frozen.
 
         Unlike :meth:`freeze` this can be changed at any time. A resting block has no gradients, and
-        its batch normalisation neither uses nor learns the statistics of a batch.
+        its batch normalization neither uses nor learns the statistics of a batch.
 
         Args:
             count: number of blocks that rest, from the first; 0 wakes all.
@@ -224,7 +224,7 @@ def _make_conv(in_channels: int, out_channels: int, norm: str) -> Conv2d:
 
 
 def _make_norm(norm: str, channels: int) -> nn.Module | None:
-    # 32 groups fit only multiples of 32, and with 32 channels would normalise each channel alone.
+    # 32 groups fit only multiples of 32, and with 32 channels would normalize each channel alone.
     if norm == "GN" and (channels % 32 or channels < 64):
         return nn.GroupNorm(channels // 8, channels)
     if norm == "BRN":

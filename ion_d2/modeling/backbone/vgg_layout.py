@@ -81,7 +81,7 @@ def check_gains(gains: Sequence[float], norm: str) -> None:
 
     Args:
         gains: one for each feature.
-        norm: normalisation behind each convolution.
+        norm: normalization behind each convolution.
 
     Raises:
         IONError: there are not five, one is not positive, or ``norm`` does not take them off.

@@ -1,6 +1,6 @@
-"""Recognise a torchvision VGG state dict and rename it for a detector.
+"""Recognize a torchvision VGG state dict and rename it for a detector.
 
-torchvision numbers the layers of ``features`` one by one (convolution, batch normalisation if any,
+torchvision numbers the layers of ``features`` one by one (convolution, batch normalization if any,
 ReLU, pooling); ours are named by block, e.g. ``conv5_3``. Its ``classifier.0`` and ``classifier.3``
 are fc6 and fc7, which read the pooled 512x7x7 feature flattened as (C, H, W), as Detectron2's box
 heads do. The 1000-way ``classifier.6`` has no place in a detector.
@@ -41,7 +41,7 @@ class VGGLayout(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"VGG{self.depth} with batch normalisation" if self.batch_norm else f"VGG{self.depth}"
+            f"VGG{self.depth} with batch normalization" if self.batch_norm else f"VGG{self.depth}"
         )
 
     def conv_indices(self) -> dict[int, str]:
@@ -56,7 +56,7 @@ class VGGLayout(NamedTuple):
         return indices
 
 
-def recognise(state: State) -> VGGLayout | None:
+def recognize(state: State) -> VGGLayout | None:
     """Tell which torchvision VGG a state dict holds.
 
     Args:
@@ -91,13 +91,13 @@ def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module)
         model: the detector, whose backbone is or contains our VGG.
 
     Raises:
-        IONError: the model has no VGG, or one of another depth, normalisation or width.
+        IONError: the model has no VGG, or one of another depth, normalization or width.
     """
     # Most checkpoints are of a detector: tell them by one key.
     if f"{prefix}features.0.weight" not in state:
         return
     theirs = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-    layout = recognise(theirs)
+    layout = recognize(theirs)
     if layout is None:
         return
     renamed = map_vgg_weights(theirs, layout, model)
@@ -111,7 +111,7 @@ def map_vgg_weights(state: State, layout: VGGLayout, model: nn.Module) -> dict[s
 
     Args:
         state: torchvision's tensors by key.
-        layout: what ``recognise`` found.
+        layout: what ``recognize`` found.
         model: see :func:`take_torchvision_names`.
 
     Returns:
@@ -158,7 +158,7 @@ def _check_layout(layout: VGGLayout, vgg: VGG) -> None:
     norm = vgg.conv1_1.norm
     fits = hasattr(norm, "running_mean") if layout.batch_norm else norm is None
     if not fits:
-        ours = type(norm).__name__ if norm is not None else "no normalisation"
+        ours = type(norm).__name__ if norm is not None else "no normalization"
         wanted = '"BN", "SyncBN", "FrozenBN" or "BRN"' if layout.batch_norm else '""'
         raise IONError(
             f"{holds}, but the model's VGG has {ours}; these weights need MODEL.VGG.NORM {wanted}."
@@ -166,11 +166,11 @@ def _check_layout(layout: VGGLayout, vgg: VGG) -> None:
 
 
 def backbone_tensors(state: State, layout: VGGLayout) -> dict[str, torch.Tensor]:
-    """Rename the convolutions of a torchvision VGG, and what normalises them.
+    """Rename the convolutions of a torchvision VGG, and what normalizes them.
 
     Args:
         state: torchvision's tensors by key.
-        layout: what ``recognise`` found.
+        layout: what ``recognize`` found.
 
     Returns:
         Tensors by the keys of :class:`VGG`.
@@ -186,7 +186,7 @@ def backbone_tensors(state: State, layout: VGGLayout) -> dict[str, torch.Tensor]
         for key in state:
             if key.startswith(norm):
                 tensors[f"{name}.norm.{key[len(norm) :]}"] = state[key]
-        # Our normalised convolutions have no bias; moving the mean by it gives the same output.
+        # Our normalized convolutions have no bias; moving the mean by it gives the same output.
         tensors[f"{name}.norm.running_mean"] = tensors[f"{name}.norm.running_mean"] - bias
     return tensors
 
@@ -276,7 +276,7 @@ def pixel_statistics(state: State) -> tuple[list[float], list[float]]:
 
 
 def _warn_of_other_pixels(state: State, model: nn.Module) -> None:
-    """Warn of a silent loss of accuracy: weights trained on otherwise normalised pixels."""
+    """Warn of a silent loss of accuracy: weights trained on otherwise normalized pixels."""
     mean, std = pixel_statistics(state)
     for name, expected in (("pixel_mean", mean), ("pixel_std", std)):
         actual = getattr(model, name, None)

@@ -37,7 +37,7 @@ class Conv(nn.Module):
             out_dim: channels of the last layer, and so of the context feature.
             num_stacks: number of layers, at least 1.
             kernel_size: side of the kernels in cells, odd.
-            norm: normalisation behind each convolution, see :func:`build_norm`.
+            norm: normalization behind each convolution, see :func:`build_norm`.
 
         Raises:
             IONError: ``num_stacks``, ``kernel_size`` or ``norm`` is out of range.

@@ -18,7 +18,7 @@ from .build import CONTEXT_REGISTRY
 class GlobalAverage(nn.Module):
     """The mean over all cells, repeated at each: "global average and unpool" (Fig. 5c).
 
-    Without a normalisation it has no parameters.
+    Without a normalization it has no parameters.
     """
 
     @configurable
@@ -26,7 +26,7 @@ class GlobalAverage(nn.Module):
         """
         Args:
             in_channels: channels of the feature that feeds the block, and of the context feature.
-            norm: normalisation of the means, see :func:`build_norm`; without a ReLU. "BRN" passes
+            norm: normalization of the means, see :func:`build_norm`; without a ReLU. "BRN" passes
                 no gradient to a lone image (``SOLVER.IMS_PER_PASS`` 1), which is its own mean.
 
         Raises:

@@ -83,7 +83,7 @@ class IRNN(nn.Module):
             dropout: probability with which an entry is dropped after each concatenation.
             init: start of the 1x1 convolutions: "xavier", "pass_through" or "rows_then_columns".
             bias_init: start of the biases of the convolutions that feed a recurrence.
-            norm: normalisation behind each 1x1 convolution, see :func:`build_norm`. The biases are
+            norm: normalization behind each 1x1 convolution, see :func:`build_norm`. The biases are
                 then its own.
             directions: directions of travel of each stack; the last entry serves all further ones.
             shared_input: whether the directions of a stack share their 1x1 convolution.

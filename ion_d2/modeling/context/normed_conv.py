@@ -1,4 +1,4 @@
-"""A convolution of a context block with its normalisation."""
+"""A convolution of a context block with its normalization."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..backbone.batch_renorm import build_norm
 
 
 class NormedConv(nn.Conv2d):
-    """A convolution that keeps the size of the map, and a normalisation that knows padding."""
+    """A convolution that keeps the size of the map, and a normalization that knows padding."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, *, norm: str) -> None:
         """

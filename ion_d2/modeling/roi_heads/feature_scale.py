@@ -1,4 +1,4 @@
-"""The per-channel scale after L2 normalisation, and how its start is found (paper sec. 3.1)."""
+"""The per-channel scale after L2 normalization, and how its start is found (paper sec. 3.1)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureScale(nn.Module):
-    """The factor of each channel after the L2 normalisation; all start at one common value.
+    """The factor of each channel after the L2 normalization; all start at one common value.
 
-    That value matters: it gives the normalised features the amplitude that the next layers were
+    That value matters: it gives the normalized features the amplitude that the next layers were
     made for. The paper measured 1000, the mean L2 norm of pooled conv5 in Caffe's VGG16. With
     ``init`` 0 the same measurement is made here, over the first training passes.
     """

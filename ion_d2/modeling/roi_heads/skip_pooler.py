@@ -27,14 +27,14 @@ _KINDS = ("ROIPool", "ROIAlign", "ROIAlignV2")
 
 
 class SkipPooler(nn.Module):
-    """Pools, L2-normalises, concatenates, re-scales and merges several features for each ROI.
+    """Pools, L2-normalizes, concatenates, re-scales and merges several features for each ROI.
 
     Each feature is pooled at its own stride. With norm "none" there is no scale either (the "1x1
     only" column of Table 4); if then there is a single feature which already has ``out_channels``
     channels, there is no convolution, and the result is that of a plain ROI pooler, as in Fast
     R-CNN.
 
-    Features may also be added to another one instead of concatenated: normalised like it, times its
+    Features may also be added to another one instead of concatenated: normalized like it, times its
     scale and a learned gate. The merging convolution then reads both with the same weights.
     """
 

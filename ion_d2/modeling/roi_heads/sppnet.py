@@ -79,7 +79,7 @@ class PyramidPooler(nn.Module):
 class SPPROIHeads(IONROIHeads):
     """ION's heads with a spatial pyramid in place of skip pooling.
 
-    ``MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS`` gives the pyramid; there is no normalisation, scale or
+    ``MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS`` gives the pyramid; there is no normalization, scale or
     1x1 convolution. SPPnet trains the fully connected layers alone: ``MODEL.BACKBONE.FREEZE_AT`` 5.
     """
 

@@ -18,6 +18,8 @@ from ion_d2.data.proposals import add_proposals, read_proposals
 from ion_d2.data.proposals.make_proposals import Job, generate_proposals
 from ion_d2.errors import IONError
 
+pytestmark = pytest.mark.slow
+
 IDS = ["a", "b c", "ü", "d.e", "f", "g", "h", "i"]
 SETTINGS = {"method": "stand-in", "max_boxes": 4}
 

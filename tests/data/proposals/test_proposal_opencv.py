@@ -13,7 +13,7 @@ needs_contrib = pytest.mark.skipif(
 
 
 def squares():
-    """Two plain rectangles on grey, and where they are."""
+    """Two plain rectangles on gray, and where they are."""
     image = np.full((90, 120, 3), 128, np.uint8)
     image[10:40, 20:60] = (255, 0, 0)
     image[50:80, 70:110] = (0, 0, 255)

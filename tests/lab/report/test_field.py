@@ -37,12 +37,12 @@ def images(count=2, size=(20, 24), seed=0):
 
 def test_box_filters_have_the_field_of_their_convolution():
     first, second = np.random.default_rng(0).random((2, 3, 3))
-    colours = np.array([0.5, 1.0, 2.0])
+    colors = np.array([0.5, 1.0, 2.0])
     network = Features(
-        conv(colours[None, :, None, None] * first), conv(second[None, None]), nn.ReLU()
+        conv(colors[None, :, None, None] * first), conv(second[None, None]), nn.ReLU()
     )
     field = effective_fields(network, images(), {"deep": (9, 11)}, probes=1)["deep"]
-    # A cross-correlation's gradient is the correlation of its kernels, with the centre at the cell.
+    # A cross-correlation's gradient is the correlation of its kernels, with the center at the cell.
     expected = np.zeros((20, 24))
     expected[7:12, 9:14] = convolve2d(first, second)
     np.testing.assert_allclose(field, expected / np.linalg.norm(expected), atol=1e-12)
@@ -100,12 +100,12 @@ def test_a_cell_that_never_moves_has_no_field():
 
 def test_shares_within_squares_by_counting():
     field = np.random.default_rng(1).random((13, 17))
-    centre = (6.0, 4.5)
-    shares = share_within(field, centre)
+    center = (6.0, 4.5)
+    shares = share_within(field, center)
     for distance, share in enumerate(shares):
         total = 0.0
         for row, column in np.ndindex(field.shape):
-            inside = max(abs(row + 0.5 - centre[0]), abs(column + 0.5 - centre[1])) <= distance
+            inside = max(abs(row + 0.5 - center[0]), abs(column + 0.5 - center[1])) <= distance
             total += field[row, column] * inside
         assert share == pytest.approx(total / field.sum())
     assert shares[0] == 0 and shares[-1] == pytest.approx(1.0) and len(shares) == 13

@@ -1,4 +1,4 @@
-"""Heat maps: colours by amount, on the scale asked for, with frames where they belong."""
+"""Heat maps: colors by amount, on the scale asked for, with frames where they belong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def shade(share):
     return (np.array(matplotlib.colormaps["magma"](share, bytes=True))[:3]).tolist()
 
 
-def test_colours_follow_the_values():
+def test_colors_follow_the_values():
     drawn = pixels(np.array([[0.0, 1.0], [2.0, 4.0]]))
     assert drawn[1, 1].tolist() == shade(1.0) and drawn[0, 0].tolist() == shade(0.0)
     assert drawn[0, 1].tolist() == shade(0.25) and drawn[1, 0].tolist() == shade(0.5)

@@ -65,13 +65,13 @@ def test_a_report_fits_and_is_legible(browser, address, size, theme):
     assert browser.value("document.querySelector('.scroll').scrollWidth") > 0
     wide = "[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"
     assert browser.value(wide)  # the wide table scrolls in its own place
-    _check_colours(browser, theme)
+    _check_colors(browser, theme)
     _check_picture(browser.screenshot(), width, theme)
     assert [url for url in browser.requests() if not url.startswith("data:")] == [address]
     assert not [e for e in browser.events if e["method"] == "Runtime.exceptionThrown"]
 
 
-def _check_colours(browser, theme):
+def _check_colors(browser, theme):
     style = "getComputedStyle(document.querySelector('{}')).{}"
     paper = _hex(browser.value(style.format("body", "backgroundColor")))
     assert (contrast(paper, "#000000") > 10) == (theme == "light")
@@ -83,8 +83,8 @@ def _check_colours(browser, theme):
     assert zooms and all(9 / 11 <= zoom <= 1.001 for zoom in zooms)
 
 
-def _hex(colour):
-    parts = colour[colour.index("(") + 1 : -1].split(",")[:3]
+def _hex(color):
+    parts = color[color.index("(") + 1 : -1].split(",")[:3]
     return "#" + "".join(f"{int(part):02x}" for part in parts)
 
 

@@ -77,7 +77,7 @@ def test_an_empty_report_is_a_page():
     assert "Nothing" in check_page(render_report("Nothing", [])).text()
 
 
-def test_plots_have_the_ink_of_the_paper_and_the_colours_of_the_series():
+def test_plots_have_the_ink_of_the_paper_and_the_colors_of_the_series():
     drawn = plot().decode()
     assert drawn.count("currentColor") > 10 and "#010203" not in drawn
     own = set(re.findall(r"(?:fill|stroke): (#\w+)", drawn))
@@ -124,9 +124,9 @@ def test_equal_content_gives_equal_files():
     assert render_report("T", everything()) == render_report("T", everything())
 
 
-def luminance(colour):
+def luminance(color):
     """Relative luminance of WCAG 2.1."""
-    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    parts = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
@@ -136,7 +136,7 @@ def contrast(first, second):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_colours_stand_out_on_light_and_dark_paper():
+def test_colors_stand_out_on_light_and_dark_paper():
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
     style = render_report("T", [])
     themes = [dict(re.findall(r"--(\w+): (#\w+)", part)) for part in style.split("@media")[:2]]
@@ -147,4 +147,4 @@ def test_colours_stand_out_on_light_and_dark_paper():
         for paper in (theme["paper"], theme["sheet"]):
             for ink in ("ink", "quiet", "link"):
                 assert contrast(theme[ink], paper) >= 4.5
-        assert all(contrast(colour, theme["paper"]) >= 3 for colour in SERIES)
+        assert all(contrast(color, theme["paper"]) >= 3 for color in SERIES)

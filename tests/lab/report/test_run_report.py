@@ -20,6 +20,8 @@ from ion_d2.errors import IONError
 from ion_lab.report import write_run_report
 from ion_lab.report.scores import percent
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 10,
               "TEST.NUM_PICTURES", 0, "MODEL.RPN.POST_NMS_TOPK_TEST", 20)  # fmt: skip
 
@@ -150,7 +152,7 @@ def test_images_without_objects(tmp_path):
     torch.manual_seed(0)
     model = build_model(cfg)
     IONTrainer.test(cfg, model)
-    assert "no labelled objects" in read(tmp_path / write_run_report(cfg, model)).text()
+    assert "no labeled objects" in read(tmp_path / write_run_report(cfg, model)).text()
 
 
 @pytest.mark.parametrize(

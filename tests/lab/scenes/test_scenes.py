@@ -77,7 +77,7 @@ def test_palette_is_that_of_voc():
     palette = np.array(voc_palette()).reshape(256, 3)
     known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 7: (128, 128, 128), 8: (64, 0, 0)}
     known.update({15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)})
-    assert all(tuple(palette[label]) == colour for label, colour in known.items())
+    assert all(tuple(palette[label]) == color for label, color in known.items())
 
 
 def test_sizes_gaps_and_packing():
@@ -100,7 +100,7 @@ def test_sizes_gaps_and_packing():
     for name, values in sizes.items():
         low, high = limits.get(name, (20, 40))
         assert low <= min(values) and max(values) <= high, name
-    assert crowded > pictures // 3  # two tile centres in one cell of stride 16
+    assert crowded > pictures // 3  # two tile centers in one cell of stride 16
 
 
 def test_same_arguments_give_the_same_bytes_and_more_pictures_extend_the_set(tmp_path, small_set):

@@ -13,6 +13,8 @@ from ion_lab.scenes.compose import scene_states
 from ion_lab.scenes.cues import mark_alpha
 from ion_lab.scenes.geometry import safe_distance
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("cue", ["band", "balanced"])
 def test_states_change_the_cue_and_the_names_alone(cue):
@@ -49,7 +51,7 @@ def test_states_are_balanced_and_follow_no_simple_order(split):
 
 
 def lamp_features(pictures, above: int) -> np.ndarray:
-    """Coarse colours around the first lamp, from ``above`` rows over it to the bottom."""
+    """Coarse colors around the first lamp, from ``above`` rows over it to the bottom."""
     rows = []
     for image, box in pictures:
         padded = cv2.copyMakeBorder(

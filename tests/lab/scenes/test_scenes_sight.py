@@ -23,6 +23,8 @@ from ion_lab.scenes.geometry import (
     vgg_conv5_layers,
 )
 
+pytestmark = pytest.mark.slow
+
 CONV5 = receptive_field(vgg_conv5_layers(16))
 
 
@@ -98,7 +100,7 @@ def test_the_field_of_the_model_that_is_studied():
     # GroupNorm has no field: it gives the cue away to every cell. Nor has BatchNorm in training.
     assert seen_rows("GN", 12, range(first - 1, first), 1.0) == [True]
     assert seen_rows("BN", 12, range(first - 1, first), 1.0, training=True) == [True]
-    # Batch renormalisation gives nothing away in training either.
+    # Batch renormalization gives nothing away in training either.
     for row, expected in ((first - 1, False), (first, True), (end - 1, True), (end, False)):
         assert seen_rows("BRN", 12, range(row, row + 1), 1e6, training=True) == [expected]
 
@@ -114,7 +116,7 @@ def test_safe_distance_covers_every_row_and_is_not_lavish():
 
 
 def conv5_of(image: np.ndarray) -> torch.Tensor:
-    """A thin VGG16 without normalisation, random weights, float64."""
+    """A thin VGG16 without normalization, random weights, float64."""
     torch.manual_seed(0)
     y = torch.tensor(image).permute(2, 0, 1)[None].double() / 128 - 1
     for layer in vgg_conv5_layers(16):

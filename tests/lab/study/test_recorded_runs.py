@@ -17,6 +17,8 @@ from ion_lab.study.run_settings import same_settings
 from ion_lab.study.runs import Run, plan_runs
 from ion_lab.study.study_data import Pictures
 
+pytestmark = pytest.mark.slow
+
 TABLES = {path.stem: read_table(path) for path in sorted(ROOT.glob("configs/study/*.yaml"))}
 RECORDS = sorted(ROOT.glob("docs/study/*.json"))
 

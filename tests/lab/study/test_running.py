@@ -16,6 +16,8 @@ from ion_d2.errors import IONError
 from ion_lab.study import Interrupted, run_study
 from ion_lab.study.locks import try_lock
 
+pytestmark = pytest.mark.slow
+
 
 def first_process(study):
     """Folder of each run -> when its first process began and ended."""

@@ -63,7 +63,7 @@ def test_rows_share_a_start_on_their_own_pictures(tmp_path):
     start = runs / "conv5-scenes-before-seed-0"
     settings = json.loads((start / "run.json").read_text())["settings"]
     assert settings["config"]["SOLVER.MAX_ITER"] == 7 and settings["start"] is None
-    # The start's own config file: its backbone's normalisation is not that of the others.
+    # The start's own config file: its backbone's normalization is not that of the others.
     assert settings["config"]["MODEL.VGG.NORM"] == "BRN"
     others = json.loads((runs / "skip-scenes-seed-0" / "run.json").read_text())["settings"]
     assert others["config"]["MODEL.VGG.NORM"] == "GN" and others["start"] == settings

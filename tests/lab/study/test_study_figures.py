@@ -159,8 +159,8 @@ def test_plots_are_drawn_also_of_what_is_missing(tmp_path, plot):
     for path in paths:
         picture = np.asarray(Image.open(path).convert("RGB"))
         assert picture.shape[1] >= 1000
-        colours = {tuple(c) for c in picture.reshape(-1, 3)[::7]}
-        assert (0, 0x72, 0xB2) in colours  # the first of Okabe and Ito's
+        colors = {tuple(c) for c in picture.reshape(-1, 3)[::7]}
+        assert (0, 0x72, 0xB2) in colors  # the first of Okabe and Ito's
 
 
 @pytest.mark.parametrize("plot", ["bars", "lines"])

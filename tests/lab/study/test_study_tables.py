@@ -18,6 +18,8 @@ from ion_lab.study.run_settings import as_overrides
 from ion_lab.study.runs import plan_runs
 from ion_lab.study.study_data import Pictures
 
+pytestmark = pytest.mark.slow
+
 TABLES = {path.stem: read_table(path) for path in sorted(ROOT.glob("configs/study/*.yaml"))}
 ROWS = [(table, row) for table in TABLES.values() for row in table.rows]
 CLASSES = {"MODEL.ROI_HEADS.NUM_CLASSES": 6, "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 7}
@@ -120,12 +122,12 @@ def test_pictures_are_used_at_their_own_size():
         assert cfg.INPUT.MAX_SIZE_TRAIN >= settings.size <= cfg.INPUT.MAX_SIZE_TEST
 
 
-def test_cues_are_out_of_sight_of_conv5_and_nothing_normalises_over_a_picture():
+def test_cues_are_out_of_sight_of_conv5_and_nothing_normalizes_over_a_picture():
     names = ("outside-inside", "layers", "norm", "context", "far", "start")
     for table, _, settings in scene_data(*names):
         assert settings.min_distance >= safe_distance(1.0)
         for row in table.rows:
-            # What batch normalisation does to the learning is one question of "start".
+            # What batch normalization does to the learning is one question of "start".
             named = table.name == "start" and row.name == "BatchNorm in the backbone"
             assert config_of(table, row).MODEL.VGG.NORM == ("BN" if named else "BRN")
 
