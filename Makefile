@@ -2,6 +2,7 @@
 # make test    run the test suite, on up to four cores
 # make test-fast    the same without what starts programs and trains
 # make lint    check style, formatting and types
+# make docs    the pages of the Python interface, in output/docs
 # make clean   remove the virtual environment and caches
 #
 # Each sets up everything it needs in $(VENV), once. An interrupted set-up is finished by running the command again.
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 STAMPS := $(VENV)/.ion_d2
 
-.PHONY: demo test test-fast lint setup clean
+.PHONY: demo test test-fast lint docs setup clean
 .DELETE_ON_ERROR:
 
 demo: setup
@@ -37,6 +38,9 @@ lint: setup
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy
+
+docs: setup
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs/api output/docs
 
 setup: $(STAMPS)/detectron2
 

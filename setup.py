@@ -58,7 +58,16 @@ setup(
         "yacs>=0.1.8",
     ],
     extras_require={
-        "dev": ["hypothesis", "mypy", "pytest>=7", "pytest-xdist", "ruff", *EXPORT, *TIMM],
+        "dev": [
+            "hypothesis",
+            "mypy",
+            "pytest>=7",
+            "pytest-xdist",
+            "ruff",
+            "sphinx",
+            *EXPORT,
+            *TIMM,
+        ],
         # tools/export.py for .onnx files, and --check of them.
         "export": EXPORT,
         # tools/make_proposals.py. It replaces opencv-python-headless, which must go first: both

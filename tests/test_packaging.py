@@ -97,7 +97,7 @@ def test_requirements_of_the_pure_detectron2_are_ours_too(arguments):
 
 def test_developers_get_the_tools_of_the_makefile(arguments):
     tools = {name_of(extra) for extra in arguments["extras_require"]["dev"]}
-    assert {"mypy", "pytest", "pytest-xdist", "ruff"} <= tools
+    assert {"mypy", "pytest", "pytest-xdist", "ruff", "sphinx"} <= tools
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
@@ -110,6 +110,7 @@ def test_developers_get_the_tools_of_the_makefile(arguments):
         ("lint", "/bin/python -m ruff check ."),
         ("lint", "/bin/python -m ruff format --check ."),
         ("lint", "/bin/python -m mypy"),
+        ("docs", "/bin/python -m sphinx -q -W"),
     ],
 )
 def test_make_targets_set_up_first_and_use_the_given_environment(tmp_path, target, command):
@@ -128,4 +129,4 @@ def test_ci_runs_lint_and_the_tests():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     lines = script.read_text().splitlines()
-    assert lines[-2:] == ["make lint", "make test"] and "set -euo pipefail" in lines
+    assert lines[-3:] == ["make lint", "make docs", "make test"] and "set -euo pipefail" in lines
