@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from .errors import IONError
 
 # SOLVER.CLIP_GRADIENTS.CLIP_TYPE of configs from before FULL_MODEL, which Detectron2 cannot read.
-OLD_CLIP_TYPE = "full_model"
+_OLD_CLIP_TYPE = "full_model"
 # Attribute of a parameter: largest norm of its optimizer's whole gradient, and the kind of norm.
 _MARK = "_whole_gradient_clip"
 
@@ -26,7 +26,7 @@ def settle_clipping(cfg: CfgNode) -> None:
         cfg: the config, changed in place, also where it is frozen.
     """
     clip = cfg.SOLVER.CLIP_GRADIENTS
-    if clip.CLIP_TYPE == OLD_CLIP_TYPE:
+    if clip.CLIP_TYPE == _OLD_CLIP_TYPE:
         frozen = clip.is_frozen()
         clip.defrost()
         clip.CLIP_TYPE, clip.FULL_MODEL = "norm", True

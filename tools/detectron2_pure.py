@@ -114,7 +114,7 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def modernise(source: str) -> str:
+def modernize(source: str) -> str:
     """Return Python source with every removed name replaced (see ``REPLACEMENTS``)."""
     for pattern, replacement in REPLACEMENTS:
         source = re.sub(pattern, replacement, source)
@@ -159,7 +159,7 @@ def _installed_files(archive: Path) -> Iterator[tuple[str, bytes]]:
             if not member.isfile() or target is None:
                 continue
             data = source.extractfile(member).read()
-            yield target, modernise(data.decode()).encode() if path.suffix == ".py" else data
+            yield target, modernize(data.decode()).encode() if path.suffix == ".py" else data
 
 
 def _destination(path: PurePosixPath) -> str | None:

@@ -13,9 +13,7 @@ from torch import nn
 from ion_d2.data.run_images import test_resize
 from ion_d2.engine.augmented_test import with_augmentation
 from ion_d2.engine.checkpoint import IONCheckpointer
-from ion_d2.engine.class_names import (
-    classes_of,
-)
+from ion_d2.engine.class_names import classes_of
 from ion_d2.engine.picture_array import as_picture
 from ion_d2.engine.setup import build_model
 from ion_d2.errors import IONError

@@ -1,20 +1,17 @@
-"""Values of SOLVER and TEST with which a training cannot run, or would not do what it says."""
+"""Values of SOLVER, INPUT and TEST with which a training fails, or would not do what it says."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
 
-from ..clipping import OLD_CLIP_TYPE
 from ..errors import IONError
+from ..modeling.model_values import Rule, check_rules
 
 # INPUT.FORMAT -> channels of a picture.
 CHANNELS = {"BGR": 3, "RGB": 3, "L": 1}
-# What a value must satisfy, and how to say so.
-Rule = tuple[Callable[[Any], bool], str]
 
 
 def _number(least: float, *, open_: bool = False) -> Rule:
@@ -60,7 +57,6 @@ def _numbers(rule: Rule, count: int | None = None) -> Rule:
 
 _POSITIVE, _NOT_NEGATIVE = _number(0, open_=True), _number(0)
 _COUNT, _PERIOD = _integer(1), _integer(0)
-# By key; a key that this version of Detectron2 does not have is passed over.
 _RULES: dict[str, Rule] = {
     "SOLVER.MAX_ITER": _COUNT,
     "SOLVER.IMS_PER_BATCH": _COUNT,
@@ -83,7 +79,7 @@ _RULES: dict[str, Rule] = {
     "SOLVER.WARMUP_FACTOR": _NOT_NEGATIVE,
     "SOLVER.WARMUP_ITERS": _PERIOD,
     "SOLVER.WARMUP_METHOD": _one_of("linear", "constant"),
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of(OLD_CLIP_TYPE, "norm", "value"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of("norm", "value"),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": _POSITIVE,
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": (lambda value: value > 0, "above 0; .inf is the maximum"),
     "SOLVER.AMP.PRECISION": _one_of("float16", "bfloat16"),
@@ -128,13 +124,7 @@ def check_ranges(cfg: CfgNode) -> None:
     Raises:
         IONError: one of them; the message names the key, the value and what it must be.
     """
-    for key, rule in _RULES.items():
-        node = cfg
-        *parents, name = key.split(".")
-        for parent in parents:
-            node = node[parent]
-        if name in node and not _fits(node[name], rule):
-            raise IONError(f"{key} is {node[name]!r}; it must be {rule[1]}.")
+    check_rules(cfg, _RULES)
     _check_channels(cfg)
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(cfg.INPUT.MIN_SIZE_TRAIN) != 2:
         raise IONError(
@@ -152,10 +142,3 @@ def _check_channels(cfg: CfgNode) -> None:
                 f"MODEL.{name} has {len(values)} numbers ({values}), but INPUT.FORMAT is "
                 f"{cfg.INPUT.FORMAT!r}, which has {channels}; give one number a channel."
             )
-
-
-def _fits(value: Any, rule: Rule) -> bool:
-    try:
-        return rule[0](value)
-    except TypeError:  # a text, for instance, which is not to be compared with a number
-        return False

@@ -137,7 +137,7 @@ class IONTrainer(IONBuilders):
             The last evaluation, where Detectron2's trainer returns one.
 
         Raises:
-            IONError: the training diverged, or as the step, the evaluation do.
+            IONError: the training diverged, or as the step and the evaluation do.
         """
         hide_expected_tracebacks()
         try:

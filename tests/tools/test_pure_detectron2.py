@@ -20,8 +20,8 @@ from bare_environment import SOURCES, make_archive, pure
         ("Image.LINEARLY", None),
     ],
 )
-def test_modernise_replaces_whole_removed_names_only(old, new):
-    assert pure.modernise(old) == (old if new is None else new)
+def test_modernize_replaces_whole_removed_names_only(old, new):
+    assert pure.modernize(old) == (old if new is None else new)
 
 
 def test_wheel_paths_cannot_leave_the_installation(tmp_path):
