@@ -30,7 +30,7 @@ def ensure_registered(names: Sequence[str]) -> None:
 
     What is registered already keeps its metadata. Datasets of Detectron2's ``register_pascal_voc``
     and ``register_coco_instances`` are read by our readers, and the dicts that other functions
-    return are completed and looked at (see :mod:`~ion_d2.data.registered_datasets`).
+    return are completed and checked (see :mod:`~ion_d2.data.registered_datasets`).
 
     Args:
         names: dataset names as in DATASETS.TRAIN.
@@ -54,11 +54,20 @@ def _register(name: str) -> None:
         raise IONError(f"There is no dataset '{name}'{hint}; {_FORMS}.")
 
 
-def evaluator_type(name: str) -> str | None:
-    """Tell how a dataset is to be evaluated.
+def _adopt(name: str) -> None:
+    """Check the files of a registered dataset, and have it read our way."""
+    metadata = MetadataCatalog.get(name).as_dict()
+    for key in ("dirname", "json_file", "image_root"):
+        path = metadata.get(key)
+        if path and "://" not in str(path):
+            require_path(name, absolute(path))
+    if not adopt_voc(name):
+        coco_datasets.adopt_coco(name)
+        adopt_function(name)
 
-    Args:
-        name: of a registered dataset.
+
+def evaluator_type(name: str) -> str | None:
+    """How a registered dataset is to be evaluated.
 
     Returns:
         The "evaluator_type" of its metadata. Where it has none: "coco" if its objects have masks or
@@ -78,13 +87,10 @@ def evaluator_type(name: str) -> str | None:
 
 
 def class_names(names: Sequence[str]) -> list[str]:
-    """The classes of the datasets, in the order of their ids.
+    """The class names that datasets share, in the order of their ids.
 
     Args:
         names: one or more dataset names; they are registered where needed.
-
-    Returns:
-        The class names that all the datasets have.
 
     Raises:
         IONError: no dataset is given, one has no classes, or two differ.
@@ -107,8 +113,7 @@ def class_names(names: Sequence[str]) -> list[str]:
 def _classes_of(name: str) -> list[str]:
     metadata = MetadataCatalog.get(name)
     if metadata.get("thing_classes") is None:
-        # Some datasets tell their classes only once they are loaded.
-        DatasetCatalog.get(name)
+        DatasetCatalog.get(name)  # some datasets know their classes only once they are loaded
     classes = metadata.get("thing_classes")
     if classes is None:
         raise IONError(
@@ -116,15 +121,3 @@ def _classes_of(name: str) -> list[str]:
             "entry."
         )
     return check_class_names(classes, f"Dataset '{name}' (thing_classes)")
-
-
-def _adopt(name: str) -> None:
-    """Check the files of a registered dataset, and have it read our way."""
-    metadata = MetadataCatalog.get(name).as_dict()
-    for key in ("dirname", "json_file", "image_root"):
-        path = metadata.get(key)
-        if path and "://" not in str(path):
-            require_path(name, absolute(path))
-    if not adopt_voc(name):
-        coco_datasets.adopt_coco(name)
-        adopt_function(name)

@@ -29,15 +29,7 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 
 def require_path(name: str, path: str) -> None:
-    """Check that a file or folder of a dataset is there.
-
-    Args:
-        name: of the dataset.
-        path: of the file or folder.
-
-    Raises:
-        IONError: it is not.
-    """
+    """Raise an :class:`~ion_d2.IONError` if a file or folder of the dataset ``name`` is missing."""
     if os.path.exists(path):
         return
     advice = "correct the path"

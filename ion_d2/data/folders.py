@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ion_d2.errors import IONError
 
@@ -13,52 +13,40 @@ def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
     """Find the files with given extensions in a folder and its subfolders, listing each once.
 
     Args:
-        folder: the folder.
+        folder: the folder; hidden files and subfolders in it do not count.
         extensions: with dot and in lower case (files may have any case); where a stem has several
-            files, the earlier extension wins. Hidden files do not count.
+            files, the earlier extension wins.
 
     Returns:
-        Path by file name without extension ("a/im0" for a file in the subfolder "a"), in Unicode's
-        composed form (some systems store "ü" as "u" and a mark, some as one sign).
+        Path by file name without extension ("a/im0" for a file in the subfolder "a"), as
+        :func:`composed` spells it.
 
     Raises:
         IONError: the folder is missing or cannot be read.
     """
     found: dict[str, tuple[int, str]] = {}
-    for path in _visible_files(folder):
-        stem, extension = os.path.splitext(os.path.relpath(path, folder))
-        stem = composed(stem).replace(os.sep, "/")
-        if extension.lower() not in extensions:
-            continue
-        rank = extensions.index(extension.lower())
-        if stem not in found or rank < found[stem][0]:
-            found[stem] = (rank, path)
-    return {stem: path for stem, (_, path) in found.items()}
-
-
-def _visible_files(folder: str) -> Iterator[str]:
-    """The paths of a folder's files, then of those in its subfolders, without hidden ones."""
     list_folder(folder)  # raises what os.walk keeps to itself
     for place, subfolders, file_names in os.walk(folder, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(file_names):
-            if not name.startswith("."):
-                yield os.path.join(place, name)
+            path = os.path.join(place, name)
+            stem, extension = os.path.splitext(os.path.relpath(path, folder))
+            if name.startswith(".") or extension.lower() not in extensions:
+                continue
+            stem = composed(stem).replace(os.sep, "/")
+            rank = extensions.index(extension.lower())
+            if stem not in found or rank < found[stem][0]:
+                found[stem] = (rank, path)
+    return {stem: path for stem, (_, path) in found.items()}
 
 
 def composed(name: str) -> str:
-    """A name in Unicode's composed form (NFC), by which :func:`index_folder` knows files."""
+    """A name in Unicode's composed form (NFC): some systems store "ü" as "u" and a mark."""
     return unicodedata.normalize("NFC", name)
 
 
 def list_folder(folder: str) -> list[str]:
-    """List a folder of a dataset.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        The sorted names in it.
+    """The sorted names in a folder of a dataset.
 
     Raises:
         IONError: it is missing or cannot be read.
@@ -73,13 +61,9 @@ def list_folder(folder: str) -> list[str]:
 
 
 def read_lines(path: str) -> list[str]:
-    """Read the lines of a UTF-8 text file.
+    """Read the stripped lines of a UTF-8 text file that are not blank.
 
-    Args:
-        path: the file; a byte-order mark and any kind of line end are fine.
-
-    Returns:
-        The lines that are not blank, without surrounding white space.
+    A byte-order mark and any kind of line end are fine.
 
     Raises:
         IONError: the file cannot be read or is not UTF-8.

@@ -15,10 +15,10 @@ _LETTERS = (("l", "r"), ("L", "R"))
 
 
 def keypoint_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict[str, Any]:
-    """What Detectron2's MetadataCatalog holds of the keypoints of a file.
+    """What Detectron2's MetadataCatalog holds of the keypoints of a file in COCO's format.
 
     Args:
-        categories: of a file in COCO's format.
+        categories: the file's.
         source: the file, for messages.
 
     Returns:
@@ -45,29 +45,24 @@ def keypoint_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict
 
 
 def flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Find the names that change places when a picture is mirrored.
+    """Find the pairs (left, right) of keypoints that change places when a picture is mirrored.
 
     Args:
-        names: of keypoints, such as "left_eye", "EyeRight" or "eye.l".
-
-    Returns:
-        Pairs (left, right).
+        names: such as "left_eye", "EyeRight" or "eye.l".
     """
     pairs = [(name, twin) for name in names for twin in _twins(name) if twin in names]
     return list(dict.fromkeys(pairs))
 
 
 def unpaired_names(names: Sequence[str]) -> list[str]:
-    """Find the names of one side without one of the other.
-
-    Args:
-        names: of keypoints.
-
-    Returns:
-        Those with the word "left" or "right" and no twin.
-    """
+    """Find the names of keypoints that have the word "left" or "right", but no twin."""
     paired = {name for pair in flip_pairs(names) for name in pair}
     return [name for name in names if name not in paired and _has_side(name)]
+
+
+def _has_side(name: str) -> bool:
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    return any(word.lower() in ("left", "right") for word in words)
 
 
 def _twins(left: str) -> list[str]:
@@ -75,11 +70,6 @@ def _twins(left: str) -> list[str]:
     words = [left.replace(a, b) for a, b in _SIDES if a in left]
     letters = [re.sub(rf"(?<![A-Za-z]){a}(?![A-Za-z])", b, left) for a, b in _LETTERS]
     return [twin for twin in (*words, *letters) if twin != left]
-
-
-def _has_side(name: str) -> bool:
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
-    return any(word.lower() in ("left", "right") for word in words)
 
 
 def _check(category: dict[str, Any], place: str, source: str) -> None:

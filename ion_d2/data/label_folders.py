@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -31,51 +32,39 @@ def add_label_files(dicts: Sequence[dict[str, Any]], folders: Sequence[str]) -> 
     Raises:
         IONError: a path is not a folder.
     """
-    labels = _Labels(folders)
-    return [record if "sem_seg_file_name" in record else labels.add_to(record) for record in dicts]
+    folders = [os.path.expanduser(folder) for folder in folders]
+    for folder in folders:
+        if not _is_plain(folder) and not os.path.isdir(folder):
+            raise IONError(
+                f"DATASETS.SEM_SEG_DIRS names {folder}, which is not a folder; correct the path."
+            )
+
+    @functools.cache
+    def labels_in(folder: str) -> dict[str, str]:
+        return index_folder(folder, _EXTENSIONS) if os.path.isdir(folder) else {}
+
+    def with_label(record: dict[str, Any]) -> dict[str, Any]:
+        images, file_name = os.path.split(record["file_name"])
+        stem = composed(os.path.splitext(file_name)[0])
+        for name in folders:
+            folder = os.path.join(os.path.dirname(images), name) if _is_plain(name) else name
+            if stem in labels_in(folder):
+                return {**record, "sem_seg_file_name": labels_in(folder)[stem]}
+        return record
+
+    return [record if "sem_seg_file_name" in record else with_label(record) for record in dicts]
 
 
 def log_label_count(dicts: Sequence[dict[str, Any]]) -> None:
-    """Log how many images have segmentation labels, with a warning if none has.
-
-    Args:
-        dicts: Detectron2 dataset dicts.
-    """
-    count = sum("sem_seg_file_name" in d or _has_mask(d) for d in dicts)
+    """Log how many images have segmentation labels, with a warning if none has."""
+    count = sum("sem_seg_file_name" in record or _has_mask(record) for record in dicts)
     level = logging.INFO if count else logging.WARNING
     logger.log(level, "Segmentation labels: %d of %d training images.", count, len(dicts))
 
 
+def _is_plain(folder: str) -> bool:
+    return os.path.basename(folder) == folder
+
+
 def _has_mask(record: dict[str, Any]) -> bool:
     return any(annotation.get("segmentation") for annotation in record.get("annotations", ()))
-
-
-class _Labels:
-    """Looks labels up, listing every folder once."""
-
-    def __init__(self, folders: Sequence[str]) -> None:
-        self._folders = [os.path.expanduser(folder) for folder in folders]
-        self._listed: dict[str, dict[str, str]] = {}
-        for folder in self._folders:
-            if os.path.basename(folder) != folder and not os.path.isdir(folder):
-                raise IONError(
-                    f"DATASETS.SEM_SEG_DIRS names {folder}, which is not a folder; correct the "
-                    "path."
-                )
-
-    def add_to(self, record: dict[str, Any]) -> dict[str, Any]:
-        images, file_name = os.path.split(record["file_name"])
-        stem = os.path.splitext(file_name)[0]
-        for name in self._folders:
-            plain = os.path.basename(name) == name
-            folder = os.path.join(os.path.dirname(images), name) if plain else name
-            label = self._list(folder).get(composed(stem))
-            if label is not None:
-                return {**record, "sem_seg_file_name": label}
-        return record
-
-    def _list(self, folder: str) -> dict[str, str]:
-        if folder not in self._listed:
-            there = os.path.isdir(folder)
-            self._listed[folder] = index_folder(folder, _EXTENSIONS) if there else {}
-        return self._listed[folder]

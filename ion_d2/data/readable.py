@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -23,15 +24,9 @@ logger = logging.getLogger(__name__)
 
 # Pillow's decoders report damage in all these ways.
 _DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    struct.error,
-    zlib.error,
+    OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error,
     Image.DecompressionBombError,
-)
+)  # fmt: skip
 _MAX_THREADS = 8
 _OR_SKIP = ", or leave out such pictures with INPUT.SKIP_UNREADABLE True."
 _EXIF_ORIENTATION = 274
@@ -57,14 +52,120 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
             channel.
         IONError: there is no such file.
     """
-    with _told(file_name):
+    with _clear_errors(file_name):
         if image_format is not None:
             _read_header(file_name)
         return detection_utils.read_image(file_name, format=image_format)
 
 
+def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np.ndarray:
+    """Decode the picture of a dataset dict with :func:`read_image`, and compare its size.
+
+    A dict without "height" and "width" is given the picture's.
+
+    Raises:
+        UnreadableImageError: see :func:`read_image`.
+        IONError: there is no such file, or it has another size.
+    """
+    image = read_image(record["file_name"], image_format)
+    _check_size(record, image.shape[:2])
+    detection_utils.check_image_size(record, image)  # gives the size to a dict without one
+    return image
+
+
+def read_size(file_name: str) -> tuple[int, int]:
+    """Height and width of a picture from its header, turned as its EXIF data asks.
+
+    Raises:
+        IONError: it is missing or not a picture.
+    """
+    try:
+        return _mode_and_size(file_name)[1]
+    except _DECODE_ERRORS as error:
+        raise IONError(
+            f"{file_name} is not a readable picture ({error}), and nothing else gives its height "
+            "and width; replace the picture or take it out of the dataset."
+        ) from error
+
+
+def check_present(dicts: Sequence[dict[str, Any]]) -> None:
+    """Look for the files of dataset dicts, without opening them or asking other machines.
+
+    Raises:
+        IONError: one is missing.
+    """
+    for record in dicts:
+        name = os.fspath(record["file_name"])
+        if "://" not in name and not os.path.exists(name):
+            raise _missing(name)
+
+
+def check_headers(
+    dicts: Sequence[dict[str, Any]], resize: ResizeShortestEdge, *, skip_unreadable: bool
+) -> None:
+    """Look at the headers of pictures for what would stop a run; nothing is decoded.
+
+    Args:
+        dicts: Detectron2 dataset dicts.
+        resize: what the pictures will go through.
+        skip_unreadable: say nothing of pictures that :func:`filter_unreadable` leaves out.
+
+    Raises:
+        UnreadableImageError: a picture is empty, no picture, too deep or too thin.
+        IONError: a picture is missing, or has another size than its dict says.
+    """
+    for error in _unreadable(dicts, lambda record: _check_header(record, resize)):
+        if error is not None and not skip_unreadable:
+            raise error
+
+
+def filter_unreadable(
+    dicts: Sequence[dict[str, Any]], resize: ResizeShortestEdge | None = None
+) -> list[dict[str, Any]]:
+    """Decode every picture, and leave out those that cannot be, with a warning that names each.
+
+    Args:
+        dicts: Detectron2 dataset dicts.
+        resize: what the pictures will go through; those too thin for it are left out as well.
+
+    Returns:
+        Those whose picture can be decoded, in the same order.
+
+    Raises:
+        IONError: a picture is missing, or none can be decoded.
+    """
+
+    def decode(record: dict[str, Any]) -> None:
+        _check_header(record, resize)
+        _decode_once(record["file_name"])
+
+    errors = _unreadable(dicts, decode)
+    for error in filter(None, errors):
+        warn_skipped(error)
+    kept = [record for record, error in zip(dicts, errors) if error is None]
+    if dicts and not kept:
+        raise IONError(
+            f"None of the {len(dicts)} images can be decoded, for instance: "
+            + _without_advice(errors[0])
+        )
+    return kept
+
+
+def warn_skipped(error: UnreadableImageError) -> None:
+    """Warn of a picture that is left out."""
+    logger.warning("Skipped: %s", _without_advice(error))
+
+
+def too_thin(file_name: str, size: tuple[int, int]) -> UnreadableImageError:
+    """The error for a picture (height, width) of which a side has no pixel left once resized."""
+    return UnreadableImageError(
+        f"Image {file_name} of {size[1]}x{size[0]} pixels is too thin: a side has no pixel left "
+        f"at the sizes of INPUT; cut it into pieces{_OR_SKIP}"
+    )
+
+
 @contextmanager
-def _told(file_name: str) -> Iterator[None]:
+def _clear_errors(file_name: str) -> Iterator[None]:
     """Make one sentence of what Pillow raises."""
     try:
         yield
@@ -80,23 +181,8 @@ def _missing(file_name: str) -> IONError:
     return IONError(f"Image {file_name} does not exist; restore it, or take it out of the dataset.")
 
 
-def check_present(dicts: Sequence[dict[str, Any]]) -> None:
-    """Look for the files of pictures, without opening them or asking other machines.
-
-    Args:
-        dicts: Detectron2 dataset dicts.
-
-    Raises:
-        IONError: one is missing.
-    """
-    for record in dicts:
-        name = os.fspath(record["file_name"])
-        if "://" not in name and not os.path.exists(name):
-            raise _missing(name)
-
-
 def _read_header(file_name: str) -> tuple[int, int]:
-    """Height and width, turned as EXIF asks; refuses what Pillow would cut off at 255."""
+    """Height and width; refuses values that Pillow would cut off at 255."""
     mode, size = _mode_and_size(file_name)
     if mode.startswith(("I", "F")):
         raise UnreadableImageError(
@@ -114,18 +200,8 @@ def _mode_and_size(file_name: str) -> tuple[str, tuple[int, int]]:
         return image.mode, (width, height) if turned else (height, width)
 
 
-def check_header(record: dict[str, Any], resize: ResizeShortestEdge | None = None) -> None:
-    """Look at the header of a dict's picture for what would stop a run; nothing is decoded.
-
-    Args:
-        record: Detectron2 dataset dict.
-        resize: what the picture will go through, if a side without a pixel is to be told.
-
-    Raises:
-        UnreadableImageError: it is empty, not a picture, too deep or too thin.
-        IONError: it is missing or has another size than the dict says.
-    """
-    with _told(record["file_name"]):
+def _check_header(record: dict[str, Any], resize: ResizeShortestEdge | None) -> None:
+    with _clear_errors(record["file_name"]):
         size = _read_header(record["file_name"])
     _check_size(record, size)
     if resize is not None:
@@ -134,66 +210,10 @@ def check_header(record: dict[str, Any], resize: ResizeShortestEdge | None = Non
             raise too_thin(record["file_name"], size)
 
 
-def check_headers(
-    dicts: Sequence[dict[str, Any]], resize: ResizeShortestEdge, *, skip_unreadable: bool
-) -> None:
-    """:func:`check_header` for many, on several threads.
-
-    Args:
-        dicts: Detectron2 dataset dicts.
-        resize: what the pictures will go through.
-        skip_unreadable: say nothing of pictures that :func:`filter_unreadable` leaves out.
-
-    Raises:
-        IONError: what is wrong with the first of them.
-    """
-
-    def look(record: dict[str, Any]) -> None:
-        try:
-            check_header(record, resize)
-        except UnreadableImageError:
-            if not skip_unreadable:
-                raise
-
-    with ThreadPoolExecutor(_workers()) as pool:
-        list(pool.map(look, dicts))
-
-
-def too_thin(file_name: str, size: tuple[int, int]) -> UnreadableImageError:
-    """The error for a picture of which a side has no pixel left after resizing.
-
-    Args:
-        file_name: the picture.
-        size: its height and width.
-
-    Returns:
-        The error.
-    """
-    return UnreadableImageError(
-        f"Image {file_name} of {size[1]}x{size[0]} pixels is too thin: a side has no pixel left "
-        f"at the sizes of INPUT; cut it into pieces{_OR_SKIP}"
-    )
-
-
-def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np.ndarray:
-    """Decode the picture of a dataset dict and compare its size with what the dict says.
-
-    Args:
-        record: Detectron2 dataset dict; one that says no size is given the picture's.
-        image_format: see :func:`read_image`.
-
-    Returns:
-        See :func:`read_image`.
-
-    Raises:
-        UnreadableImageError: it is truncated, empty or not a picture.
-        IONError: there is no such file, or it has another size.
-    """
-    file_name = record["file_name"]
-    image = read_image(file_name, image_format)
-    _check_size(record, image.shape[:2])
-    detection_utils.check_image_size(record, image)  # gives the size to a dict without one
-    return image
+@functools.cache
+def _decode_once(file_name: str) -> None:
+    """Each evaluation in a process filters the same pictures: those found sound are remembered."""
+    read_image(file_name)
 
 
 def _check_size(record: dict[str, Any], size: tuple[int, int]) -> None:
@@ -207,76 +227,21 @@ def _check_size(record: dict[str, Any], size: tuple[int, int]) -> None:
         )
 
 
-def read_size(file_name: str) -> tuple[int, int]:
-    """Read the size of a picture from its header, turned as its EXIF data asks.
+def _unreadable(
+    dicts: Sequence[dict[str, Any]], look: Callable[[dict[str, Any]], None]
+) -> list[UnreadableImageError | None]:
+    """The UnreadableImageError of each picture, looked at on several threads."""
 
-    Args:
-        file_name: the picture.
+    def error_of(record: dict[str, Any]) -> UnreadableImageError | None:
+        try:
+            look(record)
+        except UnreadableImageError as error:
+            return error
+        return None
 
-    Returns:
-        Height and width in pixels.
-
-    Raises:
-        IONError: it is missing or not a picture.
-    """
-    try:
-        return _mode_and_size(file_name)[1]
-    except _DECODE_ERRORS as error:
-        raise IONError(
-            f"{file_name} is not a readable picture ({error}), and nothing else gives its height "
-            "and width; replace the picture or take it out of the dataset."
-        ) from error
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        return list(pool.map(error_of, dicts))
 
 
-def filter_unreadable(
-    dicts: Sequence[dict[str, Any]], resize: ResizeShortestEdge | None = None
-) -> list[dict[str, Any]]:
-    """Leave out the images that cannot be decoded, with a warning that names each.
-
-    Every picture is decoded completely, on several threads.
-
-    Args:
-        dicts: Detectron2 dataset dicts.
-        resize: what the pictures will go through; those too thin for it are left out as well.
-
-    Returns:
-        Those whose picture can be decoded, in the same order.
-
-    Raises:
-        IONError: a picture is missing, or none can be decoded.
-    """
-    with ThreadPoolExecutor(_workers()) as pool:
-        errors = list(pool.map(lambda record: _decode_error(record, resize), dicts))
-    for error in filter(None, errors):
-        warn_skipped(error)
-    kept = [record for record, error in zip(dicts, errors) if error is None]
-    if dicts and not kept:
-        raise IONError(
-            f"None of the {len(dicts)} images can be decoded, for instance: "
-            + str(errors[0]).replace(_OR_SKIP, ".")
-        )
-    return kept
-
-
-def warn_skipped(error: UnreadableImageError) -> None:
-    """Warn of a picture left out, without the advice to leave it out.
-
-    Args:
-        error: what is wrong with it.
-    """
-    logger.warning("Skipped: %s", str(error).replace(_OR_SKIP, "."))
-
-
-def _workers() -> int:
-    return min(_MAX_THREADS, os.cpu_count() or 1)
-
-
-def _decode_error(
-    record: dict[str, Any], resize: ResizeShortestEdge | None
-) -> UnreadableImageError | None:
-    try:
-        check_header(record, resize)
-        read_image(record["file_name"])
-    except UnreadableImageError as error:
-        return error
-    return None
+def _without_advice(error: UnreadableImageError | None) -> str:
+    return str(error).replace(_OR_SKIP, ".")

@@ -1,8 +1,9 @@
-"""Datasets that users register as functions: their dicts, complete and looked at."""
+"""Datasets that users register as functions: their dicts, completed and checked."""
 
 from __future__ import annotations
 
 import logging
+import math
 import numbers
 import os
 from collections.abc import Callable, Iterable
@@ -21,13 +22,7 @@ Record = dict[str, Any]
 
 
 def adopt_function(name: str) -> None:
-    """Put :class:`CompleteDicts` around the function of a registered dataset.
-
-    Our own readers, and those adopted before, stay as they are.
-
-    Args:
-        name: of the dataset.
-    """
+    """Put :class:`CompleteDicts` around the function of a registered dataset, unless it is ours."""
     load = DatasetCatalog.data[name]
     ours = getattr(getattr(load, "func", load), "__module__", None) or ""
     if isinstance(load, CompleteDicts) or ours.startswith("ion_d2."):
@@ -39,24 +34,17 @@ def adopt_function(name: str) -> None:
 class CompleteDicts:
     """Calls a dataset's function, fills in what Detectron2 lets it leave out, and checks the rest.
 
-    Names of files become text; "height" and "width" come from the picture where there are none, and
-    "image_id" from the place in the list. Boxes without extent, which Detectron2 does not train on,
-    are left out.
+    File names become text, "height" and "width" are read from the picture where they are missing,
+    and "image_id" is the place in the list. Boxes without extent, which Detectron2 does not train
+    on, are left out.
     """
 
     def __init__(self, name: str, load: Callable[[], Iterable[Record]]) -> None:
-        """
-        Args:
-            name: of the dataset.
-            load: its function.
-        """
+        """Take a dataset's name and its function."""
         self._name, self._load = name, load
 
     def __call__(self) -> list[Record]:
-        """Load the dataset.
-
-        Returns:
-            New dicts in Detectron2's format.
+        """Load the dataset as new dicts.
 
         Raises:
             IONError: a dict lacks something or has something that is not usable; the message names
@@ -73,24 +61,20 @@ class CompleteDicts:
                 empty.append(record["file_name"])
             record["annotations"] = kept
         if empty:
-            logger.warning(
-                "Left out the boxes without extent in %d image(s) of dataset '%s', the first in "
-                "%s.",
-                len(empty),
-                self._name,
-                empty[0],
+            text = (
+                "Left out the boxes without extent in %d image(s) of dataset '%s', the first in %s."
             )
+            logger.warning(text, len(empty), self._name, empty[0])
         return records
 
     def _complete(self, index: int, record: Record) -> Record:
-        if not isinstance(record, dict) or not isinstance(
-            record.get("file_name"), (str, os.PathLike)
-        ):
+        named = isinstance(record, dict) and record.get("file_name")
+        if not isinstance(named, (str, os.PathLike)):
             raise IONError(
                 f"Dataset '{self._name}': entry {index} is not a dict with the 'file_name' of a "
                 "picture; correct the function that returns it."
             )
-        record = {"image_id": index, **record, "file_name": os.fspath(record["file_name"])}
+        record = {"image_id": index, **record, "file_name": os.fspath(named)}
         if record.get("sem_seg_file_name") is not None:
             record["sem_seg_file_name"] = os.fspath(record["sem_seg_file_name"])
         if record.get("height") is None or record.get("width") is None:
@@ -119,7 +103,7 @@ class CompleteDicts:
             fault = _fault(annotation, None if classes is None else len(classes))
             if fault:
                 raise self._wrong(record, f"has an annotation {fault}")
-            if _has_extent(annotation):
+            if _least_extent(annotation) > 0:
                 kept.append(annotation)
         return kept
 
@@ -146,11 +130,10 @@ def _fault(annotation: Any, num_classes: int | None) -> str:
     numbers_wanted = 5 if mode == BoxMode.XYWHA_ABS else 4
     if len(box) != numbers_wanted or not all(map(is_number, box)):
         return f"with the bbox {box}, not {numbers_wanted} numbers"
-    if mode != BoxMode.XYWHA_ABS and min(_extent(annotation)) < 0:
+    if _least_extent(annotation) < 0:
         return f"with the bbox {box}, whose right or bottom is below its left or top"
     category = annotation["category_id"]
-    whole = isinstance(category, numbers.Integral) and not isinstance(category, bool)
-    if not whole:
+    if not isinstance(category, numbers.Integral) or isinstance(category, bool):
         return f"with the category_id {category!r}, not a number of a class"
     if category < 0 or (num_classes is not None and category >= num_classes):
         known = "" if num_classes is None else f" to {num_classes - 1}"
@@ -158,15 +141,10 @@ def _fault(annotation: Any, num_classes: int | None) -> str:
     return ""
 
 
-def _has_extent(annotation: Record) -> bool:
-    return annotation["bbox_mode"] == BoxMode.XYWHA_ABS or min(_extent(annotation)) > 0
-
-
-def _extent(annotation: Record) -> tuple[float, float]:
-    """Width and height of a box."""
-    x, y, right, bottom = BoxMode.convert(
-        [float(value) for value in annotation["bbox"]],
-        BoxMode(annotation["bbox_mode"]),
-        BoxMode.XYXY_ABS,
-    )
-    return right - x, bottom - y
+def _least_extent(annotation: Record) -> float:
+    """The lesser of a box's width and height; infinite for a rotated one, which may have any."""
+    mode = BoxMode(annotation["bbox_mode"])
+    if mode == BoxMode.XYWHA_ABS:
+        return math.inf
+    box = BoxMode.convert([float(v) for v in annotation["bbox"]], mode, BoxMode.XYXY_ABS)
+    return min(box[2] - box[0], box[3] - box[1])

@@ -20,12 +20,6 @@ from ion_d2.errors import IONError
 def train_dicts(cfg: CfgNode) -> list[dict]:
     """The images of ``DATASETS.TRAIN``, with their proposals and further label maps.
 
-    Args:
-        cfg: the config.
-
-    Returns:
-        Dataset dicts.
-
     Raises:
         IONError: there is nothing to train on, not what the model learns, or a picture is missing.
     """
@@ -73,43 +67,24 @@ def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) ->
         dataset_name: one of ``DATASETS.TEST``.
         with_proposals: add the boxes of ``DATASETS.PROPOSAL_FILES_TEST``, if the model loads any.
 
-    Returns:
-        Dataset dicts.
-
     Raises:
         IONError: there are no images, or a file of them cannot be read.
     """
-    all_files = proposal_files(cfg, "TEST") if with_proposals else None
-    files = None
-    if all_files is not None:
-        files = [all_files[list(cfg.DATASETS.TEST).index(dataset_name)]]
-    dicts = load_dicts(dataset_name, files)
-    dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
+    files = proposal_files(cfg, "TEST") if with_proposals else None
+    if files is not None:
+        files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
+    dicts = add_label_files(load_dicts(dataset_name, files), cfg.DATASETS.SEM_SEG_DIRS)
     return filter_unreadable(dicts, test_resize(cfg)) if cfg.INPUT.SKIP_UNREADABLE else dicts
 
 
 def test_resize(cfg: CfgNode) -> ResizeShortestEdge:
-    """What the pictures of a test go through.
-
-    Args:
-        cfg: the config.
-
-    Returns:
-        Detectron2's resizing.
-    """
+    """How the pictures of a test are resized."""
     shortest = cfg.INPUT.MIN_SIZE_TEST
     return ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
 
 
 def load_dicts(dataset_name: str, proposal_files: Sequence[str] | None = None) -> list[dict]:
-    """All images of a dataset.
-
-    Args:
-        dataset_name: a registered name.
-        proposal_files: one for it, if it is to have proposals.
-
-    Returns:
-        Dataset dicts.
+    """All images of a dataset, with the boxes of a proposal file if one is given.
 
     Raises:
         IONError: there are no images, or a file of them cannot be read.
@@ -121,14 +96,6 @@ def load_dicts(dataset_name: str, proposal_files: Sequence[str] | None = None) -
 
 
 def spread_evenly(dicts: Sequence[dict], count: int) -> list[dict]:
-    """Choose images at equal distances, from the first to the last.
-
-    Args:
-        dicts: dataset dicts.
-        count: how many to choose, if there are so many.
-
-    Returns:
-        The chosen ones, in their order.
-    """
+    """Choose ``count`` images at equal distances, from the first to the last; all if fewer."""
     places = np.linspace(0, len(dicts) - 1, min(count, len(dicts))).round().astype(int)
     return [dicts[place] for place in places]

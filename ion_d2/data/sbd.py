@@ -1,8 +1,7 @@
 """Class labels of the Semantic Boundaries Dataset (SBD, Hariharan et al., ICCV 2011).
 
 Its folder ``cls`` holds a Matlab file per image: a structure ``GTcls`` whose field
-``Segmentation`` is an array of class ids, 0 the background and 1..20 VOC's classes. There is no
-void. (The files in ``inst`` hold numbers of instances instead.)
+``Segmentation`` is an array of class ids, 0 the background and 1..20 VOC's classes, without void.
 """
 
 from __future__ import annotations
@@ -20,29 +19,13 @@ from ion_d2.errors import IONError
 _STRUCTURE, _FIELD = "GTcls", "Segmentation"
 # scipy's reader reports damage in all these ways; NotImplementedError is Matlab's HDF5 format.
 _READ_ERRORS = (
-    MatReadError,
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-)
+    MatReadError, OSError, ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError,
+    NotImplementedError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 def read_sbd_label(path: str) -> np.ndarray:
-    """Read one file of SBD's folder ``cls``.
-
-    Args:
-        path: a ``.mat`` file.
-
-    Returns:
-        (H, W) uint8 array of class ids.
+    """Read a ``.mat`` file of SBD's folder ``cls`` as an (H, W) uint8 array of class ids.
 
     Raises:
         IONError: the file cannot be read, is of another layout, or its ids are not 0..255.
@@ -75,7 +58,7 @@ def _segmentation(content: dict[str, Any]) -> np.ndarray | None:
     if _FIELD not in names or structure.size != 1:
         return None
     labels = structure[_FIELD].item()
-    # Whether Matlab kept the ids as integers or as its usual doubles does not matter.
+    # Matlab may have kept the ids as integers or as its usual doubles.
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "uif" or labels.ndim != 2:
         return None
     return labels

@@ -24,16 +24,13 @@ _GRAY_STRETCH = {"L;2": 85, "L;4": 17}
 def read_label_map(
     path: str | os.PathLike, num_classes: int, ignore_label: int = 255
 ) -> np.ndarray:
-    """Read a label map without turning its palette into colors.
+    """Read a label map as an (H, W) uint8 array of ids, without turning its palette into colors.
 
     Args:
         path: a PNG with one channel: a palette (as in VOC), grayscale or black-and-white; or a
             ``.mat`` file of SBD.
         num_classes: number of ids, the background included; valid ids are 0 .. num_classes - 1.
         ignore_label: the id of pixels that belong to no class.
-
-    Returns:
-        (H, W) uint8 array of ids.
 
     Raises:
         IONError: the file cannot be read, has color channels or 16 bits, or holds other ids.

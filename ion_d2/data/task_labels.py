@@ -1,4 +1,4 @@
-"""Labels that a model learns from or is evaluated on beside boxes, and that data may lack."""
+"""Checks that data has the labels that a model learns or is evaluated on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ from ion_d2.errors import IONError
 
 
 def check_training_labels(cfg: CfgNode, dicts: Sequence[dict[str, Any]]) -> None:
-    """Refuse training data without what the model learns.
-
-    Args:
-        cfg: the config.
-        dicts: the images of ``DATASETS.TRAIN``, loaded.
+    """Refuse training data (the dicts of ``DATASETS.TRAIN``) without what the model learns.
 
     Raises:
         IONError: there are no boxes, masks or keypoints, or not those that the config wants.
@@ -33,12 +29,7 @@ def check_training_labels(cfg: CfgNode, dicts: Sequence[dict[str, Any]]) -> None
 
 
 def check_test_labels(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]]) -> None:
-    """Refuse test data without what the evaluation compares with.
-
-    Args:
-        cfg: the config.
-        name: one of ``DATASETS.TEST``.
-        dicts: its images, loaded.
+    """Refuse test data (the dicts of dataset ``name``) without what the evaluation compares with.
 
     Raises:
         IONError: masks or keypoints that COCO's evaluation compares with are missing or others than

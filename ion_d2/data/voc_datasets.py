@@ -28,11 +28,8 @@ _FURTHER = {
 def voc(name: str) -> None:
     """Register ``voc:PATH:SPLIT``, a split of a folder in VOC layout.
 
-    Args:
-        name: the name.
-
     Raises:
-        IONError: it has another form, or the folder lacks something.
+        IONError: the name has another form, or the folder lacks something.
     """
     path, _, split = name[len("voc:") :].rpartition(":")
     if not path or not split:
@@ -50,10 +47,10 @@ def register_further(name: str) -> bool:
     """Register a split of VOC 2007 or 2012 that Detectron2 has no name for.
 
     Args:
-        name: such as "voc_2012_test", or of a list that tools/prepare_voc.py writes.
+        name: any; "voc_2012_test" and the lists of tools/prepare_voc.py are registered.
 
     Returns:
-        Whether it is one.
+        Whether it is one of them.
 
     Raises:
         IONError: its list is not there.
@@ -77,15 +74,12 @@ def register_further(name: str) -> bool:
 
 
 def adopt_voc(name: str) -> bool:
-    """Read a dataset of Detectron2's ``register_pascal_voc`` our way.
+    """Have a dataset of Detectron2's ``register_pascal_voc`` read by our reader.
 
-    Our reader knows difficult objects and segmentation labels. What the metadata has stays.
-
-    Args:
-        name: of a registered dataset.
+    It knows difficult objects and segmentation labels. What the metadata has stays.
 
     Returns:
-        Whether it is one; others stay as they are.
+        Whether it is one; other datasets stay as they are.
 
     Raises:
         IONError: its list is missing or empty.
@@ -104,7 +98,7 @@ def adopt_voc(name: str) -> bool:
 def _register(name: str, root: str, split: str, classes: list[str], year: int) -> None:
     DatasetCatalog.register(name, functools.partial(load_voc_layout, root, split, classes))
     metadata = MetadataCatalog.get(name)
-    told: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "thing_classes": classes,
         "stuff_classes": ["background", *classes],
         "evaluator_type": "pascal_voc",
@@ -114,4 +108,4 @@ def _register(name: str, root: str, split: str, classes: list[str], year: int) -
         "ignore_label": 255,
     }
     known = metadata.as_dict()
-    metadata.set(**{key: value for key, value in told.items() if key not in known})
+    metadata.set(**{key: value for key, value in entries.items() if key not in known})

@@ -45,8 +45,8 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
     Returns:
         One Detectron2 dataset dict an image, in the order of the split, boxes as 0-based
         ``XYXY_ABS`` with exclusive right and bottom; ``sem_seg_file_name`` where there is a label.
-        If none of the images has an annotation file, or the split is VOC 2012's test set, there are
-        no "annotations", and a warning tells.
+        Without "annotations", and with a warning, if none of the images has an annotation file or
+        the split is VOC 2012's test set.
 
     Raises:
         IONError: a folder, the split, an image or an annotation file is missing or broken, the
@@ -58,7 +58,7 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
     image_ids = read_image_ids(root, split, images)
     xml_files = _annotation_files(root, split, image_ids, class_names)
     category_ids = {clean_class_name(name): index for index, name in enumerate(class_names)}
-    dropped = _DroppedBoxes()
+    without_extent: list[str] = []
     dicts = []
     for image_id in image_ids:
         record: dict[str, Any] = {"file_name": images[image_id], "image_id": image_id}
@@ -66,26 +66,26 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
         annotation = parse_annotation(xml_file) if xml_file else None
         record["height"], record["width"] = _image_size(annotation, images[image_id])
         if xml_file and annotation is not None:
-            record["annotations"] = _annotations(
-                annotation, record, category_ids, xml_file, dropped
-            )
+            found = _annotations(annotation, record, category_ids, xml_file)
+            record["annotations"] = [entry for entry in found if entry["bbox"]]
+            without_extent += [xml_file] * (len(found) - len(record["annotations"]))
         if image_id in labels:
             record["sem_seg_file_name"] = labels[image_id]
         dicts.append(record)
-    dropped.warn()
+    if without_extent:
+        logger.warning(
+            "Left out %d box(es) without extent inside their image, the first in %s.",
+            len(without_extent),
+            without_extent[0],
+        )
     return dicts
 
 
 def find_year(root: PathLike, split: str) -> int:
-    """Tell by which of VOC's two definitions of average precision a folder is evaluated.
+    """The year by whose definition of average precision a folder in VOC layout is evaluated.
 
-    Args:
-        root: folder in VOC layout.
-        split: one of its splits.
-
-    Returns:
-        2007 or 2012, whichever the folder's name, or else ``<folder>`` in the first annotation,
-        holds; 2012 by default.
+    It is 2007 or 2012, whichever the folder's name, or else ``<folder>`` in the split's first
+    annotation, holds; 2012 by default.
     """
     root = os.path.abspath(root)
     annotated = _index_if_there(os.path.join(root, "Annotations"), (".xml",))
@@ -102,14 +102,10 @@ def find_year(root: PathLike, split: str) -> int:
 def find_classes(root: PathLike) -> list[str]:
     """Find the classes of a folder in VOC layout.
 
-    Args:
-        root: folder that holds ``Annotations``.
-
-    Returns:
-        The names in ``classes.txt`` of the folder or else of its parent (one a line; blank lines,
-        lines starting with ``#`` and a leading ``background`` do not count), or else the sorted
-        names of all objects in ``Annotations`` (in its subfolders, if no file lies outside of
-        them). Sorting puts VOC's 20 classes into VOC's order.
+    They are the names in ``classes.txt`` of the folder or else of its parent (see
+    :func:`~ion_d2.data.class_file.read_class_file`), or else the sorted names of all objects in
+    ``Annotations`` (in its subfolders, if no file lies outside of them). Sorting puts VOC's 20
+    classes into VOC's order.
 
     Raises:
         IONError: no class was found, ``classes.txt`` names one twice, or an annotation is broken.
@@ -183,12 +179,9 @@ def _image_size(annotation: Annotation | None, file_name: str) -> tuple[int, int
 
 
 def _annotations(
-    annotation: Annotation,
-    record: dict[str, Any],
-    category_ids: dict[str, int],
-    xml_file: str,
-    dropped: _DroppedBoxes,
+    annotation: Annotation, record: dict[str, Any], category_ids: dict[str, int], xml_file: str
 ) -> list[dict[str, Any]]:
+    """The objects in Detectron2's format; the "bbox" of one without extent is None."""
     annotations = []
     for found in annotation.objects:
         if found.name not in category_ids:
@@ -196,19 +189,14 @@ def _annotations(
                 f"{xml_file} has an object of class '{found.name}', but the classes are: "
                 f"{', '.join(category_ids)}; correct the name, or add it to classes.txt."
             )
-        bbox = _clip(found, record["width"], record["height"])
-        if bbox is None:
-            dropped.add(xml_file)
-            continue
-        annotations.append(
-            {
-                "bbox": bbox,
-                "bbox_mode": BoxMode.XYXY_ABS,
-                "category_id": category_ids[found.name],
-                "difficult": found.difficult,
-                "iscrowd": 0,
-            }
-        )
+        entry = {
+            "bbox": _clip(found, record["width"], record["height"]),
+            "bbox_mode": BoxMode.XYXY_ABS,
+            "category_id": category_ids[found.name],
+            "difficult": found.difficult,
+            "iscrowd": 0,
+        }
+        annotations.append(entry)
     return annotations
 
 
@@ -218,23 +206,3 @@ def _clip(found: VOCObject, width: int, height: int) -> list[float] | None:
     x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     # One pixel of exclusive width is xmin == xmax in the file: a point or a line, never an object.
     return [x0, y0, x1, y1] if x1 - x0 > 1.0 and y1 - y0 > 1.0 else None
-
-
-class _DroppedBoxes:
-    """Counts the boxes left out, for one warning about all of them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.first_file: str | None = None
-
-    def add(self, xml_file: str) -> None:
-        self.count += 1
-        self.first_file = self.first_file or xml_file
-
-    def warn(self) -> None:
-        if self.count:
-            logger.warning(
-                "Left out %d box(es) without extent inside their image, the first in %s.",
-                self.count,
-                self.first_file,
-            )

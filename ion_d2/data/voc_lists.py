@@ -1,8 +1,8 @@
 """The image lists of "07+12+S": VOC 2007 and 2012 with the segmentation labels of VOC and SBD.
 
 The paper trains on trainval of both years ("07+12"); "S" adds labels, not images: SBD's images are
-images of VOC 2012 trainval. What is tested on stays out by its name. VOC 2012 takes images of VOC
-2007 over, those of its test set included, as 2007_ID.
+images of VOC 2012 trainval. Test images stay out, also those of VOC 2007 that VOC 2012 has taken
+over as 2007_ID.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ import os
 from ion_d2.data.folders import list_folder, read_lines
 from ion_d2.data.voc_split import read_split
 from ion_d2.errors import IONError
+from ion_d2.files import replace_file
 
 # Splits to train on: the paper's, and one without VOC 2012's validation images.
 TRAINVAL, NO_VAL = "trainval_0712S", "train_0712S"
 
 
 def write_lists(root: str) -> dict[str, int]:
-    """Write the lists into ``VOC2007`` and ``VOC2012`` of a folder, as splits of their own.
-
-    ``trainval_0712S`` is written into both; ``train_0712S``, which also leaves out every image of
-    VOC 2012's validation sets, into VOC2012.
+    """Write ``trainval_0712S`` into VOC2007 and VOC2012, and ``train_0712S`` into VOC2012.
 
     Args:
         root: the folder that holds VOC2007 and VOC2012.
@@ -30,11 +28,10 @@ def write_lists(root: str) -> dict[str, int]:
         Number of images by "FOLDER:SPLIT".
 
     Raises:
-        IONError: a list of VOC is missing, so that nobody knows what must stay out, or a list would
-            be empty.
+        IONError: a list of VOC is missing, or no image would be left for a list.
     """
     voc07, voc12 = os.path.join(root, "VOC2007"), os.path.join(root, "VOC2012")
-    read_split(voc07, "test")  # must be there
+    read_split(voc07, "test")  # without it, nobody knows what must stay out
     test07 = _ids(voc07, "test")
     kept_out = test07 | {f"2007_{image_id}" for image_id in test07} | _ids(voc12, "test")
     wanted = {
@@ -57,21 +54,14 @@ def write_lists(root: str) -> dict[str, int]:
 
 
 def write_list(path: str, ids: list[str]) -> None:
-    """Write image IDs, one a line, unless the file holds them already.
-
-    Args:
-        path: the file, replaced as a whole; its folder is made where needed.
-        ids: the IDs.
-    """
+    """Write image IDs, one a line, unless the file holds them already."""
     text = "".join(f"{image_id}\n" for image_id in ids).encode()
     if os.path.isfile(path):
         with open(path, "rb") as file:
             if file.read() == text:
                 return
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path + ".tmp", "wb") as file:
-        file.write(text)
-    os.replace(path + ".tmp", path)
+    replace_file(path, lambda file: file.write(text))
 
 
 def _ids(folder: str, split: str) -> set[str]:

@@ -1,7 +1,4 @@
-"""The official releases of VOC 2007, VOC 2012 and SBD: where they are, and how they are laid out.
-
-Checksums are those that torchvision's datasets module lists for the same archives.
-"""
+"""The official releases of VOC 2007, VOC 2012 and SBD: installing what is not there yet."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from torchvision.datasets.sbd import SBDataset
+from torchvision.datasets.voc import DATASET_YEAR_DICT
 from tqdm import tqdm
 
 from ion_d2.data.download import download, move_into, unpack
@@ -26,13 +25,14 @@ logger = logging.getLogger(__name__)
 # SBD's labels beside VOC's SegmentationClass. Palette pictures open in any program, load about
 # twice as fast as Matlab files with their boundary maps, and are checked once, before training.
 SBD_FOLDER = "SegmentationSBD"
-_SBD_PREFIX = "benchmark_RELEASE/dataset/"
+_SBD_ARCHIVED = "benchmark_RELEASE/dataset"
+_VOC_ARCHIVED = "VOCdevkit"
 _VOC_IDS = 21
 
 
 @dataclass(frozen=True)
 class VOCRelease:
-    """One archive of VOC, which unpacks to a split of a folder in VOC layout."""
+    """An archive of VOC that holds one split of a folder in VOC layout."""
 
     url: str
     md5: str
@@ -45,21 +45,24 @@ class VOCRelease:
         wanted = [("Main", "JPEGImages", ".jpg"), ("Main", "Annotations", ".xml")]
         if self.split != "test":
             wanted.append(("Segmentation", "SegmentationClass", ".png"))
-        for task, files, extension in wanted:
-            ids = os.path.join(folder, "ImageSets", task, self.split + ".txt")
-            if not _has_all(ids, os.path.join(folder, files), extension):
-                return False
-        return True
+        return all(
+            _has_all(
+                os.path.join(folder, "ImageSets", task, self.split + ".txt"),
+                os.path.join(folder, files),
+                extension,
+            )
+            for task, files, extension in wanted
+        )
 
     def install(self, archive: str, root: str, staging: str) -> None:
-        """Unpack the archive to the staging folder, then move it in."""
-        unpack(archive, staging, "VOCdevkit/")
-        if not self.is_complete(staging):
-            # Its checksum was right, so this is a mistake in what is expected of it.
+        """Unpack the archive to the staging folder, then move its content to ``root``."""
+        unpack(archive, staging, _VOC_ARCHIVED + "/")
+        unpacked = os.path.join(staging, _VOC_ARCHIVED)
+        if not self.is_complete(unpacked):
             raise IONError(
                 f"{archive} does not hold all of VOC's split {self.split}; nothing was changed."
             )
-        move_into(os.path.join(staging, self.folder), os.path.join(root, self.folder))
+        move_into(os.path.join(unpacked, self.folder), os.path.join(root, self.folder))
 
 
 @dataclass(frozen=True)
@@ -75,45 +78,34 @@ class SBDRelease:
         return all(_has_all(_sbd_list(root, split), labels, ".png") for split in ("train", "val"))
 
     def install(self, archive: str, root: str, staging: str) -> None:
-        """Unpack the class labels, convert them, and move them in; SBD's lists come last."""
-        unpack(archive, staging, _SBD_PREFIX, ("cls/", "train.txt", "val.txt"))
-        converted = os.path.join(staging, SBD_FOLDER)
-        convert_sbd(os.path.join(staging, "cls"), converted)
+        """Unpack the class labels, convert them and move them to ``root``; the lists come last."""
+        names = ("cls/", "train.txt", "val.txt")
+        unpack(archive, staging, tuple(f"{_SBD_ARCHIVED}/{name}" for name in names))
+        unpacked, converted = os.path.join(staging, _SBD_ARCHIVED), os.path.join(staging, "png")
+        _convert_sbd(os.path.join(unpacked, "cls"), converted)
         move_into(converted, os.path.join(root, "VOC2012", SBD_FOLDER))
         for split in ("train", "val"):
-            ids = read_lines(os.path.join(staging, split + ".txt"))
+            ids = read_lines(os.path.join(unpacked, split + ".txt"))
             write_list(_sbd_list(root, split), ids)
 
 
-_VOC_HOST = "http://host.robots.ox.ac.uk/pascal/VOC/"
-_SBD_HOST = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/"
+def _voc(key: str, split: str) -> VOCRelease:
+    known = DATASET_YEAR_DICT[key]
+    return VOCRelease(known["url"], known["md5"], os.path.basename(known["base_dir"]), split)
+
+
 RELEASES = (
-    VOCRelease(
-        _VOC_HOST + "voc2007/VOCtrainval_06-Nov-2007.tar",
-        "c52e279531787c972589f7e41ab4ae64",
-        "VOC2007",
-        "trainval",
-    ),
-    VOCRelease(
-        _VOC_HOST + "voc2007/VOCtest_06-Nov-2007.tar",
-        "b6e924de25625d8de591ea690078ad9f",
-        "VOC2007",
-        "test",
-    ),
-    VOCRelease(
-        _VOC_HOST + "voc2012/VOCtrainval_11-May-2012.tar",
-        "6cd6e144f989b92b3379bac3b3de84fd",
-        "VOC2012",
-        "trainval",
-    ),
-    SBDRelease(_SBD_HOST + "benchmark.tgz", "82b4d87ceb2ed10f6038a1cba92111cb"),
+    _voc("2007", "trainval"),
+    _voc("2007-test", "test"),
+    _voc("2012", "trainval"),
+    SBDRelease(SBDataset.url, SBDataset.md5),
 )
 
 
 def install_releases(
     root: str, archives: str, releases: Sequence[VOCRelease | SBDRelease] = RELEASES
 ) -> None:
-    """Download and unpack whatever is not there yet.
+    """Download and unpack what is not there yet.
 
     Files appear in ``root`` only once their archive has been unpacked and converted as a whole.
 
@@ -145,17 +137,9 @@ def install_releases(
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def convert_sbd(source: str, target: str) -> None:
-    """Turn SBD's class labels into palette pictures of the same ids, with VOC's colors.
-
-    Args:
-        source: SBD's folder ``cls``.
-        target: folder to write; made where needed.
-
-    Raises:
-        IONError: a file is broken or has ids that are not VOC's.
-    """
-    os.makedirs(target, exist_ok=True)
+def _convert_sbd(source: str, target: str) -> None:
+    """Turn a folder of SBD's class labels into palette pictures of the same ids."""
+    os.makedirs(target)
     palette = voc_palette()
     files = index_folder(source, (".mat",))
     for image_id, path in tqdm(files.items(), desc="SBD to PNG", unit="files", disable=None):
@@ -165,14 +149,10 @@ def convert_sbd(source: str, target: str) -> None:
 
 
 def voc_palette() -> list[int]:
-    """VOC's colors: bit k of an id, three bits in turn, are bit 7 - k // 3 of red, green, blue.
-
-    Returns:
-        256 colors as 768 numbers from 0 to 255.
-    """
+    """VOC's 256 colors, as 768 numbers from 0 to 255."""
     ids = np.arange(256)
     colors = np.zeros((256, 3), dtype=int)
-    for bit in range(8):
+    for bit in range(8):  # an id's bits go to red, green and blue in turn, to their highest first
         colors[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
     return colors.ravel().tolist()
 

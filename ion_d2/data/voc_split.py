@@ -20,14 +20,7 @@ _ABOVE_ID = re.compile(r".*\b(?:JPEGImages|Annotations)/|(?:\./)+")
 
 
 def read_split(root: PathLike, split: str) -> list[str]:
-    """Read the lines of ``ImageSets/Main/SPLIT.txt``.
-
-    Args:
-        root: folder in VOC layout.
-        split: name of the split, without ``.txt``.
-
-    Returns:
-        The lines that are not blank, without surrounding white space.
+    """Read the stripped lines of ``ImageSets/Main/SPLIT.txt`` that are not blank.
 
     Raises:
         IONError: the file is missing, is not text or names no image.
@@ -46,7 +39,7 @@ def read_split(root: PathLike, split: str) -> list[str]:
 
 
 def read_image_ids(root: PathLike, split: str, images: Collection[str]) -> list[str]:
-    """Find the images that a split names.
+    """Find the images that a split names, in the order of its list.
 
     A line is an image ID, alone or with the flag of VOC's per-class lists. Names of files, paths
     and pairs of paths, as other programs list them, are understood; lines that start with "#" and
@@ -56,9 +49,6 @@ def read_image_ids(root: PathLike, split: str, images: Collection[str]) -> list[
         root: folder in VOC layout.
         split: name of the split, without ``.txt``.
         images: the IDs of the pictures that are there.
-
-    Returns:
-        The IDs in the order of the list.
 
     Raises:
         IONError: the file is missing or empty, an image is not there, or is named twice.
@@ -86,8 +76,7 @@ def _readings(line: str) -> Iterator[str]:
     yield line  # also of an image whose name only looks like one with a flag
     line = line.replace("\\", "/")
     flagged = _FLAGGED_ID.fullmatch(line)
-    texts = [flagged.group(1), line] if flagged else [line]
-    for text in texts:
+    for text in [flagged.group(1), line] if flagged else [line]:
         yield text
         file_name = _FILE_NAME.fullmatch(text)
         path = _ABOVE_ID.sub("", file_name.group(1) if file_name else text, count=1)

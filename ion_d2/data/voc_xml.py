@@ -43,7 +43,7 @@ class Annotation:
 
     Attributes:
         width: image width in pixels, or None if the file does not give a positive one.
-        height: image height in pixels, or None if the file does not give a positive one.
+        height: image height likewise.
         objects: the objects in the order of the file.
         folder: the folder that the file names, such as "VOC2007"; "" if none.
     """
@@ -57,12 +57,8 @@ class Annotation:
 def parse_annotation(path: str | os.PathLike) -> Annotation:
     """Read one annotation file.
 
-    Args:
-        path: the XML file. ``difficult`` and ``size`` may be missing, and coordinates may be
-            fractions.
-
-    Returns:
-        Its content; boxes are neither clipped nor checked for extent.
+    ``difficult`` and ``size`` may be missing, and coordinates may be fractions. Boxes are neither
+    clipped nor checked for extent.
 
     Raises:
         IONError: the file cannot be read, is not VOC XML, declares entities, or an object lacks its
@@ -109,11 +105,13 @@ def _object(element: Element, path: str | os.PathLike) -> VOCObject:
     if box is None:
         raise IONError(f"{path}: object '{name}' has no <bndbox>; add one or remove the object.")
     xmin, ymin, xmax, ymax = (_number(box, corner, path) for corner in _CORNERS)
-    return VOCObject(
-        name=name,
-        bbox=(xmin - 1.0, ymin - 1.0, xmax, ymax),
-        difficult=_flag(element, "difficult", path),
-    )
+    text = element.findtext("difficult") or ""
+    difficult = _FLAGS.get(text.strip().lower())
+    if difficult is None:
+        raise IONError(
+            f"{path}: <difficult> of an object is {text!r}, but must be 0 or 1; correct it."
+        )
+    return VOCObject(name, (xmin - 1.0, ymin - 1.0, xmax, ymax), difficult)
 
 
 def _number(element: Element, tag: str, path: str | os.PathLike) -> float:
@@ -127,14 +125,6 @@ def _number(element: Element, tag: str, path: str | os.PathLike) -> float:
             f"{path}: <{tag}> of <{element.tag}> is {text!r}, but must be a number of pixels; "
             "correct it."
         )
-    return value
-
-
-def _flag(element: Element, tag: str, path: str | os.PathLike) -> int:
-    text = element.findtext(tag) or ""
-    value = _FLAGS.get(text.strip().lower())
-    if value is None:
-        raise IONError(f"{path}: <{tag}> of an object is {text!r}, but must be 0 or 1; correct it.")
     return value
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import io
 import os
 import tarfile
 
@@ -83,9 +84,30 @@ def test_unpacks_what_is_wanted_of_a_folder(tmp_path, mode):
     files = {"top/a/1": b"A", "top/a/b/2": b"B", "top/c/3": b"C", "d": b"D"}
     archive = write_tar(tmp_path / "x.tar", files, mode)
     unpack(archive, str(tmp_path / "all"), "top/")
-    unpack(archive, str(tmp_path / "some"), "top/", ("a/", "d"))
-    assert tree(tmp_path / "all") == {"a/1": b"A", "a/b/2": b"B", "c/3": b"C"}
-    assert tree(tmp_path / "some") == {"a/1": b"A", "a/b/2": b"B"}
+    unpack(archive, str(tmp_path / "some"), ("top/a/b", "d"))
+    assert tree(tmp_path / "all") == {"top/a/1": b"A", "top/a/b/2": b"B", "top/c/3": b"C"}
+    assert tree(tmp_path / "some") == {"top/a/b/2": b"B", "d": b"D"}
+
+
+def test_nothing_leaves_the_folder(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name, kind, target in (
+            ("top/link", tarfile.SYMTYPE, str(outside)),
+            ("top/hard", tarfile.LNKTYPE, "../outside/a"),
+            ("top/link/evil", tarfile.REGTYPE, ""),
+            ("top/../../outside/evil", tarfile.REGTYPE, ""),
+            (f"{outside}/evil", tarfile.REGTYPE, ""),
+            ("top/good", tarfile.REGTYPE, ""),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            tar.addfile(member, io.BytesIO())
+    unpack(str(tmp_path / "x.tar"), str(tmp_path / "in"), ("top/", "/"))
+    assert not list(outside.iterdir())
+    assert not any(path.is_symlink() for path in (tmp_path / "in").rglob("*"))
+    assert (tmp_path / "in" / "top" / "good").is_file()
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
