@@ -133,7 +133,8 @@ def _fault(annotation: Any, num_classes: int | None) -> str:
     if _least_extent(annotation) < 0:
         return f"with the bbox {box}, whose right or bottom is below its left or top"
     category = annotation["category_id"]
-    if not isinstance(category, numbers.Integral) or isinstance(category, bool):
+    whole = isinstance(category, numbers.Integral) and not isinstance(category, bool)
+    if not whole:
         return f"with the category_id {category!r}, not a number of a class"
     if category < 0 or (num_classes is not None and category >= num_classes):
         known = "" if num_classes is None else f" to {num_classes - 1}"

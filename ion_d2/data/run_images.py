@@ -72,7 +72,7 @@ def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) ->
     """
     files = proposal_files(cfg, "TEST") if with_proposals else None
     if files is not None:
-        files = [files[list(cfg.DATASETS.TEST).index(dataset_name)]]
+        files = (files[list(cfg.DATASETS.TEST).index(dataset_name)],)
     dicts = add_label_files(load_dicts(dataset_name, files), cfg.DATASETS.SEM_SEG_DIRS)
     return filter_unreadable(dicts, test_resize(cfg)) if cfg.INPUT.SKIP_UNREADABLE else dicts
 
