@@ -116,8 +116,5 @@ def _classes_of(name: str) -> list[str]:
         DatasetCatalog.get(name)  # some datasets know their classes only once they are loaded
     classes = metadata.get("thing_classes")
     if classes is None:
-        raise IONError(
-            f"Dataset '{name}' does not tell its classes; set thing_classes in its MetadataCatalog "
-            "entry."
-        )
+        raise IONError(f"Dataset '{name}' names no classes; set thing_classes in its metadata.")
     return check_class_names(classes, f"Dataset '{name}' (thing_classes)")

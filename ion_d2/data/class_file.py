@@ -38,8 +38,7 @@ def check_class_names(names: Sequence[object], source: str) -> list[str]:
             raise IONError(f"{source} has the class {name!r}; a class name is text, not empty.")
         if is_unprintable(name):
             raise IONError(
-                f"{source} has the class {name!r}, with a line break, tab or control character; "
-                "give it a name in one line."
+                f"{source} has the class {name!r}; give it a name without control characters."
             )
     return _unique([clean_class_name(str(name)) for name in names], source)
 

@@ -61,9 +61,7 @@ class CompleteDicts:
                 empty.append(record["file_name"])
             record["annotations"] = kept
         if empty:
-            text = (
-                "Left out the boxes without extent in %d image(s) of dataset '%s', the first in %s."
-            )
+            text = "Left out boxes without extent in %d image(s) of dataset '%s', the first in %s."
             logger.warning(text, len(empty), self._name, empty[0])
         return records
 
@@ -90,12 +88,9 @@ class CompleteDicts:
         return record
 
     def _usable_annotations(self, record: Record, classes: Any) -> list[Record]:
-        """The annotations with an extent, after a look at each."""
+        """The annotations with an extent; raises an error of the first that is not usable."""
         if "annotations" not in record:
-            raise self._wrong(
-                record,
-                "has no 'annotations', as others do (a picture without objects has an empty list)",
-            )
+            raise self._wrong(record, "has no 'annotations', not even an empty list, as others do")
         if not isinstance(record["annotations"], (list, tuple)):
             raise self._wrong(record, f"has the annotations {record['annotations']!r}, not a list")
         kept = []
@@ -134,11 +129,9 @@ def _fault(annotation: Any, num_classes: int | None) -> str:
         return f"with the bbox {box}, whose right or bottom is below its left or top"
     category = annotation["category_id"]
     whole = isinstance(category, numbers.Integral) and not isinstance(category, bool)
-    if not whole:
-        return f"with the category_id {category!r}, not a number of a class"
-    if category < 0 or (num_classes is not None and category >= num_classes):
+    if not whole or not 0 <= category < (math.inf if num_classes is None else num_classes):
         known = "" if num_classes is None else f" to {num_classes - 1}"
-        return f"with the category_id {category}, but classes are numbered from 0{known}"
+        return f"with the category_id {category!r}, but classes are numbered from 0{known}"
     return ""
 
 

@@ -34,20 +34,17 @@ def read_sbd_label(path: str) -> np.ndarray:
         content = loadmat(path, appendmat=False)
     except _READ_ERRORS as error:
         raise IONError(
-            f"Segmentation label {path} cannot be read as a Matlab file ({error}); replace it or "
-            "remove it."
+            f"Label {path} cannot be read as a Matlab file ({error}); replace or remove it."
         ) from error
     labels = _segmentation(content)
     if labels is None:
         keys = ", ".join(sorted(key for key in content if not key.startswith("__"))) or "nothing"
         raise IONError(
-            f"Segmentation label {path} has no array {_STRUCTURE}.{_FIELD}, but holds {keys}; "
-            "SBD's files of class ids are those in its folder cls."
+            f"Label {path} has no array {_STRUCTURE}.{_FIELD}, but holds {keys}; SBD's files of "
+            "class ids are those in its folder cls."
         )
     if labels.size and not (labels.min() >= 0 and labels.max() <= 255):
-        raise IONError(
-            f"Segmentation label {path} holds ids outside 0..255; replace it or remove it."
-        )
+        raise IONError(f"Label {path} holds ids outside 0..255; replace or remove it.")
     return labels.astype(np.uint8)
 
 

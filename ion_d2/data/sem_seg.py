@@ -41,9 +41,8 @@ def read_label_map(
     wrong = [int(i) for i in ids if i >= num_classes and i != ignore_label]
     if wrong:
         raise IONError(
-            f"Segmentation label {path} holds the id(s) {', '.join(map(str, wrong))}, but only "
-            f"0..{num_classes - 1} and {ignore_label} (ignored) are valid; correct the label or "
-            "the list of classes."
+            f"Label {path} holds the id(s) {', '.join(map(str, wrong))}, but only 0.."
+            f"{num_classes - 1} and {ignore_label} (ignored) are valid; correct it or the classes."
         )
     return labels
 
@@ -54,13 +53,11 @@ def _read_indices(path: str) -> np.ndarray:
             mode, stretch = image.mode, _gray_stretch(image)
             indices = np.array(image) if mode in _MODES else None
     except (OSError, SyntaxError, ValueError) as error:
-        raise IONError(
-            f"Segmentation label {path} cannot be read ({error}); replace it or remove it."
-        ) from error
+        raise IONError(f"Label {path} cannot be read ({error}); replace or remove it.") from error
     if indices is None:
         raise IONError(
-            f"Segmentation label {path} has pixel mode {mode}, but must hold one 8-bit class id a "
-            "pixel (palette or grayscale PNG); convert its colors to ids."
+            f"Label {path} has pixel mode {mode}, but must hold one 8-bit class id a pixel, as "
+            "palette or grayscale PNG; convert its colors to ids."
         )
     return indices.astype(np.uint8) // np.uint8(stretch)
 

@@ -25,7 +25,7 @@ def check_training_labels(cfg: CfgNode, dicts: Sequence[dict[str, Any]]) -> None
     if cfg.MODEL.KEYPOINT_ON:
         for name in names:
             _check_keypoint_names(cfg, name)
-        _check_same_keypoints(names)
+            _check_same_keypoints(names[0], name)
 
 
 def check_test_labels(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]]) -> None:
@@ -62,34 +62,30 @@ def _check_learned(cfg: CfgNode, dicts: Sequence[dict[str, Any]], place: str) ->
                 "dataset with labels."
             )
     _check_fields(cfg, dicts, place)
-    if cfg.MODEL.MASK_ON and cfg.INPUT.MASK_FORMAT == "polygon":
-        for record, annotation in _objects(cfg, dicts):
-            if not isinstance(annotation["segmentation"], list):
-                raise IONError(
-                    f"Image {record['file_name']} of {place} has an object whose mask is no polygon"
-                    " (but run lengths, RLE), and INPUT.MASK_FORMAT is 'polygon'; set that to "
-                    "'bitmask'."
-                )
-        if cfg.INPUT.CROP.ENABLED and importlib.util.find_spec("shapely") is None:
+    if not cfg.MODEL.MASK_ON or cfg.INPUT.MASK_FORMAT != "polygon":
+        return
+    for record, annotation in _objects(cfg, dicts):
+        if not isinstance(annotation["segmentation"], list):
             raise IONError(
-                "INPUT.CROP.ENABLED needs the package shapely where INPUT.MASK_FORMAT is 'polygon';"
-                " install it (pip install shapely), or set that to 'bitmask'."
+                f"Image {record['file_name']} of {place} has a mask that is no polygon, but "
+                "INPUT.MASK_FORMAT is 'polygon'; set that to 'bitmask'."
             )
+    if cfg.INPUT.CROP.ENABLED and importlib.util.find_spec("shapely") is None:
+        raise IONError(
+            "INPUT.CROP.ENABLED with INPUT.MASK_FORMAT 'polygon' needs the package shapely; pip "
+            "install shapely, or set the format to 'bitmask'."
+        )
 
 
 def _check_fields(cfg: CfgNode, dicts: Sequence[dict[str, Any]], place: str) -> None:
-    for key, field, what in (
-        ("MODEL.MASK_ON", "segmentation", "mask"),
-        ("MODEL.KEYPOINT_ON", "keypoints", "keypoints"),
-    ):
-        if not cfg.MODEL[key.split(".")[1]]:
-            continue
-        for record, annotation in _objects(cfg, dicts):
+    fields = {"MASK_ON": "segmentation", "KEYPOINT_ON": "keypoints"}
+    for key, field in fields.items():
+        for record, annotation in _objects(cfg, dicts) if cfg.MODEL[key] else ():
             value = annotation.get(field)
             if value is None or not len(value):
                 raise IONError(
-                    f"Image {record['file_name']} of {place} has an object without {what} "
-                    f"({field!r}), but {key} is True; add what is missing, or set it to False."
+                    f"Image {record['file_name']} of {place} has an object without {field!r}, but "
+                    f"MODEL.{key} is True; add what is missing, or set it to False."
                 )
 
 
@@ -110,15 +106,13 @@ def _check_keypoint_names(cfg: CfgNode, name: str) -> None:
     if not names:
         raise IONError(
             f"Dataset '{name}' does not name its keypoints, which MODEL.KEYPOINT_ON needs; name "
-            "them in one category of its file ('keypoints'), or as keypoint_names in its "
-            "MetadataCatalog entry."
+            "them in one category of its file ('keypoints'), or as keypoint_names in its metadata."
         )
     if metadata.get("keypoint_flip_map") is None:
         unpaired = ", ".join(unpaired_names(names)) or "no pairs"
         raise IONError(
             f"Dataset '{name}' does not tell which keypoints change places in a mirrored picture "
-            f"({unpaired}); name both sides of each, or set keypoint_flip_map in its "
-            "MetadataCatalog entry."
+            f"({unpaired}); name both sides of each, or set keypoint_flip_map in its metadata."
         )
     number = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     if number != len(names):
@@ -128,16 +122,14 @@ def _check_keypoint_names(cfg: CfgNode, name: str) -> None:
         )
 
 
-def _check_same_keypoints(names: Sequence[str]) -> None:
-    first = MetadataCatalog.get(names[0])
-    for name in names[1:]:
-        other = MetadataCatalog.get(name)
-        for key in ("keypoint_names", "keypoint_flip_map"):
-            if first.get(key) != other.get(key):
-                raise IONError(
-                    f"Datasets '{names[0]}' and '{name}' have different keypoints ({key} "
-                    f"{first.get(key)} against {other.get(key)}); give both the same."
-                )
+def _check_same_keypoints(name: str, other: str) -> None:
+    for key in ("keypoint_names", "keypoint_flip_map"):
+        one, two = (MetadataCatalog.get(dataset).get(key) for dataset in (name, other))
+        if one != two:
+            raise IONError(
+                f"Datasets '{name}' and '{other}' have different keypoints ({key} {one} against "
+                f"{two}); give both the same."
+            )
 
 
 def _check_sigmas(cfg: CfgNode, name: str) -> None:

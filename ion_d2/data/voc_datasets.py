@@ -62,12 +62,9 @@ def register_further(name: str) -> bool:
     root = absolute(metadata.dirname)
     path = os.path.join(root, "ImageSets", "Main", split + ".txt")
     if not os.path.isfile(path):
-        make = "put VOC 2012's test data there"
-        if split != "test":
-            make = (
-                f"write it with `python tools/prepare_voc.py {os.path.dirname(root)}`, which also "
-                "fetches what is missing"
-            )
+        make = f"`python tools/prepare_voc.py {os.path.dirname(root)}` fetches data and writes it"
+        if split == "test":
+            make = "put VOC 2012's test data there"
         raise IONError(f"Dataset '{name}': there is no {path}; {make}.")
     _register(name, root, split, list(metadata.thing_classes), metadata.year)
     return True

@@ -27,7 +27,6 @@ from ion_d2.errors import IONError
 logger = logging.getLogger(__name__)
 
 _IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")  # first one wins where an ID has several
-_LABEL_EXTENSIONS = (".png",)
 
 
 def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
@@ -54,30 +53,21 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
     """
     root = os.fspath(root)
     images = index_folder(os.path.join(root, "JPEGImages"), _IMAGE_EXTENSIONS)
-    labels = _index_if_there(os.path.join(root, "SegmentationClass"), _LABEL_EXTENSIONS)
+    labels = _index_if_there(root, "SegmentationClass", ".png")
     image_ids = read_image_ids(root, split, images)
     xml_files = _annotation_files(root, split, image_ids, class_names)
     category_ids = {clean_class_name(name): index for index, name in enumerate(class_names)}
-    without_extent: list[str] = []
-    dicts = []
+    dicts, without_extent = [], []
     for image_id in image_ids:
-        record: dict[str, Any] = {"file_name": images[image_id], "image_id": image_id}
-        xml_file = xml_files.get(image_id)
-        annotation = parse_annotation(xml_file) if xml_file else None
-        record["height"], record["width"] = _image_size(annotation, images[image_id])
-        if xml_file and annotation is not None:
-            found = _annotations(annotation, record, category_ids, xml_file)
-            record["annotations"] = [entry for entry in found if entry["bbox"]]
-            without_extent += [xml_file] * (len(found) - len(record["annotations"]))
+        record = {"file_name": images[image_id], "image_id": image_id}
         if image_id in labels:
             record["sem_seg_file_name"] = labels[image_id]
+        xml_file = xml_files.get(image_id)
+        without_extent += [xml_file] * _annotate(record, xml_file, category_ids)
         dicts.append(record)
     if without_extent:
-        logger.warning(
-            "Left out %d box(es) without extent inside their image, the first in %s.",
-            len(without_extent),
-            without_extent[0],
-        )
+        text = "Left out %d box(es) without extent inside their image, the first in %s."
+        logger.warning(text, len(without_extent), without_extent[0])
     return dicts
 
 
@@ -88,7 +78,7 @@ def find_year(root: PathLike, split: str) -> int:
     annotation, holds; 2012 by default.
     """
     root = os.path.abspath(root)
-    annotated = _index_if_there(os.path.join(root, "Annotations"), (".xml",))
+    annotated = _index_if_there(root, "Annotations", ".xml")
     images = index_folder(os.path.join(root, "JPEGImages"), _IMAGE_EXTENSIONS)
     first = annotated.get(read_image_ids(root, split, images)[0])
     named = parse_annotation(first).folder if first else ""
@@ -115,30 +105,29 @@ def find_classes(root: PathLike) -> list[str]:
         path = os.path.join(folder, "classes.txt")
         if os.path.isfile(path):
             return read_class_file(path)
-    folder = os.path.join(root, "Annotations")
-    files = _index_if_there(folder, (".xml",))
+    files = _index_if_there(root, "Annotations", ".xml")
     # A subfolder beside files may be a copy, or of another task.
     direct = [path for image_id, path in files.items() if "/" not in image_id]
     chosen = direct or files.values()
     names = {found.name for path in chosen for found in parse_annotation(path).objects}
     if not names:
         raise IONError(
-            f"No annotation file in {folder} holds an object, so the classes are unknown; name "
-            f"them in {os.path.join(root, 'classes.txt')}, one a line."
+            f"No file in {os.path.join(root, 'Annotations')} holds an object; name the classes in "
+            f"{os.path.join(root, 'classes.txt')}, one a line."
         )
     return sorted(names)
 
 
-def _index_if_there(folder: str, extensions: Sequence[str]) -> dict[str, str]:
-    return index_folder(folder, extensions) if os.path.isdir(folder) else {}
+def _index_if_there(root: str, name: str, extension: str) -> dict[str, str]:
+    folder = os.path.join(root, name)
+    return index_folder(folder, (extension,)) if os.path.isdir(folder) else {}
 
 
 def _annotation_files(
     root: str, split: str, image_ids: Sequence[str], class_names: Sequence[str]
 ) -> dict[str, str]:
     """The annotation file of each image; none at all if the labels of the split are withheld."""
-    folder = os.path.join(root, "Annotations")
-    annotated = _index_if_there(folder, (".xml",))
+    annotated = _index_if_there(root, "Annotations", ".xml")
     names = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
     found = {}
     for image_id in image_ids:
@@ -151,17 +140,13 @@ def _annotation_files(
     if not missing:
         return found
     if found and not _is_voc_test(root, split, class_names):
+        first = os.path.join(root, "Annotations", missing[0] + ".xml")
         raise IONError(
             f"{len(missing)} of the {len(image_ids)} images of split '{split}' have no annotation "
-            f"file, the first is {os.path.join(folder, missing[0] + '.xml')}; restore it, or take "
-            "its image out of the split."
+            f"file, the first is {first}; restore it, or take its image out of the split."
         )
-    logger.warning(
-        "Split '%s' of %s has no annotations: it can be run through a model, for VOC's evaluation "
-        "server, but not give average precision.",
-        split,
-        root,
-    )
+    text = "Split '%s' of %s has no annotations, so that it gives no average precision."
+    logger.warning(text, split, root)
     return {}
 
 
@@ -171,33 +156,35 @@ def _is_voc_test(root: str, split: str, class_names: Sequence[str]) -> bool:
     return is_2012 and split == "test" and list(class_names) == list(CLASS_NAMES)
 
 
-def _image_size(annotation: Annotation | None, file_name: str) -> tuple[int, int]:
-    """(height, width) from the annotation, or else from the picture's header."""
-    if annotation and annotation.height is not None and annotation.width is not None:
-        return annotation.height, annotation.width
-    return read_size(file_name)
+def _annotate(record: dict[str, Any], xml_file: str | None, category_ids: dict[str, int]) -> int:
+    """Add size and objects to a dict, and count the boxes without extent, which are left out."""
+    annotation = parse_annotation(xml_file) if xml_file else Annotation(None, None, [])
+    record["height"], record["width"] = annotation.height, annotation.width
+    if annotation.height is None or annotation.width is None:
+        record["height"], record["width"] = read_size(record["file_name"])
+    if xml_file is None:
+        return 0
+    entries = [_entry(found, record, category_ids, xml_file) for found in annotation.objects]
+    record["annotations"] = [entry for entry in entries if entry["bbox"]]
+    return len(entries) - len(record["annotations"])
 
 
-def _annotations(
-    annotation: Annotation, record: dict[str, Any], category_ids: dict[str, int], xml_file: str
-) -> list[dict[str, Any]]:
-    """The objects in Detectron2's format; the "bbox" of one without extent is None."""
-    annotations = []
-    for found in annotation.objects:
-        if found.name not in category_ids:
-            raise IONError(
-                f"{xml_file} has an object of class '{found.name}', but the classes are: "
-                f"{', '.join(category_ids)}; correct the name, or add it to classes.txt."
-            )
-        entry = {
-            "bbox": _clip(found, record["width"], record["height"]),
-            "bbox_mode": BoxMode.XYXY_ABS,
-            "category_id": category_ids[found.name],
-            "difficult": found.difficult,
-            "iscrowd": 0,
-        }
-        annotations.append(entry)
-    return annotations
+def _entry(
+    found: VOCObject, record: dict[str, Any], category_ids: dict[str, int], xml_file: str
+) -> dict[str, Any]:
+    """An object in Detectron2's format; without extent, its "bbox" is None."""
+    if found.name not in category_ids:
+        raise IONError(
+            f"{xml_file} has an object of class '{found.name}', but the classes are: "
+            f"{', '.join(category_ids)}; correct the name, or add it to classes.txt."
+        )
+    return {
+        "bbox": _clip(found, record["width"], record["height"]),
+        "bbox_mode": BoxMode.XYXY_ABS,
+        "category_id": category_ids[found.name],
+        "difficult": found.difficult,
+        "iscrowd": 0,
+    }
 
 
 def _clip(found: VOCObject, width: int, height: int) -> list[float] | None:

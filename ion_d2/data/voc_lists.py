@@ -49,19 +49,14 @@ def write_lists(root: str) -> dict[str, int]:
                 "files in ImageSets."
             )
     for (folder, split), ids in lists.items():
-        write_list(os.path.join(folder, "ImageSets", "Main", split + ".txt"), ids)
+        _write_list(os.path.join(folder, "ImageSets", "Main", split + ".txt"), ids)
     return {f"{os.path.basename(f)}:{split}": len(ids) for (f, split), ids in lists.items()}
 
 
-def write_list(path: str, ids: list[str]) -> None:
-    """Write image IDs, one a line, unless the file holds them already."""
-    text = "".join(f"{image_id}\n" for image_id in ids).encode()
-    if os.path.isfile(path):
-        with open(path, "rb") as file:
-            if file.read() == text:
-                return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    replace_file(path, lambda file: file.write(text))
+def _write_list(path: str, ids: list[str]) -> None:
+    if not os.path.isfile(path) or read_lines(path) != ids:
+        text = "".join(f"{image_id}\n" for image_id in ids)
+        replace_file(path, lambda file: file.write(text.encode()))
 
 
 def _ids(folder: str, split: str) -> set[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,97 +18,110 @@ from tqdm import tqdm
 from ion_d2.data.download import download, move_into, unpack
 from ion_d2.data.folders import index_folder, read_lines
 from ion_d2.data.sem_seg import read_label_map
-from ion_d2.data.voc_lists import write_list
 from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
 
 # SBD's labels beside VOC's SegmentationClass. Palette pictures open in any program, load about
 # twice as fast as Matlab files with their boundary maps, and are checked once, before training.
-SBD_FOLDER = "SegmentationSBD"
-_SBD_ARCHIVED = "benchmark_RELEASE/dataset"
-_VOC_ARCHIVED = "VOCdevkit"
+_SBD_LABELS, _SBD_LIST = "VOC2012/SegmentationSBD", "VOC2012/ImageSets/Segmentation/sbd_{}.txt"
 _VOC_IDS = 21
 
 
 @dataclass(frozen=True)
-class VOCRelease:
-    """An archive of VOC that holds one split of a folder in VOC layout."""
+class Release:
+    """An archive, and what it gives to the folder that holds VOC2007 and VOC2012.
+
+    Attributes:
+        url: where the archive is.
+        md5: its checksum.
+        content: lists of image IDs, each with the folder and the extension of the files that it
+            names; paths below the folder of VOC2007 and VOC2012.
+        unpack: takes the archive and an empty folder, and returns the path of a folder in it that
+            holds the content.
+    """
 
     url: str
     md5: str
-    folder: str
-    split: str
+    content: tuple[tuple[str, str, str], ...]
+    unpack: Callable[[str, str], str]
 
     def is_complete(self, root: str) -> bool:
-        """Whether every picture, annotation and (in trainval) label map of the split is there."""
-        folder = os.path.join(root, self.folder)
-        wanted = [("Main", "JPEGImages", ".jpg"), ("Main", "Annotations", ".xml")]
-        if self.split != "test":
-            wanted.append(("Segmentation", "SegmentationClass", ".png"))
+        """Whether all lists and all files that they name are in ``root``."""
         return all(
-            _has_all(
-                os.path.join(folder, "ImageSets", task, self.split + ".txt"),
-                os.path.join(folder, files),
-                extension,
-            )
-            for task, files, extension in wanted
+            _has_all(os.path.join(root, list_file), os.path.join(root, folder), extension)
+            for list_file, folder, extension in self.content
         )
 
-    def install(self, archive: str, root: str, staging: str) -> None:
-        """Unpack the archive to the staging folder, then move its content to ``root``."""
-        unpack(archive, staging, _VOC_ARCHIVED + "/")
-        unpacked = os.path.join(staging, _VOC_ARCHIVED)
-        if not self.is_complete(unpacked):
-            raise IONError(
-                f"{archive} does not hold all of VOC's split {self.split}; nothing was changed."
-            )
-        move_into(os.path.join(unpacked, self.folder), os.path.join(root, self.folder))
+
+def _has_all(list_file: str, folder: str, extension: str) -> bool:
+    if not os.path.isfile(list_file) or not os.path.isdir(folder):
+        return False
+    return set(read_lines(list_file)) <= index_folder(folder, (extension,)).keys()
 
 
-@dataclass(frozen=True)
-class SBDRelease:
-    """The archive of SBD, whose class labels become palette pictures in VOC2012."""
-
-    url: str
-    md5: str
-
-    def is_complete(self, root: str) -> bool:
-        """Whether every label map of SBD's own lists is there."""
-        labels = os.path.join(root, "VOC2012", SBD_FOLDER)
-        return all(_has_all(_sbd_list(root, split), labels, ".png") for split in ("train", "val"))
-
-    def install(self, archive: str, root: str, staging: str) -> None:
-        """Unpack the class labels, convert them and move them to ``root``; the lists come last."""
-        names = ("cls/", "train.txt", "val.txt")
-        unpack(archive, staging, tuple(f"{_SBD_ARCHIVED}/{name}" for name in names))
-        unpacked, converted = os.path.join(staging, _SBD_ARCHIVED), os.path.join(staging, "png")
-        _convert_sbd(os.path.join(unpacked, "cls"), converted)
-        move_into(converted, os.path.join(root, "VOC2012", SBD_FOLDER))
-        for split in ("train", "val"):
-            ids = read_lines(os.path.join(unpacked, split + ".txt"))
-            write_list(_sbd_list(root, split), ids)
-
-
-def _voc(key: str, split: str) -> VOCRelease:
+def _voc(key: str, split: str) -> Release:
     known = DATASET_YEAR_DICT[key]
-    return VOCRelease(known["url"], known["md5"], os.path.basename(known["base_dir"]), split)
+    name = os.path.basename(known["base_dir"])
+    wanted = [("Main", "JPEGImages", ".jpg"), ("Main", "Annotations", ".xml")]
+    if split != "test":
+        wanted.append(("Segmentation", "SegmentationClass", ".png"))
+    content = tuple(
+        (f"{name}/ImageSets/{task}/{split}.txt", f"{name}/{files}", extension)
+        for task, files, extension in wanted
+    )
+    return Release(known["url"], known["md5"], content, functools.partial(_unpack_voc, name))
 
 
+def _unpack_voc(name: str, archive: str, folder: str) -> str:
+    unpack(archive, folder, f"VOCdevkit/{name}/")
+    return os.path.join(folder, "VOCdevkit")
+
+
+def _unpack_sbd(archive: str, folder: str) -> str:
+    """The class labels as palette pictures, and SBD's lists."""
+    prefix = "benchmark_RELEASE/dataset/"
+    unpack(archive, folder, tuple(prefix + name for name in ("cls/", "train.txt", "val.txt")))
+    unpacked, target = os.path.join(folder, prefix), os.path.join(folder, "converted")
+    _convert_labels(os.path.join(unpacked, "cls"), os.path.join(target, _SBD_LABELS))
+    for split in ("train", "val"):
+        move_into(f"{unpacked}{split}.txt", os.path.join(target, _SBD_LIST.format(split)))
+    return target
+
+
+def _convert_labels(source: str, target: str) -> None:
+    os.makedirs(target)
+    palette = voc_palette()
+    files = index_folder(source, (".mat",))
+    for image_id, path in tqdm(files.items(), desc="SBD to PNG", unit="files", disable=None):
+        picture = Image.fromarray(read_label_map(path, _VOC_IDS))
+        picture.putpalette(palette)
+        picture.save(os.path.join(target, image_id + ".png"))
+
+
+def voc_palette() -> list[int]:
+    """VOC's 256 colors, as 768 numbers from 0 to 255."""
+    ids = np.arange(256)
+    colors = np.zeros((256, 3), dtype=int)
+    for bit in range(8):  # an id's bits go to red, green and blue in turn, to their highest first
+        colors[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
+    return colors.ravel().tolist()
+
+
+_SBD_CONTENT = tuple((_SBD_LIST.format(split), _SBD_LABELS, ".png") for split in ("train", "val"))
 RELEASES = (
     _voc("2007", "trainval"),
     _voc("2007-test", "test"),
     _voc("2012", "trainval"),
-    SBDRelease(SBDataset.url, SBDataset.md5),
+    Release(SBDataset.url, SBDataset.md5, _SBD_CONTENT, _unpack_sbd),
 )
 
 
-def install_releases(
-    root: str, archives: str, releases: Sequence[VOCRelease | SBDRelease] = RELEASES
-) -> None:
+def install_releases(root: str, archives: str, releases: Sequence[Release] = RELEASES) -> None:
     """Download and unpack what is not there yet.
 
-    Files appear in ``root`` only once their archive has been unpacked and converted as a whole.
+    Files appear in ``root`` only once their archive has been unpacked and converted as a whole;
+    none there is replaced.
 
     Args:
         root: where VOC2007 and VOC2012 are or will be.
@@ -127,7 +141,10 @@ def install_releases(
             shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed
             os.makedirs(archives, exist_ok=True)
             download(release.url, archive, release.md5)
-            release.install(archive, root, staging)
+            content = release.unpack(archive, staging)
+            if not release.is_complete(content):
+                raise IONError(f"{archive} lacks files that it should hold; nothing was changed.")
+            move_into(content, root)
         except OSError as error:
             raise IONError(
                 f"{error.filename or root} cannot be written ({error.strerror}); make room or the "
@@ -135,34 +152,3 @@ def install_releases(
             ) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-
-
-def _convert_sbd(source: str, target: str) -> None:
-    """Turn a folder of SBD's class labels into palette pictures of the same ids."""
-    os.makedirs(target)
-    palette = voc_palette()
-    files = index_folder(source, (".mat",))
-    for image_id, path in tqdm(files.items(), desc="SBD to PNG", unit="files", disable=None):
-        picture = Image.fromarray(read_label_map(path, _VOC_IDS))
-        picture.putpalette(palette)
-        picture.save(os.path.join(target, image_id + ".png"))
-
-
-def voc_palette() -> list[int]:
-    """VOC's 256 colors, as 768 numbers from 0 to 255."""
-    ids = np.arange(256)
-    colors = np.zeros((256, 3), dtype=int)
-    for bit in range(8):  # an id's bits go to red, green and blue in turn, to their highest first
-        colors[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
-    return colors.ravel().tolist()
-
-
-def _sbd_list(root: str, split: str) -> str:
-    return os.path.join(root, "VOC2012", "ImageSets", "Segmentation", f"sbd_{split}.txt")
-
-
-def _has_all(list_file: str, folder: str, extension: str) -> bool:
-    """Whether a folder has a file for every image of a list."""
-    if not os.path.isfile(list_file) or not os.path.isdir(folder):
-        return False
-    return set(read_lines(list_file)) <= index_folder(folder, (extension,)).keys()

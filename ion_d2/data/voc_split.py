@@ -62,8 +62,7 @@ def read_image_ids(root: PathLike, split: str, images: Collection[str]) -> list[
             raise _missing(root, split, line, images)
         if image_id in ids:
             raise IONError(
-                f"Split '{split}' of {root} names image '{image_id}' more than once; keep one line "
-                "of it."
+                f"Split '{split}' of {root} names image '{image_id}' more than once; keep one line."
             )
         ids[image_id] = None
     if not ids:

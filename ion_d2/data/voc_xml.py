@@ -66,10 +66,7 @@ def parse_annotation(path: str | os.PathLike) -> Annotation:
     """
     root = _parse_xml(path)
     if root.tag != "annotation":
-        raise IONError(
-            f"{path} has <{root.tag}> as its outermost element, but a VOC annotation file has "
-            "<annotation>; remove or replace it."
-        )
+        raise IONError(f"{path} begins with <{root.tag}> instead of <annotation>; replace it.")
     return Annotation(
         width=_size(root, "width", path),
         height=_size(root, "height", path),
@@ -84,13 +81,13 @@ def _parse_xml(path: str | os.PathLike) -> Element:
             return defusedxml.ElementTree.fromstring(file.read())
     except OSError as error:
         raise IONError(
-            f"Annotation file {path} cannot be read ({error.strerror}); restore it, or take its "
-            "image out of the split."
+            f"{path} cannot be read ({error.strerror}); restore it, or take its image out of the "
+            "split."
         ) from error
     except DefusedXmlException as error:
         raise IONError(
-            f"{path} declares XML entities, which annotation files never need and which can "
-            "exhaust the memory; remove its <!DOCTYPE ...> part."
+            f"{path} declares XML entities, which can exhaust the memory and which annotations "
+            "never need; remove its <!DOCTYPE ...> part."
         ) from error
     except (ParseError, ValueError, LookupError) as error:
         raise IONError(f"{path} is not well-formed XML ({error}); repair or replace it.") from error
@@ -108,9 +105,7 @@ def _object(element: Element, path: str | os.PathLike) -> VOCObject:
     text = element.findtext("difficult") or ""
     difficult = _FLAGS.get(text.strip().lower())
     if difficult is None:
-        raise IONError(
-            f"{path}: <difficult> of an object is {text!r}, but must be 0 or 1; correct it."
-        )
+        raise IONError(f"{path}: <difficult> is {text!r}, but must be 0 or 1; correct it.")
     return VOCObject(name, (xmin - 1.0, ymin - 1.0, xmax, ymax), difficult)
 
 
@@ -121,10 +116,7 @@ def _number(element: Element, tag: str, path: str | os.PathLike) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise IONError(
-            f"{path}: <{tag}> of <{element.tag}> is {text!r}, but must be a number of pixels; "
-            "correct it."
-        )
+        raise IONError(f"{path}: <{tag}> is {text!r}, but must be a number of pixels; correct it.")
     return value
 
 

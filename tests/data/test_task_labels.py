@@ -64,7 +64,7 @@ def told(cfg, *words, train):
 def test_objects_without_masks(tmp_path, train, forms):
     cfg = config(write(tmp_path, *forms), MODEL__MASK_ON=True)
     lacking = f"{forms.index(None) + 1}.png"
-    told(cfg, "all.json", lacking, "without mask", "MODEL.MASK_ON", train=train)
+    told(cfg, "all.json", lacking, "segmentation", "MODEL.MASK_ON", train=train)
     check(config(cfg.DATASETS.TRAIN[0]), train=train)
 
 
@@ -72,7 +72,7 @@ def test_objects_without_masks(tmp_path, train, forms):
 def test_empty_masks_are_none_but_crowds_need_no_mask(tmp_path, empty):
     cfg = config(write(tmp_path, "polygon", "polygon"), MODEL__MASK_ON=True)
     change(tmp_path, lambda c: c["annotations"][1].update(segmentation=empty))
-    told(cfg, "2.png", "without mask", train=True)
+    told(cfg, "2.png", "segmentation", train=True)
     change(tmp_path, lambda c: c["annotations"][1].update(iscrowd=1))
     check(cfg, train=True)
     change(tmp_path, lambda c: c["annotations"].pop(1))

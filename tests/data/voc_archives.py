@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 from sbd_file import write_sbd
 from voc_folder import object_xml, write_label, write_split, write_voc
 
-from ion_d2.data.voc_release import SBDRelease, VOCRelease
+from ion_d2.data.voc_release import RELEASES
 
 # VOC 2012 holds pictures of VOC 2007, of its test set too, under another name.
 TRAINVAL07, TEST07 = ("000005", "000032"), ("000001", "000027")
@@ -22,27 +23,20 @@ LABELS = {"VOC2007": 3, "VOC2012": 5, "SBD": 7}  # the id that fills them
 
 def write_archives(folder):
     """Write the four archives; returns name -> content."""
-    contents = {
+    split12 = {"trainval": TRAINVAL12, "val": VAL12}
+    return {
         "VOCtrainval_06-Nov-2007.tar": _voc(folder / "a", "VOC2007", {"trainval": TRAINVAL07}),
         "VOCtest_06-Nov-2007.tar": _voc(folder / "b", "VOC2007", {"test": TEST07}),
-        "VOCtrainval_11-May-2012.tar": _voc(
-            folder / "c", "VOC2012", {"trainval": TRAINVAL12, "val": VAL12}
-        ),
+        "VOCtrainval_11-May-2012.tar": _voc(folder / "c", "VOC2012", split12),
         "benchmark.tgz": _sbd(folder / "d"),
     }
-    return contents
 
 
 def releases_at(address, contents):
     """The releases, as a server at an address has them."""
-    names = list(contents)
-    urls = [f"{address}/{name}" for name in names]
-    sums = [hashlib.md5(contents[name]).hexdigest() for name in names]
-    return (
-        VOCRelease(urls[0], sums[0], "VOC2007", "trainval"),
-        VOCRelease(urls[1], sums[1], "VOC2007", "test"),
-        VOCRelease(urls[2], sums[2], "VOC2012", "trainval"),
-        SBDRelease(urls[3], sums[3]),
+    return tuple(
+        replace(release, url=f"{address}/{name}", md5=hashlib.md5(content).hexdigest())
+        for release, (name, content) in zip(RELEASES, contents.items())
     )
 
 
