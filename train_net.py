@@ -9,10 +9,10 @@ torchrun --nproc_per_node 2 train_net.py --config-file configs/ion_vgg16_voc.yam
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
 import logging
 import sys
+from datetime import timedelta
 from typing import NoReturn
 
 import torch
@@ -26,7 +26,7 @@ from torch.multiprocessing import ProcessExitedException
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.config_file import find_config
-from ion_d2.engine.distributed import join, leave, read_place, read_timeout
+from ion_d2.engine.distributed import join, leave, read_place
 from ion_d2.engine.fit_config import settle_data
 from ion_d2.engine.hooks import TrainingInterrupted, exit_undisturbed
 from ion_d2.engine.run_folder import writing_config
@@ -36,14 +36,7 @@ from ion_lab.report.reporting_trainer import ReportingTrainer
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Read the config, meet the other processes, register the datasets, set up logs and seeds.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The full config, frozen.
-    """
+    """Read the config, meet the other processes, register the datasets, set up logs and seeds."""
     cfg = load_config(args.config_file, args.opts)
     place = read_place()
     if place is not None:
@@ -67,11 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train or evaluate in this process.
-
-    Args:
-        args: the parsed command line.
-    """
+    """Train or evaluate in this process."""
     cfg = setup(args)
     if args.eval_only:
         evaluate(cfg)
@@ -92,9 +81,6 @@ def main(args: argparse.Namespace) -> None:
 def evaluate(cfg: CfgNode) -> None:
     """Evaluate ``MODEL.WEIGHTS`` on ``DATASETS.TEST``.
 
-    Args:
-        cfg: the full config.
-
     Raises:
         IONError: no weights are given, or they are of another model.
     """
@@ -110,11 +96,7 @@ def evaluate(cfg: CfgNode) -> None:
 
 
 def process(args: argparse.Namespace) -> NoReturn:
-    """Be one of the processes, and exit with its status.
-
-    Args:
-        args: the parsed command line.
-    """
+    """Be one of the processes, and exit with its status."""
     run_cli(functools.partial(main, args))
 
 
@@ -137,8 +119,10 @@ def cli() -> None:
     _check_processes(args)
     if read_place() is not None:
         process(args)  # does not return
-    several = args.num_gpus * args.num_machines > 1
-    options = {"timeout": _timeout(args)} if several else {}
+    options = {}
+    if args.num_gpus * args.num_machines > 1:
+        cfg = load_config(args.config_file, args.opts)
+        options["timeout"] = timedelta(seconds=cfg.DISTRIBUTED.TIMEOUT)
     try:
         launch(
             process,
@@ -156,10 +140,6 @@ def cli() -> None:
                 "it; go on from the last checkpoint with --resume."
             ) from error
         sys.exit(error.exit_code)  # it has said why
-
-
-def _timeout(args: argparse.Namespace) -> datetime.timedelta:
-    return read_timeout(load_config(args.config_file, args.opts))
 
 
 def _check_processes(args: argparse.Namespace) -> None:

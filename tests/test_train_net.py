@@ -1,7 +1,5 @@
 """train_net.py from the command line: bad input is told in one sentence, with exit status 1."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -13,11 +11,23 @@ from voc_folder import annotation_xml, write_label, write_split
 
 pytestmark = pytest.mark.slow
 
+WHOLE_SET = ("SOLVER.IMS_PER_BATCH", 8)  # so that the one step meets every picture
+
 
 @pytest.fixture
 def own_scenes(scenes, tmp_path):
     """A copy of the scenes that a test may damage."""
     return Path(shutil.copytree(scenes, tmp_path / "VOC"))
+
+
+@pytest.fixture
+def train_on(train_net, tmp_path):
+    """Runs train_net.py on a folder in VOC layout, with its output in tmp_path/out."""
+
+    def run(folder, *opts, flags=()):
+        return train_net(*voc_arguments(folder, tmp_path / "out", *opts, flags=flags))
+
+    return run
 
 
 def picture(folder, split):
@@ -62,53 +72,40 @@ def test_wrong_files_and_names(train_net, scenes, tmp_path):
         (("DATASETS.TRAIN", "()"), ("DATASETS.TRAIN names no dataset",)),
         (("MODEL.META_ARCHITECTURE", "IONN"), ("'IONN'", "META_ARCH")),
         (("MODEL.DEVICE", "gpu"), ("MODEL.DEVICE is 'gpu'",)),
-        (("SOLVER.IMS_PER_BATCH", 0), ("SOLVER.IMS_PER_BATCH is 0",)),
-        (("SOLVER.MAX_ITER", 0), ("SOLVER.MAX_ITER is 0",)),
-        (("SOLVER.AMP.ENABLED", True), ("SOLVER.AMP.ENABLED needs a GPU", "MODEL.DEVICE is 'cpu'")),
-        (("SOLVER.EMA_DECAY", 2.0), ("SOLVER.EMA_DECAY is 2.0",)),
+        (("SOLVER.AMP.ENABLED", True), ("SOLVER.AMP.ENABLED needs a GPU",)),
         (("TEST.PATIENCE", 2), ("TEST.PATIENCE is 2", "TEST.BEST_METRIC")),
         (("SOLVER.LR_SCHEDULER_NAME", "Linear"), ("SOLVER", "Linear")),
-        (("SOLVER.STAGES", "[{'MAX_ITER': 1}]"), ("SOLVER.STAGES[0] has no BASE_LR",)),
         (("SOLVER.STAGES", "[{'MAX_ITER': 2, 'BASE_LR': 1}]"), ("SOLVER.MAX_ITER", "no effect")),
         (("SOLVER.IMS_PER_PASS", -1), ("SOLVER.IMS_PER_PASS is -1",)),
-        (("SOLVER.AMP.ENABLED", True), ("SOLVER.AMP.ENABLED needs a GPU",)),
         (("DATALOADER.NUM_WORKERS", -1), ("DATALOADER.NUM_WORKERS is -1",)),
-        (("SOLVER.CHECKPOINT_PERIOD", 0), ("SOLVER.CHECKPOINT_PERIOD is 0",)),
-        (("TEST.EVAL_PERIOD", -1), ("TEST.EVAL_PERIOD is -1",)),
         (("TEST.NUM_PICTURES", -1), ("TEST.NUM_PICTURES is -1",)),
         (("TEST.VOC_METRIC", "Area"), ('"Area"', "TEST.VOC_METRIC")),
-        (("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "()"), ("TEST.AUG.MIN_SIZES is empty",)),
         (("TEST.SEM_SEG", True), ("TEST.SEM_SEG is True", "MODEL.SEG_REGULARIZER_ON")),
-        (("MODEL.WEIGHTS", "gone.pth"), ("MODEL.WEIGHTS gone.pth is not a file",)),
     ],
     ids=lambda value: str(value[0]),
 )
-def test_wrong_settings(train_net, scenes, tmp_path, opts, words):
-    assert says(train_net(*voc_arguments(scenes, tmp_path / "out", *opts)), *words)
+def test_wrong_settings(train_on, scenes, opts, words):
+    assert says(train_on(scenes, *opts), *words)
 
 
-def test_wrong_weights(train_net, scenes, tmp_path):
+def test_wrong_weights(train_on, scenes, tmp_path):
     empty, other = tmp_path / "empty.pth", tmp_path / "other.pth"
     empty.touch()
     torch.save({"stem.weight": torch.zeros(3)}, other)
+    wrong = {empty: "not a readable checkpoint", other: "stem.weight", "gone.pth": "not a file"}
     for flags in ((), ("--eval-only",)):
-        for path, word in ((empty, "not a readable checkpoint"), (other, "stem.weight")):
-            args = voc_arguments(scenes, tmp_path, "MODEL.WEIGHTS", path, flags=flags)
-            assert says(train_net(*args), str(path), word)
-    args = voc_arguments(scenes, tmp_path, flags=["--eval-only"])
-    assert says(train_net(*args), "--eval-only needs weights")
+        for path, word in wrong.items():
+            assert says(train_on(scenes, "MODEL.WEIGHTS", path, flags=flags), str(path), word)
+    assert says(train_on(scenes, flags=["--eval-only"]), "--eval-only needs weights")
 
 
-def test_faults_of_the_test_data_are_told_before_the_training(train_net, own_scenes, tmp_path):
-    for change in (
-        lambda: write_split(own_scenes, "test", "gone\n"),
-        lambda: picture(own_scenes, "trainval").unlink(),
-    ):
-        (own_scenes / "classes.txt").write_text("cross\ntriangle\n")
-        change()
-        result = train_net(*voc_arguments(own_scenes, tmp_path / "out"))
-        assert says(result, "has no picture")
-        assert not (tmp_path / "out" / "metrics.json").exists()
+def test_missing_pictures_are_told_before_the_training(train_on, own_scenes, tmp_path):
+    (own_scenes / "classes.txt").write_text("cross\ntriangle\n")
+    write_split(own_scenes, "test", "gone\n")
+    assert says(train_on(own_scenes), "has no picture")
+    picture(own_scenes, "trainval").unlink()
+    assert says(train_on(own_scenes), "has no picture")
+    assert not (tmp_path / "out" / "metrics.json").exists()
 
 
 def test_a_base_that_is_not_there(train_net, tmp_path):
@@ -119,28 +116,29 @@ def test_a_base_that_is_not_there(train_net, tmp_path):
     assert says(train_net("--config-file", config), "mine.yaml", "utf-8", "decode")
 
 
-def test_a_model_of_other_classes_is_not_evaluated(train_net, own_scenes, tmp_path):
-    out = tmp_path / "out"
-    assert train_net(*voc_arguments(own_scenes, out))[0] == 0
-    trained = (out / "config.yaml").read_text()
+def test_a_model_of_other_classes_is_not_evaluated(train_on, own_scenes, tmp_path):
+    assert train_on(own_scenes)[0] == 0
+    config, weights = tmp_path / "out" / "config.yaml", tmp_path / "out" / "model_final.pth"
+    trained = config.read_text()
     other = Path(shutil.copytree(own_scenes, tmp_path / "other"))
     (other / "classes.txt").write_text("cross\ntriangle\nlamp\n")
-    args = voc_arguments(
-        other, out, "MODEL.WEIGHTS", out / "model_final.pth", flags=["--eval-only"]
-    )
-    assert says(train_net(*args), "model_final.pth was trained on other classes", "'lamp'")
-    held = torch.load(out / "model_final.pth", weights_only=False)
+
+    def evaluate():
+        return train_on(other, "MODEL.WEIGHTS", weights, flags=["--eval-only"])
+
+    assert says(evaluate(), "model_final.pth was trained on other classes", "'lamp'")
+    held = torch.load(weights, weights_only=False)
     del held["class_names"]  # as files of earlier versions have none
-    torch.save(held, out / "model_final.pth")
+    torch.save(held, weights)
     words = ("model_final.pth is not of this model", "(3, 32) there and (4, 32) here")
-    assert says(train_net(*args), *words)
-    assert (out / "config.yaml").read_text() == trained
+    assert says(evaluate(), *words)
+    assert config.read_text() == trained
 
 
-def test_more_gpus_than_there_are(train_net, scenes, tmp_path, monkeypatch):
+def test_more_gpus_than_there_are(train_on, scenes, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    args = voc_arguments(scenes, tmp_path, flags=["--num-gpus", "7"])
-    assert says(train_net(*args), "--num-gpus is 7", "0 GPUs")
+    for flag in ("--num-gpus", "--num-machines"):
+        assert says(train_on(scenes, flags=[flag, "7"]), "0 GPUs", "torchrun")
 
 
 def test_output_folder_that_is_a_file(train_net, scenes, tmp_path):
@@ -149,37 +147,31 @@ def test_output_folder_that_is_a_file(train_net, scenes, tmp_path):
         assert says(train_net(*voc_arguments(scenes, place)), "OUTPUT_DIR", str(place))
 
 
-def test_checkpoint_to_resume_from_is_gone(train_net, scenes, tmp_path):
-    (tmp_path / "last_checkpoint").write_text("model_0000099.pth")
-    args = voc_arguments(scenes, tmp_path, flags=["--resume"])
-    assert says(train_net(*args), "last_checkpoint", "model_0000099.pth")
+def test_checkpoint_to_resume_from_is_gone(train_on, scenes, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "last_checkpoint").write_text("model_0000099.pth")
+    assert says(train_on(scenes, flags=["--resume"]), "last_checkpoint", "model_0000099.pth")
 
 
 @pytest.mark.parametrize(("split", "workers"), [("trainval", 0), ("trainval", 2), ("test", 0)])
-def test_truncated_picture_is_named(train_net, own_scenes, tmp_path, split, workers):
+def test_truncated_picture_is_named(train_on, own_scenes, tmp_path, split, workers):
     broken = truncate(picture(own_scenes, split))
-    steps = ("SOLVER.IMS_PER_BATCH", 8, "DATALOADER.NUM_WORKERS", workers)
-    args = voc_arguments(own_scenes, tmp_path / "out", *steps)
-    assert says(train_net(*args), str(broken), "INPUT.SKIP_UNREADABLE True")
+    result = train_on(own_scenes, *WHOLE_SET, "DATALOADER.NUM_WORKERS", workers)
+    assert says(result, str(broken), "INPUT.SKIP_UNREADABLE True")
     # What was reached before stays.
     assert (tmp_path / "out" / "model_final.pth").exists() == (split == "test")
 
 
-def test_truncated_picture_is_named_by_the_workers_of_an_evaluation(
-    train_net, own_scenes, tmp_path
-):
-    out = tmp_path / "out"
-    assert train_net(*voc_arguments(own_scenes, out, "DATASETS.TEST", "()"))[0] == 0
+def test_truncated_picture_is_named_by_the_workers_of_an_evaluation(train_on, own_scenes, tmp_path):
+    assert train_on(own_scenes, "DATASETS.TEST", "()")[0] == 0
     broken = truncate(picture(own_scenes, "test"))
-    opts = ("DATALOADER.NUM_WORKERS", 2, "MODEL.WEIGHTS", out / "model_final.pth")
-    args = voc_arguments(own_scenes, out, *opts, flags=["--eval-only"])
-    assert says(train_net(*args), str(broken))
+    opts = ("DATALOADER.NUM_WORKERS", 2, "MODEL.WEIGHTS", tmp_path / "out" / "model_final.pth")
+    assert says(train_on(own_scenes, *opts, flags=["--eval-only"]), str(broken))
 
 
-def test_truncated_pictures_are_skipped_on_demand(train_net, own_scenes, tmp_path):
+def test_truncated_pictures_are_skipped_on_demand(train_on, own_scenes, tmp_path):
     broken = [truncate(picture(own_scenes, split)) for split in ("trainval", "test")]
-    opts = ("INPUT.SKIP_UNREADABLE", True, "SOLVER.IMS_PER_BATCH", 8)
-    status, out, err = train_net(*voc_arguments(own_scenes, tmp_path / "out", *opts))
+    status, out, err = train_on(own_scenes, *WHOLE_SET, "INPUT.SKIP_UNREADABLE", True)
     assert (status, err) == (0, "")
     for path in broken:
         assert f"Skipped: Image {path} cannot be decoded" in out
@@ -187,32 +179,28 @@ def test_truncated_pictures_are_skipped_on_demand(train_net, own_scenes, tmp_pat
     assert report["num_images"] == len(split_ids(own_scenes, "test")) - 1
 
 
-def test_label_of_no_class_is_named(train_net, own_scenes, tmp_path):
+def test_label_of_no_class_is_named(train_on, own_scenes):
     name = split_ids(own_scenes, "trainval")[0]
     label = write_label(own_scenes / "SegmentationClass" / f"{name}.png", [[9] * 128] * 128)
-    opts = ("MODEL.SEG_REGULARIZER_ON", True, "SOLVER.IMS_PER_BATCH", 8)
-    args = voc_arguments(own_scenes, tmp_path / "out", *opts)
-    assert says(train_net(*args), str(label), "id(s) 9")
+    result = train_on(own_scenes, *WHOLE_SET, "MODEL.SEG_REGULARIZER_ON", True)
+    assert says(result, str(label), "id(s) 9")
 
 
-def test_broken_annotation_is_named(train_net, own_scenes, tmp_path):
+def test_broken_annotation_is_named(train_on, own_scenes):
     path = own_scenes / "Annotations" / f"{split_ids(own_scenes, 'test')[0]}.xml"
     path.write_text("<annotation><object>")
-    assert says(train_net(*voc_arguments(own_scenes, tmp_path / "out")), str(path))
+    assert says(train_on(own_scenes), str(path))
 
 
-def test_one_picture_is_enough(train_net, own_scenes, tmp_path):
-    name = split_ids(own_scenes, "trainval")[0]
-    (own_scenes / "ImageSets/Main/trainval.txt").write_text(name)
-    args = voc_arguments(own_scenes, tmp_path / "out", "SOLVER.IMS_PER_BATCH", 3)
-    assert train_net(*args)[0] == 0
+def test_one_picture_is_enough(train_on, own_scenes):
+    write_split(own_scenes, "trainval", split_ids(own_scenes, "trainval")[0])
+    assert train_on(own_scenes, "SOLVER.IMS_PER_BATCH", 3)[0] == 0
 
 
-def test_pictures_without_boxes(train_net, own_scenes, tmp_path):
+def test_pictures_without_boxes(train_on, own_scenes, tmp_path):
     for name in split_ids(own_scenes, "trainval"):
         path = own_scenes / "Annotations" / f"{name}.xml"
         path.write_text(annotation_xml([], size=(128, 128)))
-    args = voc_arguments(own_scenes, tmp_path / "out")
-    assert says(train_net(*args), "DATALOADER.FILTER_EMPTY_ANNOTATIONS False")
-    status, _, _ = train_net(*args, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)
-    assert status == 0 and (tmp_path / "out" / "model_final.pth").is_file()
+    assert says(train_on(own_scenes), "DATALOADER.FILTER_EMPTY_ANNOTATIONS False")
+    assert train_on(own_scenes, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)[0] == 0
+    assert (tmp_path / "out" / "model_final.pth").is_file()

@@ -3,14 +3,11 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from cli_helpers import own_lines, says, voc_arguments
+from cli_helpers import finish, free_port, own_lines, says, start, voc_arguments, wait_until
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.fit_config import settle_data
@@ -29,43 +26,21 @@ OPTIONS = (
 )  # fmt: skip
 
 
-def start(command, **variables):
-    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **variables}
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def start_pair(arguments):
-    """Two processes with torchrun's variables, without torchrun to end one with the other."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    command = [sys.executable, "train_net.py", *arguments]
-    return [start(command, RANK=str(i), LOCAL_RANK=str(i), **meeting) for i in range(2)]
-
-
-def wait_for(path, processes):
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        ended = [p.communicate() for p in processes if p.poll() is not None]
-        assert not ended and time.monotonic() < deadline, ended
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def killed(scenes, tmp_path_factory):
     """The folder of a run whose second process was killed, and what the first one said."""
     folder = tmp_path_factory.mktemp("output")
-    first, second = start_pair(voc_arguments(scenes, folder, *OPTIONS, "SOLVER.MAX_ITER", 5000))
-    wait_for(folder / "model_0000001.pth", (first, second))
+    arguments = voc_arguments(scenes, folder, *OPTIONS, "SOLVER.MAX_ITER", 5000)
+    # With torchrun's variables, but without torchrun, which would end one with the other.
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    first, second = (start(arguments, RANK=r, LOCAL_RANK=r, **meeting) for r in ("0", "1"))
+    wait_until((folder / "model_0000001.pth").exists, first, second)
     os.kill(second.pid, signal.SIGKILL)
     killed_at = time.monotonic()
-    out, err = first.communicate(timeout=100)
-    second.communicate()
-    return folder, (first.returncode, out, err), time.monotonic() - killed_at
+    result = finish(first)
+    seconds = time.monotonic() - killed_at
+    finish(second)
+    return folder, result, seconds
 
 
 def test_the_other_stops_within_a_minute_and_says_why(killed):
@@ -80,10 +55,9 @@ def test_torchrun_goes_on_to_the_end_and_evaluates_as_one_process(killed, scenes
     if int(name[6:-4]) >= STEPS - 1:  # go on from an early one, however late the kill was
         (folder / "last_checkpoint").write_text("model_0000001.pth")
     arguments = voc_arguments(scenes, folder, *OPTIONS, flags=["--resume"])
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    process = start([*torchrun, "train_net.py", *arguments])
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    status, out, err = finish(start(arguments, *torchrun))
+    assert status == 0, err
     assert "Rank of current process: 0. World size: 2" in out
     final = folder / "model_final.pth"
     assert torch.load(final)["iteration"] == STEPS - 1
@@ -117,9 +91,3 @@ def test_torchrun_and_own_launch_together_are_refused(train_net, scenes, tmp_pat
         monkeypatch.setenv(name, value)
     args = voc_arguments(scenes, tmp_path, flags=["--num-gpus", "2"])
     assert says(train_net(*args), "torchrun has started", "--num-gpus")
-
-
-def test_several_machines_without_gpus_need_torchrun(train_net, scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    args = voc_arguments(scenes, tmp_path, flags=["--num-machines", "2"])
-    assert says(train_net(*args), "0 GPUs", "torchrun")

@@ -1,17 +1,13 @@
 """train_net.py is stopped by signals and full disks in good order, and resumed."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from cli_helpers import own_lines, says, voc_arguments
+from cli_helpers import finish, own_lines, says, start, voc_arguments, wait_until
 
 from ion_d2.engine.trainer import IONTrainer
 
@@ -27,30 +23,14 @@ def run_arguments(scenes, output, *opts, flags=()):
     return voc_arguments(scenes, output, *opts, flags=flags)
 
 
-def start(*args):
-    """Start the program with two workers, in a process group of its own, as a shell does."""
-    return subprocess.Popen(
-        [sys.executable, "train_net.py", *args, "DATALOADER.NUM_WORKERS", "2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-    )
-
-
-def finish(process):
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+def start_with_workers(scenes, output):
+    return start(run_arguments(scenes, output, "DATALOADER.NUM_WORKERS", 2))
 
 
 def wait_for(output, text, process):
     """Wait until the log holds a text."""
     log = output / "log.txt"
-    deadline = time.monotonic() + 60
-    while not (log.is_file() and text in log.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, finish(process)
-        time.sleep(0.02)
+    wait_until(lambda: log.is_file() and text in log.read_text(), process)
 
 
 def saved(folder):
@@ -62,7 +42,7 @@ def saved(folder):
     "number, apart", [(signal.SIGINT, 0.05), (signal.SIGTERM, 0.05), (signal.SIGTERM, 0.3)]
 )
 def test_a_signal_to_all_processes_saves_and_stops(scenes, tmp_path, train_net, number, apart):
-    process = start(*run_arguments(scenes, tmp_path))
+    process = start_with_workers(scenes, tmp_path)
     wait_for(tmp_path, "model_0000003.pth", process)
     os.killpg(process.pid, number)
     # Two that wait at once are handled by their numbers; the second may meet the program's exit.
@@ -102,7 +82,7 @@ def children(pid):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="no /proc to find workers by")
 def test_a_second_ctrl_c_gives_up_the_step_at_hand(scenes, tmp_path):
-    process = start(*run_arguments(scenes, tmp_path))
+    process = start_with_workers(scenes, tmp_path)
     wait_for(tmp_path, "model_0000001.pth", process)
     workers = children(process.pid)
     for worker in workers:  # soon the training process waits for pictures that do not come

@@ -1,10 +1,15 @@
 """Short trainings on the synthetic scenes."""
 
+import os
+import signal
+
 import torch
+from detectron2.engine import HookBase
 from model_helpers import SMALL
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.engine.setup import load_config
+from ion_d2.engine.steps import unwrap_distributed
 from ion_d2.engine.trainer import IONTrainer
 
 
@@ -22,8 +27,34 @@ def make_config(scenes, output, *opts):
     return cfg
 
 
-def run(cfg, *hooks, resume=False):
-    torch.manual_seed(0)  # as default_setup does, for the weights' start
+class Record(HookBase):
+    """Notes of each step what it moves, its rate and its losses, and may send a signal in one."""
+
+    def __init__(self, interrupt_at=None):
+        self.moved, self.rates, self.losses, self.interrupt_at = {}, {}, {}, interrupt_at
+
+    def parameters(self):
+        named = unwrap_distributed(self.trainer.model).named_parameters()
+        return {name: parameter.detach().clone() for name, parameter in named}
+
+    def before_train(self):
+        self.start = self.parameters()
+
+    def before_step(self):
+        if self.trainer.iter == self.interrupt_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.before = self.parameters()
+        self.rates[self.trainer.iter] = self.trainer.optimizer.param_groups[0]["lr"]
+
+    def after_step(self):
+        step, after = self.trainer.iter, self.parameters()
+        self.moved[step] = {n for n, p in self.before.items() if not torch.equal(p, after[n])}
+        latest = self.trainer.storage.latest()
+        self.losses[step] = {k: v[0] for k, v in latest.items() if "loss" in k}
+
+
+def run(cfg, *hooks, resume=False, seed=0):
+    torch.manual_seed(seed)  # as default_setup does, for the weights' start
     trainer = IONTrainer(cfg)
     trainer.register_hooks(hooks)
     trainer.resume_or_load(resume=resume)

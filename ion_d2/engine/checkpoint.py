@@ -1,4 +1,4 @@
-"""Checkpointer: Detectron2's, with clear errors and harmless failures."""
+"""Detectron2's checkpointer with clear errors, class names and saves that cannot do harm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
@@ -16,7 +15,7 @@ from torch import nn
 from ..errors import IONError
 from . import class_names
 from .averaging import EMA, averaged_weights
-from .checkpoint_files import reading, write_atomically
+from .checkpoint_files import check_state, reading, write_atomically
 from .finite import check_weights
 from .steps import unwrap_distributed
 
@@ -27,14 +26,11 @@ _STATISTICS = ("running_mean", "running_var")
 class IONCheckpointer(DetectionCheckpointer):
     """Loads and saves models with their training state; a drop-in for Detectron2's checkpointer.
 
-    Bad files raise ``IONError``, and so does one of which nothing fits the model. A save that fails
-    or is interrupted leaves every earlier file as it was.
-
-    Where a file holds a moving average of the weights (``SOLVER.EMA_DECAY``), the average is what
-    is loaded, unless a training is resumed from it.
-
-    The names of the classes travel with the weights: a file whose classes are not those at hand may
-    start a training, with a warning, but is neither resumed from nor loaded as a trained model.
+    - A save that fails or is interrupted leaves every earlier file as it was.
+    - Of a file with a moving average of the weights (``SOLVER.EMA_DECAY``), the average is loaded,
+      unless a training is resumed.
+    - The names of the classes are saved with the weights. A file with other classes than those at
+      hand may start a training, with a warning, but cannot be resumed or used as a trained model.
     """
 
     _source = ""  # what is being loaded, as the user named it
@@ -53,7 +49,7 @@ class IONCheckpointer(DetectionCheckpointer):
         Args:
             model: whose weights are loaded and saved.
             save_dir: folder of the checkpoints; "" saves none.
-            classes: names of the model's classes, by id; None takes those of the file, if it tells.
+            classes: names of the model's classes; None takes those of the file that is loaded.
             kwargs: training states to load and save, and options of Detectron2's checkpointer.
         """
         super().__init__(model, save_dir, **kwargs)
@@ -62,18 +58,17 @@ class IONCheckpointer(DetectionCheckpointer):
             class_names.name_classes(model, classes)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load weights, and training state where the file has it.
+        """Load weights and training states from a file or URL; "" loads nothing.
 
         Args:
-            path: a file or URL; "" loads nothing.
-            checkpointables: names of the training states to load; None loads all there are.
+            path: the file or URL.
+            checkpointables: which states to load; None loads all that the file has.
 
         Returns:
             What else the file holds, e.g. the iteration.
 
         Raises:
-            IONError: the file is missing, damaged, of another kind or for another model, or the
-                download failed.
+            IONError: it is missing, damaged or of another model, or cannot be downloaded.
         """
         if path:
             self._check_available(path)
@@ -87,17 +82,11 @@ class IONCheckpointer(DetectionCheckpointer):
                 self._parsed_url_during_load = None
 
     def load_complete(self, path: str) -> dict[str, Any]:
-        """Load a trained model, none of whose parameters may stay as they were drawn.
-
-        Args:
-            path: a file or URL.
-
-        Returns:
-            As ``load``.
+        """Load a trained model; unlike :meth:`load`, every parameter must be in the file.
 
         Raises:
-            IONError: the classes in the file are not the model's, a parameter of the model is not
-                in the file or has another shape there, or as ``load``.
+            IONError: a parameter is missing or has another shape, the classes are others, or as
+                ``load``.
         """
         self._complete = True
         try:
@@ -108,15 +97,8 @@ class IONCheckpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Resume from the folder's last checkpoint if asked and possible, else load weights alone.
 
-        Args:
-            path: weights to start from, as in ``load``.
-            resume: whether to prefer the last checkpoint.
-
-        Returns:
-            As ``load``.
-
         Raises:
-            IONError: ``last_checkpoint`` names a file that is not there, or as in ``load``.
+            IONError: ``last_checkpoint`` names a file that is not there, or as ``load``.
         """
         if resume and self.has_checkpoint():
             last = self.get_checkpoint_file()
@@ -129,53 +111,40 @@ class IONCheckpointer(DetectionCheckpointer):
         return super().resume_or_load(path, resume=resume)
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Save the model and its training state, and note the file as the last checkpoint.
-
-        Args:
-            name: file name without its folder and ``.pth``.
-            kwargs: further values to save, e.g. the iteration.
+        """Save model, training states and ``kwargs`` as ``name``.pth, the last checkpoint.
 
         Raises:
-            IONError: the file cannot be written, e.g. for want of disk space.
+            IONError: the file cannot be written, e.g. because the disk is full.
             FloatingPointError: a weight is NaN or infinite.
         """
         check_weights(self.model)
-        if not self.save_dir or not self.save_to_disk:
-            return
-        data = {"model": self.model.state_dict()}
-        data.update({key: item.state_dict() for key, item in self.checkpointables.items()})
-        data.update(kwargs)
-        path = self._write(name, data)
-        self.tag_last_checkpoint(os.path.basename(path))
+        states = {key: item.state_dict() for key, item in self.checkpointables.items()}
+        if self._write(name, self.model, {**states, **kwargs}):
+            self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, model: nn.Module, **kwargs: Any) -> None:
-        """Save weights alone, from which ``--resume`` does not go on.
-
-        Args:
-            name: file name without its folder and ``.pth``.
-            model: whose weights; it may be wrapped for distributed training.
-            kwargs: further values to save, e.g. the iteration.
+        """Save the weights of a model and ``kwargs`` as ``name``.pth, not as last checkpoint.
 
         Raises:
             IONError: the file cannot be written.
         """
-        if self.save_dir and self.save_to_disk:
-            self._write(name, {"model": unwrap_distributed(model).state_dict(), **kwargs})
+        self._write(name, unwrap_distributed(model), kwargs)
 
-    def _write(self, name: str, data: dict[str, Any]) -> str:
+    def _write(self, name: str, model: nn.Module, further: dict[str, Any]) -> bool:
+        """Write a file, unless another process does; returns whether it was written."""
+        if not self.save_dir or not self.save_to_disk:
+            return False
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
+        data = {"model": model.state_dict(), **further}
         classes = class_names.classes_of(self.model)
         if classes is not None:
             data[class_names.KEY] = classes
         write_atomically(path, lambda file: torch.save(data, file))
-        return path
+        return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Note the checkpoint from which ``--resume`` goes on.
-
-        Args:
-            last_filename_basename: its file name, without folder.
+        """Note, by its file name, the checkpoint from which ``--resume`` goes on.
 
         Raises:
             IONError: the note cannot be written.
@@ -206,22 +175,18 @@ class IONCheckpointer(DetectionCheckpointer):
             checkpoint = super()._load_file(filename)
         self._compare_classes(class_names.names_in(checkpoint))
         if EMA in checkpoint and not self._resuming:
-            self.logger.info("The moving average of the weights in it is what is loaded.")
+            self.logger.info("Loading the moving average of the weights.")
             checkpoint["model"] = averaged_weights(checkpoint.pop(EMA))
-        _check_state(checkpoint["model"], filename)
+        check_state(checkpoint["model"], filename)
         return checkpoint
 
     def _compare_classes(self, theirs: list[str] | None) -> None:
-        """Tell of classes that differ from those at hand, before what follows from it is told."""
+        """Report other classes, before the sizes of tensors that follow from their number."""
         if self._complete or self._resuming:
             class_names.check_classes(theirs, self._classes, self._source)
-        elif theirs and self._classes and class_names.difference(theirs, self._classes):
-            self.logger.warning(
-                "%s was trained on %s; what it knows of its classes is a start by their number, "
-                "not by their name.",
-                self._source,
-                class_names.difference(theirs, self._classes),
-            )
+        elif differs := class_names.difference(theirs, self._classes):
+            effect = "what it knows of classes is a start by their number, not by their name"
+            self.logger.warning("%s was trained on %s; %s.", self._source, differs, effect)
         if self._classes is None:
             class_names.name_classes(self.model, theirs)
 
@@ -231,54 +196,38 @@ class IONCheckpointer(DetectionCheckpointer):
             incompatible = super()._load_model(checkpoint)
         except IONError as error:  # the model refuses weights of another VGG
             raise IONError(f"{self._source}: {error}") from error
+        shapes = {k: f"is {a} there and {b} here" for k, a, b in incompatible.incorrect_shapes}
+        # Wrong shapes, which count among the missing keys as well, come first: they say more.
+        missing = {k: "is not in it" for k in incompatible.missing_keys if k not in shapes}
+        faults = {**shapes, **missing}
         parameters = [name for name, _ in self.model.named_parameters()]
-        statistics = [k for k, _ in self.model.named_buffers() if k.endswith(_STATISTICS)]
-        if parameters and set(parameters) <= set(incompatible.missing_keys):
-            shapes = "".join(
-                f"; {key} is {theirs} there and {ours} here"
-                for key, theirs, ours in incompatible.incorrect_shapes[:1]
-            )
+        if parameters and faults.keys() >= set(parameters):
+            shape = "".join(f"; {key} {text}" for key, text in list(shapes.items())[:1])
             raise IONError(
                 f"Nothing in {self._source} fits the model: it holds {_some(keys)}, the model "
-                f"has {_some(parameters)}{shapes}; choose a checkpoint of this model or of its "
+                f"has {_some(parameters)}{shape}; choose a checkpoint of this model or of its "
                 "backbone (of torchvision's VGG for another meta-architecture than ION: "
                 "tools/convert_vgg.py makes one)."
             )
         if self._complete or self._resuming:
-            _check_complete(incompatible, [*parameters, *statistics], self._source)
+            statistics = [k for k, _ in self.model.named_buffers() if k.endswith(_STATISTICS)]
+            _check_complete(faults, [*parameters, *statistics], self._source)
         return incompatible
 
 
-def _check_complete(incompatible: Any, needed: list[str], source: str) -> None:
-    shapes = {key: f"is {a} there and {b} here" for key, a, b in incompatible.incorrect_shapes}
-    # Wrong shapes first, which tell more; they count among the missing keys as well.
-    found = (*shapes, *incompatible.missing_keys)
-    faults = {key: shapes.get(key, "is not in it") for key in found if key in needed}
-    if faults:
-        key, text = next(iter(faults.items()))
+def _check_complete(faults: dict[str, str], needed: list[str], source: str) -> None:
+    serious = [key for key in faults if key in needed]
+    if serious:
         raise IONError(
-            f"{source} is not of this model: {len(faults)} of {len(needed)} parameters do not "
-            f"fit, for instance {key}, which {text}; give the config.yaml of its training, and as "
-            "many classes as it was trained on (MODEL.ROI_HEADS.NUM_CLASSES, classes.txt)."
+            f"{source} is not of this model: {len(serious)} of {len(needed)} parameters do not "
+            f"fit, for instance {serious[0]}, which {faults[serious[0]]}; give the config.yaml of "
+            "its training, and as many classes as it was trained on "
+            "(MODEL.ROI_HEADS.NUM_CLASSES, classes.txt)."
         )
-
-
-def _check_state(state: Any, filename: str) -> None:
-    if not isinstance(state, dict):
-        raise IONError(
-            f"{filename} holds a {type(state).__name__} where a dict of tensors (a state dict) is "
-            "expected; save model.state_dict() instead."
-        )
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
-            raise IONError(
-                f"{filename} holds a {type(value).__name__} under {key!r} where a dict of tensors "
-                "(a state dict) is expected; save model.state_dict() instead."
-            )
 
 
 def _some(keys: list[str]) -> str:
-    """Name a few keys and the number of all."""
+    """Name the first few keys, and how many there are."""
     if not keys:
         return "no tensors"
     return ", ".join(keys[:3]) + (f", ... ({len(keys)} in all)" if len(keys) > 3 else "")

@@ -1,8 +1,9 @@
-"""Reading and writing checkpoint files: failures are told clearly and leave older files intact."""
+"""Reading and writing checkpoint files: one-sentence errors, and older files stay intact."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,14 +17,10 @@ from ..files import replace_file
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a checkpoint's file with :func:`replace_file`, and tell failures in one sentence.
-
-    Args:
-        path: the file to create or replace, in an existing folder.
-        write: writes the content to the binary file that it is given.
+    """Write a checkpoint's file with :func:`~ion_d2.files.replace_file`.
 
     Raises:
-        IONError: the disk is full or the file cannot be written; the temporary file is removed.
+        IONError: the disk is full or the file cannot be written.
     """
     try:
         replace_file(path, write)
@@ -42,15 +39,19 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
         ) from error
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it was raised from or over."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Tell failures to read a checkpoint, inside the ``with`` block, in one sentence.
+    """Turn any failure inside the ``with`` block into one sentence that names the checkpoint.
 
     NumPy arrays and scalars, which Detectron2's training state may hold, are admitted beside
     tensors where ``torch.load`` restricts what a file may contain.
-
-    Args:
-        path: the checkpoint, to be named.
 
     Raises:
         IONError: anything failed inside the block.
@@ -81,14 +82,6 @@ def _read_failure(path: str, error: Exception) -> str:
     )
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Follow an error back to the ones that it was raised from or over, itself first."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
 def _numpy_admitted() -> contextlib.AbstractContextManager[Any]:
     if not hasattr(torch.serialization, "safe_globals"):  # such a torch.load does not restrict
         return contextlib.nullcontext()
@@ -100,3 +93,36 @@ def _numpy_admitted() -> contextlib.AbstractContextManager[Any]:
     functions = [(scalar, name + "scalar") for name in names]
     functions += [(array, name + "_reconstruct") for name in names]
     return torch.serialization.safe_globals([np.ndarray, np.dtype, *dtypes, *functions])
+
+
+def load_lazily(path: str) -> Any:
+    """Load a checkpoint whose tensors are read from the disk only when they are used, if possible.
+
+    Raises:
+        IONError: it cannot be read.
+    """
+    # PyTorch 2.0 has no such option, and it is for files in PyTorch's zip format alone.
+    known = "mmap" in inspect.signature(torch.load).parameters
+    options: dict[str, Any] = {"mmap": True} if known and zipfile.is_zipfile(path) else {}
+    with reading(path):
+        return torch.load(path, map_location="cpu", **options)
+
+
+def check_state(state: Any, filename: str) -> None:
+    """Refuse what is no dict of tensors or NumPy arrays.
+
+    Raises:
+        IONError: of what kind it is, or which of its values is something else.
+    """
+    faults = [("", state)]
+    if isinstance(state, dict):
+        faults = [
+            (f" under {key!r}", value)
+            for key, value in state.items()
+            if not isinstance(key, str) or not isinstance(value, (torch.Tensor, np.ndarray))
+        ]
+    for place, value in faults[:1]:
+        raise IONError(
+            f"{filename} holds a {type(value).__name__}{place} where a dict of tensors (a state "
+            "dict) is expected; save model.state_dict() instead."
+        )

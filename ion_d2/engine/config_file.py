@@ -1,4 +1,4 @@
-"""Config files whose base is a config that Detectron2 packages."""
+"""Config files whose base may be a config that Detectron2 packages."""
 
 from __future__ import annotations
 
@@ -16,18 +16,13 @@ _PREFIX = "model_zoo:"
 
 
 def merge_config_file(cfg: CfgNode, path: str) -> None:
-    """Merge a YAML file into a config.
+    """Merge a YAML file into a config, in place.
 
-    Its ``_BASE_`` may be what Detectron2 knows (a path relative to the file, an absolute one or a
-    URL), ``model_zoo:NAME``, a config that Detectron2 packages, or a list of these, of which later
-    ones win.
-
-    Args:
-        cfg: the config, changed in place.
-        path: the file.
+    Its ``_BASE_`` is a path relative to the file, an absolute one, a URL, ``model_zoo:NAME`` (a
+    config that Detectron2 packages), or a list of these, of which later ones win.
 
     Raises:
-        IONError: Detectron2 packages no config of the name given as ``_BASE_``.
+        IONError: Detectron2 packages no config of that name.
     """
     reader = _Reader(cfg)
     reader.merge_from_file(path)
@@ -35,16 +30,10 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
 
 
 def find_config(path: str) -> str:
-    """Locate a config file.
-
-    Args:
-        path: a file, or ``model_zoo:NAME``.
-
-    Returns:
-        The file's path.
+    """Locate a config file, given by its path or as ``model_zoo:NAME``.
 
     Raises:
-        IONError: there is no such file, or Detectron2 has no such config.
+        IONError: there is no such file, or Detectron2 packages no such config.
     """
     if path.startswith(_PREFIX):
         return _find_packaged(path[len(_PREFIX) :])
@@ -54,7 +43,7 @@ def find_config(path: str) -> str:
 
 
 def packaged_configs() -> list[str]:
-    """Name the configs of Detectron2's model zoo, e.g. "COCO-Detection/...yaml", sorted."""
+    """The configs of Detectron2's model zoo, e.g. "COCO-Detection/...yaml", sorted."""
     files = (path for path in MODEL_ZOO.rglob("*") if path.suffix in (".yaml", ".py"))
     return sorted(path.relative_to(MODEL_ZOO).as_posix() for path in files)
 

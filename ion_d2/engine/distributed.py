@@ -15,22 +15,15 @@ from torch import distributed
 from ..compat import create_local_process_group
 from ..errors import IONError
 
-# What torchrun sets in each of its processes; without them this is an ordinary process.
+# Set by torchrun in each of its processes; an ordinary process has none of them.
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
-# What PyTorch's backends put into the messages of their errors.
+# Names of PyTorch's backends in the messages of their errors.
 _BACKENDS = ("gloo", "NCCL", "nccl")
 
 
 class Place(NamedTuple):
-    """Which of the processes of a training this is.
-
-    Attributes:
-        rank: its index among all.
-        world_size: number of processes.
-        local_rank: its index on this machine.
-        local_world_size: number of processes on this machine.
-    """
+    """Which of the processes of a training this is: its index among all, and on this machine."""
 
     rank: int
     world_size: int
@@ -39,10 +32,7 @@ class Place(NamedTuple):
 
 
 def read_place(environ: Mapping[str, str] | None = None) -> Place | None:
-    """Tell from the environment variables of torchrun which process this is.
-
-    Args:
-        environ: the variables; None for those of this process.
+    """Read from torchrun's environment variables which process this is.
 
     Returns:
         The place; None where torchrun has not started this process.
@@ -59,39 +49,27 @@ def read_place(environ: Mapping[str, str] | None = None) -> Place | None:
                 f"RANK and WORLD_SIZE are set, but {name} is not, so that the processes cannot "
                 "meet; start them with torchrun, or unset RANK for a single process."
             )
-    numbers = {name: environ[name] for name in _NEEDED}
-    numbers["LOCAL_WORLD_SIZE"] = environ.get("LOCAL_WORLD_SIZE", numbers["WORLD_SIZE"])
-    for name, value in numbers.items():
-        if not value.isdigit():
-            raise IONError(f"The environment variable {name} is {value!r}; it must be a number.")
-    place = Place(*(int(value) for value in numbers.values()))
-    _check_place(place)
-    return place
-
-
-def _check_place(place: Place) -> None:
-    if place.rank >= place.world_size or place.local_rank >= place.local_world_size:
-        raise IONError(
-            f"The environment variables name process {place.rank} of {place.world_size} (on this "
-            f"machine {place.local_rank} of {place.local_world_size}); counting starts at 0, so "
-            "start the processes with torchrun."
-        )
-    if place.world_size % place.local_world_size:
-        raise IONError(
-            f"WORLD_SIZE {place.world_size} is not a multiple of LOCAL_WORLD_SIZE "
-            f"{place.local_world_size}; start equally many processes on each machine."
-        )
+    values = {name: environ[name] for name in _NEEDED}
+    values["LOCAL_WORLD_SIZE"] = environ.get("LOCAL_WORLD_SIZE", values["WORLD_SIZE"])
+    if all(value.isdigit() for value in values.values()):
+        place = Place(*map(int, values.values()))
+        inside = place.rank < place.world_size and place.local_rank < place.local_world_size
+        if inside and place.world_size % place.local_world_size == 0:
+            return place
+    told = ", ".join(f"{name} is {value!r}" for name, value in values.items())
+    raise IONError(
+        f"The environment variables do not describe a process of a training: {told}; ranks count "
+        "from 0, and WORLD_SIZE is a multiple of LOCAL_WORLD_SIZE. Start the processes with "
+        "torchrun."
+    )
 
 
 def join(place: Place, cfg: CfgNode) -> None:
-    """Meet the other processes: NCCL where ``MODEL.DEVICE`` is a GPU, otherwise GLOO.
-
-    Args:
-        place: which process this is.
-        cfg: the full config; ``DISTRIBUTED.TIMEOUT`` is how long to wait for others.
+    """Meet the other processes: with NCCL where ``MODEL.DEVICE`` is a GPU, otherwise with gloo.
 
     Raises:
-        IONError: there are fewer GPUs than processes on this machine, or the others do not come.
+        IONError: there are fewer GPUs than processes on this machine, or the others do not come
+            within ``DISTRIBUTED.TIMEOUT``.
     """
     gpu = cfg.MODEL.DEVICE.startswith("cuda")
     if gpu:
@@ -103,7 +81,7 @@ def join(place: Place, cfg: CfgNode) -> None:
             init_method="env://",
             rank=place.rank,
             world_size=place.world_size,
-            timeout=read_timeout(cfg),
+            timeout=timedelta(seconds=cfg.DISTRIBUTED.TIMEOUT),
         )
     except (RuntimeError, ValueError) as error:
         address = ":".join(os.environ[name] for name in _MEETING)
@@ -119,12 +97,8 @@ def join(place: Place, cfg: CfgNode) -> None:
 def check_devices(processes: int, gpus: int) -> None:
     """Refuse more processes on a machine than it has GPUs.
 
-    Args:
-        processes: number of processes that want a GPU each.
-        gpus: number of GPUs.
-
     Raises:
-        IONError: there are too few.
+        IONError: there are more.
     """
     if processes > gpus:
         raise IONError(
@@ -133,53 +107,24 @@ def check_devices(processes: int, gpus: int) -> None:
         )
 
 
-def read_timeout(cfg: CfgNode) -> timedelta:
-    """Read how long a process waits for another.
-
-    Args:
-        cfg: the full config.
-
-    Returns:
-        ``DISTRIBUTED.TIMEOUT``.
-
-    Raises:
-        IONError: it is not above 0.
-    """
-    seconds = cfg.DISTRIBUTED.TIMEOUT
-    if seconds <= 0:
-        raise IONError(f"DISTRIBUTED.TIMEOUT is {seconds}; it must be above 0 seconds.")
-    return timedelta(seconds=seconds)
-
-
 def leave() -> None:
     """Part from the other processes in good order, if there are any."""
-    if distributed.is_available() and distributed.is_initialized():
+    if _connected():
         distributed.destroy_process_group()
 
 
+def _connected() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
 def is_lost_peer(error: BaseException | None) -> bool:
-    """Tell whether an error means that another process has died or is silent.
-
-    Args:
-        error: what a step or an evaluation raised.
-
-    Returns:
-        Whether it comes from the connection between the processes.
-    """
-    connected = distributed.is_available() and distributed.is_initialized()
-    text = str(error)
-    return connected and isinstance(error, RuntimeError) and any(x in text for x in _BACKENDS)
+    """Whether what a step or an evaluation raised means that another process died or is silent."""
+    named = any(backend in str(error) for backend in _BACKENDS)
+    return named and isinstance(error, RuntimeError) and _connected()
 
 
 def tell_lost_peer(error: BaseException) -> str:
-    """Say in one sentence that another process is lost, and what to do.
-
-    Args:
-        error: what :func:`is_lost_peer` recognized.
-
-    Returns:
-        The sentence.
-    """
+    """Say in one sentence that another process is lost, and what to do."""
     return (
         f"Process {comm.get_rank()} lost another process of the {comm.get_world_size()} "
         f"({_first_line(error)}); that one or its log tells why it stopped: mend it, then start "

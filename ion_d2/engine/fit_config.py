@@ -1,4 +1,4 @@
-"""Making a config agree with its data, its weights and the machine, before a run."""
+"""What a config must agree with before a run: its data, its weights, the machine and itself."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from ..data.readable import check_headers
 from ..data.run_images import load_dicts, test_resize
 from ..data.task_labels import check_test_labels
 from ..errors import IONError
-from ..evaluation import build_evaluators
+from ..evaluation import build_evaluators, check_metric
 from ..modeling.unread_settings import check_switches
+from .augmented_test import check_augmentation
+from .best import check_best
 from .class_names import check_classes, difference, listed, read_class_names
+from .ranges import check_ranges
 from .setup import choose_device
 from .stages import follow_stages
 
@@ -29,7 +32,7 @@ logger = logging.getLogger(__name__)
 def settle_data(cfg: CfgNode, *, train: bool) -> None:
     """Register the datasets of a run, make the config's numbers of classes theirs, check files.
 
-    A training looks at its test data as well, so that a fault there is not told after hours.
+    A training looks at its test data as well, so that a fault there is not found hours later.
 
     Args:
         cfg: the config, changed in place and frozen.
@@ -39,37 +42,33 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
         IONError: a dataset or proposal file is missing or broken, or contradicts the config.
     """
     cfg.defrost()
-    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if train else cfg.DATASETS.TEST
+    tests = list(cfg.DATASETS.TEST)
+    names = [*cfg.DATASETS.TRAIN, *tests] if train else tests
     ensure_registered(names)
     check_num_classes(cfg, names)
     check_proposals(cfg, train=train)
     cfg.freeze()
     check_switches(cfg)
-    _check_test_names(cfg)
-    for name in cfg.DATASETS.TEST:
+    for name in tests:
+        if tests.count(name) > 1:
+            raise IONError(f"DATASETS.TEST names '{name}' more than once; keep one of it.")
+    for name in tests:
         dicts = load_dicts(name)
         check_test_labels(cfg, name, dicts)
         if train:
             check_headers(dicts, test_resize(cfg), skip_unreadable=cfg.INPUT.SKIP_UNREADABLE)
-            build_evaluators(cfg, name)  # they look at their data
-
-
-def _check_test_names(cfg: CfgNode) -> None:
-    names = list(cfg.DATASETS.TEST)
-    for name in names:
-        if names.count(name) > 1:
-            raise IONError(f"DATASETS.TEST names '{name}' more than once; keep one of it.")
+            build_evaluators(cfg, name)  # which looks at the data as well
 
 
 def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
-    """Make the config's numbers of classes agree with the data.
+    """Make the config's numbers of classes agree with the data; a 0 becomes the data's number.
 
     MODEL.ROI_HEADS.NUM_CLASSES is K, and MODEL.SEM_SEG_HEAD.NUM_CLASSES, where
-    MODEL.SEG_REGULARIZER_ON, K + 1 (the background). A 0 is replaced by the number from the data.
+    MODEL.SEG_REGULARIZER_ON, K + 1 (the background). The config must not be frozen.
 
     Args:
-        cfg: a config that is not frozen; changed in place.
-        names: the datasets to look at; None means DATASETS.TRAIN and DATASETS.TEST.
+        cfg: the config, changed in place.
+        names: the datasets; None means DATASETS.TRAIN and DATASETS.TEST.
 
     Raises:
         IONError: a number contradicts the data, or the datasets have different classes.
@@ -77,20 +76,17 @@ def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] if names is None else list(names)
     classes = class_names(names)
     told = f"dataset '{names[0]}' has {len(classes)} classes ({', '.join(classes)})"
-    model = cfg.MODEL
-    _settle(model.ROI_HEADS, "MODEL.ROI_HEADS.NUM_CLASSES", len(classes), told)
-    if model.SEG_REGULARIZER_ON:
-        told += " and the background"
-        _settle(model.SEM_SEG_HEAD, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", len(classes) + 1, told)
-
-
-def _settle(node: CfgNode, key: str, number: int, told: str) -> None:
-    if node.NUM_CLASSES not in (0, number):
-        raise IONError(
-            f"{key} is {node.NUM_CLASSES}, but {told}; set it to {number}, or to 0 to take it from "
-            "the data."
-        )
-    node.NUM_CLASSES = number
+    wanted = {"ROI_HEADS": (len(classes), told)}
+    if cfg.MODEL.SEG_REGULARIZER_ON:
+        wanted["SEM_SEG_HEAD"] = (len(classes) + 1, f"{told} and the background")
+    for part, (number, reason) in wanted.items():
+        node = cfg.MODEL[part]
+        if node.NUM_CLASSES not in (0, number):
+            raise IONError(
+                f"MODEL.{part}.NUM_CLASSES is {node.NUM_CLASSES}, but {reason}; set it to "
+                f"{number}, or to 0 to take it from the data."
+            )
+        node.NUM_CLASSES = number
 
 
 def settle_classes(
@@ -98,19 +94,24 @@ def settle_classes(
 ) -> list[str]:
     """Find a name for every class, and make the config's numbers of classes agree.
 
+    The names are those of the file, of the weights, or of the first dataset of DATASETS.TEST or,
+    without one, of DATASETS.TRAIN. Where MODEL.ROI_HEADS.NUM_CLASSES is 0, any number fits.
+
     Args:
         cfg: the model's config, changed in place and frozen.
-        classes_file: see :func:`find_class_names`.
-        weights: see :func:`find_class_names`.
+        classes_file: see :func:`ion_d2.data.class_file.read_class_file`.
+        weights: the checkpoint of the model; "" for one that is not trained yet.
 
     Returns:
-        The names; "class 0", "class 1", ... where they are not known.
+        The names; "class 0", "class 1", ... (with a warning) where the dataset is unknown here or
+        has another number of classes than the model.
 
     Raises:
-        IONError: see :func:`find_class_names`.
+        IONError: a file cannot be read, or does not fit the model or the weights, or the number of
+            classes cannot be found.
     """
-    names = find_class_names(cfg, classes_file, weights=weights)
     heads = cfg.MODEL.ROI_HEADS
+    names = _find_names(cfg, classes_file, weights)
     if names is None:
         names = [f"class {label}" for label in range(heads.NUM_CLASSES)]
     cfg.defrost()
@@ -121,27 +122,7 @@ def settle_classes(
     return names
 
 
-def find_class_names(
-    cfg: CfgNode, classes_file: str | None = None, *, weights: str = ""
-) -> list[str] | None:
-    """Find the names of a model's classes.
-
-    Args:
-        cfg: the model's config; where MODEL.ROI_HEADS.NUM_CLASSES is 0, any number of names will
-            do.
-        classes_file: see :func:`ion_d2.data.class_file.read_class_file`; None asks the weights or,
-            where these tell nothing, the first dataset of DATASETS.TEST or, without one, of
-            DATASETS.TRAIN.
-        weights: the checkpoint of the trained model; "" for a model that is not trained yet.
-
-    Returns:
-        The names, or None (with a warning) where the dataset is unknown here or has another number
-        of classes than the model.
-
-    Raises:
-        IONError: a file cannot be read, or does not fit the model or the weights, or nothing tells
-            how many classes the model has.
-    """
+def _find_names(cfg: CfgNode, classes_file: str | None, weights: str) -> list[str] | None:
     expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     trained = read_class_names(weights)
     if classes_file is not None:
@@ -149,23 +130,21 @@ def find_class_names(
         check_classes(trained, names, weights)
         _check_number(expected, names, classes_file)
         return names
+    found = _dataset_classes(cfg, logging.WARNING if trained is None else logging.DEBUG)
     if trained is not None:
         _check_number(expected, trained, weights)
-        _tell_other_data(cfg, trained, weights)
+        differs = difference(trained, found)
+        if differs:
+            logger.warning("%s was trained on %s; its own names are used.", weights, differs)
         return trained
-    found = _dataset_classes(cfg)
     if expected == 0 and found is None:
         raise IONError(
             "MODEL.ROI_HEADS.NUM_CLASSES is 0 and no dataset at hand tells the number of classes; "
             "give --classes FILE, or the config.yaml in the folder of the training run."
         )
     if found is not None and expected not in (0, len(found)):
-        logger.warning(
-            "The dataset has %d classes and the model %d: classes appear as numbers; --classes "
-            "FILE would name them.",
-            len(found),
-            expected,
-        )
+        told = "The dataset has %d classes and the model %d: --classes FILE would name its classes."
+        logger.warning(told, len(found), expected)
         return None
     return found
 
@@ -178,19 +157,7 @@ def _check_number(expected: int, names: Sequence[str], source: str) -> None:
         )
 
 
-def _tell_other_data(cfg: CfgNode, trained: Sequence[str], weights: str) -> None:
-    """Warn where the config's data has other classes than the weights, whose names count."""
-    datasets = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)[:1]
-    try:
-        found = class_names(datasets) if datasets else None
-    except IONError:  # data that is not here has no say
-        return
-    differs = difference(trained, found) if found else ""
-    if differs:
-        logger.warning("%s was trained on %s; its own names are used.", weights, differs)
-
-
-def _dataset_classes(cfg: CfgNode) -> list[str] | None:
+def _dataset_classes(cfg: CfgNode, level: int) -> list[str] | None:
     """Ask the catalogs, which know Detectron2's own datasets also where their files are missing."""
     datasets = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)[:1]
     if not datasets:
@@ -201,20 +168,12 @@ def _dataset_classes(cfg: CfgNode) -> list[str] | None:
         known = datasets[0] in DatasetCatalog.list()
         names = MetadataCatalog.get(datasets[0]).get("thing_classes") if known else None
         if names is None:
-            logger.warning("The names of the classes are not known: %s", error)
+            logger.log(level, "The names of the classes are not known: %s", error)
         return names
 
 
 def prepared(cfg: CfgNode) -> CfgNode:
-    """Complete a config.
-
-    Args:
-        cfg: the full config; it is left as it is.
-
-    Returns:
-        A frozen copy with the length of its stages, the device that there is, and a seed that all
-        processes share.
-    """
+    """A frozen copy with the length of the stages, a device that is here and a common seed."""
     cfg = cfg.clone()
     cfg.defrost()
     follow_stages(cfg)
@@ -224,3 +183,54 @@ def prepared(cfg: CfgNode) -> CfgNode:
         cfg.SEED = comm.shared_random_seed()
     cfg.freeze()
     return cfg
+
+
+def check_settings(cfg: CfgNode) -> None:
+    """Refuse settings that are out of range or contradict each other.
+
+    Raises:
+        IONError: one of them; the message names the key.
+    """
+    check_ranges(cfg)
+    batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference and batch % reference:
+        raise IONError(
+            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a multiple of "
+            f"SOLVER.REFERENCE_WORLD_SIZE {reference}, or that be 0."
+        )
+    if reference and cfg.SOLVER.STAGES:
+        raise IONError(
+            "SOLVER.REFERENCE_WORLD_SIZE cannot scale SOLVER.STAGES; set it to 0 and adapt the "
+            "stages to the number of processes."
+        )
+    check_best(cfg)
+    check_metric(cfg.TEST.VOC_METRIC)
+    if cfg.TEST.AUG.ENABLED:
+        check_augmentation(cfg)
+    half = cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16"
+    if half and cfg.MODEL.DEVICE == "cpu":
+        raise IONError(
+            "SOLVER.AMP.ENABLED needs a GPU with SOLVER.AMP.PRECISION 'float16', but MODEL.DEVICE "
+            "is 'cpu'; set SOLVER.AMP.PRECISION to 'bfloat16', or SOLVER.AMP.ENABLED to False."
+        )
+
+
+def check_data(cfg: CfgNode) -> None:
+    """Refuse settings of the training batches that the loader cannot honor.
+
+    Raises:
+        IONError: one of them; the message names the key.
+    """
+    if not cfg.DATASETS.TRAIN:
+        raise IONError("DATASETS.TRAIN names no dataset to train on.")
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise IONError(
+            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; ION's trainer has "
+            "'TrainingSampler' only."
+        )
+    batch, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    if batch % processes:
+        raise IONError(
+            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a multiple of the number of processes "
+            f"({processes})."
+        )

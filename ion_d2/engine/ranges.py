@@ -98,6 +98,7 @@ _RULES: dict[str, Rule] = {
     "MODEL.PIXEL_STD": _numbers(_POSITIVE),
     "SEED": (lambda value: value < 2**32, "below 2**32; one below 0 is drawn at random"),
     "DATALOADER.NUM_WORKERS": _PERIOD,
+    "DISTRIBUTED.TIMEOUT": _POSITIVE,
     "TEST.EVAL_PERIOD": _PERIOD,
     "TEST.NUM_PICTURES": _PERIOD,
     "TEST.PATIENCE": (_PERIOD[0], "at least 0, which never stops"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NoReturn
 
 import torch
@@ -25,8 +25,7 @@ from .hooks import TrainingInterrupted
 from .ranges import check_ranges
 from .stages import check_overrides, follow_stages
 
-# What a shell reports for a program that Ctrl-C stopped.
-_EXIT_INTERRUPTED = 130
+_EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C stopped
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +40,8 @@ def load_config(
     """Read a config file, apply overrides and choose the device.
 
     Args:
-        config_file: path of a YAML file with Detectron2's and ION's keys, or ``model_zoo:NAME``;
-            see :func:`ion_d2.engine.config_file.merge_config_file`.
+        config_file: a YAML file with Detectron2's and ION's keys, or ``model_zoo:NAME``; see
+            :func:`ion_d2.engine.config_file.merge_config_file`.
         opts: overrides, alternating keys and values, as on the command line.
         weights: overrides ``MODEL.WEIGHTS``.
         adapt: changes the file's config before the overrides.
@@ -52,7 +51,7 @@ def load_config(
 
     Raises:
         IONError: the file is missing or not valid YAML, a key is unknown, or a value has the wrong
-        type or is out of its range; or bad ``SOLVER.STAGES``.
+            type or is out of its range.
     """
     cfg = get_cfg()
     add_ion_config(cfg)
@@ -60,11 +59,11 @@ def load_config(
     _merge(cfg, lambda: merge_config_file(cfg, path), config_file)
     if adapt is not None:
         adapt(cfg)
-    _check_overrides(opts)
+    _check_pairs(opts)
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
     settle_clipping(cfg)
     follow_stages(cfg)
-    check_overrides(cfg, list(opts[::2]))
+    check_overrides(cfg, opts[::2])
     check_ranges(cfg)
     if weights is not None:
         cfg.MODEL.WEIGHTS = weights
@@ -73,57 +72,78 @@ def load_config(
     return cfg
 
 
+def _check_pairs(opts: Sequence[Any]) -> None:
+    for flag in opts[::2]:
+        if flag.startswith("-"):
+            raise IONError(
+                f"Put {flag} before the first KEY VALUE override; after one it has no effect."
+            )
+    if len(opts) % 2:
+        raise IONError(f"Overrides come as pairs KEY VALUE, but {opts[-1]!r} has no value.")
+
+
+def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
+    """Merge values into ``cfg`` and turn what yacs and fvcore raise into one sentence."""
+    try:
+        merge()
+    except (AttributeError, TypeError) as error:
+        raise IONError(f"{source} is not a valid config: it must hold KEY: VALUE lines.") from error
+    except (AssertionError, KeyError, ValueError, OSError, yaml.YAMLError) as error:
+        raise IONError(f"{source} is not a valid config: {_reason(error, cfg)}") from error
+
+
+def _reason(error: Exception, cfg: CfgNode) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"there is no file {error.filename}, which a _BASE_ names; correct its path"
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split())
+    if text.startswith("Non-existent"):
+        # yacs: "Non-existent config key: A.B.C", or "Non-existent key: A.B.C".
+        key = text.rsplit(" ", 1)[-1]
+        close = difflib.get_close_matches(key, list(_keys(cfg)), n=1, cutoff=0.7)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        return f"there is no config key {key}.{hint}"
+    return text + ("; give datasets as \"('NAME',)\"." if "key: DATASETS." in text else "")
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for name, value in node.items():
+        yield prefix + name
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{name}.")
+
+
 def choose_device(wanted: str) -> str:
-    """Fall back to the CPU where a GPU of CUDA is asked for and there is none.
-
-    Args:
-        wanted: a torch device name, such as "cuda" (Detectron2's default) or "cpu".
-
-    Returns:
-        ``wanted``, or "cpu".
+    """The torch device of this name, or "cpu" where CUDA (Detectron2's default) is not available.
 
     Raises:
         IONError: it is not the name of a device, or this machine has no such device.
     """
+    refusal = IONError(
+        f"MODEL.DEVICE is {wanted!r}, but PyTorch finds no such device here; give cpu, or cuda "
+        f"({torch.cuda.device_count()} GPUs are here)."
+    )
     try:
         device = torch.device(wanted)
-    except (RuntimeError, TypeError) as error:
-        raise IONError(
-            f"MODEL.DEVICE is {wanted!r}; give cpu, cuda or another device of PyTorch."
-        ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+        if device.type != "cuda":
+            torch.zeros(1, device=device).item()  # which "meta" cannot, though it is always there
+            return wanted
+    except Exception as error:  # of many kinds, by what PyTorch lacks
+        raise refusal from error
+    if not torch.cuda.is_available():
         logger.info("No GPU is available: running on the CPU.")
         return "cpu"
-    if not _works(device):
-        raise IONError(
-            f"MODEL.DEVICE is {wanted!r}, but PyTorch finds no such device here; give cpu, or cuda "
-            f"({torch.cuda.device_count()} GPUs are here)."
-        )
+    # Asked without a tensor, which would start CUDA and take memory in each process.
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise refusal
     return wanted
 
 
-def _works(device: torch.device) -> bool:
-    """Whether a device can compute; "meta" can not, though it is always there."""
-    if device.type == "cuda":  # asked without a start of CUDA, which takes memory in each process
-        return (device.index or 0) < torch.cuda.device_count()
-    try:
-        torch.zeros(1, device=device).item()
-    except Exception:  # of many kinds, by what PyTorch lacks
-        return False
-    return True
-
-
 def build_model(cfg: CfgNode) -> nn.Module:
-    """Build the model that a config describes.
-
-    Args:
-        cfg: the full config.
-
-    Returns:
-        The model, on its device; see :func:`choose_device`.
+    """Build the model that a config describes, on its device (see :func:`choose_device`).
 
     Raises:
-        IONError: the config names a part that is not registered, or a part refuses its settings; or
+        IONError: the config names a part that is not registered, a part refuses its settings, or
             there is no such device.
     """
     cfg = cfg.clone()
@@ -137,68 +157,18 @@ def build_model(cfg: CfgNode) -> nn.Module:
             told = f"The config names an unknown part of the model: {error.args[0]}"
             raise IONError(told) from error
         if not isinstance(error, IONError):
-            check_read_features(cfg)  # which may be why, and tells it by the key
+            check_read_features(cfg)  # they may be the cause, and this names their key
         raise
     check_read_features(cfg, getattr(model, "backbone", None))
     return model
 
 
-def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
-    """Merge values into ``cfg`` and turn what yacs and fvcore raise into one sentence."""
-    try:
-        merge()
-    except (AttributeError, TypeError) as error:
-        raise IONError(f"{source} is not a valid config: it must hold KEY: VALUE lines.") from error
-    except (AssertionError, KeyError, ValueError, OSError, yaml.YAMLError) as error:
-        reason = " ".join(_reason(error).split())
-        if "key: DATASETS." in reason:
-            reason += "; give datasets as \"('NAME',)\"."
-        if reason.startswith("Non-existent"):
-            # yacs: "Non-existent config key: A.B.C", or "Non-existent key: A.B.C".
-            key = reason.rsplit(" ", 1)[-1]
-            reason = f"there is no config key {key}.{_suggest(cfg, key)}"
-        raise IONError(f"{source} is not a valid config: {reason}") from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return f"there is no file {error.filename}, which a _BASE_ names; correct its path"
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-
-
-def _check_overrides(opts: Sequence[Any]) -> None:
-    flags = [o for o in opts[::2] if o.startswith("-")]
-    if flags:
-        raise IONError(
-            f"Put {flags[0]} before the first KEY VALUE override; after one it has no effect."
-        )
-    if len(opts) % 2:
-        raise IONError(f"Overrides come as pairs KEY VALUE, but {opts[-1]!r} has no value.")
-
-
-def _suggest(cfg: CfgNode, key: str) -> str:
-    close = difflib.get_close_matches(key, list(_leaf_keys(cfg)), n=1, cutoff=0.7)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-def _leaf_keys(node: CfgNode, prefix: str = "") -> Sequence[str]:
-    keys = []
-    for name, value in node.items():
-        keys.append(prefix + name)
-        if isinstance(value, CfgNode):
-            keys.extend(_leaf_keys(value, f"{prefix}{name}."))
-    return keys
-
-
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
-    """Run a program's main function and exit with its status.
+    """Run a program's main function and exit with the status that it returns (None: 0).
 
-    For bad input (:class:`IONError`), a full disk or the loss of another process of the training,
-    it writes one sentence to standard error and exits with status 1; for Ctrl-C one word, with
-    status 130. Any other error keeps its traceback.
-
-    Args:
-        main: returns the exit status, or None for 0.
+    Bad input (:class:`IONError`), a full disk and the loss of another process of the training end
+    in one sentence on standard error and status 1; Ctrl-C in one word and status 130. Any other
+    error keeps its traceback.
     """
     try:
         status = main() or 0
@@ -234,7 +204,7 @@ def _is_expected(error: BaseException | None) -> bool:
 
 
 def hide_expected_tracebacks() -> None:
-    """Keep Detectron2's training loop from logging a traceback where one sentence says it all."""
+    """Keep Detectron2's training loop from logging a traceback where one sentence is enough."""
     logging.getLogger("detectron2.engine.train_loop").addFilter(_is_unexpected)
 
 

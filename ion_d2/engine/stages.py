@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -35,13 +35,8 @@ _OVERRULED = ("MAX_ITER", "BASE_LR", "BASE_LR_END", "LR_SCHEDULER_NAME", "STEPS"
 class Stage:
     """One stage of the training.
 
-    Attributes:
-        max_iter: its iterations.
-        base_lr: learning rate of its first iteration, after the warm-up.
-        end_lr: learning rate towards which it falls exponentially: that of iteration i, counted
-            from 0, is ``base_lr * (end_lr / base_lr) ** (i / max_iter)``.
-        freeze_at: first blocks of the backbone that rest.
-        warmup_iters: iterations at its start over which the rate rises to that curve.
+    Its iteration i, counted from 0, has the rate ``base_lr * (end_lr / base_lr) ** (i / max_iter)``
+    after a warm-up of ``warmup_iters``; the first ``freeze_at`` blocks of the backbone rest.
     """
 
     max_iter: int
@@ -52,40 +47,30 @@ class Stage:
 
 
 def read_stages(cfg: CfgNode) -> list[Stage]:
-    """Read ``SOLVER.STAGES``.
-
-    Args:
-        cfg: the full config.
-
-    Returns:
-        The stages; none for an ordinary schedule.
+    """Read ``SOLVER.STAGES``; an ordinary schedule has none.
 
     Raises:
-        IONError: an entry is not a mapping, misses a key, has an unknown one or a bad value; the
-            message names it.
+        IONError: an entry is not a mapping, misses a key, has an unknown one or a bad value.
     """
-    stages = cfg.SOLVER.STAGES
-    if not isinstance(stages, (list, tuple)):
-        raise IONError(
-            f"SOLVER.STAGES is {stages!r}; it must be a list of mappings, for instance "
-            "\"[{'MAX_ITER': 40000, 'BASE_LR': 5e-3, 'END_LR': 1e-4, 'FREEZE_AT': 5}]\"."
-        )
-    frozen = cfg.MODEL.BACKBONE.FREEZE_AT
+    stages, frozen = cfg.SOLVER.STAGES, cfg.MODEL.BACKBONE.FREEZE_AT
     return [_read_stage(f"SOLVER.STAGES[{i}]", stage, frozen) for i, stage in enumerate(stages)]
 
 
 def _read_stage(name: str, stage: Any, frozen: int) -> Stage:
     if not isinstance(stage, Mapping):
-        raise IONError(f"{name} is {stage!r}; it must be a mapping with {', '.join(_REQUIRED)}.")
+        raise IONError(
+            f"{name} is {stage!r}; it must be a mapping, for instance \"{{'MAX_ITER': 40000, "
+            "'BASE_LR': 5e-3, 'END_LR': 1e-4, 'FREEZE_AT': 5}\"."
+        )
     for key in stage:
         if key not in _KEYS:
             raise IONError(f"{name} has the unknown key {key!r}; the keys are {', '.join(_KEYS)}.")
     for key in _REQUIRED:
         if key not in stage:
             raise IONError(f"{name} has no {key}; a stage needs {' and '.join(_REQUIRED)}.")
-    max_iter = _integer(name, stage, "MAX_ITER", None, 1)
-    base_lr = _rate(name, stage, "BASE_LR", None)
-    freeze_at = _integer(name, stage, "FREEZE_AT", frozen, 0, 5)
+    max_iter = _integer(f"{name}.MAX_ITER", stage["MAX_ITER"], 1)
+    base_lr = _rate(f"{name}.BASE_LR", stage["BASE_LR"])
+    freeze_at = _integer(f"{name}.FREEZE_AT", stage.get("FREEZE_AT", frozen), 0, 5)
     if freeze_at < frozen:
         raise IONError(
             f"{name}.FREEZE_AT is {freeze_at}, but MODEL.BACKBONE.FREEZE_AT {frozen} freezes more "
@@ -94,39 +79,34 @@ def _read_stage(name: str, stage: Any, frozen: int) -> Stage:
     return Stage(
         max_iter=max_iter,
         base_lr=base_lr,
-        end_lr=_rate(name, stage, "END_LR", base_lr),
+        end_lr=_rate(f"{name}.END_LR", stage.get("END_LR", base_lr)),
         freeze_at=freeze_at,
-        warmup_iters=_integer(name, stage, "WARMUP_ITERS", 0, 0, max_iter - 1),
+        warmup_iters=_integer(
+            f"{name}.WARMUP_ITERS", stage.get("WARMUP_ITERS", 0), 0, max_iter - 1
+        ),
     )
 
 
-def _integer(
-    name: str, stage: Mapping, key: str, default: Any, least: int, most: float = math.inf
-) -> int:
-    value = stage.get(key, default)
+def _integer(key: str, value: Any, least: int, most: float = math.inf) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         limit = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
-        raise IONError(f"{name}.{key} is {value!r}; it must be an integer {limit}.")
+        raise IONError(f"{key} is {value!r}; it must be an integer {limit}.")
     return value
 
 
-def _rate(name: str, stage: Mapping, key: str, default: Any) -> float:
-    value = stage.get(key, default)
+def _rate(key: str, value: Any) -> float:
     try:
         # YAML reads 5e-3, without a point, as a string.
         rate = float(value)
     except (TypeError, ValueError):
         rate = math.nan
     if isinstance(value, bool) or not 0 < rate < math.inf:
-        raise IONError(f"{name}.{key} is {value!r}; it must be a learning rate above 0.")
+        raise IONError(f"{key} is {value!r}; it must be a learning rate above 0.")
     return rate
 
 
 def follow_stages(cfg: CfgNode) -> None:
-    """Let ``SOLVER.MAX_ITER`` and ``BASE_LR`` follow ``SOLVER.STAGES``, if it has any.
-
-    Args:
-        cfg: the config, changed in place.
+    """Let ``SOLVER.MAX_ITER`` and ``BASE_LR`` follow ``SOLVER.STAGES``, if it has any, in place.
 
     Raises:
         IONError: as :func:`read_stages`.
@@ -137,15 +117,11 @@ def follow_stages(cfg: CfgNode) -> None:
         cfg.SOLVER.BASE_LR = stages[0].base_lr
 
 
-def check_overrides(cfg: CfgNode, keys: list[str]) -> None:
-    """Refuse overrides on the command line to which the stages would give no effect.
-
-    Args:
-        cfg: the config after all overrides.
-        keys: the keys on the command line.
+def check_overrides(cfg: CfgNode, keys: Sequence[str]) -> None:
+    """Refuse keys on the command line that have no effect beside the stages of the final config.
 
     Raises:
-        IONError: one of them.
+        IONError: one of them has none.
     """
     for key in keys:
         if cfg.SOLVER.STAGES and key in [f"SOLVER.{name}" for name in _OVERRULED]:
@@ -156,15 +132,10 @@ def check_overrides(cfg: CfgNode, keys: list[str]) -> None:
 
 
 def build_stage_scheduler(optimizer: Optimizer, stages: list[Stage], cfg: CfgNode) -> LRMultiplier:
-    """Build the schedule of the learning rate over all stages.
+    """Build the schedule of the learning rate over all stages, to be stepped once an iteration.
 
-    Args:
-        optimizer: whose rates it sets; those it has are for the start of the first stage.
-        stages: one or more.
-        cfg: gives the kind of warm-up, ``SOLVER.WARMUP_METHOD`` and ``WARMUP_FACTOR``.
-
-    Returns:
-        The schedule, to be stepped once an iteration.
+    The rates that the optimizer has are for the start of the first stage. The config gives the kind
+    of warm-up, ``SOLVER.WARMUP_METHOD`` and ``WARMUP_FACTOR``.
     """
     total = sum(stage.max_iter for stage in stages)
     multiplier = CompositeParamScheduler(
@@ -184,39 +155,11 @@ def _stage_curve(stage: Stage, unit: float, cfg: CfgNode) -> ParamScheduler:
     return WarmupParamScheduler(curve, solver.WARMUP_FACTOR, length, solver.WARMUP_METHOD)
 
 
-def warn_of_low_rates(schedule: Any, cfg: CfgNode) -> None:
-    """Warn of a warm-up so long that the learning rate never reaches half of its value.
-
-    Args:
-        schedule: one of Detectron2's.
-        cfg: the config that describes it.
-    """
-    solver = cfg.SOLVER
-    if not (solver.WARMUP_ITERS and isinstance(schedule, LRMultiplier)):
-        return
-    iterations = range(0, solver.MAX_ITER, max(1, solver.MAX_ITER // 1000))
-    highest = max(schedule._multiplier(i / solver.MAX_ITER) for i in iterations)
-    if highest < 0.5:
-        logger.warning(
-            "The learning rate stays below %.2g of SOLVER.BASE_LR %g: SOLVER.WARMUP_ITERS is %d, "
-            "SOLVER.MAX_ITER %d; set SOLVER.WARMUP_ITERS to a tenth of that or less.",
-            highest,
-            solver.BASE_LR,
-            solver.WARMUP_ITERS,
-            solver.MAX_ITER,
-        )
-
-
 def check_backbone(model: nn.Module, stages: list[Stage], frozen: int) -> None:
-    """Refuse stages that ask a backbone to rest blocks if it cannot.
-
-    Args:
-        model: the detector.
-        stages: any number.
-        frozen: blocks that are frozen for good, ``MODEL.BACKBONE.FREEZE_AT``.
+    """Refuse stages that freeze more blocks than ``MODEL.BACKBONE.FREEZE_AT`` if nothing can.
 
     Raises:
-        IONError: some stage freezes more than that, but no module has ``rest_blocks``.
+        IONError: some stage does, but no module of the detector has ``rest_blocks``.
     """
     for i, stage in enumerate(stages):
         if stage.freeze_at != frozen and _find_resting(model) is None:
@@ -236,7 +179,7 @@ def rest_backbone(model: nn.Module, freeze_at: int, optimizer: Optimizer) -> boo
     Args:
         model: the detector, not wrapped for distributed training.
         freeze_at: number of blocks to rest.
-        optimizer: holds the parameters of ``model``.
+        optimizer: of its parameters.
 
     Returns:
         Whether this changed which parameters are trained.
@@ -260,14 +203,10 @@ def _find_resting(model: nn.Module) -> Any:
 class EnterStages(HookBase):
     """Calls the trainer's ``enter_stage`` before the first iteration of each stage.
 
-    A run that is resumed in the midst of a stage enters it there.
+    A run that is resumed in the middle of a stage enters it there.
     """
 
     def __init__(self, stages: list[Stage]) -> None:
-        """
-        Args:
-            stages: one or more.
-        """
         self._stages = stages
         self._ends = list(accumulate(stage.max_iter for stage in stages))
         self._current = -1

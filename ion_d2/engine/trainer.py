@@ -7,7 +7,6 @@ import weakref
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
@@ -16,6 +15,7 @@ from detectron2.utils.events import EventWriter
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch import nn
+from torch.optim import Optimizer
 
 from ..compat import TRAINER_SAVES_OPTIMIZER
 from ..data.loader import ResumableLoader
@@ -26,11 +26,10 @@ from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
 from .checkpoint import IONCheckpointer
 from .class_names import dataset_classes
-from .conflicts import check_settings
 from .determinism import make_deterministic
 from .evaluation_hooks import EvaluatePeriodically, SaveBeforeEvaluation
 from .finite import tell_divergence
-from .fit_config import prepared
+from .fit_config import check_settings, prepared
 from .hooks import SeedEachStep, StopOnSignal
 from .ranges import check_ranges
 from .setup import hide_expected_tracebacks
@@ -53,32 +52,22 @@ class IONTrainer(IONBuilders):
     honored_settings: tuple[str, ...] = TRAINER_KEYS
 
     def __init__(self, cfg: CfgNode) -> None:
-        """
-        Args:
-            cfg: the full config; its datasets must be registered.
-        """
+        """Take a config whose datasets are registered."""
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         PathManager.mkdirs(cfg.OUTPUT_DIR)
         # Not DefaultTrainer's, whose processes must have a GPU each and whose step is one pass.
         TrainerBase.__init__(self)
-        make_deterministic(cfg)  # before a seed is drawn where there is none
+        make_deterministic(cfg)  # before prepared() draws a seed
         cfg = prepared(cfg)
         check_settings(cfg)
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        check_ranges(cfg)  # for more processes a length may have become 0
+        check_ranges(cfg)  # scaling to more processes may have made a length 0
         model = self.build_model(cfg)
         self.stages = read_stages(cfg)
         check_backbone(model, self.stages, cfg.MODEL.BACKBONE.FREEZE_AT)
         optimizer = self.build_optimizer(cfg, model)
-        parts = (wrap_distributed(model), self.build_train_loader(cfg), optimizer)
-        if cfg.SOLVER.AMP.ENABLED:
-            precision = getattr(torch, cfg.SOLVER.AMP.PRECISION)
-            self._trainer = AMPPassTrainer(*parts, precision=precision)
-        else:
-            self._trainer = PassTrainer(*parts)
-        self._trainer._hooks = self._hooks  # those that want to see the gradients of a step
-        self._trainer.images_per_pass = cfg.SOLVER.IMS_PER_PASS
+        self._trainer = self._build_step(model, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.averaged = build_average(cfg, model)
         states: dict[str, Any] = {"trainer": weakref.proxy(self)}
@@ -91,11 +80,19 @@ class IONTrainer(IONBuilders):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.register_hooks(self.build_hooks())
 
+    def _build_step(self, model: nn.Module, optimizer: Optimizer) -> PassTrainer:
+        cfg = self.cfg
+        parts = (wrap_distributed(model), self.build_train_loader(cfg), optimizer)
+        precision = getattr(torch, cfg.SOLVER.AMP.PRECISION)
+        half = cfg.SOLVER.AMP.ENABLED
+        step = AMPPassTrainer(*parts, precision=precision) if half else PassTrainer(*parts)
+        step._hooks = self._hooks  # some of them look at the gradients of a step
+        step.images_per_pass = cfg.SOLVER.IMS_PER_PASS
+        return step
+
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks; seeding and stages before, stopping on signals after them."""
-        writer: DetectionCheckpointer | None = None
-        if comm.is_main_process():
-            writer = self.checkpointer
+        writer = self.checkpointer if comm.is_main_process() else None
         first: list[HookBase] = [SeedEachStep(self.cfg.SEED, comm.get_rank())]
         if self.stages:
             first.append(EnterStages(self.stages))
@@ -127,7 +124,7 @@ class IONTrainer(IONBuilders):
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The model with the weights that count: their moving average, if there is one."""
+        """The model with the weights to evaluate: their moving average, if there is one."""
         return self.model if self.averaged is None else self.averaged.module
 
     def train(self) -> Any:
@@ -137,7 +134,7 @@ class IONTrainer(IONBuilders):
             The last evaluation, where Detectron2's trainer returns one.
 
         Raises:
-            IONError: the training diverged, or as the step and the evaluation do.
+            IONError: the training diverged, or a picture cannot be read.
         """
         hide_expected_tracebacks()
         try:
@@ -145,11 +142,11 @@ class IONTrainer(IONBuilders):
         except PatienceExhausted as stop:
             logger.info("%s", stop)
             return self.last_results
-        except FloatingPointError as error:  # not of a step, which tells more
+        except FloatingPointError as error:  # outside a step, which raises its own IONError
             raise tell_divergence(error, self.iter) from error
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate the weights that count; with test-time augmentation after the training only.
+        """Evaluate, with test-time augmentation after the last step only.
 
         Returns:
             The results, in the main process.
@@ -159,21 +156,14 @@ class IONTrainer(IONBuilders):
         return self.last_results
 
     def enter_stage(self, stage: Stage) -> None:
-        """Train what a stage trains from now on.
-
-        Args:
-            stage: the stage.
-        """
+        """From now on, train what a stage trains."""
         model = unwrap_distributed(self.model)
         if rest_backbone(model, stage.freeze_at, self.optimizer):
-            # A wrapper does not notice what its model trains from now on.
+            # The old wrapper would go on with the parameters that were trained before.
             self.model: nn.Module = wrap_distributed(model)
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load the last checkpoint of ``OUTPUT_DIR``, or ``MODEL.WEIGHTS``.
-
-        Args:
-            resume: whether to continue from the last checkpoint, if there is one.
+        """Load the last checkpoint of ``OUTPUT_DIR`` if asked and there, else ``MODEL.WEIGHTS``.
 
         Raises:
             IONError: it cannot be loaded, or the processes do not find the same one.
@@ -195,8 +185,7 @@ class IONTrainer(IONBuilders):
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps besides the weights: iteration, schedule and optimizer.
 
-        Returns:
-            The state, in the layout of Detectron2's main branch, whichever version runs.
+        It has the layout of Detectron2's main branch, whichever version runs.
         """
         state = super().state_dict()
         state.setdefault("_trainer", self._trainer.state_dict())
@@ -204,9 +193,6 @@ class IONTrainer(IONBuilders):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave; the learning rates are those of the config.
-
-        Args:
-            state_dict: the state.
 
         Raises:
             IONError: it is of a training that was longer, or of other parameters.
@@ -223,23 +209,19 @@ class IONTrainer(IONBuilders):
                 f"or another optimizer ({error}); resume with the config.yaml of that training, or "
                 "start a new one from its weights (MODEL.WEIGHTS) in another OUTPUT_DIR."
             ) from error
-        # What the schedule multiplies: a checkpoint holds those that were in the config then.
+        # The checkpoint's rates, which the schedule would multiply, are those of the config then.
         self.scheduler.base_lrs = rates
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr()):
             group["lr"] = rate
 
     def _check_done(self, done: int) -> None:
-        length = f"SOLVER.MAX_ITER is {self.max_iter}"
-        if self.stages:
-            length += " (the sum of SOLVER.STAGES)"
+        summed = " (the sum of SOLVER.STAGES)" if self.stages else ""
+        length = f"SOLVER.MAX_ITER is {self.max_iter}{summed}"
         if done > self.max_iter:
             raise IONError(
                 f"{self.checkpointer.get_checkpoint_file()} has done {done} iterations, but "
                 f"{length}; raise it to go on, or evaluate that file with --eval-only."
             )
         if done == self.max_iter:
-            logger.warning(
-                "%s, and %d iterations are done: nothing is left to train, it is evaluated alone.",
-                length,
-                done,
-            )
+            told = "%s, and %d iterations are done: nothing is left to train, only to evaluate."
+            logger.warning(told, length, done)

@@ -1,4 +1,4 @@
-"""What Detectron2's trainer builds and tests with ION's keys: the class methods of our trainer."""
+"""What Detectron2's trainer builds and tests, with ION's keys: the class methods of our trainer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import DatasetEvaluators
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from torch import nn
 from torch.optim import Optimizer
@@ -21,12 +22,11 @@ from ..errors import IONError
 from ..evaluation import build_evaluators, evaluation_folder
 from .augmented_test import test_augmented
 from .class_names import check_classes, classes_of, dataset_classes
-from .conflicts import check_data
-from .fit_config import prepared
+from .fit_config import check_data, prepared
 from .optimizer import build_clipping_optimizer
 from .picture_evaluator import PictureEvaluator
 from .setup import build_model
-from .stages import build_stage_scheduler, read_stages, warn_of_low_rates
+from .stages import build_stage_scheduler, read_stages
 from .steps import unwrap_distributed
 from .validation_loss import validation_losses
 
@@ -43,11 +43,6 @@ class IONBuilders(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``, with losses and test-time augmentation if asked for.
 
-        Args:
-            cfg: the full config.
-            model: the model.
-            evaluators: one per dataset; None for :meth:`build_evaluator`.
-
         Returns:
             Results by task, or by dataset and task where there are several datasets; in the main
             process.
@@ -55,10 +50,10 @@ class IONBuilders(DefaultTrainer):
         Raises:
             IONError: the classes of a dataset are not those that the model was trained on.
         """
-        for name in cfg.DATASETS.TEST:
+        names = list(cfg.DATASETS.TEST)
+        for name in names:
             check_classes(classes_of(model), dataset_classes([name]), "The model")
         results = super().test(cfg, model, evaluators)
-        names = list(cfg.DATASETS.TEST)
         further: dict[str, dict[str, Any]] = {name: {} for name in names}
         if cfg.TEST.LOSS:
             for name in names:
@@ -73,31 +68,14 @@ class IONBuilders(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Build the model, and log its structure.
-
-        Args:
-            cfg: the config.
-
-        Returns:
-            The model.
-
-        Raises:
-            IONError: the config names a part that does not exist.
-        """
+        """Build the model with :func:`ion_d2.engine.build_model`, and log its structure."""
         model = build_model(cfg)
         logger.info("Model:\n%s", model)
         return model
 
     @classmethod
     def build_lr_scheduler(cls, cfg: CfgNode, optimizer: Optimizer) -> Any:
-        """Build the schedule of the learning rate.
-
-        Args:
-            cfg: the config.
-            optimizer: whose learning rate it sets.
-
-        Returns:
-            The schedule.
+        """Build the schedule of the learning rate: that of ``SOLVER.STAGES``, or Detectron2's.
 
         Raises:
             IONError: the settings make no schedule.
@@ -107,35 +85,21 @@ class IONBuilders(DefaultTrainer):
             if stages:
                 return build_stage_scheduler(optimizer, stages, cfg)
             schedule = super().build_lr_scheduler(cfg, optimizer)
-            warn_of_low_rates(schedule, cfg)
-            return schedule
         except (AssertionError, ValueError) as error:
             keys = ("LR_SCHEDULER_NAME", "MAX_ITER", "STEPS", "BASE_LR", "BASE_LR_END")
             told = ", ".join(f"SOLVER.{k} {cfg.SOLVER[k]}" for k in keys if k in cfg.SOLVER)
             raise IONError(f"There is no such learning-rate schedule ({error}): {told}.") from error
+        _warn_of_low_rates(schedule, cfg)
+        return schedule
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
-        """Build the optimizer, with clipping of the whole gradient's norm.
-
-        Args:
-            cfg: the config.
-            model: the model to train.
-
-        Returns:
-            The optimizer.
-        """
+        """Build the optimizer, with clipping of the whole gradient's norm."""
         return build_clipping_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:
-        """Build the endless training batches of this process.
-
-        Args:
-            cfg: the config.
-
-        Returns:
-            An iterable of lists of mapped dicts.
+        """Build the endless training batches of this process, lists of mapped dicts.
 
         Raises:
             IONError: a setting that it cannot honor, or no images.
@@ -154,15 +118,7 @@ class IONBuilders(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        """Build a loader of one test dataset, one image at a time.
-
-        Args:
-            cfg: the config.
-            dataset_name: a registered name.
-
-        Returns:
-            An iterable of lists with one mapped dict.
-        """
+        """Build an iterable over a registered dataset, of lists with one mapped dict."""
         loader = build_detection_test_loader(
             dataset=test_dicts(cfg, dataset_name, with_proposals=True),
             mapper=deferring_errors(IONDatasetMapper(cfg, is_train=False)),
@@ -179,3 +135,18 @@ class IONBuilders(DefaultTrainer):
         pictures = os.path.join(evaluation_folder(cfg, dataset_name), "pictures")
         drawing = PictureEvaluator(dataset_name, pictures, cfg.TEST.NUM_PICTURES)
         return DatasetEvaluators([evaluators, drawing])
+
+
+def _warn_of_low_rates(schedule: Any, cfg: CfgNode) -> None:
+    """Warn of a warm-up so long that the learning rate never reaches half of its value."""
+    warmup, length = cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.MAX_ITER
+    if not warmup or not isinstance(schedule, LRMultiplier):
+        return
+    sample = range(0, length, max(1, length // 1000))
+    highest = max(schedule._multiplier(i / length) for i in sample)
+    if highest < 0.5:
+        logger.warning(
+            "The learning rate stays below %.2g of SOLVER.BASE_LR %g: SOLVER.WARMUP_ITERS is %d, "
+            "SOLVER.MAX_ITER %d; set SOLVER.WARMUP_ITERS to a tenth of that or less.",
+            *(highest, cfg.SOLVER.BASE_LR, warmup, length),
+        )

@@ -1,7 +1,5 @@
 """A small checkpointer and what the tests ask of it and of its folder."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

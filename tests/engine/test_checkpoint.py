@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import zipfile
 
 import numpy as np
@@ -30,12 +28,10 @@ def test_resume_restores_the_model_and_all_states(tmp_path):
     saved = make(tmp_path, counter=counter)
     saved.save("model_0000001", iteration=1)
     counter.state = {
-        "best": np.float64(0.5),
-        "count": np.int64(3),
+        "best": np.float64(0.5), "count": np.int64(3), "done": np.bool_(True),
         "table": np.arange(6, dtype=np.float32).reshape(2, 3),
         "generator": np.random.RandomState(0).get_state(),
-        "done": np.bool_(True),
-    }
+    }  # fmt: skip
     nn.init.normal_(saved.model.weight)
     saved.save("model_0000002", iteration=2)
 
@@ -46,8 +42,7 @@ def test_resume_restores_the_model_and_all_states(tmp_path):
     np.testing.assert_equal(other.state, counter.state)
 
     other.state = {}
-    weights = str(tmp_path / "model_0000002.pth")
-    resumed.resume_or_load(weights, resume=False)
+    resumed.resume_or_load(str(tmp_path / "model_0000002.pth"), resume=False)
     assert other.state == {}, "weights alone were asked for"
 
 
@@ -56,18 +51,18 @@ def test_optimizer_and_scheduler_resume(tmp_path):
         model = nn.Linear(4, 4)
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 5])
-        return IONCheckpointer(model, str(tmp_path), optimizer=optimizer, scheduler=scheduler)
+        states = {"optimizer": optimizer, "scheduler": scheduler}
+        return IONCheckpointer(model, str(tmp_path), **states)
 
     first = build()
     first.model(torch.ones(1, 4)).sum().backward()
-    first.checkpointables["optimizer"].step()
-    first.checkpointables["scheduler"].step()
+    for state in first.checkpointables.values():
+        state.step()
     first.save("model_final")
     second = build()
     second.resume_or_load("", resume=True)
-    for key in ("optimizer", "scheduler"):
-        ours, theirs = (c.checkpointables[key].state_dict() for c in (second, first))
-        torch.testing.assert_close(ours, theirs)
+    for key, state in second.checkpointables.items():
+        torch.testing.assert_close(state.state_dict(), first.checkpointables[key].state_dict())
 
 
 def test_states_written_under_the_other_numpy_are_read(tmp_path):
@@ -110,10 +105,6 @@ def test_old_checkpoints_are_removed_when_asked(tmp_path):
     periodic = PeriodicCheckpointer(make(tmp_path), period=1, max_iter=4, max_to_keep=2)
     for iteration in range(4):
         periodic.step(iteration)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "last_checkpoint",
-        "model_0000002.pth",
-        "model_0000003.pth",
-        "model_final.pth",
-    }
+    kept = {"last_checkpoint", "model_0000002.pth", "model_0000003.pth", "model_final.pth"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"

@@ -1,14 +1,12 @@
 """Files that cannot be loaded are named, and nothing of them is taken over."""
 
-from __future__ import annotations
-
 import os
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from checkpoint_helpers import is_zero, make, values, zeroed
+from checkpoint_helpers import is_zero, make, zeroed
 from torch import nn
 
 from ion_d2.engine.checkpoint import IONCheckpointer
@@ -17,60 +15,48 @@ from ion_d2.errors import IONError
 
 @pytest.mark.parametrize("name", ["gone.pth", "no/such/folder/gone.pkl", "."])
 def test_a_missing_file_is_named(tmp_path, name):
-    path = str(tmp_path / name)
-    with pytest.raises(IONError, match=f"MODEL.WEIGHTS {path} is not a file"):
-        make().load(path)
+    with pytest.raises(IONError, match=f"MODEL.WEIGHTS {tmp_path / name} is not a file"):
+        make().load(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("tag", ["gone.pth", ""])
 def test_resume_from_a_checkpoint_that_is_gone(tmp_path, tag):
     (tmp_path / "last_checkpoint").write_text(tag)
-    with pytest.raises(
-        IONError, match=f"last_checkpoint names '{tag}', which is not in that folder"
-    ):
+    with pytest.raises(IONError, match=f"last_checkpoint names '{tag}'"):
         make(tmp_path).resume_or_load("", resume=True)
     make(tmp_path).resume_or_load("", resume=False)
 
 
-def whole_file(tmp_path):
-    make(tmp_path, size=64).save("whole")
-    return (tmp_path / "whole.pth").read_bytes()
+# What takes the place of a whole file.
+DAMAGE = {
+    "empty": lambda whole: b"",
+    "text": lambda whole: b"hello world",
+    "page": lambda whole: b"<!DOCTYPE html><html>404</html>",
+    "cut": lambda whole: whole[:-1000],
+    "half": lambda whole: whole[: len(whole) // 2],
+    "noise": lambda whole: np.random.RandomState(0).bytes(1000),
+}
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl", ".pyth"])
-@pytest.mark.parametrize("kind", ["empty", "text", "page", "cut", "half", "noise"])
-def test_a_damaged_file_is_named(tmp_path, kind, suffix):
-    whole = whole_file(tmp_path)
-    data = {
-        "empty": b"",
-        "text": b"hello world",
-        "page": b"<!DOCTYPE html><html>404</html>",
-        "cut": whole[:-1000],
-        "half": whole[: len(whole) // 2],
-        "noise": np.random.RandomState(0).bytes(1000),
-    }[kind]
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_is_named_and_the_next_one_is_loaded(tmp_path, kind, suffix):
+    make(tmp_path, size=64).save("whole")
+    whole = tmp_path / "whole.pth"
     path = tmp_path / f"bad{suffix}"
-    path.write_bytes(data)
-    checkpointer = make(size=64)
-    before = values(checkpointer)
+    path.write_bytes(DAMAGE[kind](whole.read_bytes()))
+    checkpointer = zeroed(make(size=64))
     with pytest.raises(IONError, match=f"{path} is not a readable checkpoint"):
         checkpointer.load(str(path))
-    torch.testing.assert_close(values(checkpointer), before)
-
-
-def test_a_checkpointer_goes_on_after_a_failure(tmp_path):
-    whole_file(tmp_path)
-    (tmp_path / "bad.pth").write_bytes(b"")
-    checkpointer = zeroed(make(size=64))
-    for bad in ("bad.pth", "gone.pth"):
-        with pytest.raises(IONError):
-            checkpointer.load(str(tmp_path / bad))
-    checkpointer.load(str(tmp_path / "whole.pth"))
+    with pytest.raises(IONError):
+        checkpointer.load(str(tmp_path / "gone.pth"))
+    assert is_zero(checkpointer)
+    checkpointer.load(str(whole))
     assert not is_zero(checkpointer)
 
 
 class Trap:
-    """Touches a file when it is unpickled."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -107,21 +93,15 @@ def test_another_structure_is_told(tmp_path, data, message):
 
 def test_a_file_of_which_nothing_fits_names_keys_of_both(tmp_path):
     torch.save({f"layer{i}.kernel": torch.zeros(1) for i in range(5)}, tmp_path / "other.pth")
-    message = (
-        r"Nothing in .*other.pth fits the model: it holds layer0.kernel, layer1.kernel, "
-        r"layer2.kernel, \.\.\. \(5 in all\), the model has weight, bias;"
-    )
-    with pytest.raises(IONError, match=message):
-        make().load(str(tmp_path / "other.pth"))
     torch.save({}, tmp_path / "none.pth")
-    with pytest.raises(IONError, match="it holds no tensors"):
-        make().load(str(tmp_path / "none.pth"))
-
-
-def test_equal_names_of_other_shapes_do_not_fit(tmp_path):
     make(tmp_path, size=5).save("five")
-    with pytest.raises(IONError, match=r"weight is \(5, 5\) there and \(4, 4\) here"):
-        make().load(str(tmp_path / "five.pth"))
+    for name, words in {
+        "other": r"other.pth .*layer0.kernel, .*layer2.kernel, .*5 in all.* weight, bias",
+        "none": "none.pth .*no tensors",
+        "five": r"weight is \(5, 5\) there and \(4, 4\) here",
+    }.items():
+        with pytest.raises(IONError, match=words):
+            make().load(str(tmp_path / f"{name}.pth"))
 
 
 def test_a_model_to_be_used_must_be_there_as_a_whole(tmp_path):

@@ -1,7 +1,5 @@
 """Saves that fail leave what was there intact."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource
@@ -85,10 +83,9 @@ def test_ctrl_c_during_a_save_stays_one_and_does_no_harm(tmp_path, size):
 
 
 def test_an_error_of_the_program_is_not_called_a_disk_error(tmp_path):
+    def fail(file):
+        raise RuntimeError("broken")
+
     with pytest.raises(RuntimeError, match="broken"):
-        write_atomically(str(tmp_path / "file"), lambda file: fail())
+        write_atomically(str(tmp_path / "file"), fail)
     assert contents(tmp_path) == {}
-
-
-def fail():
-    raise RuntimeError("broken")

@@ -1,7 +1,5 @@
 """Weights from a web server: downloaded once, failures named."""
 
-from __future__ import annotations
-
 import pytest
 from checkpoint_helpers import is_zero, make, zeroed
 from file_server import FileServer
@@ -19,27 +17,16 @@ def site(tmp_path, monkeypatch):
 
 
 def test_a_url_is_downloaded_once(site):
-    checkpointer = zeroed(make())
-    checkpointer.load(f"{site.address}/weights.pth")
-    assert not is_zero(checkpointer)
-    del site.files["/weights.pth"]
-    checkpointer = zeroed(make())
-    checkpointer.load(f"{site.address}/weights.pth")
-    assert not is_zero(checkpointer)
+    for _ in range(2):
+        checkpointer = zeroed(make())
+        checkpointer.load(f"{site.address}/weights.pth")
+        assert not is_zero(checkpointer)
+        site.files.clear()
 
 
 def test_a_failed_download_is_named(site):
-    with pytest.raises(
-        IONError, match=f"{site.address}/gone.pth could not be downloaded .*404.* local path"
-    ):
-        make().load(f"{site.address}/gone.pth")
     site.files["/empty.pth"] = b""
-    with pytest.raises(IONError, match="empty.pth could not be downloaded"):
-        make().load(f"{site.address}/empty.pth")
-
-
-def test_no_connection_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    # Nothing listens on the discard port.
-    with pytest.raises(IONError, match="http://127.0.0.1:9/vgg.pth could not be downloaded"):
-        make().load("http://127.0.0.1:9/vgg.pth")
+    nobody = "http://127.0.0.1:9"  # nothing listens on the discard port
+    for address in (f"{site.address}/gone.pth", f"{site.address}/empty.pth", f"{nobody}/vgg.pth"):
+        with pytest.raises(IONError, match=f"{address} could not be downloaded"):
+            make().load(address)

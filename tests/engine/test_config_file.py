@@ -14,11 +14,11 @@ from ion_d2.errors import IONError
 NAME = "COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml"
 
 
-def reference(name=NAME):
+def reference():
     """What Detectron2 itself makes of its config."""
     cfg = get_cfg()
     add_ion_config(cfg)
-    cfg.merge_from_file(model_zoo.get_config_file(name))
+    cfg.merge_from_file(model_zoo.get_config_file(NAME))
     return cfg
 
 
@@ -29,10 +29,8 @@ def write(path, text):
 
 
 def test_a_packaged_config_by_its_name():
-    assert (
-        load_config(f"model_zoo:{NAME}", ["MODEL.DEVICE", "cuda"]).MODEL
-        == load_config(model_zoo.get_config_file(NAME)).MODEL
-    )
+    named, found = f"model_zoo:{NAME}", model_zoo.get_config_file(NAME)
+    assert load_config(named, ["MODEL.DEVICE", "cuda"]).MODEL == load_config(found).MODEL
 
 
 @pytest.mark.parametrize("base", [f'"model_zoo:{NAME}"', f'["model_zoo:{NAME}"]'])

@@ -16,7 +16,7 @@ from torch import nn
 import ion_d2  # noqa: F401 (registers the models)
 from ion_d2.data.mapper import IONDatasetMapper
 from ion_d2.engine.class_names import KEY
-from ion_d2.engine.fit_config import find_class_names, settle_classes
+from ion_d2.engine.fit_config import settle_classes
 from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
@@ -106,28 +106,29 @@ def named(test, classes="0"):
 
 def test_names_come_from_the_file_first(tmp_path, dataset):
     (tmp_path / "c.txt").write_text("one thing\n\n  two \n", encoding="utf-8")
-    assert find_class_names(named(dataset), str(tmp_path / "c.txt")) == ["one thing", "two"]
-    assert find_class_names(named(dataset)) == ["ant", "bee"]
-    assert find_class_names(named(dataset, "2")) == ["ant", "bee"]
+    assert settle_classes(named(dataset), str(tmp_path / "c.txt")) == ["one thing", "two"]
+    assert settle_classes(named(dataset)) == ["ant", "bee"]
+    assert settle_classes(named(dataset, "2")) == ["ant", "bee"]
 
 
 def test_the_file_is_read_as_a_dataset_reads_its_own(tmp_path, dataset):
     text = "\ufeff# ours\nbackground\none thing\ntwo\n"
     (tmp_path / "c.txt").write_text(text, encoding="utf-8")
-    assert find_class_names(named(dataset), str(tmp_path / "c.txt")) == ["one thing", "two"]
+    assert settle_classes(named(dataset), str(tmp_path / "c.txt")) == ["one thing", "two"]
 
 
 def test_detectron2s_datasets_are_known_without_their_files():
-    names = find_class_names(named("voc_2007_test", "20"))
+    names = settle_classes(named("voc_2007_test", "20"))
     assert len(names) == 20 and {"aeroplane", "person"} <= set(names)
 
 
 def test_numbers_where_the_dataset_is_another(dataset, caplog):
-    assert find_class_names(named(dataset, "5")) is None
+    numbers = [f"class {label}" for label in range(5)]
+    assert settle_classes(named(dataset, "5")) == numbers
     assert "2 classes and the model 5" in caplog.text
-    assert find_class_names(named("voc:/no/such/folder:test", "5")) is None
+    assert settle_classes(named("voc:/no/such/folder:test", "5")) == numbers
     assert "/no/such/folder" in caplog.text
-    assert find_class_names(named("", "5")) is None
+    assert settle_classes(named("", "5")) == numbers
 
 
 @pytest.fixture
@@ -148,26 +149,26 @@ def test_trained_weights_tell_their_names(trained, dataset, caplog, data, number
 
 def test_a_file_of_names_must_be_that_of_the_weights(tmp_path, trained, dataset):
     (tmp_path / "c.txt").write_text("bee\nant\n")
-    assert find_class_names(named(dataset), str(tmp_path / "c.txt"), weights=trained)[0] == "bee"
+    assert settle_classes(named(dataset), str(tmp_path / "c.txt"), weights=trained)[0] == "bee"
     for text in ("ant\nbee\n", "bee\nwasp\n", "bee\nant\nwasp\n"):
         (tmp_path / "c.txt").write_text(text)
         with pytest.raises(IONError, match="trained.pth was trained on (an)?other"):
-            find_class_names(named(dataset), str(tmp_path / "c.txt"), weights=trained)
+            settle_classes(named(dataset), str(tmp_path / "c.txt"), weights=trained)
     with pytest.raises(IONError, match="trained.pth names 2 .*NUM_CLASSES is 3.*'bee', 'ant'"):
-        find_class_names(named(dataset, "3"), weights=trained)
+        settle_classes(named(dataset, "3"), weights=trained)
 
 
 def test_bad_class_files_are_named(tmp_path, dataset):
     with pytest.raises(IONError, match=r"none\.txt cannot be read"):
-        find_class_names(named(dataset), str(tmp_path / "none.txt"))
+        settle_classes(named(dataset), str(tmp_path / "none.txt"))
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(IONError, match=r"empty\.txt names no class"):
-        find_class_names(named(dataset), str(tmp_path / "empty.txt"))
+        settle_classes(named(dataset), str(tmp_path / "empty.txt"))
     (tmp_path / "three.txt").write_text("a\nb\nc\n")
     with pytest.raises(IONError, match=r"names 3 classes, but .*NUM_CLASSES is 2"):
-        find_class_names(named(dataset, "2"), str(tmp_path / "three.txt"))
+        settle_classes(named(dataset, "2"), str(tmp_path / "three.txt"))
 
 
 def test_unknown_number_of_classes_is_an_error():
     with pytest.raises(IONError, match="--classes FILE"):
-        find_class_names(named("voc:/no/such/folder:test", "0"))
+        settle_classes(named("voc:/no/such/folder:test", "0"))

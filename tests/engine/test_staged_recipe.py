@@ -3,19 +3,15 @@
 Runs on synthetic scenes, and on real photographs where they are at hand.
 """
 
-import os
-import signal
-
 import pytest
 import torch
 import torchvision
-from detectron2.engine import HookBase
 from model_helpers import SMALL
+from trainer_helpers import Record, run
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.setup import load_config
-from ion_d2.engine.trainer import IONTrainer
 
 pytestmark = pytest.mark.slow
 
@@ -25,26 +21,6 @@ STAGES = (
     " {'MAX_ITER': 3, 'FREEZE_AT': 2, 'BASE_LR': 0.001, 'END_LR': 0.00001}]"
 )
 RATES = [5e-3 * 0.02 ** (i / 3) for i in range(3)] + [1e-3 * 0.01 ** (i / 3) for i in range(3)]
-
-
-class Record(HookBase):
-    """Notes what each step moves and its learning rate, and may send a signal in one."""
-
-    def __init__(self, interrupt_at=None):
-        self.moved, self.rates, self.interrupt_at = {}, {}, interrupt_at
-
-    def before_step(self):
-        if self.trainer.iter == self.interrupt_at:
-            os.kill(os.getpid(), signal.SIGINT)
-        parameters = self.trainer.model.named_parameters()
-        self.before = {n: p.detach().clone() for n, p in parameters}
-        self.rates[self.trainer.iter] = self.trainer.optimizer.param_groups[0]["lr"]
-
-    def after_step(self):
-        parameters = self.trainer.model.named_parameters()
-        self.moved[self.trainer.iter] = {
-            n for n, p in parameters if not torch.equal(p, self.before[n])
-        }
 
 
 @pytest.fixture(scope="module")
@@ -70,30 +46,21 @@ def make_config(folder, output, vgg_file, classes):
     return load_config("configs/ion_vgg16_voc.yaml", [*SMALL, *map(str, opts)])
 
 
-def run(cfg, record, resume=False):
-    torch.manual_seed(0)  # as default_setup does, for the start of the new layers
-    trainer = IONTrainer(cfg)
-    trainer.register_hooks([record])
-    trainer.resume_or_load(resume=resume)
-    start = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
-    trainer.train()
-    return start, trainer.model.state_dict()
-
-
 def check_recipe(folder, tmp_path, vgg_file, classes, cuts):
     whole = Record()
-    start, expected = run(make_config(folder, tmp_path / "whole", vgg_file, classes), whole)
-    check_start(start, vgg_file)
-    check_movements(whole, set(start))
+    expected = run(make_config(folder, tmp_path / "whole", vgg_file, classes), whole)
+    expected = expected.model.state_dict()
+    check_start(whole.start, vgg_file)
+    check_movements(whole, set(whole.start))
     for cut in cuts:
         cfg = make_config(folder, tmp_path / str(cut), vgg_file, classes)
-        first, second = Record(cut), Record()
         with pytest.raises(TrainingInterrupted, match=f"iteration {cut}"):
-            run(cfg, first)
-        _, state = run(cfg, second, resume=True)
-        assert sorted(second.moved) == list(range(cut + 1, 6))
-        assert second.rates.items() <= whole.rates.items()
-        assert second.moved.items() <= whole.moved.items()
+            run(cfg, Record(interrupt_at=cut))
+        resumed = Record()
+        state = run(cfg, resumed, resume=True).model.state_dict()
+        assert sorted(resumed.moved) == list(range(cut + 1, 6))
+        assert resumed.rates.items() <= whole.rates.items()
+        assert resumed.moved.items() <= whole.moved.items()
         assert expected.keys() == state.keys()
         for name, value in expected.items():
             assert torch.equal(value, state[name]), (cut, name)

@@ -1,6 +1,7 @@
 """Stages: how they are read, the learning rate they give, and what they train."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,33 +61,26 @@ def test_stages_from_file_and_command_line_are_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("stages", "words"),
     [
-        ("5", r"SOLVER\.STAGES"),
-        ("[5]", r"SOLVER\.STAGES\[0\] is 5; it must be a mapping with MAX_ITER, BASE_LR"),
-        ("[{'MAX_ITER': 3}]", r"SOLVER\.STAGES\[0\] has no BASE_LR"),
-        (
-            "[{'MAX_ITER': 3, 'BASE_LR': 1, 'LR': 2}]",
-            r"STAGES\[0\] has the unknown key 'LR'.*END_LR",
-        ),
-        ("[{'MAX_ITER': 0, 'BASE_LR': 1}]", r"STAGES\[0\]\.MAX_ITER is 0.*at least 1"),
-        ("[{'MAX_ITER': 1.5, 'BASE_LR': 1}]", r"STAGES\[0\]\.MAX_ITER is 1\.5"),
-        ("[{'MAX_ITER': True, 'BASE_LR': 1}]", r"STAGES\[0\]\.MAX_ITER is True"),
-        ("[{'MAX_ITER': 3, 'BASE_LR': 0}]", r"STAGES\[0\]\.BASE_LR is 0"),
-        ("[{'MAX_ITER': 3, 'BASE_LR': 'x'}]", r"STAGES\[0\]\.BASE_LR is 'x'"),
-        ("[{'MAX_ITER': 3, 'BASE_LR': 1, 'END_LR': -1}]", r"STAGES\[0\]\.END_LR is -1"),
-        ("[{'MAX_ITER': 3, 'BASE_LR': 1, 'FREEZE_AT': 6}]", r"FREEZE_AT is 6.*from 0 to 5"),
-        ("[{'MAX_ITER': 3, 'BASE_LR': 1, 'WARMUP_ITERS': 3}]", r"WARMUP_ITERS is 3.*0 to 2"),
+        ("5", r"key: SOLVER.STAGES"),
+        ("[5]", r"SOLVER.STAGES\[0\] is 5"),
+        ("[{'MAX_ITER': 3}]", r"SOLVER.STAGES\[0\] has no BASE_LR"),
+        ("[{'MAX_ITER': 3, 'BASE_LR': 1, 'LR': 2}]", r"STAGES\[0\] has the unknown key 'LR'"),
+        ("[{'MAX_ITER': 0, 'BASE_LR': 1}]", r"STAGES\[0\].MAX_ITER is 0"),
+        ("[{'MAX_ITER': 1.5, 'BASE_LR': 1}]", r"STAGES\[0\].MAX_ITER is 1.5"),
+        ("[{'MAX_ITER': True, 'BASE_LR': 1}]", r"STAGES\[0\].MAX_ITER is True"),
+        ("[{'MAX_ITER': 3, 'BASE_LR': 0}]", r"STAGES\[0\].BASE_LR is 0"),
+        ("[{'MAX_ITER': 3, 'BASE_LR': 'x'}]", r"STAGES\[0\].BASE_LR is 'x'"),
+        ("[{'MAX_ITER': 3, 'BASE_LR': 1, 'END_LR': -1}]", r"STAGES\[0\].END_LR is -1"),
+        ("[{'MAX_ITER': 3, 'BASE_LR': 1, 'FREEZE_AT': 6}]", r"STAGES\[0\].FREEZE_AT is 6"),
+        ("[{'MAX_ITER': 3, 'BASE_LR': 1, 'WARMUP_ITERS': 3}]", "WARMUP_ITERS is 3.*0 to 2"),
+        # It would train what is frozen for good.
+        (TWO.replace("0.2}", "0.2, 'FREEZE_AT': 1}"), r"STAGES\[1\].FREEZE_AT is 1.*FREEZE_AT 2"),
     ],
 )
 def test_bad_stages_are_one_sentence(stages, words):
     with pytest.raises(IONError, match=words) as error:
-        small_config("SOLVER.STAGES", stages)
-    assert "\n" not in str(error.value)
-
-
-def test_stage_that_would_train_what_is_frozen_for_good():
-    with pytest.raises(IONError, match=r"STAGES\[1\]\.FREEZE_AT is 1.*FREEZE_AT 2 .*for good"):
-        stages = TWO.replace("0.2}", "0.2, 'FREEZE_AT': 1}")
         small_config("SOLVER.STAGES", stages, "MODEL.BACKBONE.FREEZE_AT", 2)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +88,7 @@ def test_stage_that_would_train_what_is_frozen_for_good():
     [("SOLVER.MAX_ITER", "10"), ("SOLVER.BASE_LR", "0.1"), ("SOLVER.STEPS", "(1,)")],
 )
 def test_override_without_effect_is_refused(key, value):
-    with pytest.raises(IONError, match=f'{key} has no effect.*SOLVER.STAGES "\\[\\]"'):
+    with pytest.raises(IONError, match=f"{key} has no effect.*SOLVER.STAGES"):
         load_config(VOC, [key, value])
     assert load_config(VOC, [key, value, "SOLVER.STAGES", "[]"]).SOLVER.STAGES == []
 
@@ -110,7 +104,6 @@ def test_learning_rate_of_the_paper():
     found = {}
     for scheduler.last_epoch in at:
         (found[scheduler.last_epoch],) = scheduler.get_lr()
-    # Per iteration 0.9999022 and 0.9999539, as in closed form.
     for i, rate in found.items():
         expected = 5e-3 * 0.02 ** (i / 40000) if i < 40000 else 1e-3 * 0.01 ** ((i - 40000) / 1e5)
         assert rate == pytest.approx(expected, rel=1e-9)
@@ -137,35 +130,25 @@ def test_any_number_of_stages_constant_rates_and_warm_up():
 def test_the_relative_rates_of_parameters_stay():
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.1, 0.2)]
     optimizer = torch.optim.SGD(groups, lr=0.1)
-    scheduler = build_stage_scheduler(
-        optimizer, [Stage(1, 0.1, 0.1, 0), Stage(1, 0.5, 0.5, 0)], None
-    )
+    stages = [Stage(1, 0.1, 0.1, 0), Stage(1, 0.5, 0.5, 0)]
+    scheduler = build_stage_scheduler(optimizer, stages, None)
     optimizer.step()
     scheduler.step()
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.5, 1.0])
 
 
-class Trainer:
-    """As much of a trainer as the hook looks at."""
-
-    def __init__(self):
-        self.entered, self.iter = [], 0
-
-    def enter_stage(self, stage):
-        self.entered.append((self.iter, stage.freeze_at))
-
-
-def test_stages_are_entered_at_their_first_iteration_or_where_a_run_is_resumed():
-    stages = [Stage(2, 1, 1, 5), Stage(3, 1, 1, 3), Stage(1, 1, 1, 0)]
-    for first, expected in (
-        (0, [(0, 5), (2, 3), (5, 0)]),
-        (3, [(3, 3), (5, 0)]),
-        (2, [(2, 3), (5, 0)]),
-    ):
-        hook, hook.trainer = EnterStages(stages), Trainer()
-        for hook.trainer.iter in range(first, 6):
-            hook.before_step()
-        assert hook.trainer.entered == expected
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [(0, [(0, 5), (2, 3), (5, 0)]), (3, [(3, 3), (5, 0)]), (2, [(2, 3), (5, 0)])],
+)
+def test_stages_are_entered_at_their_first_iteration_or_where_a_run_is_resumed(first, expected):
+    entered = []
+    hook = EnterStages([Stage(2, 1, 1, 5), Stage(3, 1, 1, 3), Stage(1, 1, 1, 0)])
+    hook.trainer = SimpleNamespace()
+    hook.trainer.enter_stage = lambda stage: entered.append((hook.trainer.iter, stage.freeze_at))
+    for hook.trainer.iter in range(first, 6):
+        hook.before_step()
+    assert entered == expected
 
 
 def step(model, optimizer):

@@ -5,13 +5,13 @@ import os
 import pytest
 import torch
 from detectron2.engine import HookBase
-from model_helpers import SMALL
+from model_helpers import small_config
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
+from trainer_helpers import Record, run
 
 from ion_d2.data.catalog import ensure_registered
-from ion_d2.engine.setup import load_config
-from ion_d2.engine.trainer import IONTrainer
+from ion_d2.engine.steps import unwrap_distributed
 
 pytestmark = pytest.mark.slow
 
@@ -34,47 +34,30 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-class Record(HookBase):
-    """Notes what each step moves, its total loss, and in which passes processes would exchange."""
+class Exchanges(HookBase):
+    """Notes in which passes the processes would exchange their gradients."""
 
     def __init__(self):
-        self.moved, self.losses, self.exchanges = [], [], []
-
-    def model(self):
-        return getattr(self.trainer.model, "module", self.trainer.model)
+        self.seen = []
 
     def before_train(self):
-        self.model().register_forward_pre_hook(self.note_exchange)
+        unwrap_distributed(self.trainer.model).register_forward_pre_hook(self.note)
 
-    def note_exchange(self, module, inputs):
+    def note(self, module, inputs):
         assert len(inputs[0]) == 1
-        wrapper = self.trainer.model
-        self.exchanges.append(getattr(wrapper, "require_backward_grad_sync", None))
-
-    def before_step(self):
-        self.before = {n: p.detach().clone() for n, p in self.model().named_parameters()}
-
-    def after_step(self):
-        parameters = self.model().named_parameters()
-        self.moved.append({n for n, p in parameters if not torch.equal(p, self.before[n])})
-        if "total_loss" in self.trainer.storage.latest():
-            self.losses.append(self.trainer.storage.latest()["total_loss"][0])
+        self.seen.append(getattr(self.trainer.model, "require_backward_grad_sync", None))
 
 
 def train(scenes, output, seed):
     name = f"voc:{scenes}:trainval"
     ensure_registered([name])
-    opts = [*SMALL, *OPTIONS, "DATASETS.TRAIN", f"('{name}',)", "OUTPUT_DIR", output]
-    cfg = load_config("configs/ion_tiny.yaml", list(map(str, opts)))
-    torch.manual_seed(seed)
-    trainer, record = IONTrainer(cfg), Record()
-    trainer.register_hooks([record])
-    trainer.resume_or_load(resume=False)
-    trainer.train()
-    wrapped = isinstance(trainer.model, DistributedDataParallel)
+    cfg = small_config(*OPTIONS, "DATASETS.TRAIN", f"('{name}',)", "OUTPUT_DIR", output)
+    record, exchanges = Record(), Exchanges()
+    model = run(cfg, record, exchanges, seed=seed).model
     return {
-        "state": record.model().state_dict(), "moved": record.moved, "losses": record.losses,
-        "exchanges": record.exchanges, "wrapped": wrapped,
+        "state": unwrap_distributed(model).state_dict(), "moved": list(record.moved.values()),
+        "losses": [losses["total_loss"] for losses in record.losses.values() if losses],
+        "exchanges": exchanges.seen, "wrapped": isinstance(model, DistributedDataParallel),
     }  # fmt: skip
 
 

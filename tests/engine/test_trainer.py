@@ -2,38 +2,20 @@
 
 import json
 import logging
-import os
 import signal
 
 import pytest
 import torch
-from detectron2.engine import HookBase
 from model_helpers import small_config
-from trainer_helpers import make_config, run
+from trainer_helpers import Record, make_config, run
 
 import ion_d2
-from ion_d2.engine.fit_config import check_num_classes
 from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
 pytestmark = pytest.mark.slow
-
-
-class Record(HookBase):
-    """Notes the losses of each step, and may send a signal in one."""
-
-    def __init__(self, interrupt_at=None):
-        self.losses, self.interrupt_at = {}, interrupt_at
-
-    def before_step(self):
-        if self.trainer.iter == self.interrupt_at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def after_step(self):
-        latest = self.trainer.storage.latest()
-        self.losses[self.trainer.iter] = {k: v[0] for k, v in latest.items() if "loss" in k}
 
 
 @pytest.fixture
@@ -78,13 +60,10 @@ def test_a_signal_in_the_last_step_leaves_the_evaluation_to_resume(scenes, tmp_p
 
 
 def test_two_runs_with_one_seed_are_equal_and_another_seed_differs(scenes, tmp_path, no_test):
-    losses = []
-    for k, seed in enumerate((3, 3, 4)):
-        record = Record()
-        cfg = make_config(scenes, tmp_path / str(k), "SEED", seed, "SOLVER.MAX_ITER", 2)
-        run(cfg, record)
-        losses.append(record.losses)
-    assert losses[0] == losses[1] != losses[2]
+    records = [Record(), Record(), Record()]
+    for record, seed in zip(records, (3, 3, 4)):
+        run(make_config(scenes, tmp_path, "SEED", seed, "SOLVER.MAX_ITER", 2), record)
+    assert records[0].losses == records[1].losses != records[2].losses
 
 
 def test_evaluation_writes_figures_and_pictures(scenes, tmp_path):
@@ -92,16 +71,12 @@ def test_evaluation_writes_figures_and_pictures(scenes, tmp_path):
         scenes, tmp_path, "SOLVER.MAX_ITER", 1, "MODEL.SEG_REGULARIZER_ON", True, "TEST.SEM_SEG",
         True, "TEST.NUM_PICTURES", 2,
     )  # fmt: skip
-    trainer = IONTrainer(cfg)
-    trainer.resume_or_load(resume=False)
-    trainer.train()
-    results = trainer._last_eval_results
+    results = run(cfg)._last_eval_results
     assert {"AP", "AP50", "AP75", "AP50-cross", "AP50-triangle"} <= set(results["bbox"])
     assert {"APs", "APm", "APl"} <= set(results["bbox_coco"]) and "mIoU" in results["sem_seg"]
     assert len(list((tmp_path / "pictures").iterdir())) == 2
     assert json.loads((tmp_path / "voc_results.json").read_text())
-    assert (tmp_path / "model_final.pth").is_file()
-    assert (tmp_path / "metrics.json").is_file() and (tmp_path / "config.yaml").parent.is_dir()
+    assert (tmp_path / "model_final.pth").is_file() and (tmp_path / "metrics.json").is_file()
 
 
 def test_several_test_sets_write_apart(scenes, tmp_path):
@@ -130,23 +105,25 @@ def test_clipping_takes_the_norm_of_the_whole_gradient():
         assert moved.norm().item() == pytest.approx(min(norm, value), rel=1e-4)
 
 
-def test_batch_that_does_not_divide_and_unknown_sampler_are_refused(scenes, tmp_path):
-    cfg = make_config(scenes, tmp_path, "DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler")
-    with pytest.raises(IONError, match="DATALOADER.SAMPLER_TRAIN"):
-        IONTrainer.build_train_loader(cfg)
-
-
-def test_a_report_needs_the_laboratory(scenes, tmp_path):
-    cfg = make_config(scenes, tmp_path, "TEST.REPORT", True)
-    with pytest.raises(IONError, match="IONTrainer would ignore TEST.REPORT: .* train_net.py, or"):
-        IONTrainer(cfg)
-
-
-def test_number_of_classes_that_contradicts_the_data(scenes, tmp_path):
-    cfg = make_config(scenes, tmp_path, "MODEL.ROI_HEADS.NUM_CLASSES", 5)
-    cfg.defrost()
-    with pytest.raises(IONError, match="MODEL.ROI_HEADS.NUM_CLASSES is 5.*2"):
-        check_num_classes(cfg)
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"), "DATALOADER.SAMPLER_TRAIN"),
+        (("TEST.REPORT", True), "IONTrainer would ignore TEST.REPORT"),
+        (("SOLVER.LR_SCHEDULER_NAME", "Linear"), "SOLVER.LR_SCHEDULER_NAME Linear"),
+        (
+            ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(6,)"),
+            r"SOLVER.STEPS \(6,\)",
+        ),
+        (
+            ("SOLVER.IMS_PER_BATCH", 2, "SOLVER.REFERENCE_WORLD_SIZE", 3),
+            "IMS_PER_BATCH is 2; .*REFERENCE_WORLD_SIZE 3",
+        ),
+    ],
+)
+def test_settings_that_the_trainer_refuses(scenes, tmp_path, opts, words):
+    with pytest.raises(IONError, match=words):
+        IONTrainer(make_config(scenes, tmp_path, *opts))
 
 
 SHORTER = [
@@ -165,10 +142,8 @@ def test_resuming_with_fewer_iterations_than_are_done(
         cfg.defrost()
         cfg.SOLVER.STAGES = [{"MAX_ITER": 1, "BASE_LR": 0.01}] * 2
         cfg.freeze()
-    words = "model_final.pth has done 4 .*SOLVER.MAX_ITER is 2"
-    with pytest.raises(IONError, match=words) as told:
+    with pytest.raises(IONError, match="model_final.pth has done 4 .*SOLVER.MAX_ITER is 2"):
         run(cfg, resume=True)
-    assert "\n" not in str(told.value)
     with pytest.raises(IONError, match="SOLVER.MAX_ITER is 2"):
         ion_d2.build_trainer(cfg, resume=True)
     assert run(cfg).iter == 2  # another training
@@ -206,24 +181,3 @@ def test_a_warm_up_as_long_as_the_training_is_told(scenes, tmp_path, caplog, opt
         cfg.SOLVER.WARMUP_ITERS = warmup
         IONTrainer.build_lr_scheduler(cfg, optimizer)
         assert ("SOLVER.WARMUP_ITERS" in caplog.text and "SOLVER.MAX_ITER" in caplog.text) == told
-
-
-@pytest.mark.parametrize(
-    ("opts", "words"),
-    [
-        (("SOLVER.LR_SCHEDULER_NAME", "Linear"), "SOLVER.LR_SCHEDULER_NAME Linear"),
-        (
-            ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(6,)"),
-            r"SOLVER.STEPS \(6,\)",
-        ),
-    ],
-)
-def test_a_schedule_that_there_is_not(scenes, tmp_path, opts, words):
-    with pytest.raises(IONError, match=f"no such learning-rate schedule.*{words}"):
-        IONTrainer(make_config(scenes, tmp_path, *opts))
-
-
-def test_a_batch_that_cannot_be_scaled(scenes, tmp_path):
-    opts = ("SOLVER.IMS_PER_BATCH", 2, "SOLVER.REFERENCE_WORLD_SIZE", 3)
-    with pytest.raises(IONError, match="IMS_PER_BATCH is 2; .*REFERENCE_WORLD_SIZE 3"):
-        IONTrainer(make_config(scenes, tmp_path, *opts))
