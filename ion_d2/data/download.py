@@ -69,8 +69,9 @@ def unpack(archive: str, folder: str, wanted: str | tuple[str, ...]) -> None:
             )
             tar.extractall(folder, members)
     except _ARCHIVE_ERRORS as error:
+        reason = " ".join(str(error).split())  # of several lines where the format is not known
         raise IONError(
-            f"{archive} cannot be unpacked ({error}); delete it, then run the command again."
+            f"{archive} cannot be unpacked ({reason}); delete it, then run the command again."
         ) from error
 
 

@@ -5,9 +5,9 @@ from detectron2.data.datasets.builtin_meta import (
     COCO_PERSON_KEYPOINT_FLIP_MAP,
     COCO_PERSON_KEYPOINT_NAMES,
 )
+from refusals import refused
 
 from ion_d2.data.keypoint_names import flip_pairs, keypoint_metadata, unpaired_names
-from ion_d2.errors import IONError
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,5 @@ def test_skeleton_and_names_of_the_one_category_that_has_some():
 )
 def test_wrong_names_and_skeletons_are_told(change):
     category = {"name": "hand", "keypoints": ["a", "b"], **change}
-    with pytest.raises(
-        IONError, match=rf"f\.json: categories\[0\] \(hand\) has the {[*change][0]}"
-    ):
+    with refused("f.json", "categories[0] (hand)", [*change][0]):
         keypoint_metadata([category], "f.json")

@@ -3,12 +3,12 @@ import logging
 
 import numpy as np
 import pytest
+from refusals import refused
 from sbd_file import write_sbd
 from voc_folder import object_xml, write_label, write_voc
 
 from ion_d2.data.label_folders import add_label_files, log_label_count
 from ion_d2.data.voc_layout import load_voc_layout
-from ion_d2.errors import IONError
 
 IDS = np.zeros((30, 40))
 
@@ -50,7 +50,7 @@ def test_own_labels_come_first_then_the_folders_in_their_order(root):
 
 def test_a_plain_name_may_be_missing_and_a_path_may_not(root, monkeypatch):
     assert labels_of(root, "Nowhere", "Extra")[2] == "VOC2012/Extra/c.mat"
-    with pytest.raises(IONError, match=r"DATASETS\.SEM_SEG_DIRS names some/where"):
+    with refused("DATASETS.SEM_SEG_DIRS", "some/where"):
         labels_of(root, "some/where")
     monkeypatch.setenv("HOME", str(root.parent))
     assert labels_of(root, "~/elsewhere")[3] == "elsewhere/d.png"

@@ -1,13 +1,14 @@
+import contextlib
 import logging
 
 import numpy as np
 import pytest
 from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image, ImageFile
+from refusals import refused
 from voc_folder import write_image
 
 from ion_d2.data.readable import UnreadableImageError, check_headers, filter_unreadable, read_image
-from ion_d2.errors import IONError
 
 
 def truncated(path):
@@ -27,7 +28,7 @@ BREAK = {
 def test_deep_pictures_are_not_cut_off_at_255(tmp_path, dtype):
     path = tmp_path / "deep.tif"
     Image.fromarray(np.full((30, 40), 1000, dtype)).save(path)
-    with pytest.raises(IONError, match="deep.tif has more than 8 bits a channel"):
+    with refused("deep.tif", "more than 8 bits"):
         read_image(str(path), "RGB")
 
 
@@ -41,9 +42,9 @@ def test_pixels_equal_pillows_own(tmp_path):
 @pytest.mark.parametrize("name", sorted(BREAK))
 def test_broken_pictures_are_named_with_the_way_out(tmp_path, name):
     BREAK[name](tmp_path / name)
-    with pytest.raises(UnreadableImageError, match="INPUT.SKIP_UNREADABLE True") as caught:
+    with refused(tmp_path / name, "INPUT.SKIP_UNREADABLE True") as caught:
         read_image(str(tmp_path / name), "BGR")
-    assert str(tmp_path / name) in str(caught.value)
+    assert isinstance(caught.value, UnreadableImageError)
 
 
 def test_damage_is_never_decoded_silently():
@@ -51,9 +52,8 @@ def test_damage_is_never_decoded_silently():
 
 
 def test_a_missing_picture_is_an_error_that_skipping_does_not_hide(tmp_path):
-    record = {"file_name": str(tmp_path / "none.jpg")}
-    with pytest.raises(IONError, match=r"none\.jpg does not exist") as caught:
-        filter_unreadable([record])
+    with refused("none.jpg", "does not exist") as caught:
+        filter_unreadable([{"file_name": str(tmp_path / "none.jpg")}])
     assert not isinstance(caught.value, UnreadableImageError)
 
 
@@ -71,30 +71,25 @@ def test_filter_names_what_it_leaves_out_and_keeps_the_order(tmp_path, caplog):
 
 def test_filter_refuses_to_leave_nothing(tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
-    with pytest.raises(IONError, match=r"None of the 1 images.*empty\.jpg"):
+    with refused("empty.jpg"):
         filter_unreadable([{"file_name": str(tmp_path / "empty.jpg")}])
     assert filter_unreadable([]) == []
 
 
-HEADER_FAULTS = {
-    "sound": ((60, 40), {}, None),
-    "other size": ((60, 40), {"width": 61, "height": 40}, "is 60x40 pixels"),
-    "wide": ((2000, 6), {}, None),
-    "too wide": ((4000, 1), {}, "too thin"),
-    "too high": ((1, 4000), {}, "too thin"),
-}
-
-
-@pytest.mark.parametrize("name", sorted(HEADER_FAULTS))
-def test_headers_tell_what_would_stop_a_run(tmp_path, name):
-    size, stated, fault = HEADER_FAULTS[name]
+@pytest.mark.parametrize(
+    ("size", "stated", "fault"),
+    [
+        ((60, 40), {}, None),
+        ((60, 40), {"width": 61, "height": 40}, "60x40"),
+        ((2000, 6), {}, None),
+        ((4000, 1), {}, "too thin"),
+        ((1, 4000), {}, "too thin"),
+    ],
+)
+def test_headers_tell_what_would_stop_a_run(tmp_path, size, stated, fault):
     record = {"file_name": str(write_image(tmp_path / "a.png", size=size)), **stated}
-    resize = ResizeShortestEdge([600, 600], 1000)
-    if fault is None:
-        check_headers([record], resize, skip_unreadable=False)
-        return
-    with pytest.raises(IONError, match=rf"a\.png .*{fault}"):
-        check_headers([record], resize, skip_unreadable=False)
+    with refused("a.png", fault) if fault else contextlib.nullcontext():
+        check_headers([record], ResizeShortestEdge([600, 600], 1000), skip_unreadable=False)
 
 
 def test_a_deep_picture_is_skipped_without_advice_to_skip(tmp_path, caplog):

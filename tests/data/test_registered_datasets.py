@@ -9,31 +9,31 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from model_helpers import small_config
 from PIL import Image
+from refusals import refused
 from voc_folder import write_image
 
 from ion_d2.data.catalog import ensure_registered, evaluator_type
 from ion_d2.data.dataset_names import DATASET_FORMS
 from ion_d2.data.run_images import train_dicts
-from ion_d2.errors import IONError
 
 ABSENT = object()
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
 
-def present(entries):
+def present(**entries):
     return {key: value for key, value in entries.items() if value is not ABSENT}
 
 
 def a_box(**changes):
-    box = {"bbox": [1, 2, 9, 9], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, **changes}
-    return present(box)
+    box = {"bbox": [1, 2, 9, 9], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    return present(**{**box, **changes})
 
 
 def load(path, *annotations, **changes):
     record = {"file_name": str(path), "image_id": 7, "width": 40, "height": 30}
-    record = {**record, "annotations": list(annotations), **changes}
-    DatasetCatalog.register("mine", lambda: [present(record)])
+    record = present(**{**record, "annotations": list(annotations), **changes})
+    DatasetCatalog.register("mine", lambda: [record])
     MetadataCatalog.get("mine").thing_classes = ["cat", "dog"]
     ensure_registered(["mine"])
     ensure_registered(["mine"])
@@ -81,31 +81,31 @@ def test_what_detectron2_takes_is_taken(picture):
         (a_box(bbox_mode=BoxMode.XYXY_REL), "XYXY_ABS"),
         (a_box(bbox_mode=99), "99"),
         (a_box(category_id="0"), "category_id '0'"),
-        (a_box(category_id=2), "category_id 2.*0 to 1"),
+        (a_box(category_id=True), "category_id True"),
+        (a_box(category_id=2), "0 to 1"),
         (a_box(category_id=-1), "category_id -1"),
         ([1, 2, 3, 4], "not a dict"),
     ],
 )
 def test_annotations_that_are_told(picture, annotation, words):
-    with pytest.raises(IONError, match=f"'mine'.*im0.jpg.*{words}") as caught:
+    with refused("'mine'", "im0.jpg", words):
         load(picture, annotation)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"file_name": ABSENT}, "entry 0.*'file_name'"),
-        ({"file_name": 3}, "entry 0.*'file_name'"),
-        ({"width": "40"}, "im0.jpg.*width '40'"),
-        ({"height": 0}, "im0.jpg.*height 0"),
-        ({"height": 30.5}, "im0.jpg.*height 30.5"),
-        ({"annotations": 3}, "im0.jpg.*annotations 3"),
-        ({"file_name": "none.jpg", "width": ABSENT}, "none.jpg.*height and width"),
+        ({"file_name": ABSENT}, ("entry 0", "'file_name'")),
+        ({"file_name": 3}, ("entry 0", "'file_name'")),
+        ({"width": "40"}, ("im0.jpg", "width '40'")),
+        ({"height": 0}, ("im0.jpg", "height 0")),
+        ({"height": 30.5}, ("im0.jpg", "height 30.5")),
+        ({"annotations": 3}, ("im0.jpg", "annotations 3")),
+        ({"file_name": "none.jpg", "width": ABSENT}, ("none.jpg", "height and width")),
     ],
 )
 def test_dicts_that_are_told(picture, changes, words):
-    with pytest.raises(IONError, match=f"'mine'.*{words}"):
+    with refused("'mine'", *words):
         load(picture, **changes)
 
 
@@ -113,7 +113,7 @@ def test_a_picture_without_annotations_among_others_is_told(picture):
     record = {"file_name": str(picture), "width": 40, "height": 30}
     DatasetCatalog.register("mine", lambda: [{**record, "annotations": []}, record])
     ensure_registered(["mine"])
-    with pytest.raises(IONError, match="'mine'.*im0.jpg.*'annotations'.*empty list"):
+    with refused("'mine'", "im0.jpg", "'annotations'", "empty list"):
         DatasetCatalog.get("mine")
 
 
@@ -142,9 +142,7 @@ def test_how_a_set_is_evaluated_follows_from_what_it_holds(
     MetadataCatalog.get("mine").set(**metadata)
     load(picture, annotations=annotations)
     assert evaluator_type("mine") == expected
-    assert MetadataCatalog.get("mine").as_dict().get("evaluator_type") == metadata.get(
-        "evaluator_type"
-    )
+    assert MetadataCatalog.get("mine").get("evaluator_type") == metadata.get("evaluator_type")
 
 
 def test_a_missing_picture_is_told_before_the_training(picture):
@@ -152,7 +150,7 @@ def test_a_missing_picture_is_told_before_the_training(picture):
     opts = ("DATASETS.TRAIN", "('mine',)", "MODEL.ROI_HEADS.NUM_CLASSES", 2)
     assert len(train_dicts(small_config(*opts))) == 1
     Path(picture).unlink()
-    with pytest.raises(IONError, match="im0.jpg does not exist; restore it"):
+    with refused("im0.jpg", "does not exist"):
         train_dicts(small_config(*opts))
 
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from refusals import refused
 from sbd_file import write_sbd
 from scipy.io import savemat
 
@@ -26,29 +27,23 @@ def test_ids_kept_as_doubles(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"other": 1.0, "another": 2.0}, "no array GTcls.Segmentation, but holds another, other"),
-        ({}, "holds nothing"),
-        ({"GTinst": {"Segmentation": IDS, "Categories": [1]}}, "holds GTinst.*in its folder cls"),
-        ({"GTcls": {"Boundaries": IDS}}, "no array GTcls.Segmentation"),
-        ({"GTcls": IDS}, "no array GTcls.Segmentation"),
-        ({"GTcls": {"Segmentation": "text"}}, "no array GTcls.Segmentation"),
-        ({"GTcls": {"Segmentation": np.stack([IDS] * 3)}}, "no array GTcls.Segmentation"),
-        ({"GTcls": [{"Segmentation": IDS}, {"Segmentation": IDS}]}, "no array"),
-        ({"GTcls": {"Segmentation": IDS.astype(float) * 1000}}, "outside 0..255"),
-        ({"GTcls": {"Segmentation": np.full((2, 2), np.nan)}}, "outside 0..255"),
+        ({"other": 1.0, "another": 2.0}, "another, other"),
+        ({}, "nothing"),
+        ({"GTinst": {"Segmentation": IDS, "Categories": [1]}}, "GTinst"),
+        ({"GTcls": {"Boundaries": IDS}}, "GTcls.Segmentation"),
+        ({"GTcls": IDS}, "GTcls.Segmentation"),
+        ({"GTcls": {"Segmentation": "text"}}, "GTcls.Segmentation"),
+        ({"GTcls": {"Segmentation": np.stack([IDS] * 3)}}, "GTcls.Segmentation"),
+        ({"GTcls": [{"Segmentation": IDS}, {"Segmentation": IDS}]}, "GTcls.Segmentation"),
+        ({"GTcls": {"Segmentation": IDS.astype(float) * 1000}}, "0..255"),
+        ({"GTcls": {"Segmentation": np.full((2, 2), np.nan)}}, "0..255"),
+        ({"GTcls": {"Segmentation": np.full((3, 3), 21)}}, "0..20"),
     ],
 )
 def test_other_layouts_are_told(tmp_path, content, words):
     savemat(tmp_path / "odd.mat", content)
-    with pytest.raises(IONError, match=rf"odd\.mat .*{words}") as caught:
+    with refused("odd.mat", words):
         read_label_map(tmp_path / "odd.mat", 21)
-    assert "\n" not in str(caught.value)
-
-
-def test_ids_out_of_range_are_told_by_file(tmp_path):
-    write_sbd(tmp_path / "a.mat", np.full((3, 3), 21))
-    with pytest.raises(IONError, match=r"a\.mat holds the id\(s\) 21, but only 0\.\.20"):
-        read_label_map(tmp_path / "a.mat", 21)
 
 
 def test_damaged_files_are_told(tmp_path):
@@ -67,5 +62,5 @@ def test_damaged_files_are_told(tmp_path):
             assert str(path) in str(error)
             told += 1
     assert told > 80  # a bit of the header's text may be anything
-    with pytest.raises(IONError, match="none.mat cannot be read"):
+    with refused("none.mat"):
         read_sbd_label(str(tmp_path / "none.mat"))

@@ -6,10 +6,10 @@ import pytest
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import PadTransform
 from PIL import Image
+from refusals import refused
 from voc_folder import COCO_VOC20, write_label
 
 from ion_d2.data.sem_seg import read_label_map, transform_label_map
-from ion_d2.errors import IONError
 
 IDS = np.array([[0, 1, 2], [20, 255, 7]], dtype=np.uint8)
 
@@ -57,25 +57,25 @@ def test_palettes_of_few_bits(tmp_path, bits):
 
 def test_ids_out_of_range_are_refused_by_name(tmp_path):
     path = write_label(tmp_path / "label7.png", IDS)
-    with pytest.raises(IONError, match=r"label7\.png holds the id\(s\) 7, 20, but only 0\.\.6"):
+    with refused(path, "7, 20,", "0..6"):
         read_label_map(path, num_classes=7)
-    with pytest.raises(IONError, match=r"id\(s\) 255,"):
+    with refused(path, " 255,"):
         read_label_map(path, num_classes=21, ignore_label=254)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16"])
 def test_colors_and_16_bits_are_refused(tmp_path, mode):
     Image.new(mode, (4, 3)).save(tmp_path / "colors.png")
-    with pytest.raises(IONError, match=rf"colors\.png has pixel mode {mode}"):
+    with refused("colors.png", mode):
         read_label_map(tmp_path / "colors.png", 21)
 
 
 def test_missing_and_broken_labels_are_named(tmp_path):
-    with pytest.raises(IONError, match=r"none\.png"):
+    with refused("none.png"):
         read_label_map(tmp_path / "none.png", 21)
     path = write_label(tmp_path / "cut.png", np.arange(6400).reshape(80, 80) % 20)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(IONError, match=r"cut\.png cannot be read"):
+    with refused(path):
         read_label_map(path, 21)
 
 

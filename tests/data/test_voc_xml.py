@@ -1,10 +1,10 @@
 import time
 
 import pytest
+from refusals import refused
 from voc_folder import BCCD, annotation_xml, object_xml
 
 from ion_d2.data.voc_xml import parse_annotation
-from ion_d2.errors import IONError
 
 FULL = """<?xml version="1.0" encoding="UTF-8"?>
 <annotation>
@@ -28,9 +28,8 @@ FULL = """<?xml version="1.0" encoding="UTF-8"?>
 @pytest.fixture
 def write(tmp_path):
     def _write(text, encoding="utf-8"):
-        path = tmp_path / "broken_one.xml"
-        path.write_bytes(text.encode(encoding))
-        return path
+        (tmp_path / "one.xml").write_bytes(text.encode(encoding))
+        return tmp_path / "one.xml"
 
     return _write
 
@@ -86,27 +85,19 @@ def test_difficult_as_labeling_tools_write_it(write, text, flag):
         (annotation_xml(size=("wide", 3)), "<width>"),
     ],
 )
-def test_bad_files_are_named_in_one_sentence(write, text, words):
+def test_bad_files_are_named(write, text, words):
     path = write(text)
-    with pytest.raises(IONError) as caught:
+    with refused(path, words):
         parse_annotation(path)
-    assert str(path) in str(caught.value)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+    path.unlink()
+    with refused(path):
+        parse_annotation(path)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(IONError, match="gone.xml"):
-        parse_annotation(tmp_path / "gone.xml")
-
-
-def _bomb():
-    levels = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
-    return f'<!DOCTYPE annotation [<!ENTITY l0 "ha">{levels}]><annotation>&l11;</annotation>'
-
-
+LEVELS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
 ATTACKS = {
-    "billion laughs": _bomb(),
+    "billion laughs": f'<!DOCTYPE annotation [<!ENTITY l0 "ha">{LEVELS}]>'
+    "<annotation>&l11;</annotation>",
     "external entity": '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
     "<annotation>&x;</annotation>",
     "parameter entity": '<!DOCTYPE a [<!ENTITY % x "y"> %x;]><annotation/>',
@@ -119,7 +110,7 @@ ATTACKS = {
 def test_entity_attacks_are_refused_at_once(write, attack, encoding):
     path = write(ATTACKS[attack], encoding)
     start = time.perf_counter()
-    with pytest.raises(IONError, match=r"broken_one\.xml declares XML entities"):
+    with refused(path, "XML entities"):
         parse_annotation(path)
     assert time.perf_counter() - start < 1.0
 
@@ -141,4 +132,3 @@ def test_bccd_holds_the_boxes_its_readme_counts():
     counts = {name: names.count(name) for name in set(names)}
     assert len(files) == 364
     assert counts == {"RBC": 4155, "WBC": 372, "Platelets": 361}
-    assert {(a.width, a.height) for a in annotations} == {(640, 480)}
