@@ -117,7 +117,7 @@ def test_an_average_precision(change, tmp_path):
     assert results["bbox"]["AP50"] == pytest.approx(results["bbox_coco"]["AP50"], abs=1e-9)
     assert 20 < results["bbox_101point"]["AP50"] != results["bbox_11point"]["AP50"]
     report = json.loads((tmp_path / "voc_results.json").read_text())
-    assert "AP75, 101-point" in modules["scores"]._voc_table(report, "101point").headers
+    assert "AP75 101-point" in modules["tables"].voc_cells(report).headers
 
 
 @pytest.mark.parametrize("sizes", [None, torch.tensor([[3, 2], [4, 5]])])

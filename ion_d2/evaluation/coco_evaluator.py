@@ -45,7 +45,7 @@ class IONCOCOEvaluator(COCOEvaluator):
             kwargs: further arguments of Detectron2's evaluator.
 
         Raises:
-            IONError: the labels can be used in no sensible way.
+            IONError: the labels cannot be used.
         """
         content = coco_content(dataset_name)
         with _as_dataset(content, dataset_name) as normalized:
@@ -59,23 +59,16 @@ class IONCOCOEvaluator(COCOEvaluator):
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Take the detections of some images.
 
-        Args:
-            inputs: dataset dicts, of which "image_id" is read.
-            outputs: the model's predictions for each.
-
         Raises:
-            IONError: an image is none of the dataset.
+            IONError: an "image_id" is none of the dataset.
         """
         super().process([{**x, "image_id": self._id(x["image_id"])} for x in inputs], outputs)
 
     def evaluate(self, img_ids: Sequence[Hashable] | None = None) -> dict[str, Any]:
-        """Evaluate the detections of all processes.
+        """Figures as Detectron2's evaluator gives them; none if there are no annotations.
 
         Args:
             img_ids: the images to evaluate; None for those of the constructor.
-
-        Returns:
-            As Detectron2's evaluator; nothing if the dataset has no annotations.
         """
         results = super().evaluate(img_ids=self._image_ids if img_ids is None else img_ids)
         if not self._labeled and self._folder is not None and comm.is_main_process():

@@ -36,31 +36,31 @@ def evaluate_coco_style(
     Args:
         ground_truth: image id -> its labeled boxes, 0-based with exclusive right and bottom edge.
         detections: image id -> its detections, likewise. Every image must be in `ground_truth`.
-        class_names: the name of each class index.
+        class_names: by class index.
 
     Returns:
-        `COCO_METRICS` in percent: AP (IoU 0.50:0.95), AP50, AP75, AP of small, medium and large
-        objects; AR with 1, 10 and 100 detections an image, AR by size. NaN where there is no object
-        to be found.
+        See :func:`coco_figures`.
     """
     numbers = {image_id: number for number, image_id in enumerate(ground_truth, start=1)}
-    images = [{"id": number} for number in numbers.values()]
-    categories = [{"id": index, "name": name} for index, name in enumerate(class_names)]
-    truth = _coco(images, categories, _truth_annotations(ground_truth, numbers))
-    found = _coco(images, categories, _detection_annotations(detections, numbers))
-    return coco_figures(_run(truth, found))
+    content = {
+        "images": [{"id": number} for number in numbers.values()],
+        "categories": [{"id": index, "name": name} for index, name in enumerate(class_names)],
+        "annotations": [
+            {**_box_fields(box, category), "image_id": numbers[key], "iscrowd": int(difficult)}
+            for key, truth in ground_truth.items()
+            for box, category, difficult in zip(truth.boxes, truth.classes, truth.difficult)
+        ],
+    }
+    results = [
+        {**_box_fields(box, category), "image_id": numbers[key], "score": float(score)}
+        for key, found in detections.items()
+        for box, score, category in zip(found.boxes, found.scores, found.classes)
+    ]
+    return coco_figures(evaluate_coco_content(content, results))
 
 
 def evaluate_coco_file(json_file: str, results: Sequence[dict[str, Any]]) -> COCOeval:
-    """Evaluate boxes against an annotation file.
-
-    Args:
-        json_file: instance annotations in COCO's format.
-        results: see :func:`evaluate_coco_content`.
-
-    Returns:
-        See :func:`evaluate_coco_content`.
-    """
+    """Evaluate boxes against an annotation file; see :func:`evaluate_coco_content`."""
     return evaluate_coco_content(read_coco_file(json_file), results)
 
 
@@ -79,20 +79,26 @@ def evaluate_coco_content(
     Returns:
         pycocotools' evaluation, with its "eval" and "stats".
     """
-    images, categories = content["images"], content["categories"]
     boxes = [{**r, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0} for r in results]
-    truth = _coco(images, categories, content["annotations"])
-    return _run(truth, _coco(images, categories, boxes), image_ids)
+    # pycocotools prints as it goes; what it prints is in the result.
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth, found = _coco(content, content["annotations"]), _coco(content, boxes)
+        evaluation = COCOeval(truth, found, "bbox")
+        if image_ids is not None:
+            evaluation.params.imgIds = list(image_ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
 
 
 def coco_figures(evaluation: COCOeval) -> dict[str, float]:
     """Name the figures of an evaluation.
 
-    Args:
-        evaluation: one that was run.
-
     Returns:
-        `COCO_METRICS` in percent, NaN where there is no object to be found.
+        `COCO_METRICS` in percent: AP (IoU 0.50:0.95), AP50, AP75, AP of small, medium and large
+        objects; AR with 1, 10 and 100 detections an image, AR by size. NaN where there is no object
+        to be found.
     """
     return {
         name: 100 * float(value) if value >= 0 else float("nan")
@@ -100,56 +106,15 @@ def coco_figures(evaluation: COCOeval) -> dict[str, float]:
     }
 
 
-def _run(truth: COCO, found: COCO, image_ids: Iterable[Hashable] | None = None) -> COCOeval:
-    evaluation = COCOeval(truth, found, "bbox")
-    if image_ids is not None:
-        evaluation.params.imgIds = list(image_ids)
-    # pycocotools prints as it goes; what it prints is in the result.
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
-
-
-def _coco(
-    images: list[dict[str, Any]],
-    categories: list[dict[str, Any]],
-    annotations: list[dict[str, Any]],
-) -> COCO:
+def _coco(content: Mapping[str, Any], annotations: Sequence[dict[str, Any]]) -> COCO:
     """A COCO data set in memory. (COCO.loadRes would do for detections, but not for none.)"""
     coco = COCO()
     # Ids start at 1: pycocotools marks a match by the id, and takes 0 for "not matched".
     numbered = [{**a, "id": number} for number, a in enumerate(annotations, start=1)]
-    coco.dataset = {"images": images, "categories": categories, "annotations": numbered}
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
+    sets = {key: content[key] for key in ("images", "categories")}
+    coco.dataset = {**sets, "annotations": numbered}
+    coco.createIndex()
     return coco
-
-
-def _truth_annotations(
-    ground_truth: Mapping[Hashable, GroundTruth], numbers: Mapping[Hashable, int]
-) -> list[dict[str, Any]]:
-    return [
-        {**_box_fields(box, category), "image_id": numbers[image_id], "iscrowd": int(difficult)}
-        for image_id, truth in ground_truth.items()
-        for box, category, difficult in zip(truth.boxes, truth.classes, truth.difficult)
-    ]
-
-
-def _detection_annotations(
-    detections: Mapping[Hashable, Detections], numbers: Mapping[Hashable, int]
-) -> list[dict[str, Any]]:
-    return [
-        {
-            **_box_fields(box, category),
-            "image_id": numbers[image_id],
-            "iscrowd": 0,
-            "score": float(score),
-        }
-        for image_id, found in detections.items()
-        for box, score, category in zip(found.boxes, found.scores, found.classes)
-    ]
 
 
 def _box_fields(box: np.ndarray, category: int) -> dict[str, Any]:

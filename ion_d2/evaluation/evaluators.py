@@ -36,19 +36,11 @@ Functions that build the evaluators of a dataset, by the ``evaluator_type`` of i
 
 
 def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-    """Build the evaluators of a dataset.
+    """Build the evaluators of one of ``DATASETS.TEST``.
 
     The type in its metadata decides, or, where there is none, what its dicts hold: objects with
     masks or keypoints are evaluated as COCO does, boxes as VOC and COCO do. They write to
-    ``OUTPUT_DIR``, or, where ``DATASETS.TEST`` names several datasets, to a folder of the
-    dataset's name in it.
-
-    Args:
-        cfg: the config, with ION's keys.
-        dataset_name: one of ``DATASETS.TEST``.
-
-    Returns:
-        The evaluators.
+    :func:`evaluation_folder`.
 
     Raises:
         IONError: the type has no evaluator here, or the dataset cannot be evaluated as the config
@@ -73,15 +65,7 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Tell where the evaluation of a dataset writes.
-
-    Args:
-        cfg: the config.
-        dataset_name: one of ``DATASETS.TEST``.
-
-    Returns:
-        ``OUTPUT_DIR``, or a folder in it where several datasets are evaluated.
-    """
+    """``OUTPUT_DIR``, or a folder of the dataset's name in it if ``DATASETS.TEST`` has several."""
     names = list(cfg.DATASETS.TEST)
     if len(names) < 2:
         return cfg.OUTPUT_DIR
@@ -92,21 +76,12 @@ def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
 def pascal_voc(cfg: CfgNode, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
     """Average precision as VOC and COCO define it, of the boxes in the dataset's dicts."""
     records = test_dicts(cfg, dataset_name)
-    evaluators: list[DatasetEvaluator] = [
-        IONVOCEvaluator(
-            dataset_name,
-            metric=cfg.TEST.VOC_METRIC,
-            output_dir=folder,
-            records=records,
-            server_files=cfg.TEST.VOC_SERVER_FILES,
-        )
-    ]
-    if cfg.TEST.SEM_SEG:
-        classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        evaluators.append(
-            IONSemSegEvaluator(dataset_name, classes, output_dir=folder, records=records)
-        )
-    return evaluators
+    where = {"output_dir": folder, "records": records}
+    metric, server_files = cfg.TEST.VOC_METRIC, cfg.TEST.VOC_SERVER_FILES
+    boxes = IONVOCEvaluator(dataset_name, metric=metric, server_files=server_files, **where)
+    if not cfg.TEST.SEM_SEG:
+        return [boxes]
+    return [boxes, IONSemSegEvaluator(dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, **where)]
 
 
 @EVALUATORS.register()

@@ -1,54 +1,39 @@
-"""Labeled and detected boxes of an image as plain arrays, taken from Detectron2's structures."""
+"""Labeled and detected boxes of images as plain arrays, and whether every image has its own."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from detectron2.structures import BoxMode, Instances
 
+from ion_d2.errors import IONError
+
 
 class GroundTruth(NamedTuple):
-    """The labeled boxes of one image.
+    """The G labeled boxes of one image; difficult ones count neither as found nor as missed."""
 
-    Attributes:
-        boxes: (G, 4) float64 array of (x0, y0, x1, y1) in pixels.
-        classes: (G,) int array of class indices.
-        difficult: (G,) bool array; such boxes count neither as found nor as missed.
-    """
-
-    boxes: np.ndarray
-    classes: np.ndarray
-    difficult: np.ndarray
+    boxes: np.ndarray  # (G, 4) float64: x0, y0, x1, y1 in pixels
+    classes: np.ndarray  # (G,) int64 indices
+    difficult: np.ndarray  # (G,) bool
 
 
 class Detections(NamedTuple):
-    """The detected boxes of one image.
+    """The N detected boxes of one image."""
 
-    Attributes:
-        boxes: (N, 4) float64 array of (x0, y0, x1, y1) in pixels.
-        scores: (N,) float64 array, higher is surer.
-        classes: (N,) int array of class indices.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
+    boxes: np.ndarray  # (N, 4) float64: x0, y0, x1, y1 in pixels
+    scores: np.ndarray  # (N,) float64, higher is surer
+    classes: np.ndarray  # (N,) int64 indices
 
 
 _Boxes = TypeVar("_Boxes", GroundTruth, Detections)
 
 
 def ground_truth_from_dict(record: dict[str, Any]) -> GroundTruth:
-    """Labeled boxes of a dataset dict in Detectron2's standard format.
+    """Labeled boxes of a dataset dict: 0-based, right and bottom edge exclusive.
 
-    Args:
-        record: the dict of one image; without "annotations" it has no boxes. A box marked
-            "difficult" or "iscrowd" becomes difficult.
-
-    Returns:
-        The boxes as the dict has them: 0-based, right and bottom edge exclusive.
+    A box marked "difficult" or "iscrowd" becomes difficult; without "annotations" there is none.
     """
     annotations = record.get("annotations", [])
     boxes = [
@@ -63,14 +48,7 @@ def ground_truth_from_dict(record: dict[str, Any]) -> GroundTruth:
 
 
 def detections_from_instances(instances: Instances) -> Detections:
-    """Detected boxes of a detector's output.
-
-    Args:
-        instances: with "pred_boxes", "scores" and "pred_classes", on any device.
-
-    Returns:
-        The boxes as the detector gives them: 0-based, right and bottom edge exclusive.
-    """
+    """Detected boxes of a detector's output, 0-based with exclusive right and bottom edge."""
     return Detections(
         instances.pred_boxes.tensor.detach().cpu().double().numpy(),
         instances.scores.detach().cpu().double().numpy(),
@@ -81,13 +59,20 @@ def detections_from_instances(instances: Instances) -> Detections:
 def in_devkit_boxes(images: Mapping[Hashable, _Boxes]) -> dict[Hashable, _Boxes]:
     """The same boxes in the PASCAL VOC devkit's convention: 1-based, right and bottom inclusive.
 
-    Args:
-        images: image id -> boxes that are 0-based with exclusive right and bottom edge.
-
-    Returns:
-        Image id -> boxes whose left and top edge are one higher, the others unchanged.
+    Left and top edge of what was 0-based with exclusive edges become one higher.
     """
     shift = np.array([1.0, 1.0, 0.0, 0.0])
     return {
         image_id: image._replace(boxes=image.boxes + shift) for image_id, image in images.items()
     }
+
+
+def require_all(wanted: Collection[Hashable], seen: Collection[Hashable], of_what: str) -> None:
+    """Raise IONError unless every image that is to be evaluated was run through the model."""
+    missing = [image_id for image_id in wanted if image_id not in seen]
+    if missing:
+        raise IONError(
+            f"{len(missing)} of {len(wanted)} images of {of_what} have not been run through the "
+            f'model (first: "{missing[0]}"): run all of them, or give the records of those to '
+            "evaluate."
+        )

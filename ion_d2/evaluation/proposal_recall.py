@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, BoxMode, pairwise_iou
 
+from ion_d2.evaluation.image_boxes import ground_truth_from_dict
 from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS
 
 LIMITS = (100, 300, 1000, 2000)
@@ -19,23 +20,14 @@ _NEAR = 1e-6
 
 @dataclass(frozen=True)
 class ProposalRecall:
-    """Share of objects covered, L numbers of proposals by T overlaps.
+    """Share of objects covered, L numbers of proposals by T overlaps."""
 
-    Attributes:
-        limits: (L,) the best proposals of each image that count.
-        thresholds: (T,) IoU from which a proposal covers an object.
-        recall: (L, T) share of the objects covered, 0 to 1; NaN where there are none.
-        mean_number: (L,) proposals an image that really were there.
-        num_objects: objects to be covered.
-        num_images: images, those without objects included.
-    """
-
-    limits: tuple[int, ...]
-    thresholds: np.ndarray
-    recall: np.ndarray
-    mean_number: np.ndarray
-    num_objects: int
-    num_images: int
+    limits: tuple[int, ...]  # (L,) the best proposals of each image that count
+    thresholds: np.ndarray  # (T,) IoU from which a proposal covers an object
+    recall: np.ndarray  # (L, T) share of the objects covered, 0 to 1; NaN where there are none
+    mean_number: np.ndarray  # (L,) proposals an image that really were there
+    num_objects: int  # to be covered
+    num_images: int  # those without objects included
 
     def at(self, threshold: float) -> np.ndarray:
         """(L,) recall at one of the thresholds."""
@@ -64,9 +56,6 @@ def evaluate_proposals(
             proposal first, as ``ion_d2.data.proposals.add_proposals`` makes them.
         limits: numbers of proposals per image to look at.
         thresholds: IoU from which an object counts as covered.
-
-    Returns:
-        The recall.
     """
     overlaps: list[list[np.ndarray]] = [[] for _ in limits]
     for record in dicts:
@@ -89,18 +78,11 @@ def evaluate_proposals(
 
 def _overlaps(record: dict[str, Any]) -> torch.Tensor:
     """(proposals, objects) IoU of one image."""
-    objects = [
-        BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS)
-        for a in record.get("annotations", ())
-        if not a.get("iscrowd", 0) and not a.get("difficult", 0)
-    ]
-    proposals = BoxMode.convert(
-        np.asarray(record["proposal_boxes"], dtype=np.float32).reshape(-1, 4),
-        record["proposal_bbox_mode"],
-        BoxMode.XYXY_ABS,
-    )
-    objects_tensor = torch.tensor(objects, dtype=torch.float32).reshape(-1, 4)
-    return pairwise_iou(Boxes(torch.from_numpy(proposals)), Boxes(objects_tensor))
+    truth = ground_truth_from_dict(record)
+    objects = torch.tensor(truth.boxes[~truth.difficult], dtype=torch.float32)
+    proposals = np.asarray(record["proposal_boxes"], dtype=np.float32).reshape(-1, 4)
+    proposals = BoxMode.convert(proposals, record["proposal_bbox_mode"], BoxMode.XYXY_ABS)
+    return pairwise_iou(Boxes(torch.from_numpy(proposals)), Boxes(objects))
 
 
 def _assign(iou: torch.Tensor) -> np.ndarray:

@@ -12,30 +12,17 @@ from ion_d2.files import replace_file
 
 
 def write_json(path: str, content: Any, indent: int | None = None) -> None:
-    """Write a JSON file atomically, creating its folder.
-
-    A reader sees the old file or the whole new one, never half of it.
-
-    Args:
-        path: the file.
-        content: dicts, lists, strings and plain numbers; NaN and infinity are written as null.
-        indent: spaces per level for a file that people read; None puts all on one line.
-
-    Raises:
-        IONError: if the file cannot be written.
-    """
+    """Write a JSON file, see :func:`write_text`; NaN and infinity are written as null."""
     write_text(path, json.dumps(_finite_or_none(content), indent=indent, allow_nan=False))
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file in UTF-8, in the same way.
+    """Write a text file in UTF-8, creating its folder.
 
-    Args:
-        path: the file.
-        text: its content.
+    A reader sees the old file or the whole new one, never half of it.
 
     Raises:
-        IONError: if the file cannot be written.
+        IONError: the file cannot be written.
     """
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)

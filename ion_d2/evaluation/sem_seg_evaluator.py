@@ -1,4 +1,4 @@
-"""Detectron2 evaluator for segmentation: mean intersection over union.
+"""Mean intersection over union of segmentation.
 
 Detectron2's own SemSegEvaluator is not used: it needs a label map for every image, and what "mIoU"
 averages over depends on its version.
@@ -19,8 +19,11 @@ from detectron2.utils import comm
 
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.errors import IONError
+from ion_d2.evaluation.image_boxes import require_all
 from ion_d2.evaluation.results_file import write_json
-from ion_d2.evaluation.tables import class_table
+from ion_d2.evaluation.tables import class_cells, text_table
+
+logger = logging.getLogger(__name__)
 
 
 class IONSemSegEvaluator(DatasetEvaluator):
@@ -47,7 +50,7 @@ class IONSemSegEvaluator(DatasetEvaluator):
                 "sem_seg_file_name"; None takes those of the dataset.
 
         Raises:
-            IONError: if the dataset's `stuff_classes` are not `num_classes` names.
+            IONError: the dataset's `stuff_classes` are not `num_classes` names.
         """
         self._dataset_name = dataset_name
         self._num_classes = num_classes
@@ -60,7 +63,6 @@ class IONSemSegEvaluator(DatasetEvaluator):
             for record in (DatasetCatalog.get(dataset_name) if records is None else records)
             if "sem_seg_file_name" in record
         }
-        self._logger = logging.getLogger(__name__)
         self.reset()
 
     def reset(self) -> None:
@@ -72,24 +74,26 @@ class IONSemSegEvaluator(DatasetEvaluator):
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         """Count the pixels of a batch; images without a label map are left out.
 
-        Args:
-            inputs: dataset dicts, of which "image_id" is read.
-            outputs: the model's outputs, of which "sem_seg" is read: a (num_classes, H, W) tensor
-                of scores or logits at the size of the original image.
+        The "sem_seg" of an output is a (num_classes, H, W) tensor of scores or logits at the size
+        of the original image.
 
         Raises:
-            IONError: if a label map cannot be used, or differs in size or number of classes from
-                the prediction.
+            IONError: a label map cannot be used, or does not fit the prediction.
         """
         for record, output in zip(inputs, outputs):
-            image_id = record["image_id"]
+            image_id, scores = record["image_id"], output["sem_seg"]
             if image_id not in self._label_files or image_id in self._seen:
                 continue
-            truth = read_label_map(
-                self._label_files[image_id], self._num_classes, self._ignore_label
-            )
-            self._check_shape(image_id, tuple(output["sem_seg"].shape), truth.shape)
-            predicted = output["sem_seg"].argmax(dim=0).cpu().numpy()
+            file = self._label_files[image_id]
+            truth = read_label_map(file, self._num_classes, self._ignore_label)
+            if tuple(scores.shape) != (self._num_classes, *truth.shape):
+                raise IONError(
+                    f"The segmentation of image {image_id} has shape {tuple(scores.shape)}, but "
+                    f"{self._num_classes} classes and the label map {file} ask for "
+                    f"{(self._num_classes, *truth.shape)}: check the label map's size and "
+                    "MODEL.SEM_SEG_HEAD.NUM_CLASSES."
+                )
+            predicted = scores.argmax(dim=0).cpu().numpy()
             self._confusion += confusion_matrix(
                 truth, predicted, self._num_classes, self._ignore_label
             )
@@ -110,7 +114,8 @@ class IONSemSegEvaluator(DatasetEvaluator):
         parts = comm.gather(own, dst=0) if self._distributed else [own]
         if not parts:
             return OrderedDict()
-        self._check_complete(set().union(*(seen for _, seen in parts)))
+        seen = set().union(*(seen for _, seen in parts))
+        require_all(self._label_files, seen, f"{self._dataset_name} with a label map")
         total = np.sum([confusion for confusion, _ in parts], axis=0)
         mean_iou, accuracy, iou = scores_from_confusion(total)
         figures = {"mIoU": 100 * mean_iou, "pACC": 100 * accuracy}
@@ -121,36 +126,12 @@ class IONSemSegEvaluator(DatasetEvaluator):
 
     def _report(self, figures: dict[str, float], per_class: dict[str, float]) -> None:
         """Log the table and write the result file."""
-        self._logger.info(
-            "Segmentation of %s (%d images, percent):\n%s",
-            self._dataset_name,
-            len(self._label_files),
-            class_table(per_class, "IoU", figures["mIoU"]),
-        )
+        name, number = self._dataset_name, len(self._label_files)
+        table = text_table(class_cells(per_class, "IoU", figures["mIoU"]))
+        logger.info("Segmentation of %s (%d images, percent):\n%s", name, number, table)
         if self._output_dir:
-            report = {"dataset": self._dataset_name, "num_images": len(self._label_files)}
-            path = os.path.join(self._output_dir, "sem_seg_results.json")
-            write_json(path, {**report, **figures, "IoU": per_class}, indent=1)
-
-    def _check_shape(
-        self, image_id: str, predicted: tuple[int, ...], truth: tuple[int, ...]
-    ) -> None:
-        if predicted != (self._num_classes, *truth):
-            raise IONError(
-                f"The segmentation of image {image_id} has shape {predicted}, but "
-                f"{self._num_classes} classes and the label map {self._label_files[image_id]} ask "
-                f"for {(self._num_classes, *truth)}: check the label map's size and "
-                "MODEL.SEM_SEG_HEAD.NUM_CLASSES."
-            )
-
-    def _check_complete(self, seen: set[str]) -> None:
-        missing = [image_id for image_id in self._label_files if image_id not in seen]
-        if missing:
-            raise IONError(
-                f"{len(missing)} of {len(self._label_files)} images of {self._dataset_name} with a "
-                f'label map have not been run through the model (first: "{missing[0]}"): run all '
-                "of them, or name those to evaluate in image_ids."
-            )
+            report = {"dataset": name, "num_images": number, **figures, "IoU": per_class}
+            write_json(os.path.join(self._output_dir, "sem_seg_results.json"), report, indent=1)
 
 
 def confusion_matrix(
@@ -161,8 +142,6 @@ def confusion_matrix(
     Args:
         truth: (H, W) int array of ids; pixels with `ignore_label` are not counted.
         predicted: (H, W) int array of ids below `num_classes`.
-        num_classes: number of ids.
-        ignore_label: the id of pixels that belong to no class.
 
     Returns:
         (num_classes, num_classes) int64 array, rows the true class, columns the predicted one.
@@ -173,10 +152,7 @@ def confusion_matrix(
 
 
 def scores_from_confusion(confusion: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """Figures of a confusion matrix.
-
-    Args:
-        confusion: (K, K) int array, rows the true class, columns the predicted one.
+    """Figures of a (K, K) confusion matrix, rows the true class, columns the predicted one.
 
     Returns:
         Mean IoU over the classes that occur, the share of pixels that are right, and the (K,) IoU

@@ -1,95 +1,69 @@
-"""Result tables as text: figures in percent with one decimal, "-" where there is none."""
+"""Result tables: figures in percent with one decimal, "-" where there is none."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
 from ion_d2.evaluation.proposal_recall import ProposalRecall
-from ion_d2.evaluation.voc_ap import VOCResult
 
 _SPELLED = {"11point": "11-point", "area": "area"}
 
 
-def format_percent(value: float) -> str:
-    """A figure in percent with one decimal, or "-" for NaN."""
-    return "-" if math.isnan(value) else f"{value:.1f}"
+class Cells(NamedTuple):
+    """The finished text of a table, with a last row of means."""
+
+    headers: list[str]
+    rows: list[list[str]]
+    footer: list[str]
 
 
-def voc_table(result: VOCResult, metric: str) -> str:
-    """Average precision of every class, with the mean as last row.
+def format_percent(value: float | None) -> str:
+    """A figure in percent with one decimal; "-" for NaN, or None as result files have it."""
+    return "-" if value is None or math.isnan(value) else f"{value:.1f}"
+
+
+def voc_cells(results: Mapping[str, Any]) -> Cells:
+    """Average precision of every class: AP50 by both definitions, AP75 and AP by the chosen one.
 
     Args:
-        result: evaluated at least at IoU 0.5 and 0.75.
-        metric: the definition ("11point" or "area") that the columns AP75 and AP use.
-
-    Returns:
-        A table with the columns class, images with it, boxes to be found, AP50 by both
-        definitions, AP75 and AP (mean over the thresholds). The mean leaves out classes without a
-        box to be found.
+        results: what :class:`~ion_d2.evaluation.IONVOCEvaluator` writes to voc_results.json.
     """
-    columns = {
-        "AP50 11-point": ("11point", 0.5),
-        "AP50 area": ("area", 0.5),
-        f"AP75 {_SPELLED[metric]}": (metric, 0.75),
-        f"AP {_SPELLED[metric]}": (metric, None),
-    }
-    figures = [result.class_ap(name, threshold) for name, threshold in columns.values()]
+    metric, classes = results["metric"], results["classes"]
+    columns = [("11point", "AP50"), ("area", "AP50"), (metric, "AP75"), (metric, "AP")]
     rows = [
-        [name, str(images), str(boxes), *(format_percent(100 * f) for f in class_figures)]
-        for name, images, boxes, *class_figures in zip(
-            result.class_names, result.num_images, result.num_positives, *figures
-        )
+        [name, str(entry["num_images"]), str(entry["num_boxes"])]
+        + [format_percent(entry[kind][figure]) for kind, figure in columns]
+        for name, entry in classes.items()
     ]
-    means = [
-        format_percent(100 * result.mean_ap(name, threshold))
-        for name, threshold in columns.values()
-    ]
-    rows.append(["mean", "", str(result.num_positives.sum()), *means])
-    return _table(["class", "images", "boxes", *columns], rows)
+    total = str(sum(entry["num_boxes"] for entry in classes.values()))
+    means = [format_percent(results["mean"][kind][figure]) for kind, figure in columns]
+    headers = [f"{figure} {_SPELLED[kind]}" for kind, figure in columns]
+    return Cells(["class", "images", "boxes", *headers], rows, ["mean", "", total, *means])
+
+
+def class_cells(values: Mapping[str, float | None], value_name: str, mean: float | None) -> Cells:
+    """One figure in percent for each class."""
+    rows = [[name, format_percent(value)] for name, value in values.items()]
+    return Cells(["class", value_name], rows, ["mean", format_percent(mean)])
+
+
+def text_table(cells: Cells) -> str:
+    """A table of classes as text."""
+    return _table(cells.headers, [*cells.rows, cells.footer])
 
 
 def metrics_table(metrics: Mapping[str, float]) -> str:
-    """One row of named figures.
-
-    Args:
-        metrics: name -> figure in percent.
-
-    Returns:
-        A table with the names as headers.
-    """
-    return _table(
-        list(metrics), [[format_percent(value) for value in metrics.values()]], first_text=False
-    )
-
-
-def class_table(values: Mapping[str, float], value_name: str, mean: float) -> str:
-    """One figure per class, with the mean as last row.
-
-    Args:
-        values: class name -> figure in percent.
-        value_name: header of the figures' column.
-        mean: the mean to print, in percent.
-
-    Returns:
-        A table with two columns.
-    """
-    rows = [[name, format_percent(value)] for name, value in [*values.items(), ("mean", mean)]]
-    return _table(["class", value_name], rows)
+    """One row of figures in percent under their names."""
+    row = [format_percent(value) for value in metrics.values()]
+    return _table(list(metrics), [row], first_text=False)
 
 
 def recall_table(result: ProposalRecall) -> str:
-    """Recall of proposals for each number of them.
-
-    Args:
-        result: evaluated at least at IoU 0.5 and 0.7.
-
-    Returns:
-        A table with the columns proposals (the most an image), mean number of them, recall at IoU
-        0.5 and 0.7, and average recall.
-    """
+    """Recall of proposals, evaluated at least at IoU 0.5 and 0.7, for each number of them."""
     columns = (result.at(0.5), result.at(0.7), result.average)
     rows = [
         [str(limit), f"{number:.1f}", *(format_percent(100 * f) for f in figures)]
@@ -100,9 +74,7 @@ def recall_table(result: ProposalRecall) -> str:
 
 
 def _table(headers: Sequence[str], rows: Sequence[list[str]], first_text: bool = True) -> str:
-    alignment = ["right"] * len(headers)
-    if first_text:
-        alignment[0] = "left"
+    alignment = ["left" if first_text else "right", *["right"] * (len(headers) - 1)]
     # The cells are finished text; tabulate would otherwise read numbers in them (a class called
     # "1e3") anew.
     return tabulate(

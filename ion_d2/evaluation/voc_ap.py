@@ -1,8 +1,4 @@
-"""Average precision as PASCAL VOC defines it, for many IoU thresholds at once.
-
-Shape shorthand in this module:
-    N: detections of a class, C: classes, T: IoU thresholds.
-"""
+"""Average precision as PASCAL VOC defines it, for many IoU thresholds at once."""
 
 from __future__ import annotations
 
@@ -24,11 +20,9 @@ COCO_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 
 @dataclass(frozen=True)
 class VOCResult:
-    """Average precision of every class at every IoU threshold.
+    """Average precision of C classes at T IoU thresholds.
 
     Attributes:
-        class_names: C names.
-        iou_thresholds: T thresholds.
         ap: metric name ("11point", "area") -> (C, T) array in 0..1, NaN for classes without a box
             to be found.
         num_positives: (C,) boxes that are not difficult.
@@ -44,17 +38,13 @@ class VOCResult:
     num_images: np.ndarray
 
     def class_ap(self, metric: str, iou_threshold: float | None = None) -> np.ndarray:
-        """AP of each class.
-
-        Args:
-            metric: "11point" or "area".
-            iou_threshold: one of `iou_thresholds`; None is the mean over all of them.
+        """AP of each class at one of the thresholds, or (None) the mean over all of them.
 
         Returns:
             (C,) array in 0..1, NaN for classes without a box to be found.
 
         Raises:
-            IONError: for another metric or a threshold that was not evaluated.
+            IONError: for an unknown metric or a threshold that was not evaluated.
         """
         check_metric(metric)
         table = self.ap[metric]
@@ -76,7 +66,7 @@ class VOCResult:
 
 
 def voc_average_precision(recall: np.ndarray, precision: np.ndarray, metric: str) -> float:
-    """Average precision of one precision-recall curve.
+    """Average precision of one precision-recall curve of N points.
 
     Args:
         recall: (N,) array, not decreasing; N may be 0.
@@ -113,19 +103,14 @@ def evaluate_voc(
     """Average precision of every class, by both metrics, at every threshold.
 
     Args:
-        ground_truth: image id -> its labeled boxes.
-        detections: image id -> its detections.
-        class_names: the name of each class index.
-        iou_thresholds: thresholds in 0..1.
-
-    Returns:
-        The table of AP, with the counts of boxes that it rests on.
+        ground_truth: image id -> its labeled boxes, in the devkit's convention.
+        detections: image id -> its detections, likewise.
+        class_names: by class index.
+        iou_thresholds: in 0..1.
     """
-    all_matches = [
-        match_class(ground_truth, detections, index) for index in range(len(class_names))
-    ]
+    every = [match_class(ground_truth, detections, index) for index in range(len(class_names))]
     table = np.full((len(METRICS), len(class_names), len(iou_thresholds)), np.nan)
-    for row, matches in enumerate(all_matches):
+    for row, matches in enumerate(every):
         if not matches.num_positives:
             continue
         for column, threshold in enumerate(iou_thresholds):
@@ -135,9 +120,9 @@ def evaluate_voc(
         class_names=tuple(class_names),
         iou_thresholds=tuple(iou_thresholds),
         ap=dict(zip(METRICS, table)),
-        num_positives=np.array([m.num_positives for m in all_matches], dtype=np.int64),
-        num_difficult=np.array([m.difficult.sum() for m in all_matches], dtype=np.int64),
-        num_images=np.array([m.num_images for m in all_matches], dtype=np.int64),
+        num_positives=np.array([m.num_positives for m in every], dtype=np.int64),
+        num_difficult=np.array([m.difficult.sum() for m in every], dtype=np.int64),
+        num_images=np.array([m.num_images for m in every], dtype=np.int64),
     )
 
 

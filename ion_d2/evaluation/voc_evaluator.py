@@ -1,4 +1,4 @@
-"""Detectron2 evaluator for VOC-format data: AP by both of VOC's definitions and by COCO's."""
+"""Average precision of boxes by both of VOC's definitions and by COCO's."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from ion_d2.evaluation.image_boxes import (
     detections_from_instances,
     ground_truth_from_dict,
     in_devkit_boxes,
+    require_all,
 )
 from ion_d2.evaluation.results_file import write_json
-from ion_d2.evaluation.tables import metrics_table, voc_table
+from ion_d2.evaluation.tables import metrics_table, text_table, voc_cells
 from ion_d2.evaluation.voc_ap import METRICS, VOCResult, check_metric, evaluate_voc
 from ion_d2.evaluation.voc_server import check_image_ids, write_server_files
+
+logger = logging.getLogger(__name__)
 
 _SUMMARY = {"AP": None, "AP50": 0.5, "AP75": 0.75}
 _SIZE_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -53,8 +56,7 @@ class IONVOCEvaluator(DatasetEvaluator):
         """
         Args:
             dataset_name: a registered dataset whose metadata has `thing_classes`.
-            metric: definition of AP under the key "bbox": "11point" (VOC 2007) or "area" (VOC 2010
-                on).
+            metric: definition of AP under the key "bbox": "11point" (VOC 2007) or "area" (2010).
             output_dir: folder for voc_results.json and detections.json; None writes no file.
             distributed: collect the detections of all ranks; else evaluate those of this process.
             records: dicts of the images to evaluate; None is all of the dataset.
@@ -76,7 +78,6 @@ class IONVOCEvaluator(DatasetEvaluator):
         self._labeled = any("annotations" in record for record in records)
         self._server_files = server_files or not self._labeled
         self._found: dict[Hashable, Detections] = {}
-        self._logger = logging.getLogger(__name__)
         if self._server_files:
             self._check_server_files()
 
@@ -85,16 +86,12 @@ class IONVOCEvaluator(DatasetEvaluator):
         self._found = {}
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Take the detections of a batch.
+        """Take the "instances" of the outputs: "pred_boxes", "scores" and "pred_classes".
 
-        Args:
-            inputs: dataset dicts, of which "image_id" is read.
-            outputs: the model's outputs, of which "instances" is read: "pred_boxes" in pixels of
-                the original image (0-based, exclusive right and bottom edge), "scores" and
-                "pred_classes".
+        Boxes are in pixels of the original image, 0-based with exclusive right and bottom edge.
 
         Raises:
-            IONError: if an image or a class is not in the dataset.
+            IONError: an image or a class is not in the dataset.
         """
         for record, output in zip(inputs, outputs):
             found = detections_from_instances(output["instances"])
@@ -117,23 +114,32 @@ class IONVOCEvaluator(DatasetEvaluator):
         if found is None:
             return OrderedDict()
         num_found = sum(len(f.scores) for f in found.values())
-        self._logger.info("Evaluating %d detections in %d images.", num_found, len(found))
-        if self._output_dir:
-            path = os.path.join(self._output_dir, "detections.json")
-            write_json(path, self._detection_list(found))
+        logger.info("Evaluating %d detections in %d images.", num_found, len(found))
+        self._write("detections.json", self._detection_list(found))
         if self._server_files:
             self._write_server_files(found)
         if not self._labeled:
             return OrderedDict()
-        result = evaluate_voc(
-            in_devkit_boxes(self._truth), in_devkit_boxes(found), self._class_names
-        )
+        truth = in_devkit_boxes(self._truth)
+        result = evaluate_voc(truth, in_devkit_boxes(found), self._class_names)
         coco = evaluate_coco_style(self._truth, found, self._class_names)
-        self._log(result, coco)
-        if self._output_dir:
-            path = os.path.join(self._output_dir, "voc_results.json")
-            write_json(path, self._report(result, coco), indent=1)
-        return self._results(result, coco)
+        report = self._report(result, coco)
+        sizes = {name: coco[name] for name in _SIZE_METRICS}
+        logger.info(
+            "VOC average precision on %s (%d images, percent):\n%s",
+            *(self._dataset_name, len(self._truth), text_table(voc_cells(report))),
+        )
+        logger.info(
+            "COCO average precision on %s (percent):\n%s", self._dataset_name, metrics_table(sizes)
+        )
+        self._write("voc_results.json", report, indent=1)
+        by_class = {
+            f"AP50-{name}": entry[self._metric]["AP50"] for name, entry in report["classes"].items()
+        }
+        results = OrderedDict(bbox={**report["mean"][self._metric], **by_class})
+        results.update({f"bbox_{metric}": report["mean"][metric] for metric in METRICS})
+        results["bbox_coco"] = sizes
+        return results
 
     def _check(self, image_id: str, found: Detections) -> None:
         if image_id not in self._truth:
@@ -152,21 +158,18 @@ class IONVOCEvaluator(DatasetEvaluator):
     def _gather(self) -> dict[Hashable, Detections] | None:
         """Detections of all ranks, None off the main process.
 
-        They are put into the dataset's order, so that equal scores rank alike for any number of
-        ranks.
+        In the dataset's order, so that equal scores rank alike for any number of ranks.
         """
         parts = comm.gather(self._found, dst=0) if self._distributed else [self._found]
         if not parts:
             return None
         found = {image_id: detections for part in parts for image_id, detections in part.items()}
-        missing = [image_id for image_id in self._truth if image_id not in found]
-        if missing:
-            raise IONError(
-                f"{len(missing)} of {len(self._truth)} images of {self._dataset_name} have not "
-                f'been run through the model (first: "{missing[0]}"): run all of them, or give '
-                "the records of those to evaluate."
-            )
+        require_all(self._truth, found, self._dataset_name)
         return {image_id: found[image_id] for image_id in self._truth}
+
+    def _write(self, name: str, content: Any, indent: int | None = None) -> None:
+        if self._output_dir:
+            write_json(os.path.join(self._output_dir, name), content, indent)
 
     def _check_server_files(self) -> None:
         if self._output_dir is None:
@@ -174,52 +177,35 @@ class IONVOCEvaluator(DatasetEvaluator):
                 f"Dataset '{self._dataset_name}' is to give files for VOC's server (it has no "
                 "annotations, or server_files is True); give an output_dir."
             )
-        check_image_ids(list(self._truth), self._dataset_name)
+        check_image_ids(self._truth, self._dataset_name)
 
     def _write_server_files(self, found: dict[Hashable, Detections]) -> None:
         assert self._output_dir is not None  # see _check_server_files
         metadata = MetadataCatalog.get(self._dataset_name)
-        year, split = metadata.get("year", 2012), metadata.get("split", "test")
-        place = write_server_files(
-            self._output_dir, found, self._class_names, year=year, split=split
-        )
-        self._logger.info(
+        challenge = {"year": metadata.get("year", 2012), "split": metadata.get("split", "test")}
+        place = write_server_files(self._output_dir, found, self._class_names, **challenge)
+        logger.info(
             "Files for VOC's evaluation server are in %s; pack the folder 'results' above it.",
             place,
         )
         if not self._labeled:
-            self._logger.warning(
+            logger.warning(
                 "%s has no annotations, so there is no average precision.", self._dataset_name
             )
 
-    def _log(self, result: VOCResult, coco: dict[str, float]) -> None:
-        self._logger.info(
-            "VOC average precision on %s (%d images, percent):\n%s",
-            self._dataset_name,
-            len(self._truth),
-            voc_table(result, self._metric),
-        )
-        sizes = metrics_table({name: coco[name] for name in _SIZE_METRICS})
-        self._logger.info("COCO average precision on %s (percent):\n%s", self._dataset_name, sizes)
-
-    def _results(self, result: VOCResult, coco: dict[str, float]) -> dict[str, dict[str, float]]:
-        results = OrderedDict(bbox=_means(result, self._metric))
-        for name, ap in zip(result.class_names, result.class_ap(self._metric, 0.5)):
-            results["bbox"][f"AP50-{name}"] = 100 * float(ap)
-        results.update({f"bbox_{metric}": _means(result, metric) for metric in METRICS})
-        results["bbox_coco"] = {name: coco[name] for name in _SIZE_METRICS}
-        return results
-
     def _report(self, result: VOCResult, coco: dict[str, float]) -> dict[str, Any]:
+        """The content of voc_results.json."""
+        names = enumerate(result.class_names)
         return {
             "dataset": self._dataset_name,
             "num_images": len(self._truth),
             "metric": self._metric,
-            "mean": {metric: _means(result, metric) for metric in METRICS},
-            "coco": coco,
-            "classes": {
-                name: _class_report(result, row) for row, name in enumerate(result.class_names)
+            "mean": {
+                metric: {n: 100 * result.mean_ap(metric, t) for n, t in _SUMMARY.items()}
+                for metric in METRICS
             },
+            "coco": coco,
+            "classes": {name: _class_report(result, row) for row, name in names},
         }
 
     def _detection_list(self, found: dict[Hashable, Detections]) -> list[dict[str, Any]]:
@@ -254,10 +240,6 @@ def _ground_truth(
     return truth
 
 
-def _means(result: VOCResult, metric: str) -> dict[str, float]:
-    return {name: 100 * result.mean_ap(metric, threshold) for name, threshold in _SUMMARY.items()}
-
-
 def _class_report(result: VOCResult, row: int) -> dict[str, Any]:
     """Counts and all figures of one class, in percent."""
     report: dict[str, Any] = {
@@ -266,10 +248,9 @@ def _class_report(result: VOCResult, row: int) -> dict[str, Any]:
         "num_difficult": int(result.num_difficult[row]),
     }
     for metric in METRICS:
-        figures = {
-            name: result.class_ap(metric, threshold)[row] for name, threshold in _SUMMARY.items()
-        }
-        report[metric] = {name: 100 * float(value) for name, value in figures.items()}
         by_threshold = zip(result.iou_thresholds, result.ap[metric][row].tolist())
-        report[metric]["by_iou"] = {f"{threshold:.2f}": 100 * ap for threshold, ap in by_threshold}
+        report[metric] = {
+            **{n: 100 * float(result.class_ap(metric, t)[row]) for n, t in _SUMMARY.items()},
+            "by_iou": {f"{threshold:.2f}": 100 * ap for threshold, ap in by_threshold},
+        }
     return report

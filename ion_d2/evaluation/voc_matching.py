@@ -1,13 +1,10 @@
 """Matching of detections with labeled boxes, as the PASCAL VOC devkit does it.
 
-Shape shorthand in this module:
-    N: detections, G: labeled boxes (of an image or of a class, as said).
-
-Boxes are (x0, y0, x1, y1) in the devkit's convention: 1-based pixels, right and bottom edge
-inclusive, so a box is x1 - x0 + 1 pixels wide.
-
-A detection is compared with the box of its class and image that it overlaps most, whatever the IoU
-threshold, so the overlaps are computed once and a threshold costs only a few vector operations.
+N are detections, G labeled boxes (of an image or of a class, as said). Boxes are (x0, y0, x1, y1)
+in the devkit's convention: 1-based pixels, right and bottom edge inclusive, so a box is
+x1 - x0 + 1 pixels wide. A detection is compared with the box of its class and image that it
+overlaps most, whatever the IoU threshold, so overlaps are computed once and a threshold costs
+little.
 """
 
 from __future__ import annotations
@@ -21,21 +18,13 @@ from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 
 
 class ClassMatches(NamedTuple):
-    """All detections of one class, surest first, each with the labeled box that it overlaps most.
+    """Detections of one class, surest first, each with the labeled box that it overlaps most."""
 
-    Attributes:
-        scores: (N,) float array, descending.
-        overlaps: (N,) IoU with that box, -inf where the image has no box of the class.
-        truth_index: (N,) number of that box among all G of the class, -1 where there is none.
-        difficult: (G,) bool array.
-        num_images: images with at least one box of the class that is not difficult.
-    """
-
-    scores: np.ndarray
-    overlaps: np.ndarray
-    truth_index: np.ndarray
-    difficult: np.ndarray
-    num_images: int
+    scores: np.ndarray  # (N,) float64, descending
+    overlaps: np.ndarray  # (N,) IoU with that box, -inf where the image has no box of the class
+    truth_index: np.ndarray  # (N,) number of that box among all G of the class, -1 for none
+    difficult: np.ndarray  # (G,) bool
+    num_images: int  # with at least one box of the class that is not difficult
 
     @property
     def num_positives(self) -> int:
@@ -44,11 +33,7 @@ class ClassMatches(NamedTuple):
 
 
 def inclusive_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes whose right and bottom pixels belong to them.
-
-    Args:
-        boxes: (N, 4) array.
-        truth: (G, 4) array.
+    """Intersection over union of (N, 4) and (G, 4) boxes in the devkit's convention.
 
     Returns:
         (N, G) float64 array.
@@ -76,12 +61,8 @@ def match_class(
 
     Args:
         ground_truth: image id -> its labeled boxes.
-        detections: image id -> its detections. Images that `ground_truth` lacks count as images
-            without boxes.
+        detections: image id -> its detections. Images that `ground_truth` lacks have no boxes.
         class_index: the class to look at.
-
-    Returns:
-        The detections of the class over all images.
     """
     truth_of, difficult = _truth_of_class(ground_truth, class_index)
     parts = [
@@ -100,11 +81,7 @@ def match_class(
 def _truth_of_class(
     ground_truth: Mapping[Hashable, GroundTruth], class_index: int
 ) -> tuple[dict[Hashable, tuple[int, np.ndarray]], np.ndarray]:
-    """The boxes of a class, per image that has any, and the difficult flags of all of them.
-
-    Returns:
-        Image id -> (running number of its first box, its boxes); the flags by running number.
-    """
+    """Image id -> (running number of its first box, its boxes), and all boxes' difficult flags."""
     truth_of: dict[Hashable, tuple[int, np.ndarray]] = {}
     flags: list[np.ndarray] = [np.zeros(0, dtype=bool)]
     start = 0
@@ -136,10 +113,6 @@ def judge(matches: ClassMatches, iou_threshold: float) -> tuple[np.ndarray, np.n
     takes one that is equal to it, too) and no surer one took the same box; a second one on a box is
     wrong. One whose best box is difficult is neither.
 
-    Args:
-        matches: the detections of a class.
-        iou_threshold: in 0..1.
-
     Returns:
         Two (N,) bool arrays: right, and neither right nor wrong.
     """
@@ -154,15 +127,10 @@ def judge(matches: ClassMatches, iou_threshold: float) -> tuple[np.ndarray, np.n
 
 
 def precision_recall(matches: ClassMatches, iou_threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall after each detection, surest first.
-
-    Args:
-        matches: the detections of a class.
-        iou_threshold: in 0..1; see :func:`judge`.
+    """Precision and recall after each detection, surest first; see :func:`judge`.
 
     Returns:
-        Precision and recall, (N,) arrays in 0..1. Recall is NaN if the class has no box to be
-        found.
+        (N,) arrays in 0..1. Recall is NaN if the class has no box to be found.
     """
     right, ignored = judge(matches, iou_threshold)
     num_right, num_counted = np.cumsum(right), np.cumsum(~ignored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from ion_d2.errors import IONError
 from ion_d2.evaluation.image_boxes import Detections, in_devkit_boxes
@@ -11,16 +11,8 @@ from ion_d2.evaluation.results_file import write_text
 from ion_d2.files import distinct_file_names
 
 
-def check_image_ids(image_ids: Sequence[Hashable], dataset_name: str) -> None:
-    """Refuse image ids that the server's files, with fields between spaces, cannot hold.
-
-    Args:
-        image_ids: of the images to evaluate.
-        dataset_name: for messages.
-
-    Raises:
-        IONError: an id holds white space.
-    """
+def check_image_ids(image_ids: Iterable[Hashable], dataset_name: str) -> None:
+    """Raise IONError for an id that the server's files, with fields between spaces, cannot hold."""
     for image_id in image_ids:
         if len(str(image_id).split()) != 1:
             raise IONError(
@@ -38,16 +30,16 @@ def write_server_files(
     year: int,
     split: str,
 ) -> str:
-    """Write one file a class, in the folders that the server's archive has.
+    """Write one file a class: ``folder/results/VOCyear/Main/comp4_det_SPLIT_CLASS.txt``.
 
     A line is an image id, the score with six decimals, and the box in the devkit's convention
     (1-based, right and bottom inclusive) with one decimal, as in Detectron2's evaluator. A class
     without detections has an empty file.
 
     Args:
-        folder: where to make ``results/VOCyear/Main/comp4_det_SPLIT_CLASS.txt``.
+        folder: where to make the folders that the server's archive has.
         found: image id -> detections, 0-based with exclusive right and bottom edge.
-        class_names: the name of each class index.
+        class_names: by class index.
         year: of the challenge.
         split: the image set, "test" in the challenge.
 

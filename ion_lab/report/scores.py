@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from ion_d2.errors import IONError
 from ion_d2.evaluation.coco_style import coco_figures, evaluate_coco_content
-from ion_d2.evaluation.tables import format_percent
+from ion_d2.evaluation.tables import Cells, class_cells, format_percent, voc_cells
 
 from .charts import Line, line_plot
 from .document import Facts, Figure, Part, Picture, Section, Table, Text
@@ -32,30 +31,20 @@ _SIZES = (
 
 
 def score_parts(outcome: Outcome) -> list[Part]:
-    """Show the figures of an evaluated dataset.
-
-    Args:
-        outcome: labels and detections.
-
-    Returns:
-        Headline, tables and curves; a sentence if there was no evaluation.
+    """Headline, tables and curves of an evaluated dataset, or a sentence that it was not evaluated.
 
     Raises:
         IONError: a result file is missing or broken.
     """
     if outcome.found is None:
-        return [
-            Text(
-                [
-                    f"This run was not evaluated on {outcome.dataset}: there are no detections in "
-                    f"{outcome.folder}. train_net.py --eval-only with TEST.REPORT True does both."
-                ]
-            )
-        ]
+        text = (
+            f"This run was not evaluated on {outcome.dataset}: there are no detections in "
+            f"{outcome.folder}. train_net.py --eval-only with TEST.REPORT True does both."
+        )
+        return [Text([text])]
     if outcome.records and not outcome.labeled:
-        parts: list[Part] = [
-            Text([f"{outcome.dataset} has no annotations, so there are no figures."])
-        ]
+        text = f"{outcome.dataset} has no annotations, so there are no figures."
+        parts: list[Part] = [Text([text])]
     elif outcome.content is None:
         parts = _voc_parts(outcome)
     else:
@@ -71,36 +60,23 @@ def _voc_parts(outcome: Outcome) -> list[Part]:
             f"{path} is not there or has other classes than {outcome.dataset}; evaluate again with "
             "train_net.py --eval-only."
         )
-    metric = results["metric"]
-    mean = results["mean"][metric]
     boxes = [entry["num_boxes"] for entry in results["classes"].values()]
     curves = [voc_curve(outcome, i, SURE) for i in range(len(outcome.class_names))]
-    return [
-        _headline(mean, results["coco"]),
-        _voc_table(results, metric),
-        _sizes(results["coco"], "An object's size is the area of its box."),
-        _curves(outcome, boxes, curves, "as the VOC devkit counts them"),
-    ]
-
-
-def _voc_table(results: Mapping[str, Any], metric: str) -> Table:
-    """AP50 by both definitions, AP75 and AP by the chosen one."""
-    spelled = {"11point": "11-point", "area": "area"}
-    columns = [("11point", "AP50"), ("area", "AP50"), (metric, "AP75"), (metric, "AP")]
-    headers = [f"{name}, {spelled[kind]}" for kind, name in columns]
-    rows = [
-        [name, str(entry["num_images"]), str(entry["num_boxes"])]
-        + [percent(entry[kind][figure]) for kind, figure in columns]
-        for name, entry in results["classes"].items()
-    ]
-    total = str(sum(entry["num_boxes"] for entry in results["classes"].values()))
-    footer = ["mean", "", total, *(percent(results["mean"][k][f]) for k, f in columns)]
     caption = (
         f"Average precision per class on {results['num_images']} images, in percent, by the two "
         "definitions of VOC: at 11 recalls (2007) and the area under the curve (2010 on). AP is "
         "the mean over IoU 0.50 to 0.95."
     )
-    return Table(caption, ["class", "images", "boxes", *headers], rows, footer=footer)
+    return [
+        _headline(results["mean"][results["metric"]], results["coco"]),
+        _table(caption, voc_cells(results)),
+        _sizes(results["coco"], "An object's size is the area of its box."),
+        _curves(outcome, boxes, curves, "as the VOC devkit counts them"),
+    ]
+
+
+def _table(caption: str, cells: Cells) -> Table:
+    return Table(caption, cells.headers, cells.rows, footer=cells.footer)
 
 
 def _coco_parts(outcome: Outcome) -> list[Part]:
@@ -109,9 +85,13 @@ def _coco_parts(outcome: Outcome) -> list[Part]:
     figures = coco_figures(evaluation)
     boxes = _count_boxes(outcome)
     curves = [coco_curve(evaluation, i, SURE) for i in range(len(outcome.class_names))]
+    caption = (
+        f"Average precision per class on {len(outcome.records)} images, in percent, as COCO "
+        "defines it. AP is the mean over IoU 0.50 to 0.95."
+    )
     return [
         _headline(figures, figures),
-        _coco_table(outcome, evaluation, boxes, figures),
+        _table(caption, _coco_cells(outcome, evaluation, boxes, figures)),
         _sizes(figures, "An object's size is its area in the annotation file."),
         _curves(outcome, boxes, curves, "as COCO counts them, at its 101 recalls"),
     ]
@@ -124,31 +104,28 @@ def _count_boxes(outcome: Outcome) -> list[int]:
     return np.bincount(joined, minlength=len(outcome.class_names)).tolist()
 
 
-def _coco_table(
+def _coco_cells(
     outcome: Outcome, evaluation: COCOeval, boxes: Sequence[int], figures: Mapping[str, float]
-) -> Table:
+) -> Cells:
     precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class
     rows = []
     for index, name in enumerate(outcome.class_names):
         by_iou = [p[p > -1].mean() if (p > -1).any() else np.nan for p in precision[:, :, index]]
         figures_of = (by_iou[0], by_iou[5], np.mean(by_iou))
-        rows.append([name, str(boxes[index]), *(percent(100 * f) for f in figures_of)])
-    footer = ["mean", str(sum(boxes)), *(percent(figures[n]) for n in ("AP50", "AP75", "AP"))]
-    caption = (
-        f"Average precision per class on {len(outcome.records)} images, in percent, as COCO "
-        "defines it. AP is the mean over IoU 0.50 to 0.95."
-    )
-    return Table(caption, ["class", "boxes", "AP50", "AP75", "AP"], rows, footer=footer)
+        rows.append([name, str(boxes[index]), *(format_percent(100 * f) for f in figures_of)])
+    names = ["AP50", "AP75", "AP"]
+    footer = ["mean", str(sum(boxes)), *(format_percent(figures[name]) for name in names)]
+    return Cells(["class", "boxes", *names], rows, footer)
 
 
 def _headline(mean: Mapping[str, float | None], coco: Mapping[str, float | None]) -> Facts:
-    items = [(name, percent(mean[name])) for name in ("AP", "AP50", "AP75")]
-    items += [(f"AP {name}", percent(coco[ap])) for name, _, ap, _ in _SIZES[1:]]
+    items = [(name, format_percent(mean[name])) for name in ("AP", "AP50", "AP75")]
+    items += [(f"AP {name}", format_percent(coco[ap])) for name, _, ap, _ in _SIZES[1:]]
     return Facts(items, large=True)
 
 
 def _sizes(coco: Mapping[str, float | None], definition: str) -> Table:
-    rows = [[*words, percent(coco[ap]), percent(coco[ar])] for *words, ap, ar in _SIZES]
+    rows = [[*words, *(format_percent(coco[f]) for f in (ap, ar))] for *words, ap, ar in _SIZES]
     caption = (
         "Average precision and recall by the size of the object, as COCO defines them (IoU 0.50 to "
         f"0.95, 100 detections an image), in percent. {definition} A dash: there is no such object."
@@ -171,8 +148,10 @@ def _curves(
         "rest of the objects at any score."
     )
     if len(pictures) < len(curves):
-        caption += f" Shown: {len(pictures)} of {len(curves)} classes, those with the most boxes "
-        caption += "that have detections."
+        caption += (
+            f" Shown: {len(pictures)} of {len(curves)} classes, those with the most boxes that "
+            "have detections."
+        )
     return Figure(pictures, caption, width=250)
 
 
@@ -191,22 +170,9 @@ def _segmentation(outcome: Outcome) -> list[Part]:
     results = read_json(os.path.join(outcome.folder, "sem_seg_results.json"))
     if results is None:
         return []
-    rows = [[name, percent(value)] for name, value in results["IoU"].items()]
     caption = (
         f"Intersection over union per class on {results['num_images']} images, in "
-        f"percent; {percent(results['pACC'])} of all pixels are right."
+        f"percent; {format_percent(results['pACC'])} of all pixels are right."
     )
-    footer = ["mean", percent(results["mIoU"])]
-    return [Section("Segmentation", [Table(caption, ["class", "IoU"], rows, footer=footer)])]
-
-
-def percent(value: float | None) -> str:
-    """Show a figure in percent.
-
-    Args:
-        value: the figure; None, as result files have it, or NaN where there is none.
-
-    Returns:
-        It with one decimal, or "-".
-    """
-    return format_percent(float("nan") if value is None else value)
+    cells = class_cells(results["IoU"], "IoU", results["mIoU"])
+    return [Section("Segmentation", [_table(caption, cells)])]

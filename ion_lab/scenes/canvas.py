@@ -24,12 +24,8 @@ def make_background(rng: np.random.Generator, size: int) -> np.ndarray:
     pictures; the two coarsest octaves also shift the hue. The color is muted, as that of soil or
     stone is: a background as colorful as a band would be a second, contradicting cue.
 
-    Args:
-        rng: source of randomness.
-        size: side of the square canvas in pixels.
-
     Returns:
-        The canvas, (size, size, 3) float32.
+        (size, size, 3) float32.
     """
     canvas = np.empty((size, size, 3), dtype=np.float32)
     canvas[:] = rng.uniform(75, 180, 3)
@@ -45,29 +41,13 @@ def make_background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def finish(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add sensor-like pixel noise and round to bytes.
-
-    Args:
-        canvas: (size, size, 3) float32.
-        rng: source of randomness.
-
-    Returns:
-        The picture, (size, size, 3) uint8 RGB.
-    """
+    """Add sensor-like pixel noise and round: a (size, size, 3) uint8 RGB picture."""
     noise = rng.standard_normal(canvas.shape, dtype=np.float32) * _NOISE
     return np.clip(np.rint(canvas + noise), 0, 255).astype(np.uint8)
 
 
 def contrasting_color(rng: np.random.Generator, against: np.ndarray) -> np.ndarray:
-    """Draw a random color that stands out.
-
-    Args:
-        rng: source of randomness.
-        against: RGB color (3,) to differ from.
-
-    Returns:
-        RGB color (3,) float32: of six random ones the one farthest from ``against``.
-    """
+    """Of six random RGB colors (3,) the one farthest from ``against``."""
     candidates = rng.uniform(30, 225, (6, 3)).astype(np.float32)
     distance = np.square(candidates - against).sum(axis=1)
     return candidates[distance.argmax()]

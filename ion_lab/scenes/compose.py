@@ -20,19 +20,12 @@ _ORDINARY_SPRITES = {"cross": sprites.cross, "triangle": sprites.triangle}
 
 
 class Scene(NamedTuple):
-    """A finished picture with its truth.
+    """A finished picture with its truth."""
 
-    Attributes:
-        image: (size, size, 3) uint8, RGB.
-        labels: (size, size) uint8, 0 background, i + 1 class i of ``SceneSettings.classes``.
-        objects: every object with its box.
-        states: 0 or 1 for each *outside* family.
-    """
-
-    image: np.ndarray
-    labels: np.ndarray
+    image: np.ndarray  # (size, size, 3) uint8, RGB
+    labels: np.ndarray  # (size, size) uint8, 0 background, i + 1 class i of the settings
     objects: list[SceneObject]
-    states: dict[str, int]
+    states: dict[str, int]  # 0 or 1 for each *outside* family
 
 
 def scene_states(settings: SceneSettings, split: str, index: int) -> dict[str, int]:
@@ -60,9 +53,6 @@ def compose_scene(
         index: of the picture in its split; with the settings it fixes every pixel.
         states: to force the states of the cues. Only the cues and the names of the objects they
             decide about change, every other pixel stays.
-
-    Returns:
-        The scene.
     """
     rng = np.random.default_rng([settings.seed, SPLITS.index(split), index])
     states = {**scene_states(settings, split, index), **(states or {})}
@@ -90,14 +80,10 @@ def _add_family(
         return
     count = rng.integers(0, 3) if state is None else rng.integers(2, 5)
     for _ in range(int(count)):
-        if state is None:
-            name = FAMILY_CLASSES[family][rng.integers(2)]
-            sprite = _ORDINARY_SPRITES[name](rng, color)
-        else:
-            name = FAMILY_CLASSES[family][state]
-            sprite = _OUTSIDE_SPRITES[family](rng, color)
-        height, width = sprite.alpha.shape
-        place = layout.reserve(rng, height, width, top)
+        name = FAMILY_CLASSES[family][rng.integers(2) if state is None else state]
+        draw = _ORDINARY_SPRITES[name] if state is None else _OUTSIDE_SPRITES[family]
+        sprite = draw(rng, color)
+        place = layout.reserve(rng, *sprite.alpha.shape, top)
         if place is not None:
             layout.stamp(name, sprite, *place)
 

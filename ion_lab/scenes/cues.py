@@ -1,8 +1,7 @@
 """The regions at the top of a scene that decide the class of its *outside* objects.
 
-Each cue covers the full width of some rows (or is placed at random along them), so a horizontal
-flip keeps its meaning. A cue has two states, 0 and 1; drawing it takes the same random numbers in
-both, and all else in the picture is the same.
+A cue covers the full width of some rows, or lies at random along them, so a horizontal flip keeps
+its meaning. Drawing it takes the same random numbers in both of its states, 0 and 1.
 """
 
 from __future__ import annotations
@@ -23,12 +22,7 @@ _MARK_OUTER, _MARK_HOLE = 20.0, 8.0
 
 
 class Cue(NamedTuple):
-    """One kind of cue.
-
-    Attributes:
-        height: rows it takes.
-        draw: ``draw(canvas, rng, state, top)`` paints it, in place, from row ``top`` downwards.
-    """
+    """One kind of cue: the rows it takes, and ``draw(canvas, rng, state, top)``, in place."""
 
     height: int
     draw: Callable[[np.ndarray, np.random.Generator, int, int], None]
@@ -56,11 +50,9 @@ def _draw_balanced(canvas: np.ndarray, rng: np.random.Generator, state: int, top
 
 
 def mark_alpha(state: int) -> np.ndarray:
-    """Coverage of the small mark: a disc (state 0) or a ring (state 1) of equal area.
+    """Coverage (height, width) in 0..1 of a disc (state 0) or a ring (state 1) of equal area.
 
-    Returns:
-        (height, width) float32 in 0..1; the ring measures 20 px with a hole of 8 px, the disc
-        18.3 px.
+    The ring measures 20 px with a hole of 8 px, the disc 18.3 px.
     """
     side = MARK.height
     hole = _MARK_HOLE if state == 1 else 0.0

@@ -1,4 +1,4 @@
-"""How far conv5 of a VGG looks, and how far an object must be from its cue to be out of that sight.
+"""How far a VGG looks, and how far an object must be from its cue to be out of conv5's sight.
 
 All spans are half-open and count whole pixels or feature rows from 0.
 """
@@ -26,17 +26,11 @@ class Layer(NamedTuple):
 
 
 class ReceptiveField(NamedTuple):
-    """What one output cell sees of the input image along one axis.
-
-    Attributes:
-        size: width of the field in pixels.
-        stride: pixels between the fields of neighboring cells.
-        start: first pixel of cell 0's field (negative: it reaches into the zero padding).
-    """
+    """What one output cell sees of the input image along one axis, in pixels."""
 
     size: int
-    stride: int
-    start: int
+    stride: int  # between the fields of neighboring cells
+    start: int  # first pixel of cell 0's field; negative: it reaches into the zero padding
 
     def span(self, cell: int) -> tuple[int, int]:
         """Pixels seen by ``cell``, as (first, one past the last); may leave the image."""
@@ -45,14 +39,7 @@ class ReceptiveField(NamedTuple):
 
 
 def receptive_field(layers: Iterable[Layer]) -> ReceptiveField:
-    """Theoretical receptive field of the last of a chain of layers.
-
-    Args:
-        layers: from the image upwards; dilation is not supported.
-
-    Returns:
-        The field of one cell of the last layer's output.
-    """
+    """Theoretical receptive field of the last of a chain of undilated layers, from the image on."""
     size, stride, start = 1, 1, 0
     for layer in layers:
         start -= layer.padding * stride
@@ -61,10 +48,10 @@ def receptive_field(layers: Iterable[Layer]) -> ReceptiveField:
     return ReceptiveField(size, stride, start)
 
 
-def vgg_conv5_layers(depth: int = 16) -> list[Layer]:
-    """Layers of VGG ``depth`` (11, 13, 16, 19) from the image to the end of block 5."""
+def vgg_conv5_layers(depth: int = 16, blocks: int = 5) -> list[Layer]:
+    """Layers of VGG ``depth`` (11, 13, 16, 19) from the image to the end of a block."""
     layers: list[Layer] = []
-    for count in _CONVS_PER_BLOCK[depth]:
+    for count in _CONVS_PER_BLOCK[depth][:blocks]:
         if layers:
             layers.append(Layer(kernel=2, stride=2, padding=0))
         layers += [Layer(kernel=3, stride=1, padding=1)] * count
@@ -84,7 +71,7 @@ def first_roi_row(top: float, scale: float, stride: int) -> int:
         stride: of the feature, in pixels of the resized picture.
 
     Returns:
-        The row's index; -1 where the samples touch the upper border.
+        The row; -1 where the samples touch the upper border.
     """
     return math.floor(top * scale / stride - 0.5)
 
@@ -105,6 +92,5 @@ def safe_distance(scale: float, *, depth: int = 16, margin: int = 16) -> int:
         pixels of the picture as stored.
     """
     field = receptive_field(vgg_conv5_layers(depth))
-    smear = max(1.0, scale)
-    reach = 1.5 * field.stride - field.start + smear
+    reach = 1.5 * field.stride - field.start + max(1.0, scale)
     return math.ceil(reach / scale) + margin

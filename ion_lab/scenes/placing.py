@@ -13,24 +13,16 @@ _TRIES = 64
 
 
 class SceneObject(NamedTuple):
-    """One labeled object.
+    """One labeled object."""
 
-    Attributes:
-        name: of its class.
-        box: (x0, y0, x1, y1) in pixels, 0-based, right and bottom exclusive: the extent of its
-            mask.
-    """
-
-    name: str
-    box: tuple[int, int, int, int]
+    name: str  # of its class
+    box: tuple[int, int, int, int]  # x0, y0, x1, y1: 0-based extent of its mask, ends exclusive
 
 
 class Layout:
-    """Canvas, label map and list of objects that grow together.
+    """Canvas (size, size, 3), label map and list of objects that grow together.
 
-    Args:
-        canvas: (size, size, 3) float32, painted in place.
-        classes: names of all classes; label i + 1 is class i.
+    The canvas is painted in place; label i + 1 is class i.
     """
 
     def __init__(self, canvas: np.ndarray, classes: tuple[str, ...]) -> None:
@@ -43,13 +35,7 @@ class Layout:
     def reserve(
         self, rng: np.random.Generator, height: int, width: int, top: int
     ) -> tuple[int, int] | None:
-        """Find a free place at random and keep it from being given away again.
-
-        Args:
-            rng: source of randomness.
-            height: of the place in pixels.
-            width: of the place.
-            top: highest row allowed.
+        """Find a free place at random, not above row ``top``, and keep it from being given again.
 
         Returns:
             (row, column) of its upper left corner, or None if no try of many was free.

@@ -28,21 +28,13 @@ _UNFINISHED = "scenes.unfinished.json"
 
 
 class SceneSet(NamedTuple):
-    """A finished set on disk.
-
-    Attributes:
-        root: its folder, in VOC layout, with the splits "trainval" and "test".
-        classes: names of the classes in the order of their ids.
-        num_train: number of pictures in "trainval".
-        num_test: number of pictures in "test".
-        written: False if the same set was there already and nothing had to be done.
-    """
+    """A finished set on disk, in VOC layout, with the splits "trainval" and "test"."""
 
     root: Path
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # in the order of their ids
     num_train: int
     num_test: int
-    written: bool
+    written: bool  # False if the same set was there already and nothing had to be done
 
 
 def generate_scenes(
@@ -66,16 +58,11 @@ def generate_scenes(
             arguments differ.
         num_train: pictures in the split "trainval".
         num_test: pictures in the split "test".
-        families: "outside", "outside-far", "inside", "ordinary"; see ``ion_lab.scenes``.
-        seed: of all randomness, 0 or more.
+        families: see :class:`~ion_lab.scenes.SceneSettings`, like the others.
+        seed: of all randomness.
         size: side of the square pictures in pixels.
-        distance: least number of rows between a cue and its objects in pixels; None takes what
-            keeps the cue out of the sight of VGG16's conv5, resized to a short side of 240 px or
-            more.
-        cue: of the family "outside": "band" or "balanced".
-
-    Returns:
-        The set.
+        distance: least number of rows between a cue and its objects.
+        cue: of the family "outside".
 
     Raises:
         IONError: for impossible arguments, a folder with other contents, or a disk that cannot be

@@ -30,7 +30,7 @@ class SceneSettings:
     """Arguments that, with a picture's split and index, decide its every pixel.
 
     Attributes:
-        families: names out of ``FAMILY_CLASSES``; order and repetition do not matter.
+        families: of ``FAMILY_CLASSES``; order and repetition do not matter.
         seed: of all randomness, 0 or more.
         size: side of the square pictures in pixels.
         distance: least number of rows between a cue and the objects it decides about; None takes
@@ -39,8 +39,7 @@ class SceneSettings:
         cue: of the family "outside": "band" or "balanced".
 
     Raises:
-        IONError: for an unknown name, a value out of range, or a picture too small for the
-            distance.
+        IONError: an unknown name, a value out of range, or a picture too small for the distance.
     """
 
     families: Sequence[str] = ("outside", "inside", "ordinary")

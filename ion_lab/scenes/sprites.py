@@ -18,42 +18,25 @@ _TEXTURE_CONTRAST = 36.0
 
 
 class Sprite(NamedTuple):
-    """One drawn thing.
+    """One drawn thing; its mask is where it covers at least half of a pixel."""
 
-    Attributes:
-        alpha: coverage per pixel, (h, w) float32 in 0..1; the object's mask is where it is at
-            least 0.5.
-        color: RGB per pixel, (h, w, 3) float32.
-    """
-
-    alpha: np.ndarray
-    color: np.ndarray
+    alpha: np.ndarray  # coverage per pixel, (h, w) float32 in 0..1
+    color: np.ndarray  # RGB per pixel, (h, w, 3) float32
 
 
 Shape = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def coverage(shape: Shape, height: int, width: int) -> np.ndarray:
-    """Anti-aliased picture of a shape.
+    """Anti-aliased picture of a shape: the covered share of each pixel, (height, width) float32.
 
-    Args:
-        shape: tells for arrays u, v in -1..1 which points belong to it.
-        height: of the box that u and v span, in pixels.
-        width: of that box.
-
-    Returns:
-        Covered share of each pixel, (height, width) float32.
+    ``shape`` tells for arrays u, v in -1..1, which span the box, which points belong to it.
     """
     n = _SUBSAMPLES
     v = (np.arange(height * n, dtype=np.float32) + 0.5) * (2 / (height * n)) - 1
     u = (np.arange(width * n, dtype=np.float32) + 0.5) * (2 / (width * n)) - 1
     inside = shape(u[None, :], v[:, None]).astype(np.float32)
     return inside.reshape(height, n, width, n).mean(axis=(1, 3))
-
-
-def disc(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The ellipse that touches the box."""
-    return u * u + v * v <= 1
 
 
 def lamp(rng: np.random.Generator, against: np.ndarray) -> Sprite:
@@ -101,30 +84,17 @@ def tile(rng: np.random.Generator, size: int, checked: bool) -> Sprite:
     """A small textured square or disc.
 
     Checked: squares of 2 px in two tones. Striped: stripes of 2 px in two tones, horizontal or
-        vertical. Phase, shape
-    and base color are random; mean and contrast over the tile's own pixels are set exactly, so
-    that neither tells the two textures apart.
-
-    Args:
-        rng: source of randomness.
-        size: side or diameter in pixels.
-        checked: which of the two textures.
-
-    Returns:
-        The sprite, (size, size), with a hard edge.
+    vertical. Phase, shape and base color are random; mean and contrast over the tile's own pixels
+    are set exactly, so that neither tells the two textures apart. The edge is hard.
     """
-    mask = _tile_mask(size, round_edge=bool(rng.integers(2)))
+    mask = np.ones((size, size), dtype=bool)
+    if rng.integers(2):
+        mask = coverage(lambda u, v: u * u + v * v <= 1, size, size) >= 0.5
     texture = _texture(rng, size, checked)
     texture -= texture[mask].mean()
     texture *= _TEXTURE_CONTRAST / texture[mask].std()
     base = rng.uniform(85, 170, 3).astype(np.float32)
     return Sprite(mask.astype(np.float32), base + texture[..., None])
-
-
-def _tile_mask(size: int, round_edge: bool) -> np.ndarray:
-    if not round_edge:
-        return np.ones((size, size), dtype=bool)
-    return coverage(disc, size, size) >= 0.5
 
 
 def _texture(rng: np.random.Generator, size: int, checked: bool) -> np.ndarray:

@@ -19,13 +19,10 @@ _SPLIT_FOLDERS = ("Main", "Segmentation")
 
 
 def voc_palette() -> list[int]:
-    """VOC's 256 colors.
+    """VOC's 256 colors as 768 numbers: R, G, B of label 0, then of label 1, ...
 
     Bits 0, 1, 2 of a label become the highest bits of R, G, B, the next three bits the bits below
     them, and so on.
-
-    Returns:
-        768 numbers: R, G, B of label 0, then of label 1, ...
     """
     labels = np.arange(256)
     colors = np.zeros((256, 3), dtype=np.int64)
@@ -39,13 +36,7 @@ _PALETTE = voc_palette()
 
 
 def write_scene(root: Path, name: str, scene: Scene) -> None:
-    """Write picture, segmentation and annotation of one scene into a set's folders.
-
-    Args:
-        root: folder of the set.
-        name: file name without suffix.
-        scene: what to write.
-    """
+    """Write picture, segmentation and annotation of a scene, without suffix called ``name``."""
     # Full chroma and high quality: see the module ion_lab.scenes for what they preserve.
     Image.fromarray(scene.image).save(
         root / "JPEGImages" / f"{name}.jpg", quality=95, subsampling=0

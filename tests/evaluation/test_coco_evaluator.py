@@ -6,10 +6,11 @@ import json
 
 import pytest
 import torch
+from box_helpers import output_of, register_dicts, run
 from coco_json import RED, write_coco
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import COCOEvaluator
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import BoxMode
 from pycocotools.coco import COCO
 
 from ion_d2.data.catalog import ensure_registered
@@ -22,26 +23,15 @@ BOX = [10.0, 10.0, 30.0, 40.0]
 
 
 def register(ids=(1, 2), box=BOX, **fields):
-    """Register "mine" by a function, as Detectron2's tutorial does."""
     annotation = {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, **fields}
-    sizes = {"height": 50, "width": 60}
-    dicts = [{"file_name": f"{i}.jpg", "image_id": i, **sizes, "annotations": [annotation]}
-             for i in ids]  # fmt: skip
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if "mine" in catalog:
-            catalog.remove("mine")
-    DatasetCatalog.register("mine", lambda: dicts)
-    MetadataCatalog.get("mine").set(thing_classes=["a"])
+    sizes = {"height": 50, "width": 60, "annotations": [annotation]}
+    dicts = [{"file_name": f"{i}.jpg", "image_id": i, **sizes} for i in ids]
+    register_dicts("mine", dicts, thing_classes=["a"])
 
 
-def evaluate(name="mine", ids=(1, 2), box=BOX, kind=IONCOCOEvaluator, **kwargs):
+def evaluate(name="mine", ids=(1, 2), kind=IONCOCOEvaluator, **kwargs):
     evaluator = kind(name, use_fast_impl=False, **kwargs)
-    evaluator.reset()
-    for image_id in ids:
-        found = Instances((50, 60), pred_boxes=Boxes(torch.tensor([box])))
-        found.scores, found.pred_classes = torch.ones(1), torch.zeros(1, dtype=torch.int64)
-        evaluator.process([{"image_id": image_id}], [{"instances": found}])
-    return evaluator.evaluate()
+    return run(evaluator, [{"image_id": i} for i in ids], [output_of([BOX])] * len(ids))
 
 
 def test_labels_are_those_of_now_whatever_earlier_runs_left(tmp_path):
@@ -89,31 +79,31 @@ def test_dicts_that_are_wrong_are_told(fields, words):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_keypoints_of_some_objects_among_others(tmp_path):
-    """Objects without keypoints are ignored where keypoints are compared, as COCO ignores them."""
+@pytest.fixture
+def file(tmp_path):
+    """Name and path of a file of two images with an object each, and what it holds."""
     name = write_coco(tmp_path, [(RED, 8, 10, 30, None)], [(RED, 9, 10, 30, None)])
     path = tmp_path / "all.json"
-    content = json.loads(path.read_text())
+    return name, path, json.loads(path.read_text())
+
+
+def test_keypoints_of_some_objects_among_others(file):
+    """Objects without keypoints are ignored where keypoints are compared, as COCO ignores them."""
+    name, path, content = file
     content["annotations"][1].update(keypoints=[10, 12, 2, 30, 31, 1], num_keypoints=None)
     path.write_text(json.dumps(content))
     ensure_registered([name])
+    # Detectron2 takes half a pixel off on the way to COCO's numbers of pixels.
+    points = {"pred_keypoints": torch.tensor([[[10.5, 12.5, 1.0], [30.5, 31.5, 1.0]]])}
+    outputs = [output_of([[x, 10, x + 30, 40]], size=(64, 96), **points) for x in (8.0, 9.0)]
     evaluator = IONCOCOEvaluator(name, use_fast_impl=False, kpt_oks_sigmas=(0.1, 0.1))
-    evaluator.reset()
-    for image_id, x in ((1, 8.0), (2, 9.0)):
-        found = Instances((64, 96), pred_boxes=Boxes(torch.tensor([[x, 10, x + 30, 40]])))
-        found.scores, found.pred_classes = torch.ones(1), torch.zeros(1, dtype=torch.int64)
-        # Detectron2 takes half a pixel off on the way to COCO's numbers of pixels.
-        found.pred_keypoints = torch.tensor([[[10.5, 12.5, 1.0], [30.5, 31.5, 1.0]]])
-        evaluator.process([{"image_id": image_id}], [{"instances": found}])
-    figures = evaluator.evaluate()
+    figures = run(evaluator, [{"image_id": i} for i in (1, 2)], outputs)
     assert figures["bbox"]["AP"] == pytest.approx(100)
     assert figures["keypoints"]["AP"] == pytest.approx(100)
 
 
-def test_a_file_without_annotations_gives_results_for_cocos_server(tmp_path, caplog):
-    name = write_coco(tmp_path, [(RED, 8, 10, 30, None)], [(RED, 9, 10, 30, None)])
-    path = tmp_path / "all.json"
-    content = json.loads(path.read_text())
+def test_a_file_without_annotations_gives_results_for_cocos_server(file, tmp_path, caplog):
+    name, path, content = file
     labels = content.pop("annotations")
     path.write_text(json.dumps(content))
     ensure_registered([name])

@@ -6,34 +6,19 @@ import json
 
 import numpy as np
 import pytest
+from box_helpers import detections_of, truth_of
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ion_d2.evaluation.coco_style import COCO_METRICS, evaluate_coco_style
-from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 
-
-def truth_of(boxes, classes, difficult=None):
-    difficult = np.zeros(len(boxes)) if difficult is None else difficult
-    boxes = np.array(boxes, dtype=float).reshape(-1, 4)
-    return GroundTruth(boxes, np.array(classes, dtype=int), np.array(difficult, dtype=bool))
-
-
-def detections_of(boxes, scores, classes):
-    boxes = np.array(boxes, dtype=float).reshape(-1, 4)
-    return Detections(boxes, np.array(scores, dtype=float), np.array(classes, dtype=int))
-
-
-NOTHING = detections_of([], [], [])
+NOTHING = detections_of([])
 SMALL, MEDIUM, LARGE = [0, 0, 20, 20], [100, 0, 150, 50], [200, 0, 300, 100]
 
 
 def test_perfect_detections_of_every_size(capsys):
-    ground_truth = {"a": truth_of([SMALL, LARGE], [0, 0]), "b": truth_of([MEDIUM], [1])}
-    detections = {
-        image_id: detections_of(truth.boxes, np.ones(len(truth.boxes)), truth.classes)
-        for image_id, truth in ground_truth.items()
-    }
+    ground_truth = {"a": truth_of([SMALL, LARGE]), "b": truth_of([MEDIUM], [1])}
+    detections = {k: detections_of(t.boxes, classes=t.classes) for k, t in ground_truth.items()}
     figures = evaluate_coco_style(ground_truth, detections, ["x", "y"])
     assert list(figures) == list(COCO_METRICS)
     expected = {**dict.fromkeys(COCO_METRICS, 100), "AR1": 75}  # AR1 of x: one of its two
@@ -43,9 +28,8 @@ def test_perfect_detections_of_every_size(capsys):
 
 def test_partial_overlap_by_hand():
     # One of two boxes is found, with IoU 62/100: right at the thresholds .50, .55 and .60.
-    ground_truth = {"a": truth_of([[0, 0, 10, 10], [50, 50, 60, 60]], [0, 0])}
-    detections = {"a": detections_of([[0, 0, 10, 6.2]], [0.9], [0])}
-    figures = evaluate_coco_style(ground_truth, detections, ["x"])
+    ground_truth = {"a": truth_of([[0, 0, 10, 10], [50, 50, 60, 60]])}
+    figures = evaluate_coco_style(ground_truth, {"a": detections_of([[0, 0, 10, 6.2]])}, ["x"])
     reached = 100 * 51 / 101  # precision 1 at the recall points 0, 0.01, ..., 0.50
     assert figures["AP50"] == pytest.approx(reached)
     assert figures["AP75"] == 0
@@ -55,28 +39,27 @@ def test_partial_overlap_by_hand():
 
 
 def test_difficult_boxes_neither_help_nor_hurt():
-    ground_truth = {"a": truth_of([SMALL, LARGE], [0, 0], [0, 1])}
+    ground_truth = {"a": truth_of([SMALL, LARGE], difficult=[0, 1])}
     parts_of_large = [[200, 0, 250, 50], [250, 50, 300, 100]]
-    detections = {"a": detections_of([*parts_of_large, SMALL], [0.9, 0.8, 0.7], [0, 0, 0])}
+    detections = {"a": detections_of([*parts_of_large, SMALL], [0.9, 0.8, 0.7])}
     figures = evaluate_coco_style(ground_truth, detections, ["x"])
     assert figures["AP"] == pytest.approx(100)
     assert np.isnan(figures["APl"])
-    missed = evaluate_coco_style(ground_truth, {"a": detections_of([SMALL], [0.7], [0])}, ["x"])
+    missed = evaluate_coco_style(ground_truth, {"a": detections_of([SMALL], [0.7])}, ["x"])
     assert missed["AP"] == pytest.approx(100)
 
 
 def test_no_detections_is_zero_and_no_truth_is_nan():
-    found_nothing = evaluate_coco_style({"a": truth_of([SMALL], [0])}, {"a": NOTHING}, ["x"])
+    found_nothing = evaluate_coco_style({"a": truth_of([SMALL])}, {"a": NOTHING}, ["x"])
     assert found_nothing["AP"] == found_nothing["AR100"] == found_nothing["APs"] == 0
     assert np.isnan(found_nothing["APl"])
-    unlabeled = {"a": truth_of([], [])}
-    detections = {"a": detections_of([SMALL], [0.9], [0])}
-    assert np.isnan(list(evaluate_coco_style(unlabeled, detections, ["x"]).values())).all()
-    assert np.isnan(list(evaluate_coco_style(unlabeled, {"a": NOTHING}, ["x"]).values())).all()
-    assert np.isnan(list(evaluate_coco_style({}, {}, ["x"]).values())).all()
+    unlabeled = {"a": truth_of([])}
+    for truth, found in ((unlabeled, detections_of([SMALL])), (unlabeled, NOTHING), ({}, None)):
+        detections = {"a": found} if found else {}
+        assert np.isnan(list(evaluate_coco_style(truth, detections, ["x"]).values())).all()
 
 
-def test_equals_pycocotools_on_files(tmp_path, capsys):
+def test_equals_pycocotools_on_files(tmp_path):
     rng = np.random.default_rng(3)
     images, annotations, results = [], [], []
     ground_truth, detections = {}, {}
@@ -103,12 +86,8 @@ def test_equals_pycocotools_on_files(tmp_path, capsys):
     (tmp_path / "results.json").write_text(json.dumps(results))
     truth = COCO(str(tmp_path / "truth.json"))
     reference = COCOeval(truth, truth.loadRes(str(tmp_path / "results.json")), "bbox")
-    reference.evaluate()
-    reference.accumulate()
-    reference.summarize()
-    capsys.readouterr()
-
+    for step in (reference.evaluate, reference.accumulate, reference.summarize):
+        step()
     figures = evaluate_coco_style(ground_truth, detections, list("abc"))
-
     assert 5 < figures["AP"] < 95
     np.testing.assert_allclose(list(figures.values()), 100 * reference.stats, atol=1e-9)

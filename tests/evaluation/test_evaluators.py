@@ -3,10 +3,10 @@
 import json
 
 import pytest
-import torch
+from box_helpers import output_of, register_dicts, run
 from coco_json import BLUE, RED, write_coco
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.data import DatasetCatalog
+from detectron2.structures import BoxMode
 from model_helpers import small_config
 from voc_folder import write_image
 
@@ -33,16 +33,13 @@ def config(name, output, *opts):
 
 def evaluate(cfg, records):
     """The figures of the ground truth as detections."""
-    evaluators = build_evaluators(cfg, cfg.DATASETS.TEST[0])
-    evaluators.reset()
+    outputs = []
     for record in records:
-        x, y, width, height = record["annotations"][0]["bbox"]
-        found = Instances((record["height"], record["width"]))
-        found.pred_boxes = Boxes(torch.tensor([[x, y, x + width, y + height]]))
-        found.scores = torch.ones(1)
-        found.pred_classes = torch.tensor([record["annotations"][0]["category_id"]])
-        evaluators.process([record], [{"instances": found}])
-    return evaluators.evaluate()
+        (annotation,) = record["annotations"]
+        x, y, width, height = annotation["bbox"]
+        box, classes = [x, y, x + width, y + height], [annotation["category_id"]]
+        outputs.append(output_of([box], classes=classes, size=(record["height"], record["width"])))
+    return run(build_evaluators(cfg, cfg.DATASETS.TEST[0]), records, outputs)
 
 
 def test_pictures_left_out_are_not_missed(coco, tmp_path):
@@ -72,19 +69,14 @@ def test_segmentation_is_refused_where_it_is_not_evaluated(coco, tmp_path):
 def register(name, *objects, difficult=(), **metadata):
     """A function as in Detectron2's tutorial, of one picture with boxes of 30 x 30 pixels."""
     annotations = [
-        {
-            "bbox": [x, 10, x + 30, 40],
-            "bbox_mode": BoxMode.XYXY_ABS,
-            "category_id": 0,
-            **({"difficult": 1} if x in difficult else {}),
-        }
+        {"bbox": [x, 10, x + 30, 40], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0,
+         **({"difficult": 1} if x in difficult else {})}
         for x in objects
-    ]
+    ]  # fmt: skip
     record = {"file_name": f"{name}.jpg", "image_id": name, "width": 200, "height": 60}
     if objects:
         record["annotations"] = annotations
-    DatasetCatalog.register(name, lambda: [record])
-    MetadataCatalog.get(name).set(thing_classes=["box"], **metadata)
+    register_dicts(name, [record], thing_classes=["box"], **metadata)
     return record
 
 
@@ -100,15 +92,11 @@ def register(name, *objects, difficult=(), **metadata):
 def test_a_registered_function_is_evaluated_on_its_dicts(tmp_path, metadata, task):
     record = register("mine", 10, 60, 110, difficult=(110,), **metadata)
     cfg = config("mine", tmp_path)
-    found = Instances((60, 200))
-    found.pred_boxes = Boxes(torch.tensor([[10.0, 10, 40, 40], [60, 10, 90, 40]]))
-    found.scores, found.pred_classes = torch.ones(2), torch.zeros(2, dtype=torch.int64)
-    evaluators = build_evaluators(cfg, "mine")
-    evaluators.reset()
-    evaluators.process([record], [{"instances": found}])
+    found = output_of([[10.0, 10, 40, 40], [60, 10, 90, 40]], size=(60, 200))
+    figures = run(build_evaluators(cfg, "mine"), [record], [found])
     # COCO's format has no difficult objects, so that the third is missed there.
     expected = 100 if task != "bbox" else 100 * 67 / 101
-    assert evaluators.evaluate()[task]["AP50"] == pytest.approx(expected)
+    assert figures[task]["AP50"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", ["lvis", "cityscapes_instance", "coco_panoptic_seg", "Mine"])

@@ -11,7 +11,8 @@ from ion_d2.evaluation.tables import recall_table
 
 
 def record(objects, proposals, **flags):
-    annotations = [{"bbox": b, "bbox_mode": BoxMode.XYXY_ABS, **flags} for b in objects]
+    fields = {"bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, **flags}
+    annotations = [{"bbox": b, **fields} for b in objects]
     return {
         "annotations": annotations,
         "proposal_boxes": np.array(proposals, dtype=np.float32).reshape(-1, 4),
@@ -100,7 +101,6 @@ def test_with_ample_proposals_it_is_the_share_of_objects_with_an_overlap():
 
 
 def test_table():
-    dicts = random_records(3)
-    lines = recall_table(evaluate_proposals(dicts)).splitlines()
+    lines = recall_table(evaluate_proposals(random_records(3))).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["100", "300", "1000", "2000"]
     assert "300.0" in lines[5]

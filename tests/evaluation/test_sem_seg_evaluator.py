@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from box_helpers import register_dicts, run
 from detectron2.evaluation import print_csv_format
 from detectron2.utils import comm
 from PIL import Image
@@ -16,7 +16,8 @@ from ion_d2.errors import IONError
 from ion_d2.evaluation import IONSemSegEvaluator
 from ion_d2.evaluation.sem_seg_evaluator import confusion_matrix, scores_from_confusion
 
-NAME = "ion_test_sem_seg_evaluator"
+pytestmark = pytest.mark.usefixtures("catalogs")
+
 STUFF = ["background", "cat", "dog", "cow"]
 
 
@@ -35,32 +36,19 @@ def scores_for(ids, num_classes=4):
     return {"sem_seg": noise + 2 * wanted.permute(2, 0, 1)}
 
 
-@pytest.fixture
-def registered():
-    def register(records, stuff_classes=STUFF):
-        DatasetCatalog.register(NAME, lambda: records)
-        MetadataCatalog.get(NAME).set(stuff_classes=stuff_classes)
-        return NAME
-
-    yield register
-    if NAME in DatasetCatalog.list():
-        DatasetCatalog.remove(NAME)
-    MetadataCatalog.pop(NAME)
+def registered(records):
+    return register_dicts("mine", records, stuff_classes=STUFF)
 
 
-def run(evaluator, records, outputs):
-    evaluator.reset()
-    for record, output in zip(records, outputs):
-        evaluator.process([record], [output])
-    return evaluator.evaluate()
+def labeled(folder, **maps):
+    """Image id -> its label map, as registered dicts."""
+    for name, ids in maps.items():
+        save_label(folder / f"{name}.png", ids)
+    return [{"image_id": n, "sem_seg_file_name": str(folder / f"{n}.png")} for n in maps]
 
 
-def test_hand_worked_case(registered, tmp_path, capsys):
-    save_label(tmp_path / "one.png", [[0, 0, 1], [255, 1, 1]])
-    records = [
-        {"image_id": "one", "sem_seg_file_name": str(tmp_path / "one.png")},
-        {"image_id": "no label"},
-    ]
+def test_hand_worked_case(tmp_path, capsys):
+    records = [*labeled(tmp_path, one=[[0, 0, 1], [255, 1, 1]]), {"image_id": "no label"}]
     evaluator = IONSemSegEvaluator(registered(records), 4, output_dir=str(tmp_path / "out"))
     # Background: 1 of 2 right; cat: 2 of 3 right; one of each is called dog or cat; void: ignored.
     outputs = [scores_for([[0, 1, 1], [3, 1, 2]]), scores_for([[2, 2, 2]])]
@@ -77,22 +65,20 @@ def test_hand_worked_case(registered, tmp_path, capsys):
     assert list(figures) == list(expected)
     assert figures == pytest.approx(expected, nan_ok=True)
     report = json.loads((tmp_path / "out/sem_seg_results.json").read_text())
-    assert report["dataset"] == NAME and report["num_images"] == 1
+    assert report["dataset"] == "mine" and report["num_images"] == 1
     assert report["mIoU"] == pytest.approx(expected["mIoU"]) and report["IoU"]["cow"] is None
     print_csv_format(results)
     assert capsys.readouterr().out == ""
 
 
-def test_equals_counting_pixel_by_pixel(registered, tmp_path):
+def test_equals_counting_pixel_by_pixel(tmp_path):
     rng = np.random.default_rng(5)
     records, outputs, pairs = [], [], []
-    for number in range(4):
+    for name in "abcd":
         shape = tuple(rng.integers(5, 12, size=2))
         truth = rng.choice([0, 1, 2, 255], size=shape)
         predicted = rng.integers(0, 4, size=shape)
-        save_label(tmp_path / f"{number}.png", truth)
-        label_file = str(tmp_path / f"{number}.png")
-        records.append({"image_id": str(number), "sem_seg_file_name": label_file})
+        records += labeled(tmp_path, **{name: truth})
         outputs.append(scores_for(predicted))
         pairs += [(t, p) for t, p in zip(truth.flat, predicted.flat) if t != 255]
     figures = run(IONSemSegEvaluator(registered(records), 4), records, outputs)["sem_seg"]
@@ -113,26 +99,21 @@ def test_confusion_has_truth_in_rows():
     assert np.isnan([mean, accuracy, *iou]).all()
 
 
-def test_an_image_counts_once_and_none_is_forgotten(registered, tmp_path):
-    for name in ("a", "b"):
-        save_label(tmp_path / f"{name}.png", [[0, 1]])
-    records = [{"image_id": n, "sem_seg_file_name": str(tmp_path / f"{n}.png")} for n in "ab"]
+def test_an_image_counts_once_and_none_is_forgotten(tmp_path):
+    records = labeled(tmp_path, a=[[0, 1]], b=[[0, 1]])
     right, wrong = scores_for([[0, 1]]), scores_for([[1, 0]])
     evaluator = IONSemSegEvaluator(registered(records), 4)
     twice = run(evaluator, [records[0], records[1], records[1]], [right, wrong, wrong])
     assert twice["sem_seg"]["pACC"] == 50
     with pytest.raises(IONError, match='1 of 2 images.*"b"'):
         run(evaluator, records[:1], [right])
-    chosen = IONSemSegEvaluator(NAME, 4, records=records[:1])
+    chosen = IONSemSegEvaluator("mine", 4, records=records[:1])
     assert run(chosen, records[:1], [right])["sem_seg"]["mIoU"] == 100
 
 
-def test_ranks_are_added_up(registered, tmp_path, monkeypatch):
-    for name in ("a", "b"):
-        save_label(tmp_path / f"{name}.png", [[0, 1]])
-    records = [{"image_id": n, "sem_seg_file_name": str(tmp_path / f"{n}.png")} for n in "ab"]
-    registered(records)
-    ranks = [IONSemSegEvaluator(NAME, 4) for _ in range(2)]
+def test_ranks_are_added_up(tmp_path, monkeypatch):
+    records = labeled(tmp_path, a=[[0, 1]], b=[[0, 1]])
+    ranks = [IONSemSegEvaluator(registered(records), 4) for _ in range(2)]
     sent = []
     monkeypatch.setattr(comm, "gather", lambda data, dst: sent.append(data) or [])
     assert run(ranks[1], records[1:], [scores_for([[1, 1]])]) == {}
@@ -142,16 +123,15 @@ def test_ranks_are_added_up(registered, tmp_path, monkeypatch):
     assert figures["mIoU"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 2)
 
 
-def test_bad_input_is_named(registered, tmp_path):
-    save_label(tmp_path / "a.png", [[0, 1]])
-    record = {"image_id": "a", "sem_seg_file_name": str(tmp_path / "a.png")}
+def test_bad_input_is_named(tmp_path):
+    (record,) = labeled(tmp_path, a=[[0, 1]])
     evaluator = IONSemSegEvaluator(registered([record]), 4)
     with pytest.raises(IONError, match="a.png"):
         evaluator.process([record], [scores_for([[0, 1, 0]])])
     with pytest.raises(IONError, match="NUM_CLASSES"):
         evaluator.process([record], [scores_for([[0, 1]], num_classes=5)])
     with pytest.raises(IONError, match="MODEL.SEM_SEG_HEAD.NUM_CLASSES"):
-        IONSemSegEvaluator(NAME, 3)
+        IONSemSegEvaluator("mine", 3)
     save_label(tmp_path / "a.png", [[0, 7]])
     with pytest.raises(IONError, match="a.png"):
         evaluator.process([record], [scores_for([[0, 1]])])

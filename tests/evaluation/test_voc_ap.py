@@ -9,32 +9,15 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from box_helpers import detections_of, truth_of
 from detectron2.evaluation import pascal_voc_evaluation
 
 from ion_d2.errors import IONError
-from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS, evaluate_voc, voc_average_precision
 from ion_d2.evaluation.voc_matching import inclusive_iou, match_class, precision_recall
 
 BCCD = Path(__file__).resolve().parents[2] / "../shared/data/bccd/VOC2007"
 CLASSES = ["cat", "dog", "cow", "absent", "unlabeled"]
-
-
-def truth_of(boxes, classes, difficult=None):
-    difficult = np.zeros(len(boxes)) if difficult is None else difficult
-    return GroundTruth(
-        np.array(boxes, dtype=float).reshape(-1, 4),
-        np.array(classes, dtype=int),
-        np.array(difficult, dtype=bool),
-    )
-
-
-def detections_of(boxes, scores, classes):
-    return Detections(
-        np.array(boxes, dtype=float).reshape(-1, 4),
-        np.array(scores, dtype=float),
-        np.array(classes, dtype=int),
-    )
 
 
 def write_xml(path, truth, class_names):
@@ -50,11 +33,21 @@ def write_xml(path, truth, class_names):
     ElementTree.ElementTree(root).write(path)
 
 
-def detectron2_ap(folder, annotations, detections, class_names, monkeypatch):
-    """AP of every class and threshold by Detectron2's voc_eval, from files: metric -> (C, T)."""
-    # Its sort is not stable; ties then rank by chance, and so does the AP.
-    stable = functools.partial(np.argsort, kind="stable")
-    monkeypatch.setattr(pascal_voc_evaluation.np, "argsort", stable)
+@pytest.fixture
+def voc_eval(monkeypatch):
+    """Detectron2's, whose sort is not stable: ties then rank by chance, and so does the AP."""
+
+    def call(*arguments):
+        with monkeypatch.context() as patch, np.errstate(invalid="ignore"):
+            stable = functools.partial(np.argsort, kind="stable")
+            patch.setattr(pascal_voc_evaluation.np, "argsort", stable)
+            return pascal_voc_evaluation.voc_eval(*arguments)
+
+    return call
+
+
+def write_files(folder, annotations, detections, class_names):
+    """The files that it reads; its first arguments."""
     (folder / "split.txt").write_text("\n".join(detections))
     for index, name in enumerate(class_names):
         lines = [
@@ -64,20 +57,20 @@ def detectron2_ap(folder, annotations, detections, class_names, monkeypatch):
             if category == index
         ]
         (folder / f"det_{name}.txt").write_text("\n".join(lines))
-    arguments = (str(folder / "det_{}.txt"), str(annotations), str(folder / "split.txt"))
-    with np.errstate(invalid="ignore"):
-        tables = {
-            metric: [
-                [
-                    pascal_voc_evaluation.voc_eval(*arguments, name, threshold, metric == "11point")
-                    for threshold in COCO_THRESHOLDS
-                ]
+    return str(folder / "det_{}.txt"), str(annotations), str(folder / "split.txt")
+
+
+def detectron2_ap(voc_eval, files, class_names):
+    """AP of every class and threshold: metric -> (C, T)."""
+    return {
+        metric: np.array(
+            [
+                [voc_eval(*files, name, t, metric == "11point")[2] for t in COCO_THRESHOLDS]
                 for name in class_names
             ]
-            for metric in ("11point", "area")
-        }
-    monkeypatch.undo()
-    return {m: np.array([[cell[2] for cell in row] for row in t]) for m, t in tables.items()}
+        )
+        for metric in ("11point", "area")
+    }
 
 
 def random_scenes(seed, num_images=12):
@@ -107,14 +100,13 @@ def random_scenes(seed, num_images=12):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_detectron2_on_random_scenes(seed, tmp_path, monkeypatch):
+def test_equals_detectron2_on_random_scenes(seed, tmp_path, voc_eval):
     ground_truth, detections = random_scenes(seed)
     for image_id, truth in ground_truth.items():
         write_xml(tmp_path / f"{image_id}.xml", truth, CLASSES)
-    theirs = detectron2_ap(tmp_path, tmp_path / "{}.xml", detections, CLASSES, monkeypatch)
-
+    files = write_files(tmp_path, tmp_path / "{}.xml", detections, CLASSES)
+    theirs = detectron2_ap(voc_eval, files, CLASSES)
     result = evaluate_voc(ground_truth, detections, CLASSES)
-
     for metric, table in theirs.items():
         assert 0.05 < table[:3].mean() < 0.95  # else the scenes would prove nothing
         np.testing.assert_allclose(result.ap[metric][:3], table[:3], rtol=0, atol=1e-14)
@@ -123,27 +115,13 @@ def test_equals_detectron2_on_random_scenes(seed, tmp_path, monkeypatch):
     counts = np.bincount(np.concatenate(marked), minlength=len(CLASSES))
     assert result.num_difficult.tolist() == counts.tolist()
     assert result.num_positives[3:].tolist() == [0, 0]
-
-
-def test_curves_equal_detectron2(tmp_path, monkeypatch):
-    ground_truth, detections = random_scenes(7)
-    for image_id, truth in ground_truth.items():
-        write_xml(tmp_path / f"{image_id}.xml", truth, CLASSES)
-    detectron2_ap(tmp_path, tmp_path / "{}.xml", detections, CLASSES, monkeypatch)  # the files
-    stable = functools.partial(np.argsort, kind="stable")
-    monkeypatch.setattr(pascal_voc_evaluation.np, "argsort", stable)
-    files = [str(tmp_path / name) for name in ("det_{}.txt", "{}.xml", "split.txt")]
-    recall, precision, _ = pascal_voc_evaluation.voc_eval(*files, "dog", 0.5)
-    monkeypatch.undo()
-
+    recall, precision, _ = voc_eval(*files, "dog", 0.5)
     ours = precision_recall(match_class(ground_truth, detections, 1), 0.5)
-
-    np.testing.assert_array_equal(ours[0], precision)
-    np.testing.assert_array_equal(ours[1], recall)
+    np.testing.assert_array_equal(ours, [precision, recall])
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason="the BCCD data set is not at ../shared/data")
-def test_equals_detectron2_on_bccd(tmp_path, monkeypatch):
+def test_equals_detectron2_on_bccd(tmp_path, voc_eval):
     names = ["Platelets", "RBC", "WBC"]
     image_ids = (BCCD / "ImageSets/Main/test.txt").read_text().split()
     rng = np.random.default_rng(0)
@@ -158,20 +136,15 @@ def test_equals_detectron2_on_bccd(tmp_path, monkeypatch):
         noisy = again + rng.normal(scale=0.12, size=again.shape) * size
         scores = rng.random(len(noisy)).round(3)
         detections[image_id] = detections_of(noisy, scores, classes * 3)
-    annotations = BCCD / "Annotations/{}.xml"
-    theirs = detectron2_ap(tmp_path, annotations, detections, names, monkeypatch)
-
+    files = write_files(tmp_path, BCCD / "Annotations/{}.xml", detections, names)
+    theirs = detectron2_ap(voc_eval, files, names)
     result = evaluate_voc(ground_truth, detections, names)
-
     for metric, table in theirs.items():
         assert 0.1 < table.mean() < 0.9
         np.testing.assert_allclose(result.ap[metric], table, rtol=0, atol=1e-13)
         assert result.mean_ap(metric) == pytest.approx(table.mean(), abs=1e-13)
         assert result.mean_ap(metric, 0.75) == pytest.approx(table[:, 5].mean(), abs=1e-13)
-
-    perfect = {
-        i: detections_of(t.boxes, np.ones(len(t.boxes)), t.classes) for i, t in ground_truth.items()
-    }
+    perfect = {i: detections_of(t.boxes, classes=t.classes) for i, t in ground_truth.items()}
     for table in evaluate_voc(ground_truth, perfect, names).ap.values():
         np.testing.assert_allclose(table, 1.0, rtol=0, atol=1e-12)
 
@@ -190,12 +163,10 @@ def test_iou_counts_pixels():
 def test_hand_worked_case():
     # Two boxes to be found (A, B), one difficult (D), all 10x10 pixels and far apart.
     a, b, d = [1, 1, 10, 10], [101, 1, 110, 10], [201, 1, 210, 10]
-    ground_truth = {"one": truth_of([a, d], [0, 0], [0, 1]), "two": truth_of([b], [0])}
+    ground_truth = {"one": truth_of([a, d], difficult=[0, 1]), "two": truth_of([b])}
     half = [1, 1, 10, 5]  # 50 of A's 100 pixels: IoU exactly 0.5, which is not above 0.5
-    detections = {
-        "one": detections_of([half, d, a, a, d], [0.9, 0.8, 0.7, 0.6, 0.55], [0] * 5),
-        "two": detections_of([b], [0.5], [0]),
-    }
+    first = detections_of([half, d, a, a, d], [0.9, 0.8, 0.7, 0.6, 0.55])
+    detections = {"one": first, "two": detections_of([b], [0.5])}
     matches = match_class(ground_truth, detections, 0)
     precision, recall = precision_recall(matches, 0.5)
     # false, ignored, right (A), false (A again), ignored, right (B)
@@ -221,9 +192,8 @@ def test_the_two_metrics_differ_as_defined():
     # The devkit's point 3 * 0.1 lies a rounding error above a recall of 3/10.
     recall = np.array([1 / 10, 2 / 10, 3 / 10])
     assert voc_average_precision(recall, np.ones(3), "11point") == pytest.approx(3 / 11)
-    empty = np.zeros(0)
-    assert voc_average_precision(empty, empty, "area") == 0
-    assert voc_average_precision(empty, empty, "11point") == 0
+    for metric in ("area", "11point"):
+        assert voc_average_precision(np.zeros(0), np.zeros(0), metric) == 0
 
 
 def test_classes_without_boxes_are_left_out_of_the_mean():
@@ -235,11 +205,9 @@ def test_classes_without_boxes_are_left_out_of_the_mean():
     assert result.num_images.tolist() == [1, 0, 0]
     nothing = evaluate_voc({}, {}, ["a"])
     assert np.isnan(nothing.mean_ap("11point", 0.5))
-
-
-def test_missed_class_counts_as_zero():
+    # But a class that is missed counts as zero.
     ground_truth = {"im": truth_of([[1, 1, 5, 5], [9, 9, 20, 20]], [0, 1])}
-    detections = {"im": detections_of([[1, 1, 5, 5]], [0.9], [0])}
+    detections = {"im": detections_of([[1, 1, 5, 5]])}
     result = evaluate_voc(ground_truth, detections, ["found", "missed"])
     assert result.class_ap("11point").tolist() == pytest.approx([1, 0])
     assert result.mean_ap("11point", 0.5) == pytest.approx(0.5)

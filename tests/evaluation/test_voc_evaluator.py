@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from box_helpers import output_of, register_dicts, run
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import inference_on_dataset, print_csv_format, verify_results
 from detectron2.evaluation.testing import flatten_results_dict
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import BoxMode, Instances
 
 from ion_d2.data.voc_layout import load_voc_layout
 from ion_d2.errors import IONError
 from ion_d2.evaluation import IONVOCEvaluator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("catalogs")]
 
 BCCD = Path(__file__).resolve().parents[2] / "../shared/data/bccd/VOC2007"
 NAME = "ion_test_voc_evaluator"
@@ -32,13 +32,8 @@ def record_of(image_id, boxes, classes, difficult=None):
         {"bbox": b, "bbox_mode": BoxMode.XYXY_ABS, "category_id": c, "difficult": d, "iscrowd": 0}
         for b, c, d in zip(boxes, classes, difficult)
     ]
-    return {
-        "image_id": image_id,
-        "file_name": f"{image_id}.jpg",
-        "height": 100,
-        "width": 120,
-        "annotations": annotations,
-    }
+    sizes = {"height": 100, "width": 120, "annotations": annotations}
+    return {"image_id": image_id, "file_name": f"{image_id}.jpg", **sizes}
 
 
 # Two cats and a dog to be found, a difficult dog, an image without objects; no cow.
@@ -49,45 +44,25 @@ RECORDS = [
 ]
 
 
-def output_of(boxes, scores, classes):
-    instances = Instances((100, 120))
-    instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.scores = torch.tensor(scores, dtype=torch.float32)
-    instances.pred_classes = torch.tensor(classes, dtype=torch.int64)
-    return {"instances": instances}
-
-
 def perfect_output(record):
     found = record["annotations"]
-    classes = [a["category_id"] for a in found]
-    return output_of([a["bbox"] for a in found], [0.9] * len(found), classes)
+    return output_of([a["bbox"] for a in found], classes=[a["category_id"] for a in found])
+
+
+PERFECT = [perfect_output(record) for record in RECORDS]
 
 
 def register(records, class_names=("cat", "dog", "cow")):
-    DatasetCatalog.register(NAME, lambda: records)
-    MetadataCatalog.get(NAME).set(thing_classes=list(class_names), evaluator_type="pascal_voc")
-
-
-def unregister():
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.pop(NAME)
+    return register_dicts(NAME, records, thing_classes=list(class_names))
 
 
 @pytest.fixture
 def dataset():
-    register(RECORDS)
-    yield NAME
-    unregister()
-
-
-def run(evaluator, records, outputs):
-    evaluator.reset()
-    evaluator.process(records, outputs)
-    return evaluator.evaluate()
+    return register(RECORDS)
 
 
 def test_truth_as_detections_is_perfect(dataset):
-    results = run(IONVOCEvaluator(dataset), RECORDS, [perfect_output(r) for r in RECORDS])
+    results = run(IONVOCEvaluator(dataset), RECORDS, PERFECT)
     assert list(results) == ["bbox", "bbox_11point", "bbox_area", "bbox_coco"]
     for task in ("bbox", "bbox_11point", "bbox_area"):
         assert {results[task][m] for m in ("AP", "AP50", "AP75")} == {100.0}
@@ -105,7 +80,7 @@ def partly_wrong():
     a = output_of([[0, 0, 10, 10]], [0.9], [0])
     empty = output_of([[50, 0, 90, 50]], [0.1], [1])
     b["instances"] = Instances.cat([b["instances"], empty["instances"]])
-    return [b, a, output_of([], [], [])]
+    return [b, a, output_of()]
 
 
 def test_figures_by_hand_and_files(dataset, tmp_path, caplog):
@@ -139,16 +114,14 @@ def test_figures_by_hand_and_files(dataset, tmp_path, caplog):
 def test_boxes_follow_the_devkit_convention(dataset):
     # As 1-based inclusive boxes [1,1,10,10] and [1,1,10,5]: 50 of 100 pixels, not above 0.5;
     # and one more column of pixels makes it so.
-    outputs = [output_of([[0, 0, 10, 5]], [0.9], [0]), output_of([], [], []), output_of([], [], [])]
+    outputs = [output_of([[0, 0, 10, 5]]), output_of(), output_of()]
     results = run(IONVOCEvaluator(dataset, metric="area"), RECORDS, outputs)
     assert results["bbox"]["AP50-cat"] == 0
-    outputs[0] = output_of([[0, 0, 10, 5.1]], [0.9], [0])
+    outputs[0] = output_of([[0, 0, 10, 5.1]])
     results = run(IONVOCEvaluator(dataset, metric="area"), RECORDS, outputs)
     assert results["bbox"]["AP50-cat"] == pytest.approx(50)
-
-
-def test_no_detections_at_all(dataset):
-    results = run(IONVOCEvaluator(dataset), RECORDS, [output_of([], [], [])] * 3)
+    # No detections at all are 0.
+    results = run(IONVOCEvaluator(dataset), RECORDS, [output_of()] * 3)
     assert results["bbox"]["AP50"] == results["bbox"]["AP"] == results["bbox_coco"]["AP"] == 0
 
 
@@ -172,43 +145,31 @@ def test_detectron2_accepts_the_results(dataset, caplog):
 
 
 def test_a_missing_image_is_an_error_unless_left_out_on_purpose(dataset):
-    evaluator = IONVOCEvaluator(dataset)
-    outputs = [perfect_output(r) for r in RECORDS]
     with pytest.raises(IONError, match='2 of 3 images.*"a"'):
-        run(evaluator, RECORDS[:1], outputs[:1])
+        run(IONVOCEvaluator(dataset), RECORDS[:1], PERFECT[:1])
     chosen = IONVOCEvaluator(dataset, records=RECORDS[::2])
-    results = run(chosen, RECORDS[::2], outputs[::2])
-    assert results["bbox"]["AP"] == 100
+    assert run(chosen, RECORDS[::2], PERFECT[::2])["bbox"]["AP"] == 100
 
 
 def test_bad_input_is_named(dataset, tmp_path):
     evaluator = IONVOCEvaluator(dataset)
     with pytest.raises(IONError, match='"stranger"'):
-        evaluator.process([{"image_id": "stranger"}], [output_of([], [], [])])
+        evaluator.process([{"image_id": "stranger"}], [output_of()])
     with pytest.raises(IONError, match="class number 3.*NUM_CLASSES"):
-        evaluator.process(RECORDS[:1], [output_of([[0, 0, 1, 1]], [0.5], [3])])
+        evaluator.process(RECORDS[:1], [output_of([[0, 0, 1, 1]], classes=[3])])
     with pytest.raises(IONError, match="12point"):
         IONVOCEvaluator(dataset, metric="12point")
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(IONError, match="OUTPUT_DIR"):
-        outputs = [perfect_output(r) for r in RECORDS]
-        run(IONVOCEvaluator(dataset, output_dir=str(blocked / "sub")), RECORDS, outputs)
+        run(IONVOCEvaluator(dataset, output_dir=str(blocked / "sub")), RECORDS, PERFECT)
 
 
 def test_bad_datasets_are_named():
-    register([*RECORDS, RECORDS[0]])
-    try:
-        with pytest.raises(IONError, match="more than once"):
-            IONVOCEvaluator(NAME)
-    finally:
-        unregister()
-    register(RECORDS, class_names=())
-    try:
-        with pytest.raises(IONError, match="thing_classes"):
-            IONVOCEvaluator(NAME)
-    finally:
-        unregister()
+    with pytest.raises(IONError, match="more than once"):
+        IONVOCEvaluator(register([*RECORDS, RECORDS[0]]))
+    with pytest.raises(IONError, match="thing_classes"):
+        IONVOCEvaluator(register(RECORDS, class_names=()))
 
 
 def rank_main(rank, folder):
@@ -236,9 +197,6 @@ def test_two_ranks_give_the_figures_of_one(dataset, tmp_path):
 def test_bccd_truth_as_detections_is_perfect():
     records = load_voc_layout(BCCD, "test", ["Platelets", "RBC", "WBC"])
     register(records, ["Platelets", "RBC", "WBC"])
-    try:
-        results = run(IONVOCEvaluator(NAME), records, [perfect_output(r) for r in records])
-    finally:
-        unregister()
+    results = run(IONVOCEvaluator(NAME), records, [perfect_output(r) for r in records])
     figures = [v for task in results.values() for v in task.values() if not np.isnan(v)]
     assert figures == pytest.approx([100] * len(figures)) and len(figures) >= 17

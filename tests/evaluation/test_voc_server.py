@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import torch
+from box_helpers import output_of, run
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.evaluation.pascal_voc_evaluation import voc_eval
-from detectron2.structures import Boxes, Instances
 from model_helpers import small_config
 from voc_folder import object_xml, write_split, write_voc
 
@@ -47,19 +46,11 @@ def detections(name, seed=0):
         boxes = [np.array(a["bbox"]) + rng.uniform(-2.5, 2.5, 4) for a in objects]
         boxes += [np.array([3, 3, 20, 20.0]) + rng.uniform(-2, 2, 4) for _ in range(2)]
         classes = [a["category_id"] for a in objects] + [0, 1]
-        found = Instances((record["height"], record["width"]))
         # What both evaluators' files can hold: boxes of one decimal, scores of three.
-        found.pred_boxes = Boxes(torch.tensor(np.round(boxes, 1)).float())
-        found.scores = torch.tensor(np.round(rng.uniform(0.1, 1, len(boxes)), 3)).float()
-        found.pred_classes = torch.tensor(classes)
-        outputs.append({"instances": found})
+        scores = np.round(rng.uniform(0.1, 1, len(boxes)), 3)
+        size = (record["height"], record["width"])
+        outputs.append(output_of(np.round(boxes, 1), scores, classes, size))
     return records, outputs
-
-
-def run(evaluator, records, outputs):
-    evaluator.reset()
-    evaluator.process(records, outputs)
-    return evaluator.evaluate()
 
 
 def config(name, output, *opts):
@@ -110,13 +101,11 @@ def withheld(folder):
 def test_a_set_without_annotations_gives_files_and_no_figures(withheld, tmp_path, caplog):
     cfg = config(withheld, tmp_path / "out")
     records = DatasetCatalog.get(withheld)
-    found = Instances((30, 40))
-    found.pred_boxes = Boxes(torch.tensor([[0.0, 0, 40, 30], [1.25, 2.04, 10.96, 11.5]]))
-    found.scores = torch.tensor([0.7027321, 1e-4], dtype=torch.float64)
-    found.pred_classes = torch.tensor([0, 1])
-    nothing = Instances((30, 40), pred_boxes=Boxes(torch.zeros(0, 4)), scores=torch.zeros(0))
-    nothing.pred_classes = torch.zeros(0, dtype=torch.int64)
-    outputs = [{"instances": nothing}, {"instances": found}, *[{"instances": nothing}] * 6]
+    found = output_of(
+        [[0.0, 0, 40, 30], [1.25, 2.04, 10.96, 11.5]], [0.7027321, 1e-4], [0, 1], (30, 40)
+    )
+    nothing = output_of(size=(30, 40))
+    outputs = [nothing, found, *[nothing] * 6]
     with caplog.at_level("WARNING", logger="ion_d2"):
         assert run(build_evaluators(cfg, withheld), records, outputs) == {}
     assert "no average precision" in caplog.text

@@ -54,7 +54,7 @@ def test_a_finished_run_is_reported(report, train_net, scenes, tmp_path):
     status, out, err = report(place, "--evaluate", *config, "--output", tmp_path / "x.html", *opts)
     assert status == 0, err
     assert (place / "voc_results.json").is_file() and not (place / "report.html").exists()
-    assert "AP, area" in check_page((tmp_path / "x.html").read_text()).text()
+    assert "AP area" in check_page((tmp_path / "x.html").read_text()).text()
 
 
 def test_bad_input_is_one_sentence(report, tmp_path):

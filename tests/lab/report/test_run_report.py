@@ -17,8 +17,8 @@ from ion_d2.data.catalog import ensure_registered
 from ion_d2.engine.setup import build_model, load_config
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
+from ion_d2.evaluation.tables import format_percent
 from ion_lab.report import write_run_report
-from ion_lab.report.scores import percent
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +52,8 @@ def test_a_training_is_reported_on_request(train_net, scenes, tmp_path):
     results = json.loads((tmp_path / "voc_results.json").read_text())
     shown = [data for tag, data in page.texts if tag in ("td", "dd")]
     for entry in (*(c["11point"] for c in results["classes"].values()), results["mean"]["area"]):
-        assert percent(entry["AP50"]) in shown
-    assert percent(results["coco"]["APm"]) in shown
+        assert format_percent(entry["AP50"]) in shown
+    assert format_percent(results["coco"]["APm"]) in shown
     for text in ("\u2192 right", "\u2190 left", "\u2193 down", "\u2191 up"):
         assert labels(page).count(text) == 2  # stacks
     # Three test images, each with its labels and its detections; two stacks with the image and four
@@ -89,7 +89,9 @@ def test_several_test_sets_in_cocos_format(train_net, tmp_path):
     for number, name in enumerate((coco, other)):
         names = ("AP", "AP50", "AP75", "APs", "APm", "APl")
         # Figures of sizes that no object has are not in metrics.json.
-        expected = [percent(merged.get(f"{name}/bbox/{figure}", math.nan)) for figure in names]
+        expected = [
+            format_percent(merged.get(f"{name}/bbox/{figure}", math.nan)) for figure in names
+        ]
         assert tiles[6 * number : 6 * number + 6] == expected
 
 
