@@ -182,8 +182,10 @@ class IONVOCEvaluator(DatasetEvaluator):
     def _write_server_files(self, found: dict[Hashable, Detections]) -> None:
         assert self._output_dir is not None  # see _check_server_files
         metadata = MetadataCatalog.get(self._dataset_name)
-        challenge = {"year": metadata.get("year", 2012), "split": metadata.get("split", "test")}
-        place = write_server_files(self._output_dir, found, self._class_names, **challenge)
+        year, split = metadata.get("year", 2012), metadata.get("split", "test")
+        place = write_server_files(
+            self._output_dir, found, self._class_names, year=year, split=split
+        )
         logger.info(
             "Files for VOC's evaluation server are in %s; pack the folder 'results' above it.",
             place,

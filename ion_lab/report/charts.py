@@ -1,11 +1,12 @@
-"""Plots that are legible on light and on dark paper, as SVG files."""
+"""Plots that are legible on light and on dark paper, as SVG files for pages or as PNG files."""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 SERIES = ("#2f7fd1", "#d9680c", "#2b9a66", "#c2559d", "#8a73d6", "#8c8526", "#d64550", "#1b96a8")
 # Line styles change with every turn through the colors.
 _DASHES = ("-", "--", ":", "-.")
-# Matplotlib draws text and axes with it; the ink of the paper takes its place.
+# Matplotlib draws text and axes with it; in pages, the ink of the paper takes its place.
 _INK = "#010203"
 _PAPER_INK = b"""<style>svg { color: #1b1f24; stroke-linejoin: round }
 @media (prefers-color-scheme: dark) { svg { color: #e6e9ed } }</style>"""
@@ -44,8 +45,67 @@ _STYLE = {
     "axes.formatter.useoffset": False,
     "axes.unicode_minus": False,
 }
+_LEGEND = {"handlelength": 1.4, "columnspacing": 1.2, "handletextpad": 0.5, "borderaxespad": 0.2}
 # Of a figure, in CSS pixels: as wide as a phone shows without making the text smaller.
 _SIZE = (360, 240)
+_PNG_COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Plot:
+    """How to draw on axes, how large in CSS pixels, and what the legend names."""
+
+    draw: Callable[[Axes], None]
+    size: tuple[int, int]
+    legend: Sequence[str] = ()
+
+    def svg(self) -> bytes:
+        """The plot as an SVG file, in the ink of the page."""
+        file = io.BytesIO()
+        with matplotlib.rc_context(_STYLE):
+            figure = _figure(self.size)
+            FigureCanvasSVG(figure)
+            self.draw(figure.add_subplot())
+            _add_legend(figure, self.legend, "outside upper left")
+            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        drawn = file.getvalue().replace(_INK.encode(), b"currentColor")
+        start = drawn.index(b">", drawn.index(b"<svg")) + 1
+        return drawn[:start] + _PAPER_INK + drawn[start:]
+
+
+def save_png(path: Path, title: str, plots: Mapping[str, Plot]) -> None:
+    """Draw plots, which share a legend, under their headings into one PNG file."""
+    columns = min(len(plots), _PNG_COLUMNS)
+    rows = -(-len(plots) // columns)
+    first = next(iter(plots.values()))
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure((first.size[0] * columns, (first.size[1] + 30) * rows + 60))
+        every = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (heading, plot) in zip(every, plots.items()):
+            plot.draw(axes)
+            axes.set_title(literal(heading), loc="left")
+        for axes in every[len(plots) :]:
+            axes.set_axis_off()
+        figure.suptitle(literal(title), x=0.01, ha="left")
+        _add_legend(figure, first.legend, "outside lower left")
+        figure.savefig(path, dpi=200)
+
+
+def _figure(size: tuple[int, int]) -> Figure:
+    """72 points to the inch: a point of the drawing is a pixel of the page."""
+    return Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
+
+
+def _add_legend(figure: Figure, names: Sequence[str], place: str) -> None:
+    """A legend in as many columns as there is room for; what axes name alike is listed once."""
+    if not any(names):
+        return
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        found.update(zip(*axes.get_legend_handles_labels()[::-1]))
+    room = int(72 * figure.get_figwidth() // (6.5 * max(map(len, names)) + 35))
+    columns = max(1, min(room, 3 if len(found) > 4 else len(found)))
+    figure.legend(found.values(), found.keys(), loc=place, ncols=columns, **_LEGEND)
 
 
 @dataclass(frozen=True)
@@ -67,7 +127,7 @@ class Line:
     spread: Sequence[float] | None = None
 
 
-def line_plot(
+def lines_plot(
     lines: Sequence[Line],
     x_label: str,
     y_label: str,
@@ -75,20 +135,8 @@ def line_plot(
     size: tuple[int, int] = _SIZE,
     markers: bool = False,
     **limits: Any,
-) -> bytes:
-    """Plot lines.
-
-    Args:
-        lines: what to plot, each in a color of its own.
-        x_label: of the horizontal axis.
-        y_label: of the vertical axis.
-        size: (width, height) in CSS pixels.
-        markers: whether every point gets a dot, for lines of few points.
-        limits: properties of the axes, e.g. ``ylim=(0, 1)`` or ``yscale="log"``.
-
-    Returns:
-        An SVG file.
-    """
+) -> Plot:
+    """A plot of lines, each in a color of its own; see :func:`line_plot`."""
 
     def draw(axes: Axes) -> None:
         for number, line in enumerate(lines):
@@ -97,21 +145,32 @@ def line_plot(
         if axes.get_yscale() == "log":  # 0.1, not a power whose exponent is too small to read
             axes.yaxis.set_major_formatter("{x:g}")
 
-    return _draw(draw, size, [line.name for line in lines])
+    return Plot(draw, size, [line.name for line in lines])
+
+
+def line_plot(lines: Sequence[Line], x_label: str, y_label: str, **options: Any) -> bytes:
+    """Plot lines as an SVG file.
+
+    Args:
+        lines: what to plot.
+        x_label: of the horizontal axis.
+        y_label: of the vertical axis.
+        options: ``size``, (width, height) in CSS pixels; ``markers``, whether every point gets a
+            dot; and properties of the axes, e.g. ``ylim=(0, 1)`` or ``yscale="log"``.
+    """
+    return lines_plot(lines, x_label, y_label, **options).svg()
 
 
 def _draw_line(axes: Axes, line: Line, number: int, markers: bool) -> None:
-    style = {
-        "color": SERIES[number % len(SERIES)],
-        "linestyle": _DASHES[number // len(SERIES) % len(_DASHES)],
-        "marker": "o" if markers else None,
-        "markersize": 4,
-    }
-    axes.plot(line.x, line.y, label=literal(line.name) or None, **style)
+    color = SERIES[number % len(SERIES)]
+    dashes = _DASHES[number // len(SERIES) % len(_DASHES)]
+    marker = "o" if markers else None
+    label = literal(line.name) or None
+    axes.plot(line.x, line.y, dashes, label=label, color=color, marker=marker, markersize=4)
     if line.spread is not None:
-        axes.errorbar(line.x, line.y, line.spread, fmt="none", ecolor=style["color"], capsize=3)
+        axes.errorbar(line.x, line.y, line.spread, fmt="none", ecolor=color, capsize=3)
     if line.mark is not None:
-        axes.plot(line.x[line.mark], line.y[line.mark], "o", color=style["color"], markersize=7)
+        axes.plot(line.x[line.mark], line.y[line.mark], "o", color=color, markersize=7)
 
 
 def stacked_bars(
@@ -121,16 +180,9 @@ def stacked_bars(
     *,
     size: tuple[int, int] = _SIZE,
 ) -> bytes:
-    """Plot horizontal bars, each of the same parts one after another.
+    """Plot horizontal bars of the same parts one after another, from top to bottom, as SVG.
 
-    Args:
-        names: of the bars, from top to bottom.
-        shares: name of a part -> its length in each bar.
-        x_label: of the horizontal axis.
-        size: (width, height) in CSS pixels.
-
-    Returns:
-        An SVG file.
+    ``shares`` has the length of each part in each bar.
     """
 
     def draw(axes: Axes) -> None:
@@ -144,7 +196,7 @@ def stacked_bars(
         axes.invert_yaxis()
         axes.grid(False, axis="y")
 
-    return _draw(draw, size, list(shares))
+    return Plot(draw, size, list(shares)).svg()
 
 
 @dataclass(frozen=True)
@@ -164,19 +216,8 @@ class Bar:
     dots: Sequence[float] = ()
 
 
-def bar_plot(bars: Sequence[Bar], x_label: str, *, width: int = 320, **limits: Any) -> bytes:
-    """Plot horizontal bars below each other, each under its name, so that names may be long.
-
-    Args:
-        bars: from top to bottom.
-        x_label: of the horizontal axis.
-        width: in CSS pixels; the height follows from the number of bars.
-        limits: properties of the axes, e.g. ``xlim=(0, 100)``.
-
-    Returns:
-        An SVG file.
-    """
-
+def bars_plot(bars: Sequence[Bar], x_label: str, *, width: int = 320, **limits: Any) -> Plot:
+    """A plot of bars; see :func:`bar_plot`."""
     names = [textwrap.fill(bar.name, width // 7) for bar in bars]
     text = 16 * max(name.count("\n") + 1 for name in names)
     step = text + 30  # from bar to bar, in CSS pixels like all of these
@@ -190,48 +231,21 @@ def bar_plot(bars: Sequence[Bar], x_label: str, *, width: int = 320, **limits: A
         ends = (len(bars) - 1 + 18 / step, -(text + 23) / step)
         axes.set(xlabel=literal(x_label), yticks=[], ylim=ends, **limits)
 
-    return _draw(draw, (width, step * len(bars) + 50), [])
+    return Plot(draw, (width, step * len(bars) + 50))
 
 
-def percent_end(values: Sequence[float]) -> float:
-    """Where an axis of percents ends.
+def bar_plot(bars: Sequence[Bar], x_label: str, **options: Any) -> bytes:
+    """Plot horizontal bars below each other, each under its name, as an SVG file.
 
     Args:
-        values: what it is to show.
-
-    Returns:
-        100, or less where all is low.
+        bars: from top to bottom; their names may be long.
+        x_label: of the horizontal axis.
+        options: ``width`` in CSS pixels, from which the height follows; and properties of the axes,
+            e.g. ``xlim=(0, 100)``.
     """
-    highest = max(values, default=100.0)
-    return 100.0 if highest > 50 else max(1.0, 1.15 * highest)
+    return bars_plot(bars, x_label, **options).svg()
 
 
 def literal(text: str) -> str:
-    """Keep Matplotlib from reading dollar signs as the start of a formula.
-
-    Args:
-        text: any text.
-
-    Returns:
-        What Matplotlib shows as that text.
-    """
+    """Keep Matplotlib from reading dollar signs as the start of a formula."""
     return text.replace("$", r"\$")
-
-
-def _draw(draw: Any, size: tuple[int, int], names: Sequence[str]) -> bytes:
-    """Draw on new axes, with a legend above them, and save as SVG."""
-    with matplotlib.rc_context(_STYLE):
-        # 72 points to the inch: a point of the drawing is a pixel of the page.
-        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        draw(axes)
-        if any(names):
-            columns = 3 if len(names) > 4 else max(1, len(names))
-            figure.legend(loc="outside upper left", ncols=columns, handlelength=1.4,
-                          columnspacing=1.2, handletextpad=0.5, borderaxespad=0.2)  # fmt: skip
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    drawn = file.getvalue().replace(_INK.encode(), b"currentColor")
-    start = drawn.index(b">", drawn.index(b"<svg")) + 1
-    return drawn[:start] + _PAPER_INK + drawn[start:]

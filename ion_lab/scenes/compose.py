@@ -83,7 +83,8 @@ def _add_family(
         name = FAMILY_CLASSES[family][rng.integers(2) if state is None else state]
         draw = _ORDINARY_SPRITES[name] if state is None else _OUTSIDE_SPRITES[family]
         sprite = draw(rng, color)
-        place = layout.reserve(rng, *sprite.alpha.shape, top)
+        height, width = sprite.alpha.shape
+        place = layout.reserve(rng, height, width, top)
         if place is not None:
             layout.stamp(name, sprite, *place)
 

@@ -18,7 +18,7 @@ def row(name, data, means, spread=1.0, difference=None):
     content = {"row": name, "data": data, "overrides": {"A.B": [1]}, "runs": runs,
                "figures": figures}  # fmt: skip
     if difference is not None:
-        entry = {"mean": difference, "spread": 0.7}
+        entry = {"mean": difference, "spread": 0.7, "half_width": 6.3}
         content["difference"] = {heading: entry for heading in means}
     return content
 
@@ -52,14 +52,16 @@ def test_bars_and_tables(tmp_path):
     page = read(write_study_report(results(rows), tmp_path))
     text = page.text()
     for word in ("A <title>", "Which & why?", "51.2 \u00b1 1.0", "98.0 \u00b1 1.0",
-                 "+46.8 \u00b1 0.7", "Difference from <plain>", "0 of 1", "2.11"):  # fmt: skip
+                 "+46.8 \u00b1 0.7 *", "Difference from <plain>", "2.11"):  # fmt: skip
         assert word in text
     assert len(page.plots()) == 2
     assert "context $: 98.0 \u00b1 1.0" in page.plots()[0]["alt"]
     assert "later" not in page.plots()[0]["alt"]
     cells = [data for tag, data in page.texts if tag == "td"]
     # Every run with its seed, figures and time.
-    assert ["scenes", "1", "52.2", "21.0", "60"] in [cells[i : i + 5] for i in range(len(cells))]
+    runs = [cells[i : i + 5] for i in range(len(cells))]
+    assert ["scenes", "1", "52.2", "21.0", "60"] in runs
+    assert ["scenes", "0", "–", "–", "–"] in runs
 
 
 def test_lines_over_the_data(tmp_path):

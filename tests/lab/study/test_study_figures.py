@@ -10,6 +10,7 @@ import scipy.stats
 from PIL import Image
 
 from ion_d2.errors import IONError
+from ion_lab.report.charts import SERIES
 from ion_lab.study.figures import read_figures
 from ion_lab.study.markdown import to_markdown
 from ion_lab.study.statistics import Spread, half_width, pooled_spread, spread_of
@@ -156,11 +157,11 @@ def test_plots_are_drawn_also_of_what_is_missing(tmp_path, plot):
     paths = draw_plots(report(rows, plot=plot), tmp_path)
     names = ["small.png"] if plot == "lines" else ["small_near.png", "small_far.png"]
     assert [path.name for path in paths] == names
+    first = tuple(bytes.fromhex(SERIES[0][1:]))
     for path in paths:
         picture = np.asarray(Image.open(path).convert("RGB"))
-        assert picture.shape[1] >= 1000
-        colors = {tuple(c) for c in picture.reshape(-1, 3)[::7]}
-        assert (0, 0x72, 0xB2) in colors  # the first of Okabe and Ito's
+        assert picture.shape[1] >= 800
+        assert first in {tuple(c) for c in picture.reshape(-1, 3)[::7]}
 
 
 @pytest.mark.parametrize("plot", ["bars", "lines"])
