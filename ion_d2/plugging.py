@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
 from .errors import IONError
-from .modeling.context.context_backbone import CONTEXT
+from .modeling.context import CONTEXT
 from .modeling.unread_settings import ROI_HEADS
 
 CONTEXT_BACKBONE = "build_ion_context_backbone"

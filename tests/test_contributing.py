@@ -58,7 +58,7 @@ def test_a_context_kind(change):
 
 def test_a_normalization(change):
     context = "ion_d2/modeling/context"
-    users = (f"{context}/normed_conv.py", f"{context}/conv.py", "tests/modeling/context_cases.py")
+    users = (f"{context}/conv.py", "tests/modeling/context_cases.py")
     modules = change("Add a normalization", *users)
     modules["context_cases"].VARIANTS["cell"] = {"NAME": "Conv", "NORM": "CELL"}
     backbone = check_in_a_model(modules["context_cases"], "cell", "MODEL.VGG.NORM", "CELL")

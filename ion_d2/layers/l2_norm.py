@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .irnn.arguments import compute_dtype
+
 # What one norm spans: "roi" all entries of a pooled feature, "position" the channels at one bin.
 NORMS = ("roi", "position", "none")
 
@@ -23,7 +25,7 @@ def l2_normalize(x: Tensor, norm: str, scale: Tensor | None = None) -> Tensor:
         scale: (C,) factors of the channels after the division; None is 1. Not with "none".
 
     Returns:
-        A tensor of x's shape and type. The division runs in float32 at least.
+        Of x's shape and type. The division runs in float32 at least.
 
     Raises:
         ValueError: ``norm`` is none of the three, or there is a scale without a norm.
@@ -34,7 +36,7 @@ def l2_normalize(x: Tensor, norm: str, scale: Tensor | None = None) -> Tensor:
         return x
     dims = _dims(norm)
     with torch.autocast(x.device.type, enabled=False):
-        wide = _widen(x)
+        wide = x.to(compute_dtype(x.dtype))
         factor = torch.linalg.vector_norm(wide, dim=dims, keepdim=True).clamp_min(_EPS).reciprocal()
         if scale is not None:
             # With "roi" this has one number for each channel of a ROI, and saves a pass over x.
@@ -43,23 +45,16 @@ def l2_normalize(x: Tensor, norm: str, scale: Tensor | None = None) -> Tensor:
 
 
 def mean_l2_norm(x: Tensor, norm: str) -> Tensor:
-    """Mean of the norms by which :func:`l2_normalize` divides.
+    """Mean of the norms by which :func:`l2_normalize` divides, a scalar in float32 at least.
 
     Args:
         x: (M, C, P, P) pooled features, M > 0.
         norm: "roi" or "position".
-
-    Returns:
-        A scalar tensor, float32 at least.
     """
-    return torch.linalg.vector_norm(_widen(x), dim=_dims(norm)).mean()
+    return torch.linalg.vector_norm(x.to(compute_dtype(x.dtype)), dim=_dims(norm)).mean()
 
 
 def _dims(norm: str) -> tuple:
     if norm not in ("roi", "position"):
         raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
     return (1, 2, 3) if norm == "roi" else (1,)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

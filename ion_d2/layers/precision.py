@@ -11,11 +11,7 @@ from torch import Tensor
 
 
 def autocasts_to_float16(device_type: str) -> bool:
-    """Whether autocast is on for a kind of device, in float16.
-
-    Args:
-        device_type: such as "cuda" or "cpu".
-    """
+    """Whether autocast is on for a kind of device ("cuda", "cpu"), in float16."""
     if hasattr(torch, "get_autocast_dtype"):
         on = torch.is_autocast_enabled(device_type)
         return on and torch.get_autocast_dtype(device_type) == torch.float16
@@ -25,14 +21,7 @@ def autocasts_to_float16(device_type: str) -> bool:
 
 
 def keep_range(x: Tensor) -> contextlib.AbstractContextManager:
-    """Let no autocast round what is read from ``x``, in float32, to float16.
-
-    Args:
-        x: what the operations inside read.
-
-    Returns:
-        A context in which autocast is off, if it would turn a float32 ``x`` into float16.
-    """
+    """A context in which no autocast rounds a float32 ``x``, which is read inside, to float16."""
     kind = x.device.type
     if x.dtype == torch.float32 and autocasts_to_float16(kind):
         return torch.autocast(kind, enabled=False)
@@ -42,13 +31,8 @@ def keep_range(x: Tensor) -> contextlib.AbstractContextManager:
 def in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Run a module's forward in float32 where autocast would run it in float16.
 
-    The results are then float32. bfloat16, which has the range of float32, stays.
-
-    Args:
-        forward: the method, whose first argument is a tensor.
-
-    Returns:
-        The method.
+    The results are then float32. bfloat16, which has the range of float32, stays. The first
+    argument of ``forward`` is a tensor.
     """
 
     @functools.wraps(forward)
@@ -63,15 +47,7 @@ def in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def narrow(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Convert non-negative numbers; what float16 does not hold becomes its largest, 65504.
-
-    Args:
-        x: floating point.
-        dtype: of the result.
-
-    Returns:
-        A tensor of x's shape.
-    """
+    """Convert non-negative numbers; what float16 does not hold becomes its largest, 65504."""
     if dtype == torch.float16:
         x = x.clamp(max=65504.0)
     return x.to(dtype)

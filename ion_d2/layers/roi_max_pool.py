@@ -39,24 +39,13 @@ class ROIMaxPool(nn.Module):
     """:func:`roi_max_pool` as a module, in the place of ``torchvision.ops.RoIPool``."""
 
     def __init__(self, output_size: tuple[int, int], scale: float) -> None:
-        """
-        Args:
-            output_size: number of bins down and across.
-            scale: cells a pixel.
-        """
+        """The arguments are those of :func:`roi_max_pool`."""
         super().__init__()
         self.output_size = output_size
         self.scale = scale
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
-        """
-        Args:
-            x: (N, C, H, W).
-            rois: (M, 5), see :func:`roi_max_pool`.
-
-        Returns:
-            (M, C, *output_size).
-        """
+        """(N, C, H, W) and (M, 5) to (M, C, *output_size)."""
         return roi_max_pool(x, rois, self.output_size, self.scale)
 
 

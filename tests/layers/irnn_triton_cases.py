@@ -143,7 +143,7 @@ def test_products_keep_float32_under_autocast():
     not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="of PyTorch 2.9 and newer"
 )
 def test_both_ways_to_allow_tf32(monkeypatch):
-    from ion_d2.layers.irnn.triton_recurrence import _precision
+    from ion_d2.layers.irnn.triton_full import _precision
 
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision

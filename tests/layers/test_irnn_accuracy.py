@@ -4,6 +4,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
+from irnn_cases import KINDS, assert_as_defined, differentiated, make_weight
 
 from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
 
@@ -34,7 +35,7 @@ def relative_error(got, exact):
     return ((got.double() - exact).abs().max() / exact.abs().max().clamp(min=1e-300)).item()
 
 
-@pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", INPUTS)
 @pytest.mark.parametrize("dtype", BOUNDS)
 def test_errors_against_float64(kind, case, dtype):
@@ -42,18 +43,12 @@ def test_errors_against_float64(kind, case, dtype):
     channels = 8
     x = INPUTS[case](torch.randn(1, channels, 3, LENGTH, dtype=torch.float64))
     weight = transition(kind, channels)
-    leaves = [x.to(dtype).requires_grad_()]
-    if weight is not None:
-        leaves.append(weight.to(dtype).requires_grad_())
-    grad = torch.randn(1, 4 * channels, 3, LENGTH, dtype=torch.float64).to(dtype)
-    exact_leaves = [leaf.detach().double().requires_grad_() for leaf in leaves]
-    exact = spatial_irnn_reference(*exact_leaves)
-    exact_grads = torch.autograd.grad(exact, exact_leaves, grad.double())
-    got = spatial_irnn(*leaves)
-    grads = torch.autograd.grad(got, leaves, grad)
-    assert got.isfinite().all()
-    assert relative_error(got, exact) < BOUNDS[dtype]
-    for mine, true in zip(grads, exact_grads):
+    grad = torch.randn(1, 4 * channels, 3, LENGTH, dtype=torch.float64)
+    rounded = [None if t is None else t.to(dtype) for t in (x, weight, grad)]
+    exact = [None if t is None else t.double() for t in rounded]
+    for mine, true in zip(
+        differentiated(spatial_irnn, *rounded), differentiated(spatial_irnn_reference, *exact)
+    ):
         assert mine.isfinite().all()
         assert relative_error(mine, true) < BOUNDS[dtype]
 
@@ -87,7 +82,7 @@ shapes = st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(0, 7), st.i
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     shape=shapes,
-    kind=st.sampled_from(["identity", "diagonal", "full"]),
+    kind=st.sampled_from(KINDS),
     directions=st.lists(st.sampled_from(DIRECTIONS), min_size=1, max_size=5),
     padded=st.booleans(),
     channels_last=st.booleans(),
@@ -99,19 +94,9 @@ def test_random_shapes_against_the_definition(shape, kind, directions, padded, c
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
-    full = (len(directions), channels, channels)
-    weight = {"identity": None, "diagonal": full[:2], "full": full}[kind]
-    if weight is not None:
-        weight = torch.randn(weight, generator=generator, dtype=torch.float64) * 0.5
+    weight = make_weight(kind, channels, directions, torch.float64, generator)
     sizes = None
     if padded:
         limit = torch.tensor([height, width])
         sizes = (torch.rand(count, 2, generator=generator) * (limit + 1)).long()
-    leaves = [leaf.requires_grad_() for leaf in (x, weight) if leaf is not None]
-    results = []
-    for operator in (spatial_irnn, spatial_irnn_reference):
-        out = operator(x, weight, directions=directions, sizes=sizes)
-        grads = torch.autograd.grad(out.square().sum(), leaves, materialize_grads=True)
-        results.append([out, *grads])
-    for got, expected in zip(*results):
-        torch.testing.assert_close(got, expected)
+    assert_as_defined(x, weight, directions=directions, sizes=sizes)

@@ -5,13 +5,13 @@ from typing import Optional
 
 import pytest
 import torch
+from irnn_cases import KINDS, make_weight
 
 from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn.op import CAN_REGISTER
 from ion_d2.layers.irnn.portable import spatial_irnn_portable
 from ion_d2.modeling.context import IRNN, SpatialIRNN
 
-KINDS = ("identity", "diagonal", "full")
 SIZES = torch.tensor([[4, 6], [2, 3]])
 
 
@@ -22,14 +22,8 @@ class Sweep(torch.nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.directions = directions
-        count = len(directions)
-        shape = {
-            "identity": None,
-            "diagonal": (count, channels),
-            "full": (count,) + (channels,) * 2,
-        }
-        weight = None if shape[kind] is None else torch.nn.Parameter(torch.randn(shape[kind]) / 2)
-        self.register_parameter("weight", weight)
+        weight = make_weight(kind, channels, directions)
+        self.register_parameter("weight", None if weight is None else torch.nn.Parameter(weight))
 
     def forward(self, x, sizes):
         return spatial_irnn(x * 2, self.weight, directions=self.directions, sizes=sizes) + 1

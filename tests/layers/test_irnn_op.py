@@ -2,23 +2,17 @@
 
 import pytest
 import torch
+from irnn_cases import KINDS, assert_as_defined, differentiated, make_weight
 from torch import library
 
-from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
+from ion_d2.layers import spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn import op
-from ion_d2.layers.irnn.arguments import transition_kind
 
 pytestmark = pytest.mark.slow
 
-KINDS = ("identity", "diagonal", "full")
 needs_custom_op = pytest.mark.skipif(
     not op.CAN_REGISTER, reason="this PyTorch registers no operators"
 )
-
-
-def make_weight(kind, channels, dtype=torch.float32):
-    shape = {"identity": None, "diagonal": (4, channels), "full": (4, channels, channels)}[kind]
-    return None if shape is None else torch.randn(shape, dtype=dtype) * 0.5
 
 
 @pytest.fixture
@@ -35,16 +29,8 @@ def uninitialized_memory_is_nan():
 @pytest.mark.parametrize("sizes", [None, [[3, 2], [0, 0], [4, 5]]])
 def test_every_cell_is_written(kind, sizes, uninitialized_memory_is_nan):
     torch.manual_seed(0)
-    x = torch.randn(3, 4, 4, 5, requires_grad=True)
-    weight = make_weight(kind, 4)
-    leaves = [x] if weight is None else [x, weight.requires_grad_()]
     sizes = None if sizes is None else torch.tensor(sizes)
-    results = []
-    for operator in (spatial_irnn, spatial_irnn_reference):
-        out = operator(x, weight, sizes=sizes)
-        results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
-    for got, expected in zip(*results):
-        torch.testing.assert_close(got, expected)
+    assert_as_defined(torch.randn(3, 4, 4, 5), make_weight(kind, 4), sizes=sizes)
 
 
 @needs_custom_op
@@ -61,15 +47,16 @@ def test_registration_passes_pytorchs_own_checks(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_autograd_function_for_old_pytorch_gives_the_same(kind):
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 4, 5, requires_grad=True)
-    weight = make_weight(kind, 3)
-    leaves = [x] if weight is None else [x, weight.requires_grad_()]
-    results = []
-    for call in (op.SpatialIRNNFunction.apply, op.spatial_irnn_op):
-        out = call(x, weight, [0, 1, 2, 3], None, "torch")
-        results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
-    for got, expected in zip(*results):
-        assert torch.equal(got, expected)
+    x, weight = torch.randn(2, 3, 4, 5), make_weight(kind, 3)
+
+    def results(call):
+        def operator(x, weight=None):
+            return call(x, weight, [0, 1, 2, 3], None, "torch")
+
+        return differentiated(operator, x, weight)
+
+    expected = results(op.spatial_irnn_op)
+    assert all(map(torch.equal, results(op.SpatialIRNNFunction.apply), expected))
 
 
 @needs_custom_op
@@ -95,18 +82,12 @@ def test_compiles_into_one_graph(kind):
 @pytest.mark.parametrize("grad_layout", ["contiguous", "channels_last", "expanded"])
 def test_gradients_of_any_layout(kind, grad_layout):
     torch.manual_seed(0)
-    x = torch.randn(2, 3, 4, 5, requires_grad=True)
-    weight = make_weight(kind, 3)
     grad = torch.randn(2, 12, 4, 5)
     if grad_layout == "channels_last":
         grad = grad.to(memory_format=torch.channels_last)
     elif grad_layout == "expanded":
         grad = torch.randn(1, 12, 1, 1).expand(2, 12, 4, 5)
-    got, expected = (
-        torch.autograd.grad(operator(x, weight), x, grad)[0]
-        for operator in (spatial_irnn, spatial_irnn_reference)
-    )
-    torch.testing.assert_close(got, expected)
+    assert_as_defined(torch.randn(2, 3, 4, 5), make_weight(kind, 3), grad)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 3, 1, 5), (2, 1, 4, 1), (0, 3, 4, 5)])
@@ -151,22 +132,3 @@ def test_nan_of_the_input_comes_out_as_in_the_definition(kind):
     got, expected = spatial_irnn(x, weight), spatial_irnn_reference(x, weight)
     assert expected.isnan().any()
     torch.testing.assert_close(got, expected, equal_nan=True)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_directions_may_repeat(kind):
-    torch.manual_seed(0)
-    directions = ("up", "right", "up")
-    x = torch.randn(1, 3, 4, 5, requires_grad=True)
-    weight = make_weight(kind, 3)
-    weight = None if weight is None else weight[:3]
-    got = spatial_irnn(x, weight, directions=directions)
-    expected = spatial_irnn_reference(x, weight, directions=directions)
-    torch.testing.assert_close(got, expected)
-    grads = [torch.autograd.grad(out.square().sum(), x)[0] for out in (got, expected)]
-    torch.testing.assert_close(*grads)
-
-
-def test_kind_of_a_weight():
-    assert [transition_kind(make_weight(kind, 3)) for kind in KINDS] == list(KINDS)
-    assert len(DIRECTIONS) == 4

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from context_cases import VARIANTS, make_block, options, outputs
-from detectron2.modeling import build_backbone
+from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 from detectron2.utils.events import EventStorage
 from model_helpers import make_input, small_model
 
@@ -113,6 +113,12 @@ def test_further_features_have_their_shapes():
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
+        (["NAME", "LSTM9"], "CONTEXT.NAME is 'LSTM9'.*IRNN"),
+        (["IN_FEATURE", "conv9"], "CONTEXT.IN_FEATURE.*conv3, conv4, conv5"),
+        (["BOTTOM_UP", "build_nothing"], "CONTEXT.BOTTOM_UP"),
+        (["TRANSITION", "cubic"], "CONTEXT.TRANSITION"),
+        (["INIT", "ones"], "CONTEXT.INIT is 'ones'"),
+        (["NUM_STACKS", 0], "CONTEXT.NUM_STACKS"),
         (["DIRECTIONS", [["right", "right"]]], "CONTEXT.DIRECTIONS is .*distinct"),
         (["DIRECTIONS", [["north"]]], "CONTEXT.DIRECTIONS is .*'right', 'left', 'down', 'up'"),
         (["DIRECTIONS", ["right", "left"]], "CONTEXT.DIRECTIONS.*one list for each stack"),
@@ -139,3 +145,5 @@ def test_bad_settings_name_the_key(opts, words):
 def test_registered_names():
     for name in ("Branches", "Chain", "Conv", "GlobalAverage", "IRNN", "RNN"):
         assert name in CONTEXT_REGISTRY
+    for name in ("build_ion_vgg_backbone", "build_ion_context_backbone"):
+        assert name in BACKBONE_REGISTRY

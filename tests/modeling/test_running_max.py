@@ -29,16 +29,6 @@ def test_each_state_is_the_largest_of_the_cells_it_has_met():
                 assert torch.equal(states[:, d, :, row, column], expected)
 
 
-def test_padding_is_not_seen_even_where_it_is_larger():
-    x = torch.randn(2, 3, 6, 8)
-    x[0, :, 4:] = x[0, :, :, 5:] = 99.0
-    sizes = torch.tensor([[4, 5], [6, 8]])
-    both = running_max(x, DIRECTIONS, sizes)
-    assert torch.equal(both[0, :, :4, :5], running_max(x[:1, :, :4, :5], DIRECTIONS)[0])
-    assert (both[0, :, 4:] == 0).all() and (both[0, :, :, 5:] == 0).all()
-    assert torch.equal(both[1], running_max(x[1:], DIRECTIONS)[0])
-
-
 @pytest.mark.parametrize("sizes", [None, torch.tensor([[3, 4], [4, 2]])])
 def test_gradients_are_finite_differences(sizes):
     torch.manual_seed(0)

@@ -2,7 +2,7 @@
 
 from .arguments import DIRECTIONS, TRAVEL, Travel
 from .backends import BACKENDS, ENVIRONMENT_VARIABLE, unavailable_backends
-from .dispatch import spatial_irnn
+from .op import spatial_irnn
 from .portable import spatial_irnn_portable
 from .reference import spatial_irnn_reference
 

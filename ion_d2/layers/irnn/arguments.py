@@ -1,9 +1,9 @@
-"""What every implementation of the spatial IRNN accepts, and the checks they share."""
+"""What every implementation of the spatial IRNN accepts, checks and returns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ class Travel(NamedTuple):
     """How a direction sweeps a map.
 
     Attributes:
-        axis: the one of (N, C, H, W) along which it travels.
+        axis: the axis of (N, C, H, W) along which it travels.
         backwards: whether it starts at the last row or column.
     """
 
@@ -21,7 +21,9 @@ class Travel(NamedTuple):
     backwards: bool
 
 
-# The directions of travel, in the order in which the paper names them (sec. 3.2).
+# The directions of travel, in the order in which the paper names them (sec. 3.2). Kernels and
+# TorchScript, which read no dict, take a direction's number in this table: two bits, whether it is
+# vertical and whether it travels backwards.
 TRAVEL = {
     "right": Travel(axis=3, backwards=False),
     "left": Travel(axis=3, backwards=True),
@@ -37,13 +39,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def check_arguments(
     x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
 ) -> None:
-    """Refuse arguments that the spatial IRNN is not defined for.
-
-    Args:
-        x: see :func:`ion_d2.layers.spatial_irnn`, like the other arguments.
-        weight: None, (D, C) or (D, C, C).
-        directions: D names.
-        sizes: None or (N, 2).
+    """Refuse arguments for which :func:`ion_d2.layers.spatial_irnn` is not defined.
 
     Raises:
         TypeError: a tensor is not of one of ``DTYPES``, or ``sizes`` is not of an integer type.
@@ -52,7 +48,9 @@ def check_arguments(
     if x.dim() != 4:
         raise ValueError(f"x must have the shape (N, C, H, W), got {tuple(x.shape)}")
     _check_dtype("x", x)
-    _check_directions(directions)
+    unknown = [d for d in directions if d not in DIRECTIONS]
+    if unknown or isinstance(directions, str) or not directions:
+        raise ValueError(f"directions must be a sequence of {DIRECTIONS}, got {directions!r}")
     if weight is not None:
         _check_weight(x, weight, len(directions))
     if sizes is not None:
@@ -65,16 +63,10 @@ def _check_dtype(name: str, tensor: Tensor) -> None:
         raise TypeError(f"{name} must be a floating-point tensor ({known}), got {tensor.dtype}")
 
 
-def _check_directions(directions: Sequence[str]) -> None:
-    unknown = [d for d in directions if d not in DIRECTIONS]
-    if unknown or isinstance(directions, str) or not directions:
-        raise ValueError(f"directions must be a sequence of {DIRECTIONS}, got {directions!r}")
-
-
 def _check_weight(x: Tensor, weight: Tensor, num_directions: int) -> None:
     channels = x.shape[1]
     diagonal = (num_directions, channels)
-    full = (num_directions, channels, channels)
+    full = (*diagonal, channels)
     if tuple(weight.shape) not in (diagonal, full):
         raise ValueError(
             f"weight must have the shape {diagonal} (diagonal) or {full} (full) for "
@@ -90,17 +82,9 @@ def _check_sizes(x: Tensor, sizes: Tensor) -> None:
         raise ValueError(f"sizes must have the shape {(x.shape[0], 2)}, got {tuple(sizes.shape)}")
     if sizes.is_floating_point() or sizes.is_complex() or sizes.dtype == torch.bool:
         raise TypeError(f"sizes must be an integer tensor, got {sizes.dtype}")
-    if sizes.device.type == "cpu" and not _is_compiling():
-        _check_size_values(x, sizes)
-
-
-def _is_compiling() -> bool:
-    """Whether torch.compile or torch.export runs this; they do not know a tensor's values."""
-    compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
-    return compiling is not None and compiling()
-
-
-def _check_size_values(x: Tensor, sizes: Tensor) -> None:
+    # A GPU would have to be waited for, and torch.compile and torch.export know no values.
+    if sizes.device.type != "cpu" or _is_compiling():
+        return
     height, width = x.shape[-2:]
     limit = torch.tensor([height, width], device=sizes.device)
     if bool((sizes < 0).any() or (sizes > limit).any()):
@@ -109,44 +93,60 @@ def _check_size_values(x: Tensor, sizes: Tensor) -> None:
         )
 
 
-def transition_kind(weight: Tensor | None) -> str:
-    """The kind of hidden-to-hidden transition: "identity", "diagonal" or "full".
+def _is_compiling() -> bool:
+    compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
+    return compiling is not None and compiling()
 
-    Args:
-        weight: None, (D, C) or (D, C, C).
-    """
+
+def transition_kind(weight: Tensor | None) -> str:
+    """Name a transition by its weight: "identity" (None), "diagonal" (D, C) or "full" (D, C, C)."""
     if weight is None:
         return "identity"
     return "diagonal" if weight.dim() == 2 else "full"
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type in which the recurrence runs: float32 at least.
+    """The type in which the recurrence of a map runs: float64 for float64, else float32.
 
     A running sum overflows float16 and stalls in bfloat16 long before it does so in float32.
-
-    Args:
-        dtype: the input's floating-point type.
-
-    Returns:
-        ``torch.float64`` for float64, else ``torch.float32``.
     """
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def valid_mask(sizes: Tensor, height: int, width: int, device: torch.device) -> Tensor:
-    """Mark the cells that lie inside each image's valid area.
+    """Mark the cells inside each image's valid area.
 
     Args:
         sizes: (N, 2) integers, valid (height, width) in cells.
         height: rows of the map.
         width: columns of the map.
-        device: where the mask shall live.
+        device: of the mask.
 
     Returns:
-        A bool tensor of shape (N, 1, height, width).
+        (N, 1, height, width), bool.
     """
     sizes = sizes.to(device)
     rows = torch.arange(height, device=device) < sizes[:, :1]  # [N, H]
     columns = torch.arange(width, device=device) < sizes[:, 1:]  # [N, W]
     return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+# TorchScript compiles this function, and does not know X | None on every Python.
+def keep_valid(x: Tensor, sizes: Optional[Tensor]) -> Tensor:  # noqa: UP045
+    """Set the cells of (N, C, H, W) outside each image's valid (height, width), (N, 2), to 0."""
+    if sizes is None:
+        return x
+    return x.masked_fill(~valid_mask(sizes, x.size(2), x.size(3), x.device), 0.0)
+
+
+def memory_format_of(maps: Tensor) -> torch.memory_format:
+    """``torch.channels_last`` if a map is dense in that format alone, else contiguous."""
+    if maps.is_contiguous() or not maps.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def empty_map(like: Tensor, channels: int, memory_format: torch.memory_format) -> Tensor:
+    """Allocate (N, channels, H, W) of the size, type and device of another map."""
+    shape = (like.shape[0], channels, *like.shape[2:])
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format)

@@ -1,9 +1,15 @@
 """The back-ends of the spatial IRNN, and which of them serves which call.
 
-A back-end is a module with four functions: ``unavailable(device, dtype, kind)``, which says in a
-sentence why it cannot serve such a call or returns None; ``memory_format(x)``, the layout in which
-it returns maps; ``forward(x, weight, directions, sizes)`` and ``backward(grad, output, weight,
-directions, sizes)``. Their arguments have been checked.
+A back-end is a module with four functions, whose arguments have been checked:
+
+- ``unavailable(device, dtype, kind)`` says in a sentence why it cannot serve a map on such a
+  device, of such a type, with a transition of such a kind ("identity", "diagonal" or "full");
+  None if it can.
+- ``memory_format(x)`` is the layout in which it returns maps.
+- ``forward(x, weight, directions, sizes)`` is :func:`ion_d2.layers.spatial_irnn`.
+- ``backward(grad, output, weight, directions, sizes)`` takes the gradient with respect to what
+  ``forward`` returned, in any layout, and returns those with respect to ``x`` (of the output's
+  type) and ``weight`` (of its type; None for the identity).
 """
 
 from __future__ import annotations
@@ -24,10 +30,7 @@ ENVIRONMENT_VARIABLE = "ION_D2_IRNN_BACKEND"
 
 
 def _constant_when_compiled(function: Callable) -> Callable:
-    """Have torch.compile treat the result of a function as a constant.
-
-    It cannot trace a function that looks for a GPU or imports Triton.
-    """
+    """Hide a function from torch.compile, which cannot trace a look for a GPU or for Triton."""
     mark = getattr(getattr(torch, "compiler", None), "assume_constant_result", None)
     return function if mark is None else mark(function)
 
@@ -40,15 +43,12 @@ def _reason_against(name: str, device: torch.device, dtype: torch.dtype, kind: s
 def unavailable_backends(
     device: torch.device | str, dtype: torch.dtype = torch.float32, kind: str = "identity"
 ) -> dict[str, str]:
-    """Why the back-ends that cannot serve a call cannot.
+    """Why the back-ends that cannot serve a call cannot: a sentence for each of them.
 
     Args:
-        device: where the input lives.
-        dtype: the input's floating-point type.
-        kind: transition, "identity", "diagonal" or "full".
-
-    Returns:
-        A sentence for each back-end that is missing here; empty if all of them can serve.
+        device: of the map.
+        dtype: of the map.
+        kind: of the transition, "identity", "diagonal" or "full".
     """
     device = torch.device(device)
     reasons = {name: _reason_against(name, device, dtype, kind) for name in BACKENDS}
@@ -56,15 +56,12 @@ def unavailable_backends(
 
 
 def choose_backend(x: Tensor, weight: Tensor | None, name: str | None) -> str:
-    """The back-end for a call: the one that is named, or else the best that can serve it.
+    """Choose the back-end of a call: the one that is named, or else the first that can serve it.
 
     Args:
-        x: the input.
-        weight: None, (D, C) or (D, C, C).
-        name: a name, or None to follow the environment variable ``ION_D2_IRNN_BACKEND``.
-
-    Returns:
-        A key of ``BACKENDS``.
+        x: the map.
+        weight: of the transition.
+        name: a key of ``BACKENDS``; None to follow the environment variable.
 
     Raises:
         ValueError: there is no such back-end.

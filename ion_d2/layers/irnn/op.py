@@ -1,4 +1,4 @@
-"""The spatial IRNN as one operator of PyTorch's, with its gradient.
+"""The spatial IRNN as users call it, and as one operator of PyTorch's with its gradient.
 
 As a registered operator, ``torch.ops.ion_d2.spatial_irnn``, it is one node to torch.compile and
 torch.export. PyTorch before 2.4 cannot register one from Python; there it is a plain autograd
@@ -13,18 +13,65 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-from .arguments import DIRECTIONS
-from .backends import BACKENDS
-from .layout import empty_map
-
-_SCHEMA = "(Tensor x, Tensor? weight, int[] directions, Tensor? sizes, str backend) -> Tensor"
-_BACKWARD_SCHEMA = (
-    "(Tensor grad, Tensor output, Tensor? weight, int[] directions, Tensor? sizes, str backend)"
-    " -> Tensor[]"
-)
+from .arguments import DIRECTIONS, check_arguments, empty_map
+from .backends import BACKENDS, choose_backend
+from .portable import spatial_irnn_portable
 
 
-# Whether this PyTorch can: 2.4 and newer.
+def spatial_irnn(
+    x: Tensor,
+    weight: Tensor | None = None,
+    *,
+    directions: Sequence[str] = DIRECTIONS,
+    sizes: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """Sweep a recurrent ReLU network over a map in several directions (paper sec. 3.2).
+
+    Along each direction of travel, ``h_t = relu(weight[d] @ h_{t-1} + x_t)`` from ``h_0 = 0`` (Eq.
+    1); without a weight it is ``h_t = relu(h_{t-1} + x_t)`` (Eq. 2). "right" starts at column 0,
+    "left" at the last column, "down" at row 0 and "up" at the last row. The recurrence runs in
+    float32 at least, also under autocast. Gradients flow to ``x`` and ``weight``, once (not twice).
+
+    Args:
+        x: (N, C, H, W), floating point, any memory layout; N, H or W may be 0. Channels last needs
+            no copy.
+        weight: None for the identity, (D, C) for one factor a channel, or (D, C, C) for a full
+            matrix in each of the D directions.
+        directions: D of "right", "left", "down", "up", in the order wanted in the output.
+        sizes: (N, 2) integers, the valid (height, width) of each image in cells, counted from the
+            top left corner. Cells outside are absent: no state crosses them and the output is 0
+            there. They are compared with the map where that does not make a GPU wait.
+        backend: name of the implementation, a key of ``ion_d2.layers.irnn.BACKENDS``. None: what
+            the environment variable ``ION_D2_IRNN_BACKEND`` names, or else the fastest.
+
+    Returns:
+        (N, D * C, H, W) of x's type, direction-major in the order given; channels last in memory
+        from the "torch" back-end, in x's memory format from "triton".
+
+    Raises:
+        TypeError: ``x`` or ``weight`` is not floating point of 16, 32 or 64 bits, or ``sizes`` not
+            integer.
+        ValueError: a shape, device, direction, size or the name of the back-end does not fit.
+        RuntimeError: the back-end that is asked for cannot be used here.
+
+    Example:
+        >>> spatial_irnn(torch.ones(1, 1, 1, 3), directions=("right",))
+        tensor([[[[1., 2., 3.]]]])
+    """
+    tracing = torch.jit.is_tracing()
+    if not tracing:
+        check_arguments(x, weight, directions, sizes)
+    indices = [DIRECTIONS.index(name) for name in directions]
+    if sizes is not None:
+        sizes = sizes.to(x.device)
+    if tracing:
+        return spatial_irnn_portable(x, weight, indices, sizes)
+    return spatial_irnn_op(x, weight, indices, sizes, choose_backend(x, weight, backend))
+
+
+_OPTIONS = "Tensor? weight, int[] directions, Tensor? sizes, str backend"
+# Whether this PyTorch can register operators: 2.4 and newer.
 CAN_REGISTER = hasattr(library, "custom_op")
 
 
@@ -41,35 +88,23 @@ def _forward(
 
 
 def _backward(
-    grad: Tensor,
-    output: Tensor,
-    weight: Tensor | None,
-    directions: Sequence[int],
-    sizes: Tensor | None,
-    backend: str,
+    grad: Tensor, output: Tensor, weight: Tensor | None, directions: Sequence[int], *options: Any
 ) -> list[Tensor]:
-    grad_x, grad_weight = BACKENDS[backend].backward(
-        grad, output, weight, _names(directions), sizes
-    )
-    return [grad_x] if grad_weight is None else [grad_x, grad_weight]
+    sizes, backend = options
+    grads = BACKENDS[backend].backward(grad, output, weight, _names(directions), sizes)
+    return [it for it in grads if it is not None]
 
 
-def _fake_forward(
-    x: Tensor, weight: Tensor | None, directions: Sequence[int], sizes: Tensor | None, backend: str
-) -> Tensor:
-    return empty_map(x, len(directions) * x.shape[1], BACKENDS[backend].memory_format(x))
+def _fake_forward(x: Tensor, weight: Any, directions: Sequence[int], *options: Any) -> Tensor:
+    memory_format = BACKENDS[options[-1]].memory_format(x)
+    return empty_map(x, len(directions) * x.shape[1], memory_format)
 
 
 def _fake_backward(
-    grad: Tensor,
-    output: Tensor,
-    weight: Tensor | None,
-    directions: Sequence[int],
-    sizes: Tensor | None,
-    backend: str,
+    grad: Tensor, output: Tensor, weight: Tensor | None, directions: Sequence[int], *options: Any
 ) -> list[Tensor]:
-    channels = output.shape[1] // len(directions)
-    grad_x = empty_map(output, channels, BACKENDS[backend].memory_format(output))
+    memory_format = BACKENDS[options[-1]].memory_format(output)
+    grad_x = empty_map(output, output.shape[1] // len(directions), memory_format)
     return [grad_x] if weight is None else [grad_x, torch.empty_like(weight)]
 
 
@@ -84,15 +119,10 @@ def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grads[0], (grads[1] if weight is not None else None), None, None, None
 
 
-def _register() -> tuple[Any, Any]:
-    forward = library.custom_op("ion_d2::spatial_irnn", _forward, mutates_args=(), schema=_SCHEMA)
-    backward = library.custom_op(
-        "ion_d2::spatial_irnn_backward", _backward, mutates_args=(), schema=_BACKWARD_SCHEMA
-    )
-    forward.register_fake(_fake_forward)
-    backward.register_fake(_fake_backward)
-    forward.register_autograd(_differentiate, setup_context=_save)
-    return forward, backward
+def _register(name: str, function: Any, fake: Any, schema: str) -> Any:
+    op = library.custom_op(f"ion_d2::{name}", function, mutates_args=(), schema=schema)
+    op.register_fake(fake)
+    return op
 
 
 class SpatialIRNNFunction(torch.autograd.Function):
@@ -100,7 +130,7 @@ class SpatialIRNNFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        """Run :func:`_forward` and keep what the gradient needs."""
+        """Sweep and keep what the gradient needs."""
         output = _forward(*inputs)
         _save(ctx, inputs, output)
         return output
@@ -113,6 +143,13 @@ class SpatialIRNNFunction(torch.autograd.Function):
 
 
 if CAN_REGISTER:
-    spatial_irnn_op, _call_backward = _register()
+    spatial_irnn_op = _register(
+        "spatial_irnn", _forward, _fake_forward, f"(Tensor x, {_OPTIONS}) -> Tensor"
+    )
+    spatial_irnn_op.register_autograd(_differentiate, setup_context=_save)
+    _call_backward = _register(
+        "spatial_irnn_backward", _backward, _fake_backward,
+        f"(Tensor grad, Tensor output, {_OPTIONS}) -> Tensor[]",
+    )  # fmt: skip
 else:
     spatial_irnn_op, _call_backward = SpatialIRNNFunction.apply, _backward

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..precision import narrow
-from .arguments import compute_dtype, valid_mask
+from .arguments import compute_dtype, keep_valid
 
 # TorchScript reads the annotations in this file, and does not know X | None on every Python.
 
@@ -34,28 +34,21 @@ def spatial_irnn_portable(
         (N, D * C, H, W) of x's type.
     """
     dtype = compute_dtype(x.dtype)
-    source = x.to(dtype)
-    outside: Optional[Tensor] = None
-    if sizes is not None:
-        outside = ~valid_mask(sizes, x.size(2), x.size(3), x.device)
-        source = source.masked_fill(outside, 0.0)
+    source = keep_valid(x.to(dtype), sizes)
     swept: list[Tensor] = []
     for d, direction in enumerate(directions):
         factor: Optional[Tensor] = None
         if weight is not None:
             factor = weight[d].to(dtype)
         swept.append(_sweep(source, factor, direction))
-    out = torch.cat(swept, dim=1)
-    if outside is not None:
-        out = out.masked_fill(outside, 0.0)
-    return narrow(out, x.dtype)
+    return narrow(keep_valid(torch.cat(swept, dim=1), sizes), x.dtype)
 
 
 def _sweep(x: Tensor, weight: Optional[Tensor], direction: int) -> Tensor:
     """The states of one direction, (N, C, H, W)."""
-    rows = direction < 2
-    lines = x.permute(3, 0, 2, 1) if rows else x.permute(2, 0, 3, 1)  # [steps, N, L, C]
-    if direction % 2 == 1:
+    horizontal, backwards = direction < 2, direction % 2 == 1
+    lines = x.permute(3, 0, 2, 1) if horizontal else x.permute(2, 0, 3, 1)  # [steps, N, L, C]
+    if backwards:
         lines = lines.flip(0)
     if weight is None:
         states = _recur_diagonal(lines, torch.ones(1, dtype=x.dtype, device=x.device))
@@ -63,9 +56,9 @@ def _sweep(x: Tensor, weight: Optional[Tensor], direction: int) -> Tensor:
         states = _recur_diagonal(lines, weight)
     else:
         states = _recur_full(lines, weight.t())
-    if direction % 2 == 1:
+    if backwards:
         states = states.flip(0)
-    return states.permute(1, 3, 2, 0) if rows else states.permute(1, 3, 0, 2)
+    return states.permute(1, 3, 2, 0) if horizontal else states.permute(1, 3, 0, 2)
 
 
 @torch.jit.script_if_tracing

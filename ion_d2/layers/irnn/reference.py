@@ -11,13 +11,7 @@ import torch
 from torch import Tensor
 
 from ..precision import narrow
-from .arguments import (
-    DIRECTIONS,
-    TRAVEL,
-    check_arguments,
-    compute_dtype,
-    valid_mask,
-)
+from .arguments import DIRECTIONS, TRAVEL, check_arguments, compute_dtype, valid_mask
 
 
 def spatial_irnn_reference(
@@ -29,22 +23,11 @@ def spatial_irnn_reference(
 ) -> Tensor:
     """Sweep a recurrent ReLU network over a map in several directions (paper sec. 3.2, Eq. 1).
 
-    The arguments, the result and the errors are those of :func:`ion_d2.layers.spatial_irnn`.
-
-    Args:
-        x: (N, C, H, W).
-        weight: None, (D, C) or (D, C, C).
-        directions: D directions of travel.
-        sizes: None or (N, 2), valid (height, width) of each image in cells.
-
-    Returns:
-        (N, D * C, H, W) of x's type.
+    Arguments, result and errors are those of :func:`ion_d2.layers.spatial_irnn`.
     """
     check_arguments(x, weight, directions, sizes)
     dtype = compute_dtype(x.dtype)
-    mask = None
-    if sizes is not None:
-        mask = valid_mask(sizes, x.shape[2], x.shape[3], x.device)
+    mask = None if sizes is None else valid_mask(sizes, x.shape[2], x.shape[3], x.device)
     with torch.autocast(x.device.type, enabled=False):
         swept = [
             _sweep(x.to(dtype), None if weight is None else weight[d].to(dtype), direction, mask)
@@ -69,7 +52,7 @@ def _sweep(x: Tensor, weight: Tensor | None, direction: str, mask: Tensor | None
 
 
 def _transition(state: Tensor, weight: Tensor | None) -> Tensor:
-    """Apply the hidden-to-hidden weight to a state of shape [N, C, lines]."""
+    """Apply the hidden-to-hidden weight to a state, [N, C, lines]."""
     if weight is None:
         return state
     if weight.dim() == 1:

@@ -20,32 +20,19 @@ from .torch_lines import elementwise_backward, elementwise_forward
 
 
 def unavailable(device: torch.device, dtype: torch.dtype, kind: str) -> str | None:
-    """Why this back-end cannot serve such arguments: it always can.
-
-    Args:
-        device: where the input lives.
-        dtype: the input's type.
-        kind: "identity", "diagonal" or "full".
-
-    Returns:
-        None.
-    """
+    """This back-end serves every call."""
     return None
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """The layout of this back-end's results, whatever that of ``x`` is: channels last."""
+    """Channels last, whatever the layout of ``x`` is."""
     return torch.channels_last
 
 
 def forward(
     x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
 ) -> Tensor:
-    """Sweep; the arguments are those of :func:`ion_d2.layers.spatial_irnn`, already checked.
-
-    Returns:
-        (N, D * C, H, W) of x's type, channels last in memory.
-    """
+    """Sweep a map; see :mod:`ion_d2.layers.irnn.backends`."""
     count, channels, height, width = x.shape
     source = x.permute(0, 2, 3, 1)
     inside = None
@@ -74,19 +61,7 @@ def backward(
     directions: Sequence[str],
     sizes: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the sweep.
-
-    Args:
-        grad: (N, D * C, H, W), the gradient with respect to ``output``.
-        output: what :func:`forward` returned.
-        weight: the weight it was given.
-        directions: the directions it was given.
-        sizes: the sizes it was given; not needed, since the output is 0 outside of them.
-
-    Returns:
-        The gradient with respect to ``x``, (N, C, H, W), of the output's type and channels last in
-        memory, and that with respect to ``weight``, of its shape and type; None for the identity.
-    """
+    """Gradients of a sweep. ``sizes`` are not needed, since the output is 0 outside of them."""
     states = output.permute(0, 2, 3, 1).unflatten(3, (len(directions), -1))
     grads = grad.permute(0, 2, 3, 1).unflatten(3, (len(directions), -1))
     dtype = compute_dtype(output.dtype)

@@ -4,6 +4,9 @@ A step of all directions along one axis is one batched matrix product. Backward 
 products in reverse time; the gradient of the matrices is one product a chunk of steps, over some
 hundred rows, so that it costs neither a product a step nor a buffer for all steps. Maps are read
 and written by the chunk too: a line alone is too little for PyTorch to share among the cores.
+
+Maps are [N, H, W, C], the states of D directions and their gradients [N, H, W, D, C], the matrices
+[D, C, C] in the type in which the recurrence runs.
 """
 
 from __future__ import annotations
@@ -42,14 +45,7 @@ def _of(weight: Tensor, chosen: range) -> Tensor:
 
 
 def full_forward(source: Tensor, weight: Tensor, directions: Sequence[str], out: Tensor) -> None:
-    """Fill ``out`` with the states.
-
-    Args:
-        source: [N, H, W, C].
-        weight: [D, C, C] in the type in which the recurrence runs.
-        directions: D directions.
-        out: [N, H, W, D, C] of the source's type, overwritten.
-    """
+    """Fill ``out``, of the source's type, with the states."""
     for chosen in _by_axis(directions):
         inputs = [_Lines(source, directions[d]) for d in chosen]
         outputs = [_Lines(out[..., d, :], directions[d]) for d in chosen]
@@ -57,9 +53,9 @@ def full_forward(source: Tensor, weight: Tensor, directions: Sequence[str], out:
 
 
 def _forward_axis(inputs: list[_Lines], weight: Tensor, outputs: list[_Lines]) -> None:
-    length = len(inputs[0])
     if inputs[0].maps.numel() == 0:
         return
+    length = len(inputs[0])
     chunk = _chunk_steps(inputs[0])
     transposed = weight.transpose(1, 2)
     # Of the step before a chunk and of its own. Dense at every step: with gaps between its items, a
@@ -80,18 +76,7 @@ def _forward_axis(inputs: list[_Lines], weight: Tensor, outputs: list[_Lines]) -
 def full_backward(
     grads: Tensor, states: Tensor, weight: Tensor, directions: Sequence[str], total: Tensor
 ) -> Tensor:
-    """Add the gradients of the input to ``total`` and return that of the weight.
-
-    Args:
-        grads: [N, H, W, D, C], the gradient of the states.
-        states: [N, H, W, D, C], what :func:`full_forward` wrote.
-        weight: [D, C, C].
-        directions: D directions.
-        total: [N, H, W, C], added to.
-
-    Returns:
-        [D, C, C].
-    """
+    """Add the gradients of the map to ``total`` and return that of the matrices."""
     grad_weight = torch.zeros_like(weight)
     for chosen in _by_axis(directions):
         into, out_of = (

@@ -1,4 +1,7 @@
-"""Sweeps whose channels do not mix: identity and diagonal transitions, a line of cells a step."""
+"""Sweeps whose channels do not mix: identity and diagonal transitions, a line of cells a step.
+
+Maps are [N, H, W, C], the states of D directions and their gradients [N, H, W, D, C].
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,8 @@ from torch import Tensor
 from .arguments import TRAVEL, compute_dtype
 
 
-def lines_in_order(maps: Tensor, direction: str) -> tuple[Tensor, ...]:
-    """Views of the lines of a map, in the order in which a direction meets them.
-
-    Args:
-        maps: [N, H, W, C].
-        direction: direction of travel.
-
-    Returns:
-        W or H views of the shape [N, H or W, C].
-    """
+def _lines_in_order(maps: Tensor, direction: str) -> tuple[Tensor, ...]:
+    """Views of the lines of a map, [N, H or W, C], in the order in which a direction meets them."""
     axis, backwards = TRAVEL[direction]
     lines = maps.unbind(axis - 1)  # here channels come last
     return lines[::-1] if backwards else lines
@@ -28,17 +23,10 @@ def lines_in_order(maps: Tensor, direction: str) -> tuple[Tensor, ...]:
 def elementwise_forward(
     source: Tensor, weight: Tensor | None, directions: Sequence[str], out: Tensor
 ) -> None:
-    """Fill ``out`` with the states.
-
-    Args:
-        source: [N, H, W, C].
-        weight: None for the identity or [D, C].
-        directions: D directions.
-        out: [N, H, W, D, C] of the source's type, overwritten.
-    """
+    """Fill ``out``, of the source's type, with the states; ``weight`` is None or [D, C]."""
     for d, direction in enumerate(directions):
-        lines = lines_in_order(source, direction)
-        targets = lines_in_order(out[..., d, :], direction)
+        lines = _lines_in_order(source, direction)
+        targets = _lines_in_order(out[..., d, :], direction)
         _forward_lines(lines, None if weight is None else weight[d], targets)
 
 
@@ -63,28 +51,13 @@ def _forward_lines(
 
 
 def elementwise_backward(
-    grads: Tensor,
-    states: Tensor,
-    weight: Tensor | None,
-    directions: Sequence[str],
-    total: Tensor,
+    grads: Tensor, states: Tensor, weight: Tensor | None, directions: Sequence[str], total: Tensor
 ) -> Tensor | None:
-    """Add the gradients of the input to ``total`` and return that of the weight.
-
-    Args:
-        grads: [N, H, W, D, C], the gradient of the states.
-        states: [N, H, W, D, C], what :func:`elementwise_forward` wrote.
-        weight: None or [D, C].
-        directions: D directions.
-        total: [N, H, W, C], added to.
-
-    Returns:
-        [D, C], or None for the identity.
-    """
+    """Add the gradients of the map to ``total`` and return that of the weight, None or [D, C]."""
     grad_weights = []
     for d, direction in enumerate(directions):
-        given, swept = (lines_in_order(maps[..., d, :], direction) for maps in (grads, states))
-        totals = lines_in_order(total, direction)
+        given, swept = (_lines_in_order(maps[..., d, :], direction) for maps in (grads, states))
+        totals = _lines_in_order(total, direction)
         if weight is None:
             _backward_identity(given, swept, totals)
         else:

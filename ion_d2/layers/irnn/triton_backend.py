@@ -11,21 +11,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .arguments import DTYPES
-from .layout import memory_format_of
+from .arguments import DTYPES, memory_format_of, transition_kind
 
 
 def unavailable(device: torch.device, dtype: torch.dtype, kind: str) -> str | None:
-    """Tell why this back-end cannot serve such arguments.
-
-    Args:
-        device: where the tensors are.
-        dtype: type of the map.
-        kind: "identity", "diagonal" or "full".
-
-    Returns:
-        One sentence, or None if it can.
-    """
+    """Why this back-end cannot serve a call, in one sentence, or None if it can."""
     if device.type != "cuda" and not _interpreted():
         return f"The Triton back-end runs on CUDA devices, not on {device.type!r}."
     if dtype not in DTYPES:
@@ -55,11 +45,6 @@ def _missing() -> str | None:
     return None
 
 
-def memory_format(x: Tensor) -> torch.memory_format:
-    """The layout of this back-end's results: that of ``x``."""
-    return memory_format_of(x)
-
-
 def _full_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     """The kernel for the full transition multiplies in TF32 and waits for the whole grid."""
     if dtype == torch.float64:
@@ -76,28 +61,23 @@ def _full_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout of ``x``."""
+    return memory_format_of(x)
+
+
 def forward(
     x: Tensor, weight: Tensor | None, directions: Sequence[str], sizes: Tensor | None
 ) -> Tensor:
-    """Sweep a map. The arguments are those of :func:`ion_d2.layers.spatial_irnn`, checked before.
-
-    Args:
-        x: (N, C, H, W), any strides.
-        weight: None, (D, C) or (D, C, C), floating point.
-        directions: D names.
-        sizes: None or (N, 2) int64 on x's device.
-
-    Returns:
-        (N, D * C, H, W) of x's type, in x's memory format.
-    """
+    """Sweep a map; see :mod:`ion_d2.layers.irnn.backends`."""
     with _launching_on(x):
-        if weight is not None and weight.dim() == 3:
-            from .triton_recurrence import recur
+        if weight is not None and transition_kind(weight) == "full":
+            from .triton_full import full_forward
 
-            return recur(x, weight, directions, sizes)
-        from .triton_sweeps import sweep
+            return full_forward(x, weight, directions, sizes)
+        from .triton_lines import elementwise_forward
 
-        return sweep(x, weight, directions, sizes)
+        return elementwise_forward(x, weight, directions, sizes)
 
 
 def backward(
@@ -107,28 +87,18 @@ def backward(
     directions: Sequence[str],
     sizes: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Propagate a gradient through :func:`forward`.
+    """Gradients of a sweep, the same bits in every run.
 
-    Args:
-        grad: (N, D * C, H, W), any strides: the gradient with respect to ``output``.
-        output: what :func:`forward` returned.
-        weight: as it was there.
-        directions: as they were there.
-        sizes: as they were there. Not needed: absent cells are 0 in ``output``, as are those that
-            the ReLU cut off.
-
-    Returns:
-        The gradients with respect to x, of output's type and memory format, and to the weight, of
-        its type, or None. Two runs give the same bits.
+    ``sizes`` are not needed: absent cells are 0 in ``output``, as are those that the ReLU cut off.
     """
     with _launching_on(output):
-        if weight is not None and weight.dim() == 3:
-            from .triton_recurrence import recur_back
+        if weight is not None and transition_kind(weight) == "full":
+            from .triton_full import full_backward
 
-            return recur_back(grad, output, weight, directions)
-        from .triton_sweeps import sweep_back
+            return full_backward(grad, output, weight, directions)
+        from .triton_lines import elementwise_backward
 
-        return sweep_back(grad, output, weight, directions)
+        return elementwise_backward(grad, output, weight, directions)
 
 
 @contextlib.contextmanager

@@ -21,34 +21,34 @@ NUM_WARPS = 1
 
 
 @triton.jit
-def quarters(tile):
-    """Split [4 K, L] along the steps into four [K, L], in order."""
+def quarters(tile, REVERSE: tl.constexpr):
+    """Split [4 K, L] along the steps into four [K, L], the last one first if ``REVERSE``."""
     rows: tl.constexpr = tile.shape[0] // 4
     lines: tl.constexpr = tile.shape[1]
     pairs = tl.permute(tl.reshape(tile, [2, 2, rows, lines]), [2, 3, 1, 0])
     low, high = tl.split(pairs)  # [K, L, 2] each
     a, b = tl.split(low)
     c, d = tl.split(high)
+    if REVERSE:
+        return d, c, b, a
     return a, b, c, d
 
 
 @triton.jit
-def stack_quarters(a, b, c, d):
+def stack_quarters(a, b, c, d, REVERSE: tl.constexpr):
     """Undo :func:`quarters`."""
     rows: tl.constexpr = a.shape[0]
     lines: tl.constexpr = a.shape[1]
-    pairs = tl.join(tl.join(a, b), tl.join(c, d))  # [K, L, 2 x 2]: a c, b d
+    if REVERSE:
+        pairs = tl.join(tl.join(d, c), tl.join(b, a))
+    else:
+        pairs = tl.join(tl.join(a, b), tl.join(c, d))  # [K, L, 2 x 2]: a c, b d
     return tl.reshape(tl.permute(pairs, [3, 2, 0, 1]), [4 * rows, lines])
 
 
 @triton.jit
 def line_of(
-    block,
-    channels,
-    others,
-    CHANNELS_LAST: tl.constexpr,
-    FLAT: tl.constexpr,
-    LINES: tl.constexpr,
+    block, channels, others, CHANNELS_LAST: tl.constexpr, FLAT: tl.constexpr, LINES: tl.constexpr
 ):
     """Find the lines of a program. A line is a channel and a place across the direction of travel.
 

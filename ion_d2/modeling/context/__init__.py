@@ -1,6 +1,6 @@
 """The "outside": context blocks, their registry, and the backbone that adds one to another."""
 
-from .build import CONTEXT, CONTEXT_REGISTRY, build_context_block
+from .build import CONTEXT, CONTEXT_REGISTRY, ContextBlock, build_context_block
 from .combined import Branches, Chain
 from .context_backbone import ContextBackbone, build_ion_context_backbone
 from .conv import Conv
@@ -17,6 +17,7 @@ __all__ = [
     "Branches",
     "Chain",
     "ContextBackbone",
+    "ContextBlock",
     "Conv",
     "GlobalAverage",
     "SpatialIRNN",

@@ -18,10 +18,7 @@ class Chain(nn.Module):
 
     @configurable
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
-        """
-        Args:
-            blocks: the blocks, each fed with the "context" of the one before.
-        """
+        """Join blocks, each fed with the "context" of the one before."""
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.out_channels = self.blocks[-1].out_channels
@@ -37,14 +34,7 @@ class Chain(nn.Module):
         return {"blocks": blocks}
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """
-        Args:
-            x: (N, C, H, W) feature map.
-            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
-
-        Returns:
-            What the last block returns.
-        """
+        """What the last block returns; see ``CONTEXT_REGISTRY``."""
         for block in self.blocks[:-1]:
             x = run_context_block(block, x, sizes)[CONTEXT]
         return self.blocks[-1](x, sizes)
@@ -60,10 +50,7 @@ class Branches(nn.Module):
 
     @configurable
     def __init__(self, blocks: Mapping[str, nn.Module]) -> None:
-        """
-        Args:
-            blocks: the blocks by name.
-        """
+        """Join blocks by name."""
         super().__init__()
         self.blocks = nn.ModuleDict(blocks)
         first, *others = self.blocks.values()
@@ -84,14 +71,7 @@ class Branches(nn.Module):
         return {"blocks": {name: build_context_block(cfg, in_channels, name) for name in names}}
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
-        """
-        Args:
-            x: (N, C, H, W) feature map.
-            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
-
-        Returns:
-            The features by name, each (N, channels, H, W).
-        """
+        """The features by name; see ``CONTEXT_REGISTRY``."""
         first, *others = self.blocks.values()
         features = run_context_block(first, x, sizes)
         for name, block in zip(self._names[1:], others):

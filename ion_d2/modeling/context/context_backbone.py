@@ -34,13 +34,11 @@ class ContextBackbone(BuiltFromConfig, Backbone):
             IONError: ``bottom_up`` has no such feature.
         """
         super().__init__()
-        shapes = bottom_up.output_shape()
-        _check_feature(in_feature, shapes)
+        stride = _shape_of(in_feature, bottom_up).stride
         self.bottom_up = bottom_up
         self.context = context
         self.in_feature = in_feature
-        stride = shapes[in_feature].stride
-        self._shapes: dict[str, ShapeSpec] = dict(shapes)
+        self._shapes: dict[str, ShapeSpec] = dict(bottom_up.output_shape())
         channels = {CONTEXT: context.out_channels, **getattr(context, "extra_channels", {})}
         for name, width in channels.items():
             self._shapes[name] = ShapeSpec(channels=width, stride=stride)
@@ -110,18 +108,14 @@ class ContextBackbone(BuiltFromConfig, Backbone):
         return getattr(self.bottom_up, "padding_constraints", {})
 
 
-def _check_feature(name: str, shapes: dict[str, ShapeSpec]) -> None:
-    if name not in shapes:
+def _shape_of(feature: str, backbone: Backbone) -> ShapeSpec:
+    shapes: dict[str, ShapeSpec] = backbone.output_shape()
+    if feature not in shapes:
         raise IONError(
-            f"MODEL.CONTEXT.IN_FEATURE is {name!r}, but the backbone returns only "
+            f"MODEL.CONTEXT.IN_FEATURE is {feature!r}, but the backbone returns only "
             f"{', '.join(shapes)}; choose one of these or add it to the backbone's OUT_FEATURES."
         )
-    if CONTEXT in shapes:
-        raise IONError(
-            f"The backbone that MODEL.CONTEXT.BOTTOM_UP names already returns a feature called "
-            f"{CONTEXT!r}, the name of the one to add; give BOTTOM_UP a backbone without it, or "
-            "MODEL.BACKBONE.NAME that backbone itself."
-        )
+    return shapes[feature]
 
 
 @BACKBONE_REGISTRY.register()
@@ -131,9 +125,6 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
     Args:
         cfg: a config with ION's keys.
         input_shape: shape of the input image; its channels count.
-
-    Returns:
-        The backbone; "context" is among its features.
 
     Raises:
         IONError: the builder or the feature does not exist.
@@ -149,8 +140,6 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
             "that is to get a context feature."
         )
     bottom_up = BACKBONE_REGISTRY.get(builder)(cfg, input_shape)
-    shapes = bottom_up.output_shape()
     in_feature = cfg.MODEL.CONTEXT.IN_FEATURE
-    _check_feature(in_feature, shapes)
-    block = build_context_block(cfg, shapes[in_feature].channels)
+    block = build_context_block(cfg, _shape_of(in_feature, bottom_up).channels)
     return ContextBackbone(bottom_up, block, in_feature).remember(cfg)

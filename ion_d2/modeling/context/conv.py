@@ -1,23 +1,53 @@
-"""Stacked convolutions, to which the paper compares its own context block (sec. 5.4, Table 7)."""
+"""Convolutions of context blocks, and the block that is made of them alone."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import fvcore.nn.weight_init as weight_init
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 from torch import Tensor, nn
 
 from ...errors import IONError
+from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
-from .build import CONTEXT_REGISTRY, check_num_stacks, keep_valid
-from .normed_conv import NormedConv
+from ..backbone.batch_renorm import build_norm
+from .build import CONTEXT_REGISTRY, ContextBlock, check_num_stacks
+
+
+class NormedConv(nn.Conv2d):
+    """A convolution that keeps the size of the map, and a normalization that knows padding."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, *, norm: str) -> None:
+        """
+        Args:
+            in_channels: channels of the input.
+            out_channels: channels of the output.
+            kernel: side of the kernel in cells, odd.
+            norm: see :func:`build_norm`. Where there is one, the convolution has no bias.
+        """
+        normed = build_norm(norm, out_channels)
+        super().__init__(
+            in_channels, out_channels, kernel, padding=kernel // 2, bias=normed is None
+        )
+        self.norm = normed
+
+    @property
+    def shift(self) -> nn.Parameter:
+        """What is added to each output channel at last, (out_channels,)."""
+        return self.bias if self.norm is None else self.norm.bias
+
+    def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """(N, in_channels, H, W) and the valid sizes, (N, 2), to (N, out_channels, H, W)."""
+        x = super().forward(x)
+        return x if self.norm is None else self.norm(x, sizes)
 
 
 @CONTEXT_REGISTRY.register()
-class Conv(nn.Module):
-    """Stacked convolutions, each with a ReLU: context of a few cells around (Fig. 5a and b)."""
+class Conv(ContextBlock):
+    """Stacked convolutions, each with a ReLU: context of a few cells around (Fig. 5a and b).
+
+    The paper compares its own block to it (sec. 5.4, Table 7).
+    """
 
     @configurable
     def __init__(
@@ -55,30 +85,9 @@ class Conv(nn.Module):
             weight_init.c2_msra_fill(conv)
         self.out_channels = out_dim
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
-        """Read ``MODEL.CONTEXT.*``."""
-        context = cfg.MODEL.CONTEXT
-        return {
-            "in_channels": in_channels,
-            "hidden_dim": context.HIDDEN_DIM,
-            "out_dim": context.OUT_DIM,
-            "num_stacks": context.NUM_STACKS,
-            "kernel_size": context.KERNEL_SIZE,
-            "norm": context.NORM,
-        }
-
     @in_float32
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            x: (N, C, H, W) feature map.
-            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
-
-        Returns:
-            (N, out_channels, H, W) context feature, inside the valid area that of the image alone,
-            0 outside.
-        """
+        """The context feature; see ``CONTEXT_REGISTRY``."""
         x = keep_valid(x, sizes)
         for conv in self.convs:
             # What lies outside is 0 before every layer, as the padding of the image alone would be.

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from detectron2.config import CfgNode, configurable
-from torch import Tensor, nn
+from detectron2.config import configurable
+from torch import Tensor
 
 from ...layers.irnn.arguments import compute_dtype, valid_mask
 from ...layers.precision import in_float32
 from ..backbone.batch_renorm import build_norm
-from .build import CONTEXT_REGISTRY
+from .build import CONTEXT_REGISTRY, ContextBlock
 
 
 @CONTEXT_REGISTRY.register()
-class GlobalAverage(nn.Module):
+class GlobalAverage(ContextBlock):
     """The mean over all cells, repeated at each: "global average and unpool" (Fig. 5c).
 
     Without a normalization it has no parameters.
@@ -36,21 +34,9 @@ class GlobalAverage(nn.Module):
         self.norm = build_norm(norm, in_channels)
         self.out_channels = in_channels
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
-        """Read ``MODEL.CONTEXT.NORM``."""
-        return {"in_channels": in_channels, "norm": cfg.MODEL.CONTEXT.NORM}
-
     @in_float32
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            x: (N, C, H, W) feature map.
-            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
-
-        Returns:
-            (N, C, H, W): each image's mean over its valid cells, at these cells; 0 outside.
-        """
+        """Each image's mean over its valid cells, at these cells; see ``CONTEXT_REGISTRY``."""
         if sizes is None:
             # Not a constant in a trace, which serves maps of any size.
             sizes = torch._shape_as_tensor(x)[2:].to(x.device).expand(x.shape[0], 2)

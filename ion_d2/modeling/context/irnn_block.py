@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS
 from ...layers.irnn import TRAVEL
+from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
-from .build import CONTEXT, CONTEXT_REGISTRY, directions_of_stacks, keep_valid
-from .normed_conv import NormedConv
+from .build import CONTEXT, CONTEXT_REGISTRY, ContextBlock, directions_of_stacks
+from .conv import NormedConv
 from .spatial_irnn import SpatialIRNN
 
 INITS = ("xavier", "pass_through", "rows_then_columns")
@@ -43,7 +43,7 @@ def _read_first(init: str, stack: int, directions: Sequence[str]) -> list[bool]:
 
 
 @CONTEXT_REGISTRY.register()
-class IRNN(nn.Module):
+class IRNN(ContextBlock):
     """Stacked IRNNs: 1x1 conv, recurrence, concat, 1x1 conv, recurrence, concat, 1x1 conv + ReLU.
 
     One 1x1 convolution feeds all four directions of a stack (sec. 3.2). The hidden-to-output layer
@@ -92,8 +92,7 @@ class IRNN(nn.Module):
                 the stacks before the last: what the next stack is fed, after a ReLU (Table 9b).
 
         Raises:
-            IONError: ``num_stacks``, ``transition``, ``init``, ``norm`` or ``directions`` is out of
-                range.
+            IONError: a setting is out of range.
         """
         super().__init__()
         self.convs = nn.ModuleList()
@@ -101,12 +100,9 @@ class IRNN(nn.Module):
         channels = in_channels
         for names in directions_of_stacks(directions, num_stacks):
             irnn = SpatialIRNN(
-                hidden_dim,
-                transition,
-                directions=names,
-                shared_input=shared_input,
-                first_step_bias=first_step_bias,
-            )
+                hidden_dim, transition, directions=names,
+                shared_input=shared_input, first_step_bias=first_step_bias,
+            )  # fmt: skip
             self.irnns.append(irnn)
             self.convs.append(NormedConv(channels, irnn.num_inputs * hidden_dim, norm=norm))
             channels = irnn.out_channels
@@ -132,39 +128,9 @@ class IRNN(nn.Module):
         for conv in self.convs:
             nn.init.constant_(conv.shift, bias_init)
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
-        """Read ``MODEL.CONTEXT.*``."""
-        context = cfg.MODEL.CONTEXT
-        return {
-            "in_channels": in_channels,
-            "hidden_dim": context.HIDDEN_DIM,
-            "out_dim": context.OUT_DIM,
-            "num_stacks": context.NUM_STACKS,
-            "transition": context.TRANSITION,
-            "dropout": context.DROPOUT,
-            "init": context.INIT,
-            "bias_init": context.BIAS_INIT,
-            "norm": context.NORM,
-            "directions": context.DIRECTIONS,
-            "shared_input": context.SHARED_INPUT,
-            "first_step_bias": context.FIRST_STEP_BIAS,
-            "all_stacks": context.ALL_STACKS,
-        }
-
     @in_float32
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """
-        Args:
-            x: (N, C, H, W) feature map.
-            sizes: (N, 2) integers, valid (height, width) of each image in cells. The context inside
-                the valid area is then that of the image alone, and 0 outside. None: the whole map
-                is valid.
-
-        Returns:
-            (N, out_channels, H, W) context feature; with ``all_stacks`` a dict of it, called
-            "context", and of those of the stacks before.
-        """
+        """The context feature; with ``all_stacks`` in a dict. See ``CONTEXT_REGISTRY``."""
         features = {}
         for index, (conv, irnn) in enumerate(zip(self.convs, self.irnns)):
             x = conv(x, sizes)

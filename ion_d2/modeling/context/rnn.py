@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import configurable
 from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS
 from ...layers.irnn import TRAVEL
+from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
-from .build import CONTEXT_REGISTRY, directions_of_stacks, keep_valid
+from .build import CONTEXT_REGISTRY, ContextBlock, directions_of_stacks
 
 CELLS: dict[str, type[nn.RNNBase]] = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -48,14 +48,10 @@ class SpatialRNN(nn.Module):
         self.out_channels = len(self.directions) * channels
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            x: (N, in_channels, H, W).
-            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+        """Sweep (N, in_channels, H, W) to (N, D * channels, H, W) of x's type.
 
-        Returns:
-            (N, D * channels, H, W) of x's type: the states of each direction, in the order given;
-            0 outside the valid area.
+        The states stand in the order of the directions. Cells outside an image's valid (height,
+        width), ``sizes`` (N, 2), are absent; the states are 0 there.
         """
         if x.numel() == 0:  # torch's cells take no sequence without steps
             return x.new_zeros(x.shape[0], self.out_channels, *x.shape[2:])
@@ -94,7 +90,7 @@ def _reverse(lines: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 @CONTEXT_REGISTRY.register()
-class RNN(nn.Module):
+class RNN(ContextBlock):
     """Stacked directional RNNs, GRUs or LSTMs, then a 1x1 convolution with ReLU.
 
     The structure of :class:`IRNN` with other cells: the hidden-to-output layer of one stack and the
@@ -116,12 +112,7 @@ class RNN(nn.Module):
         """
         Args:
             in_channels: channels of the feature that feeds the block.
-            cell: see :class:`SpatialRNN`.
-            hidden_dim: channels of each directional state.
-            out_dim: channels of the context feature.
-            num_stacks: number of stacks, at least 1.
-            dropout: probability with which an entry is dropped after each concatenation.
-            directions: directions of travel of each stack; the last entry serves all further ones.
+            cell: see :class:`SpatialRNN`; the other arguments are those of :class:`IRNN`.
 
         Raises:
             IONError: ``cell``, ``num_stacks`` or ``directions`` is out of range.
@@ -137,31 +128,9 @@ class RNN(nn.Module):
         weight_init.c2_xavier_fill(self.output)
         self.out_channels = out_dim
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
-        """Read ``MODEL.CONTEXT.*``."""
-        context = cfg.MODEL.CONTEXT
-        return {
-            "in_channels": in_channels,
-            "cell": context.CELL,
-            "hidden_dim": context.HIDDEN_DIM,
-            "out_dim": context.OUT_DIM,
-            "num_stacks": context.NUM_STACKS,
-            "dropout": context.DROPOUT,
-            "directions": context.DIRECTIONS,
-        }
-
     @in_float32
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            x: (N, C, H, W) feature map.
-            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
-
-        Returns:
-            (N, out_channels, H, W) context feature, inside the valid area that of the image alone,
-            0 outside.
-        """
+        """The context feature; see ``CONTEXT_REGISTRY``."""
         for rnn in self.rnns:
             x = self.dropout(rnn(x, sizes))
         return keep_valid(torch.relu(self.output(x)), sizes)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...layers.irnn import TRAVEL
-from ...layers.irnn.arguments import valid_mask
+from ...layers.irnn.arguments import keep_valid, valid_mask
 
 
 def running_max(x: Tensor, directions: Sequence[str], sizes: Tensor | None = None) -> Tensor:
@@ -17,20 +17,11 @@ def running_max(x: Tensor, directions: Sequence[str], sizes: Tensor | None = Non
     Along each direction of travel, ``h_t = max(h_{t-1}, x_t)``, from ``h_1 = x_1``. A sum over a
     sweep drowns what a single cell says among the noise of all others; a maximum keeps it.
 
-    Args:
-        x: (N, C, H, W), floating point.
-        directions: D of "right", "left", "down", "up", in the order of the output.
-        sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
-            Cells outside are absent: no state crosses them and the output is 0 there.
-
-    Returns:
-        (N, D * C, H, W) of x's type.
+    Arguments and result are those of :func:`ion_d2.layers.spatial_irnn` without a weight.
     """
-    valid = None if sizes is None else valid_mask(sizes, x.shape[2], x.shape[3], x.device)
-    if valid is not None:
-        x = x.masked_fill(~valid, float("-inf"))
-    states = torch.cat([_sweep(x, direction) for direction in directions], dim=1)
-    return states if valid is None else states.masked_fill(~valid, 0.0)
+    if sizes is not None:
+        x = x.masked_fill(~valid_mask(sizes, x.shape[2], x.shape[3], x.device), float("-inf"))
+    return keep_valid(torch.cat([_sweep(x, name) for name in directions], dim=1), sizes)
 
 
 def _sweep(x: Tensor, direction: str) -> Tensor:

@@ -10,14 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_tiles import (
-    line_of,
-    load_tile,
-    quarters,
-    stack_quarters,
-    store_tile,
-    tile_mask,
-)
+from .triton_tiles import line_of, load_tile, quarters, stack_quarters, store_tile, tile_mask
 
 
 @triton.jit
@@ -28,64 +21,38 @@ def _step(state, x, weight):
 
 @triton.jit
 def _sweep_4(tile, state, weight, REVERSE: tl.constexpr):
-    a, b, c, d = quarters(tile)
-    if REVERSE:
-        d = _step(state, d, weight)
-        c = _step(d, c, weight)
-        b = _step(c, b, weight)
-        a = _step(b, a, weight)
-        state = a
-    else:
-        a = _step(state, a, weight)
-        b = _step(a, b, weight)
-        c = _step(b, c, weight)
-        d = _step(c, d, weight)
-        state = d
-    return stack_quarters(a, b, c, d), state
+    a, b, c, d = quarters(tile, REVERSE)
+    a = _step(state, a, weight)
+    b = _step(a, b, weight)
+    c = _step(b, c, weight)
+    d = _step(c, d, weight)
+    return stack_quarters(a, b, c, d, REVERSE), d
 
 
 @triton.jit
 def _sweep_16(tile, state, weight, REVERSE: tl.constexpr):
     """Step through [16, L] from the state [1, L] before: all 16 states, and the last one."""
-    a, b, c, d = quarters(tile)
-    if REVERSE:
-        d, state = _sweep_4(d, state, weight, REVERSE)
-        c, state = _sweep_4(c, state, weight, REVERSE)
-        b, state = _sweep_4(b, state, weight, REVERSE)
-        a, state = _sweep_4(a, state, weight, REVERSE)
-    else:
-        a, state = _sweep_4(a, state, weight, REVERSE)
-        b, state = _sweep_4(b, state, weight, REVERSE)
-        c, state = _sweep_4(c, state, weight, REVERSE)
-        d, state = _sweep_4(d, state, weight, REVERSE)
-    return stack_quarters(a, b, c, d), state
+    a, b, c, d = quarters(tile, REVERSE)
+    a, state = _sweep_4(a, state, weight, REVERSE)
+    b, state = _sweep_4(b, state, weight, REVERSE)
+    c, state = _sweep_4(c, state, weight, REVERSE)
+    d, state = _sweep_4(d, state, weight, REVERSE)
+    return stack_quarters(a, b, c, d, REVERSE), state
 
 
 @triton.jit
 def _sweep_lines(
-    x,
-    x_step,
-    out,
-    out_step,
-    weight,
-    steps,
-    length,
-    valid,
-    REVERSE: tl.constexpr,
-    HAS_SIZES: tl.constexpr,
-    STATE: tl.constexpr,
-    STEPS: tl.constexpr,
-):
+    x, x_step, out, out_step, weight, steps, length, valid,
+    REVERSE: tl.constexpr, HAS_SIZES: tl.constexpr, STATE: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
     """Sweep lines from end to end.
 
     Absent cells are read as 0. Before the first valid cell that leaves the state at 0; after the
     last one the state no longer matters.
 
     Args:
-        x: [L] pointers to step 0 of the lines.
-        x_step: from one step to the next.
+        x: [L] pointers to step 0 of the lines; ``x_step`` leads from one step to the next.
         out: [L] pointers like ``x``, where the states go.
-        out_step: like ``x_step``.
         weight: [1, L] factors, or 1.
         steps: steps of the map.
         length: [L] steps of each line: ``steps``, or 0 where there is no such line.
@@ -107,29 +74,11 @@ def _sweep_lines(
 
 @triton.jit
 def _sweep_block(
-    block,
-    x,
-    x_c,
-    x_other,
-    x_step,
-    out,
-    out_c,
-    out_other,
-    out_step,
-    weight,
-    valid_others,
-    valid_steps,
-    channels,
-    others,
-    steps,
-    HAS_SIZES: tl.constexpr,
-    REVERSE: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
-    FLAT: tl.constexpr,
-    STATE: tl.constexpr,
-    LINES: tl.constexpr,
-    STEPS: tl.constexpr,
-):
+    block, x, x_c, x_other, x_step, out, out_c, out_other, out_step,
+    weight, valid_others, valid_steps, channels, others, steps,
+    HAS_SIZES: tl.constexpr, REVERSE: tl.constexpr, CHANNELS_LAST: tl.constexpr,
+    FLAT: tl.constexpr, STATE: tl.constexpr, LINES: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
     """Sweep a block of the lines of one image in one direction.
 
     ``other`` is the spatial axis across the direction of travel: a line is a channel and a place
@@ -144,50 +93,21 @@ def _sweep_block(
     factor = 1.0
     if weight is not None:
         factor = tl.load(weight + c, mask=exists, other=0).to(STATE)[None, :]
+    x += c * x_c + other * x_other
+    out += c * out_c + other * out_other
     _sweep_lines(
-        x + c * x_c + other * x_other,
-        x_step,
-        out + c * out_c + other * out_other,
-        out_step,
-        factor,
-        steps,
-        length,
-        valid,
-        REVERSE,
-        HAS_SIZES,
-        STATE,
-        STEPS,
+        x, x_step, out, out_step, factor, steps, length, valid, REVERSE, HAS_SIZES, STATE, STEPS
     )
 
 
 @triton.jit(do_not_specialize=["row_blocks", "column_blocks"])
 def forward_kernel(
-    x,
-    out,
-    weight,
-    sizes,
-    channels,
-    height,
-    width,
-    row_blocks,
-    column_blocks,
-    x_n,
-    x_c,
-    x_h,
-    x_w,
-    out_n,
-    out_c,
-    out_h,
-    out_w,
-    CODES: tl.constexpr,
-    NUM_DIRECTIONS: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
-    FLAT_ROWS: tl.constexpr,
-    FLAT_COLUMNS: tl.constexpr,
-    STATE: tl.constexpr,
-    LINES: tl.constexpr,
-    STEPS: tl.constexpr,
-):
+    x, out, weight, sizes, channels, height, width, row_blocks, column_blocks,
+    x_n, x_c, x_h, x_w, out_n, out_c, out_h, out_w,
+    CODES: tl.constexpr, NUM_DIRECTIONS: tl.constexpr, CHANNELS_LAST: tl.constexpr,
+    FLAT_ROWS: tl.constexpr, FLAT_COLUMNS: tl.constexpr,
+    STATE: tl.constexpr, LINES: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
     """Sweep all directions; a grid of images x max(row_blocks, column_blocks) x directions.
 
     Args:
@@ -195,13 +115,9 @@ def forward_kernel(
         out: (N, D * C, H, W), strides ``out_*``.
         weight: None, or (D, C) contiguous.
         sizes: None, or (N, 2) int64 contiguous.
-        channels: C.
-        height: H.
-        width: W.
         row_blocks: programs that take an image's rows in one direction.
         column_blocks: programs that take its columns.
         CODES: the directions' places in ``DIRECTIONS``, two bits each, the first in the lowest.
-        NUM_DIRECTIONS: D.
         CHANNELS_LAST: see :func:`line_of`.
         FLAT_ROWS: whether blocks of rows are flat (:func:`line_of`).
         FLAT_COLUMNS: whether blocks of columns are.

@@ -27,68 +27,40 @@ def _step(g, slope, grad, state, weight):
 
 @triton.jit
 def _sweep_4(grads, states, g, slope, weight, REVERSE: tl.constexpr):
-    a, b, c, d = quarters(grads)
-    p, q, r, s = quarters(states)
-    if REVERSE:
-        d, slope = _step(g, slope, d, s, weight)
-        c, slope = _step(d, slope, c, r, weight)
-        b, slope = _step(c, slope, b, q, weight)
-        a, slope = _step(b, slope, a, p, weight)
-        g = a
-    else:
-        a, slope = _step(g, slope, a, p, weight)
-        b, slope = _step(a, slope, b, q, weight)
-        c, slope = _step(b, slope, c, r, weight)
-        d, slope = _step(c, slope, d, s, weight)
-        g = d
-    return stack_quarters(a, b, c, d), g, slope
+    a, b, c, d = quarters(grads, REVERSE)
+    p, q, r, s = quarters(states, REVERSE)
+    a, slope = _step(g, slope, a, p, weight)
+    b, slope = _step(a, slope, b, q, weight)
+    c, slope = _step(b, slope, c, r, weight)
+    d, slope = _step(c, slope, d, s, weight)
+    return stack_quarters(a, b, c, d, REVERSE), d, slope
 
 
 @triton.jit
 def _sweep_16(grads, states, g, slope, weight, REVERSE: tl.constexpr):
     """Step back through [16, L]: the states' gradients, the last of them, and the weight's."""
-    a, b, c, d = quarters(grads)
-    p, q, r, s = quarters(states)
-    if REVERSE:
-        d, g, slope = _sweep_4(d, s, g, slope, weight, REVERSE)
-        c, g, slope = _sweep_4(c, r, g, slope, weight, REVERSE)
-        b, g, slope = _sweep_4(b, q, g, slope, weight, REVERSE)
-        a, g, slope = _sweep_4(a, p, g, slope, weight, REVERSE)
-    else:
-        a, g, slope = _sweep_4(a, p, g, slope, weight, REVERSE)
-        b, g, slope = _sweep_4(b, q, g, slope, weight, REVERSE)
-        c, g, slope = _sweep_4(c, r, g, slope, weight, REVERSE)
-        d, g, slope = _sweep_4(d, s, g, slope, weight, REVERSE)
-    return stack_quarters(a, b, c, d), g, slope
+    a, b, c, d = quarters(grads, REVERSE)
+    p, q, r, s = quarters(states, REVERSE)
+    a, g, slope = _sweep_4(a, p, g, slope, weight, REVERSE)
+    b, g, slope = _sweep_4(b, q, g, slope, weight, REVERSE)
+    c, g, slope = _sweep_4(c, r, g, slope, weight, REVERSE)
+    d, g, slope = _sweep_4(d, s, g, slope, weight, REVERSE)
+    return stack_quarters(a, b, c, d, REVERSE), g, slope
 
 
 @triton.jit
 def _sweep_lines(
-    grad,
-    grad_step,
-    out,
-    out_step,
-    before,
-    after,
-    x_step,
-    weight,
-    steps,
-    length,
-    ADD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    STATE: tl.constexpr,
-    STEPS: tl.constexpr,
-):
+    grad, grad_step, out, out_step, before, after, x_step, weight, steps, length,
+    ADD: tl.constexpr, REVERSE: tl.constexpr, STATE: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
     """Sweep lines from end to end, against their direction of travel.
 
     Args:
-        grad: [L] pointers to step 0 of the lines in the output's gradient.
-        grad_step: from one step to the next.
+        grad: [L] pointers to step 0 of the lines in the output's gradient; ``grad_step`` leads
+            from one step to the next.
         out: [L] pointers like ``grad``, into the output.
-        out_step: like ``grad_step``.
-        before: [L] pointers to the sum of the directions so far.
-        after: [L] pointers to where the sum goes, possibly the same.
-        x_step: like ``grad_step``, for both of them.
+        before: [L] pointers like ``grad`` to the sum of the directions so far, by ``x_step``.
+        after: [L] pointers to where the sum goes, by ``x_step``, possibly the same.
         weight: [1, L] factors, or 1.
         steps: steps of the map.
         length: [L] steps of each line: ``steps``, or 0 where there is no such line.
@@ -123,39 +95,13 @@ def _sweep_lines(
 
 @triton.jit(do_not_specialize=["blocks", "images"])
 def backward_kernel(
-    grad,
-    out,
-    weight,
-    total,
-    grad_x,
-    slopes,
-    images,
-    channels,
-    others,
-    steps,
-    blocks,
-    grad_n,
-    grad_c,
-    grad_other,
-    grad_step,
-    out_n,
-    out_c,
-    out_other,
-    out_step,
-    x_n,
-    x_c,
-    x_other,
-    x_step,
-    SLOTS: tl.constexpr,
-    NUM_SLOTS: tl.constexpr,
-    OPENS: tl.constexpr,
-    CLOSES: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
-    FLAT: tl.constexpr,
-    STATE: tl.constexpr,
-    LINES: tl.constexpr,
-    STEPS: tl.constexpr,
-):
+    grad, out, weight, total, grad_x, slopes, images, channels, others, steps, blocks,
+    grad_n, grad_c, grad_other, grad_step, out_n, out_c, out_other, out_step,
+    x_n, x_c, x_other, x_step,
+    SLOTS: tl.constexpr, NUM_SLOTS: tl.constexpr, OPENS: tl.constexpr, CLOSES: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, FLAT: tl.constexpr,
+    STATE: tl.constexpr, LINES: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
     """Sweep all directions of one axis back; a grid of images x blocks.
 
     ``other`` is the spatial axis across the directions of travel, ``step`` the one along them.
@@ -179,8 +125,7 @@ def backward_kernel(
         NUM_SLOTS: directions of the axis.
         OPENS: whether ``total`` holds nothing yet.
         CLOSES: whether no other axis follows, so that the last sum is ``grad_x``.
-        CHANNELS_LAST: see :func:`line_of`.
-        FLAT: see :func:`line_of`.
+        CHANNELS_LAST: see :func:`line_of`, like FLAT.
         STATE: type of the recurrence.
         LINES: lines of a program.
         STEPS: steps of a tile, 16.
@@ -202,22 +147,11 @@ def backward_kernel(
             factor = tl.load(weight + skip + c, mask=exists, other=0).to(STATE)[None, :]
         if k > 0:
             tl.debug_barrier()  # Another thread may have stored the sum that this one adds to.
+        after = grad_x if CLOSES and k == NUM_SLOTS - 1 else total
         slope = _sweep_lines(
-            grad + skip * grad_c,
-            grad_step,
-            out + skip * out_c,
-            out_step,
-            total,
-            grad_x if CLOSES and k == NUM_SLOTS - 1 else total,
-            x_step,
-            factor,
-            steps,
-            length,
-            k > 0 or not OPENS,
-            slot & 1 == 0,
-            STATE,
-            STEPS,
-        )
+            grad + skip * grad_c, grad_step, out + skip * out_c, out_step, total, after, x_step,
+            factor, steps, length, k > 0 or not OPENS, slot & 1 == 0, STATE, STEPS,
+        )  # fmt: skip
         if slopes is not None:
             line = ((k * images + n) * channels + c) * others + other
             tl.store(slopes + line, tl.reshape(slope, [LINES]), mask=exists)

@@ -32,16 +32,9 @@ def _await(counter, arrivals):
 
 @triton.jit
 def _product(
-    states,
-    weight,
-    weight_out,
-    weight_in,
-    exists,
-    c,
-    channels,
-    PRECISION: tl.constexpr,
-    BLOCK_IN: tl.constexpr,
-):
+    states, weight, weight_out, weight_in, exists, c, channels,
+    PRECISION: tl.constexpr, BLOCK_IN: tl.constexpr,
+):  # fmt: skip
     """Multiply the states of some lines by some rows of a matrix.
 
     Args:
@@ -99,40 +92,13 @@ def _cells(lines, t, images, height, width, vertical, backwards):
 
 @triton.jit(do_not_specialize=["first", "last", "images", "height", "width", "line_blocks"])
 def matrix_kernel(
-    source,
-    states,
-    weight,
-    gate,
-    sizes,
-    counter,
-    first,
-    last,
-    images,
-    channels,
-    height,
-    width,
-    line_blocks,
-    source_n,
-    source_d,
-    source_c,
-    source_h,
-    source_w,
-    states_n,
-    states_h,
-    states_w,
-    gate_n,
-    gate_c,
-    gate_h,
-    gate_w,
-    weight_out,
-    weight_in,
-    CODES: tl.constexpr,
-    NUM_DIRECTIONS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_LINES: tl.constexpr,
-    BLOCK_OUT: tl.constexpr,
-    BLOCK_IN: tl.constexpr,
-):
+    source, states, weight, gate, sizes, counter, first, last,
+    images, channels, height, width, line_blocks,
+    source_n, source_d, source_c, source_h, source_w, states_n, states_h, states_w,
+    gate_n, gate_c, gate_h, gate_w, weight_out, weight_in,
+    CODES: tl.constexpr, NUM_DIRECTIONS: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_LINES: tl.constexpr, BLOCK_OUT: tl.constexpr, BLOCK_IN: tl.constexpr,
+):  # fmt: skip
     """Take the steps from ``first`` to before ``last`` in all directions.
 
     Args:
@@ -145,13 +111,8 @@ def matrix_kernel(
         counter: int32, zero: how often a program has finished a step.
         first: step to begin with; those before it are in ``states``.
         last: step to end before.
-        images: N.
-        channels: C.
-        height: H.
-        width: W.
         line_blocks: tiles that the lines of any direction take at most.
         CODES: the directions' places in ``DIRECTIONS``, two bits each, the first in the lowest.
-        NUM_DIRECTIONS: D.
         PRECISION: ``input_precision`` of the product.
         BLOCK_LINES: lines of a tile.
         BLOCK_OUT: channels of a tile.
@@ -183,8 +144,8 @@ def matrix_kernel(
                 back = tl.where(vertical, states_h, states_w) * tl.where(backwards, -1, 1)
                 matrix = weight + skip * channels
                 total += _product(
-                    here - back, matrix, weight_out, weight_in, valid, c, channels, PRECISION,
-                    BLOCK_IN,
+                    here - back, matrix, weight_out, weight_in, valid, c, channels,
+                    PRECISION, BLOCK_IN,
                 )  # fmt: skip
             if gate is None:
                 total = tl.where(total < 0, 0.0, total)

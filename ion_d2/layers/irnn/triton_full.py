@@ -1,4 +1,4 @@
-"""Launches of the kernel for the full transition."""
+"""Launches of the Triton kernel for the full transition."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 import triton
 from torch import Tensor
 
-from .arguments import DIRECTIONS, TRAVEL
-from .layout import empty_map, memory_format_of
-from .triton_matrix import matrix_kernel
+from .arguments import DIRECTIONS, TRAVEL, empty_map, memory_format_of
+from .triton_full_kernel import matrix_kernel
 
 # With 512 channels and a map of 38 x 63 cells, a step in four directions has 128 tiles of this
 # size, about one for each multiprocessor of a large GPU.
@@ -18,7 +17,9 @@ _BLOCK_LINES, _BLOCK_OUT, _BLOCK_IN = 32, 32, 64
 _NUM_WARPS = 4
 
 
-def recur(x: Tensor, weight: Tensor, directions: Sequence[str], sizes: Tensor | None) -> Tensor:
+def full_forward(
+    x: Tensor, weight: Tensor, directions: Sequence[str], sizes: Tensor | None
+) -> Tensor:
     """See :func:`ion_d2.layers.irnn.triton_backend.forward`."""
     out = empty_map(x, len(directions) * x.shape[1], memory_format_of(x))
     if out.numel() == 0:
@@ -30,7 +31,7 @@ def recur(x: Tensor, weight: Tensor, directions: Sequence[str], sizes: Tensor | 
     return out if in_place else out.copy_(states)
 
 
-def recur_back(
+def full_backward(
     grad: Tensor, output: Tensor, weight: Tensor, directions: Sequence[str]
 ) -> tuple[Tensor, Tensor]:
     """See :func:`ion_d2.layers.irnn.triton_backend.backward`."""
@@ -98,24 +99,10 @@ def _launch(
     counter = torch.zeros(1, dtype=torch.int32, device=states.device)
     for first in range(0, steps, at_once):
         matrix_kernel[(programs,)](
-            source,
-            states,
-            weight,
-            gate,
-            None if sizes is None else sizes.contiguous(),
-            counter,
-            first,
-            first + at_once,
-            n,
-            channels,
-            h,
-            w,
-            line_blocks,
-            source.stride(0),
-            source_d,
-            *source.stride()[1:],
-            states.stride(0),
-            *states.stride()[2:],
+            *(source, states, weight, gate, None if sizes is None else sizes.contiguous()),
+            *(counter, first, first + at_once, n, channels, h, w, line_blocks),
+            *(source.stride(0), source_d, *source.stride()[1:]),
+            *(states.stride(0), *states.stride()[2:]),
             *((0, 0, 0, 0) if gate is None else gate.stride()),
             *weight.stride()[1:],
             CODES=sum(code << 2 * d for d, code in enumerate(codes)),
