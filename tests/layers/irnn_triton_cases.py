@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from irnn_cases import KINDS, differentiated
 from triton_helpers import (
     DEVICE,
     assert_close,
@@ -157,7 +158,7 @@ def test_both_ways_to_allow_tf32(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(torch, "compiler"), reason="of PyTorch 2.1 and newer")
-@pytest.mark.parametrize("kind", ["identity", "diagonal", "full"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_choice_of_the_back_end_breaks_no_graph(kind):
     x, weight, _ = make((1, 2, 3, 4), kind)
     compiled = torch.compile(spatial_irnn, fullgraph=True, backend="eager")
@@ -199,14 +200,14 @@ def test_unavailable_says_why():
     def unavailable(device=DEVICE, dtype=torch.float32, kind="identity"):
         return triton_backend.unavailable(torch.device(device), dtype, kind)
 
-    assert all(unavailable(kind=kind) is None for kind in ("identity", "diagonal", "full"))
+    assert all(unavailable(kind=kind) is None for kind in KINDS)
     assert "float8" in unavailable(dtype=torch.float8_e5m2)
     assert "float64" in unavailable(dtype=torch.float64, kind="full")
 
 
 def test_it_is_chosen_where_it_serves(monkeypatch):
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
-    for kind in ("identity", "diagonal", "full"):
+    for kind in KINDS:
         x, weight, _ = make((1, 1, 1, 1), kind)
         assert choose_backend(x, weight, None) == "triton"
     assert choose_backend(x.double(), weight, None) == "torch"
@@ -214,11 +215,6 @@ def test_it_is_chosen_where_it_serves(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["identity", "diagonal"])
 def test_rival_of_the_benchmark(kind):
-    x, weight, grad = make((2, 3, 4, 5), kind)
-    leaves = [x] if weight is None else [x, weight]
-    results = []
-    for operator in (per_cell_irnn, spatial_irnn_reference):
-        out = operator(*(leaf.requires_grad_() for leaf in leaves), *[None] * (2 - len(leaves)))
-        results.append([out, *torch.autograd.grad(out, leaves, grad)])
-    for got, want in zip(*results):
-        torch.testing.assert_close(got, want)
+    given = make((2, 3, 4, 5), kind)
+    got = differentiated(lambda x, weight=None: per_cell_irnn(x, weight), *given)
+    torch.testing.assert_close(got, differentiated(spatial_irnn_reference, *given))

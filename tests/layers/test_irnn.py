@@ -7,11 +7,22 @@ import pytest
 import torch
 from irnn_cases import KINDS, make_weight
 
-from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
+from ion_d2.layers import (
+    DIRECTIONS,
+    spatial_irnn,
+    spatial_irnn_portable,
+    spatial_irnn_reference,
+)
 
 pytestmark = pytest.mark.slow
 
+
+def portable(x, weight=None, *, directions=DIRECTIONS, sizes=None):
+    return spatial_irnn_portable(x, weight, [DIRECTIONS.index(d) for d in directions], sizes)
+
+
 OPERATORS = [spatial_irnn, spatial_irnn_reference]
+SWEEPS = [*OPERATORS, portable]
 STEPS = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
 
 
@@ -43,7 +54,7 @@ def make(kind, shape, directions=DIRECTIONS, seed=0):
     return x, make_weight(kind, shape[1], directions, torch.float64, generator)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", SWEEPS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 1, 6), (2, 1, 5, 1), (1, 3, 1, 1)])
 @pytest.mark.parametrize("directions", [DIRECTIONS, ("up",), ("left", "down")])
@@ -53,15 +64,14 @@ def test_equals_per_cell_definition(operator, kind, shape, directions):
     torch.testing.assert_close(operator(x, weight, directions=directions), expected)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", SWEEPS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_sizes_leave_padding_out(operator, kind):
     x, weight = make(kind, (3, 2, 5, 6), seed=3)
     sizes = [[3, 4], [5, 6], [1, 2]]
     expected = per_cell(x, weight, DIRECTIONS, sizes)
-    poisoned = x.clone()
-    poisoned[0, :, 3:], poisoned[0, :, :, 4:] = float("nan"), float("inf")
-    got = operator(poisoned, weight, sizes=torch.tensor(sizes))
+    x[0, :, 3:], x[0, :, :, 4:] = float("nan"), float("inf")
+    got = operator(x, weight, sizes=torch.tensor(sizes))
     torch.testing.assert_close(got, expected)
     assert (got[0, :, 3:] == 0).all() and (got[0, :, :, 4:] == 0).all()
 
@@ -94,7 +104,7 @@ def test_hand_computed_line():
     assert left.flatten().tolist() == [1, 0, 3, 1]
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", SWEEPS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sizes", [None, [[2, 3], [3, 1]]])
 @pytest.mark.parametrize("directions", [DIRECTIONS, ("up",), ("left", "down")])

@@ -7,9 +7,8 @@ import pytest
 import torch
 from irnn_cases import KINDS, make_weight
 
-from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
+from ion_d2.layers import spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn.op import CAN_REGISTER
-from ion_d2.layers.irnn.portable import spatial_irnn_portable
 from ion_d2.modeling.context import IRNN, SpatialIRNN
 
 SIZES = torch.tensor([[4, 6], [2, 3]])
@@ -18,19 +17,17 @@ SIZES = torch.tensor([[4, 6], [2, 3]])
 class Sweep(torch.nn.Module):
     """A module that uses the operator as users do, in the middle of other operators."""
 
-    def __init__(self, kind, channels=3, directions=DIRECTIONS):
+    def __init__(self, kind):
         super().__init__()
         torch.manual_seed(0)
-        self.directions = directions
-        weight = make_weight(kind, channels, directions)
+        weight = make_weight(kind, 3)
         self.register_parameter("weight", None if weight is None else torch.nn.Parameter(weight))
 
     def forward(self, x, sizes):
-        return spatial_irnn(x * 2, self.weight, directions=self.directions, sizes=sizes) + 1
+        return spatial_irnn(x * 2, self.weight, sizes=sizes) + 1
 
     def expected(self, x, sizes):
-        states = spatial_irnn_reference(x * 2, self.weight, directions=self.directions, sizes=sizes)
-        return (states + 1).detach()
+        return (spatial_irnn_reference(x * 2, self.weight, sizes=sizes) + 1).detach()
 
 
 def other_input():
@@ -44,17 +41,6 @@ def saved_and_loaded(script):
     torch.jit.save(script, buffer)
     buffer.seek(0)
     return torch.jit.load(buffer)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("directions", [DIRECTIONS, ("up",), ("left", "down")])
-@pytest.mark.parametrize("sizes", [None, SIZES])
-def test_portable_version_equals_the_definition(kind, directions, sizes):
-    model = Sweep(kind, directions=directions)
-    x = torch.randn(2, 3, 4, 6)
-    indices = [DIRECTIONS.index(name) for name in directions]
-    got = spatial_irnn_portable(x * 2, model.weight, indices, sizes)
-    torch.testing.assert_close(got + 1, model.expected(x, sizes))
 
 
 @pytest.mark.parametrize("kind", KINDS)

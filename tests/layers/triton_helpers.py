@@ -8,6 +8,7 @@ import os
 
 import pytest
 import torch
+from irnn_cases import differentiated
 
 from ion_d2.layers import DIRECTIONS, spatial_irnn_reference
 from ion_d2.layers.irnn import triton_backend
@@ -58,9 +59,8 @@ def make(shape, kind="identity", directions=DIRECTIONS, dtype=torch.float32, lay
 
 def expected(x, weight, grad, directions, sizes):
     """Output and gradients of the definition in float64."""
-    inputs = [t.detach().double().requires_grad_() for t in (x, weight) if t is not None]
-    output = spatial_irnn_reference(*inputs, directions=directions, sizes=sizes)
-    return [output.detach(), *torch.autograd.grad(output, inputs, grad.double())]
+    wide = [None if t is None else t.double() for t in (x, weight, grad)]
+    return differentiated(spatial_irnn_reference, *wide, directions=directions, sizes=sizes)
 
 
 def assert_close(got, want, tolerance):

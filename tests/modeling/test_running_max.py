@@ -5,7 +5,7 @@ import torch
 
 from ion_d2.layers import DIRECTIONS
 from ion_d2.modeling.context import IRNN
-from ion_d2.modeling.context.running_max import running_max
+from ion_d2.modeling.context.spatial_irnn import running_max
 
 
 def seen(direction, row, column, height, width):

@@ -70,7 +70,7 @@ def spatial_irnn(
     return spatial_irnn_op(x, weight, indices, sizes, choose_backend(x, weight, backend))
 
 
-_OPTIONS = "Tensor? weight, int[] directions, Tensor? sizes, str backend"
+_PARAMETERS = "Tensor? weight, int[] directions, Tensor? sizes, str backend"
 # Whether this PyTorch can register operators: 2.4 and newer.
 CAN_REGISTER = hasattr(library, "custom_op")
 
@@ -88,22 +88,28 @@ def _forward(
 
 
 def _backward(
-    grad: Tensor, output: Tensor, weight: Tensor | None, directions: Sequence[int], *options: Any
+    grad: Tensor,
+    output: Tensor,
+    weight: Tensor | None,
+    directions: Sequence[int],
+    sizes: Tensor | None,
+    backend: str,
 ) -> list[Tensor]:
-    sizes, backend = options
     grads = BACKENDS[backend].backward(grad, output, weight, _names(directions), sizes)
     return [it for it in grads if it is not None]
 
 
-def _fake_forward(x: Tensor, weight: Any, directions: Sequence[int], *options: Any) -> Tensor:
-    memory_format = BACKENDS[options[-1]].memory_format(x)
+def _fake_forward(
+    x: Tensor, weight: Any, directions: Sequence[int], sizes: Any, backend: str
+) -> Tensor:
+    memory_format = BACKENDS[backend].memory_format(x)
     return empty_map(x, len(directions) * x.shape[1], memory_format)
 
 
 def _fake_backward(
-    grad: Tensor, output: Tensor, weight: Tensor | None, directions: Sequence[int], *options: Any
+    grad: Any, output: Tensor, weight: Any, directions: Sequence[int], sizes: Any, backend: str
 ) -> list[Tensor]:
-    memory_format = BACKENDS[options[-1]].memory_format(output)
+    memory_format = BACKENDS[backend].memory_format(output)
     grad_x = empty_map(output, output.shape[1] // len(directions), memory_format)
     return [grad_x] if weight is None else [grad_x, torch.empty_like(weight)]
 
@@ -144,12 +150,12 @@ class SpatialIRNNFunction(torch.autograd.Function):
 
 if CAN_REGISTER:
     spatial_irnn_op = _register(
-        "spatial_irnn", _forward, _fake_forward, f"(Tensor x, {_OPTIONS}) -> Tensor"
+        "spatial_irnn", _forward, _fake_forward, f"(Tensor x, {_PARAMETERS}) -> Tensor"
     )
     spatial_irnn_op.register_autograd(_differentiate, setup_context=_save)
     _call_backward = _register(
         "spatial_irnn_backward", _backward, _fake_backward,
-        f"(Tensor grad, Tensor output, {_OPTIONS}) -> Tensor[]",
+        f"(Tensor grad, Tensor output, {_PARAMETERS}) -> Tensor[]",
     )  # fmt: skip
 else:
     spatial_irnn_op, _call_backward = SpatialIRNNFunction.apply, _backward

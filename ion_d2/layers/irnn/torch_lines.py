@@ -58,11 +58,32 @@ def elementwise_backward(
     for d, direction in enumerate(directions):
         given, swept = (_lines_in_order(maps[..., d, :], direction) for maps in (grads, states))
         totals = _lines_in_order(total, direction)
-        if weight is None:
-            _backward_identity(given, swept, totals)
+        grad_weight = _backward_lines(given, swept, None if weight is None else weight[d], totals)
+        if grad_weight is not None:
+            grad_weights.append(grad_weight)
+    return None if weight is None else torch.stack(grad_weights)
+
+
+def _backward_lines(
+    grads: Sequence[Tensor],
+    states: Sequence[Tensor],
+    factor: Tensor | None,
+    totals: Sequence[Tensor],
+) -> Tensor | None:
+    if not grads:
+        return None if factor is None else torch.zeros_like(factor)
+    delta = torch.zeros_like(totals[0], memory_format=torch.contiguous_format)
+    products = None if factor is None else torch.zeros_like(delta)
+    for t in reversed(range(len(grads))):
+        if factor is None:
+            delta.add_(grads[t])
         else:
-            grad_weights.append(_backward_diagonal(given, swept, weight[d], totals))
-    return torch.stack(grad_weights) if weight is not None else None
+            torch.addcmul(grads[t], delta, factor, out=delta)
+        pass_through_relu(delta, states[t])
+        totals[t].add_(delta)
+        if products is not None and t > 0:
+            products.addcmul_(delta, states[t - 1])
+    return None if products is None else products.sum(dim=(0, 1))
 
 
 def pass_through_relu(delta: Tensor, state: Tensor) -> None:
@@ -71,31 +92,3 @@ def pass_through_relu(delta: Tensor, state: Tensor) -> None:
         torch.ops.aten.threshold_backward.grad_input(delta, state, 0, grad_input=delta)
     else:
         delta.masked_fill_(state <= 0, 0.0)
-
-
-def _backward_identity(
-    grads: Sequence[Tensor], states: Sequence[Tensor], totals: Sequence[Tensor]
-) -> None:
-    if not grads:
-        return
-    delta = torch.zeros_like(totals[0], memory_format=torch.contiguous_format)
-    for grad, state, total in zip(grads[::-1], states[::-1], totals[::-1]):
-        delta.add_(grad)
-        pass_through_relu(delta, state)
-        total.add_(delta)
-
-
-def _backward_diagonal(
-    grads: Sequence[Tensor], states: Sequence[Tensor], factor: Tensor, totals: Sequence[Tensor]
-) -> Tensor:
-    if not grads:
-        return torch.zeros_like(factor)
-    delta = torch.zeros_like(totals[0], memory_format=torch.contiguous_format)
-    products = torch.zeros_like(delta)
-    for t in reversed(range(len(grads))):
-        torch.addcmul(grads[t], delta, factor, out=delta)
-        pass_through_relu(delta, states[t])
-        totals[t].add_(delta)
-        if t > 0:
-            products.addcmul_(delta, states[t - 1])
-    return products.sum(dim=(0, 1))

@@ -114,8 +114,7 @@ def matrix_kernel(
         line_blocks: tiles that the lines of any direction take at most.
         CODES: the directions' places in ``DIRECTIONS``, two bits each, the first in the lowest.
         PRECISION: ``input_precision`` of the product.
-        BLOCK_LINES: lines of a tile.
-        BLOCK_OUT: channels of a tile.
+        BLOCK_LINES: lines of a tile, of BLOCK_OUT channels each.
         BLOCK_IN: channels of the step before that are multiplied at a time.
     """
     programs = tl.num_programs(0)

@@ -29,14 +29,10 @@ def elementwise_forward(
     row_blocks, flat_rows = _blocks(x, axis=3)
     column_blocks, flat_columns = _blocks(x, axis=2)
     programs = x.shape[0] * max(row_blocks, column_blocks) * len(directions)
+    dense = [None if t is None else t.contiguous() for t in (weight, sizes)]
     forward_kernel[(programs,)](
-        x,
-        out,
-        None if weight is None else weight.contiguous(),
-        None if sizes is None else sizes.contiguous(),
-        *x.shape[1:],
-        row_blocks,
-        column_blocks,
+        *(x, out, *dense),
+        *(*x.shape[1:], row_blocks, column_blocks),
         *x.stride(),
         *out.stride(),
         CODES=_pack([DIRECTIONS.index(name) for name in directions], bits=2),

@@ -108,27 +108,23 @@ def backward_kernel(
 
     Args:
         grad: (N, D * C, ...), the output's gradient, strides ``grad_*``.
-        out: the output, of the same shape, strides ``out_*``.
+        out: (N, D * C, ...), the output, strides ``out_*``.
         weight: None, or (D, C) contiguous.
         total: (N, C, ...) in the state's type, strides ``x_*``: the sum over directions until the
             last one has been added. It may be ``grad_x`` where that has the type.
         grad_x: (N, C, ...), strides ``x_*``.
         slopes: None where ``weight`` is, or (NUM_SLOTS, N, C, others) contiguous in the state's
             type: the weight's gradient from each line.
-        images: N.
-        channels: C.
         others: lines of a channel.
         steps: steps of the map.
         blocks: programs of an image.
         SLOTS: for each direction of the axis 16 bits, the first in the lowest: its place among the
             D directions times 2, plus 1 if it travels towards step 0.
-        NUM_SLOTS: directions of the axis.
         OPENS: whether ``total`` holds nothing yet.
         CLOSES: whether no other axis follows, so that the last sum is ``grad_x``.
         CHANNELS_LAST: see :func:`line_of`, like FLAT.
         STATE: type of the recurrence.
-        LINES: lines of a program.
-        STEPS: steps of a tile, 16.
+        LINES: lines of a program, each taken in tiles of STEPS steps.
     """
     program = tl.program_id(0)
     block = program % blocks

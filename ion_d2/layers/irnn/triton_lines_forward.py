@@ -115,15 +115,12 @@ def forward_kernel(
         out: (N, D * C, H, W), strides ``out_*``.
         weight: None, or (D, C) contiguous.
         sizes: None, or (N, 2) int64 contiguous.
-        row_blocks: programs that take an image's rows in one direction.
-        column_blocks: programs that take its columns.
+        row_blocks: programs that take an image's rows in one direction; ``column_blocks`` likewise.
         CODES: the directions' places in ``DIRECTIONS``, two bits each, the first in the lowest.
         CHANNELS_LAST: see :func:`line_of`.
-        FLAT_ROWS: whether blocks of rows are flat (:func:`line_of`).
-        FLAT_COLUMNS: whether blocks of columns are.
+        FLAT_ROWS: whether blocks of rows are flat, see there; FLAT_COLUMNS likewise.
         STATE: type of the recurrence.
-        LINES: lines of a program.
-        STEPS: steps of a tile, 16.
+        LINES: lines of a program, each taken in tiles of STEPS steps.
     """
     program = tl.program_id(0)
     d = program % NUM_DIRECTIONS

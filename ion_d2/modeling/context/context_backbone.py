@@ -28,10 +28,7 @@ class ContextBackbone(BuiltFromConfig, Backbone):
         Args:
             bottom_up: the backbone to wrap.
             context: a context block; see ``CONTEXT_REGISTRY``.
-            in_feature: the feature of ``bottom_up`` that feeds the block.
-
-        Raises:
-            IONError: ``bottom_up`` has no such feature.
+            in_feature: the feature of ``bottom_up`` that feeds it; IONError if there is none.
         """
         super().__init__()
         stride = _shape_of(in_feature, bottom_up).stride
@@ -51,9 +48,8 @@ class ContextBackbone(BuiltFromConfig, Backbone):
         """
         Args:
             x: (N, 3, H, W) batch of images, padded at the right and the bottom to one size.
-            image_sizes: the (height, width) in pixels of each image before padding. The context
-                block then sees neither the padding nor the other images. None: the padded size
-                counts as valid.
+            image_sizes: the (height, width) in pixels of each image before padding, which the
+                context block then does not see. None: the padded size counts as valid.
 
         Returns:
             The wrapped backbone's features and "context", (N, C, H / stride, W / stride).

@@ -23,7 +23,7 @@ class NormedConv(nn.Conv2d):
             in_channels: channels of the input.
             out_channels: channels of the output.
             kernel: side of the kernel in cells, odd.
-            norm: see :func:`build_norm`. Where there is one, the convolution has no bias.
+            norm: see :func:`build_norm`; with one, the convolution has no bias of its own.
         """
         normed = build_norm(norm, out_channels)
         super().__init__(
@@ -37,7 +37,7 @@ class NormedConv(nn.Conv2d):
         return self.bias if self.norm is None else self.norm.bias
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """(N, in_channels, H, W) and the valid sizes, (N, 2), to (N, out_channels, H, W)."""
+        """(N, in_channels, H, W) to (N, out_channels, H, W); ``sizes`` as in CONTEXT_REGISTRY."""
         x = super().forward(x)
         return x if self.norm is None else self.norm(x, sizes)
 
@@ -63,14 +63,13 @@ class Conv(ContextBlock):
         """
         Args:
             in_channels: channels of the feature that feeds the block.
-            hidden_dim: channels of every layer but the last.
-            out_dim: channels of the last layer, and so of the context feature.
+            hidden_dim: channels of every layer but the last, which has ``out_dim``.
             num_stacks: number of layers, at least 1.
             kernel_size: side of the kernels in cells, odd.
             norm: normalization behind each convolution, see :func:`build_norm`.
 
         Raises:
-            IONError: ``num_stacks``, ``kernel_size`` or ``norm`` is out of range.
+            IONError: a setting is out of range.
         """
         super().__init__()
         check_num_stacks(num_stacks)

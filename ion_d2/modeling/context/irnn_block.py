@@ -48,8 +48,10 @@ class IRNN(ContextBlock):
 
     One 1x1 convolution feeds all four directions of a stack (sec. 3.2). The hidden-to-output layer
     of one stack and the input-to-hidden layer of the next are the same convolution, without a ReLU
-    (Fig. 2). The paper does not say how these convolutions start. "xavier" treats them as its other
-    1x1; "pass_through" starts the block as the recurrences alone: the first convolution hands the
+    (Fig. 2).
+
+    The paper does not say how these convolutions start. "xavier" treats them as its other 1x1;
+    "pass_through" starts the block as the recurrences alone: the first convolution hands the
     feature on, each later one the mean of the four directions. "rows_then_columns" is the same with
     the mean of the horizontal directions behind the first stack and of the vertical ones behind the
     second (and so on), so that each cell starts with sums over whole rectangles of the map.
@@ -81,10 +83,9 @@ class IRNN(ContextBlock):
             num_stacks: number of stacked IRNNs, at least 1.
             transition: see :class:`SpatialIRNN`.
             dropout: probability with which an entry is dropped after each concatenation.
-            init: start of the 1x1 convolutions: "xavier", "pass_through" or "rows_then_columns".
+            init: start of the 1x1 convolutions, see above.
             bias_init: start of the biases of the convolutions that feed a recurrence.
-            norm: normalization behind each 1x1 convolution, see :func:`build_norm`. The biases are
-                then its own.
+            norm: behind each 1x1 convolution, see :func:`build_norm`; the biases are then its own.
             directions: directions of travel of each stack; the last entry serves all further ones.
             shared_input: whether the directions of a stack share their 1x1 convolution.
             first_step_bias: whether each direction has a bias of its own at its first step.
@@ -98,11 +99,9 @@ class IRNN(ContextBlock):
         self.convs = nn.ModuleList()
         self.irnns = nn.ModuleList()
         channels = in_channels
+        settings = {"shared_input": shared_input, "first_step_bias": first_step_bias}
         for names in directions_of_stacks(directions, num_stacks):
-            irnn = SpatialIRNN(
-                hidden_dim, transition, directions=names,
-                shared_input=shared_input, first_step_bias=first_step_bias,
-            )  # fmt: skip
+            irnn = SpatialIRNN(hidden_dim, transition, directions=names, **settings)
             self.irnns.append(irnn)
             self.convs.append(NormedConv(channels, irnn.num_inputs * hidden_dim, norm=norm))
             channels = irnn.out_channels

@@ -31,9 +31,9 @@ class SpatialRNN(nn.Module):
         """
         Args:
             in_channels: channels of the input.
-            channels: channels of each directional state.
+            channels: channels of each of the D directional states.
             cell: "tanh" (``torch.nn.RNN``), "gru" (``torch.nn.GRU``) or "lstm" (``torch.nn.LSTM``).
-            directions: D directions of travel, in the order of the output.
+            directions: of travel, in the order of the output.
 
         Raises:
             IONError: unknown cell.
@@ -48,10 +48,9 @@ class SpatialRNN(nn.Module):
         self.out_channels = len(self.directions) * channels
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Sweep (N, in_channels, H, W) to (N, D * channels, H, W) of x's type.
+        """Sweep (N, in_channels, H, W) to (N, D * channels, H, W), direction-major, of x's type.
 
-        The states stand in the order of the directions. Cells outside an image's valid (height,
-        width), ``sizes`` (N, 2), are absent; the states are 0 there.
+        ``sizes`` are those of :func:`ion_d2.layers.spatial_irnn`.
         """
         if x.numel() == 0:  # torch's cells take no sequence without steps
             return x.new_zeros(x.shape[0], self.out_channels, *x.shape[2:])
@@ -115,7 +114,7 @@ class RNN(ContextBlock):
             cell: see :class:`SpatialRNN`; the other arguments are those of :class:`IRNN`.
 
         Raises:
-            IONError: ``cell``, ``num_stacks`` or ``directions`` is out of range.
+            IONError: a setting is out of range.
         """
         super().__init__()
         self.rnns = nn.ModuleList()

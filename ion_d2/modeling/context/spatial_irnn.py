@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ...layers import DIRECTIONS, spatial_irnn, spatial_irnn_portable
 from ...layers.irnn import TRAVEL
-from .running_max import running_max
+from ...layers.irnn.arguments import keep_valid, valid_mask
 
 TRANSITIONS = ("full", "diagonal", "identity", "max")
 
@@ -19,8 +19,7 @@ TRANSITIONS = ("full", "diagonal", "identity", "max")
 class SpatialIRNN(nn.Module):
     """Recurrence over a map in several directions, with its own hidden-to-hidden weights.
 
-    The hidden-to-hidden weights start as the identity (sec. 3.2). There is no bias in the
-    recurrence, but for the separate one of the first step, where it is asked for.
+    The hidden-to-hidden weights start as the identity (sec. 3.2).
     """
 
     def __init__(
@@ -36,13 +35,12 @@ class SpatialIRNN(nn.Module):
         Args:
             channels: channels of each directional state.
             transition: "full" (a matrix per direction, Eq. 1), "diagonal" (a factor per channel and
-                direction), "identity" (no parameters, Eq. 2), or "max", which is not the paper's:
-                :func:`running_max` in place of the rectified sum.
+                direction), "identity" (no parameters, Eq. 2), or "max" (:func:`running_max`).
             directions: D directions of travel, in the order of the output.
             shared_input: whether all directions read the same input. Otherwise the input holds one
                 block of ``channels`` for each direction.
-            first_step_bias: whether each direction has a learned bias at its first step, b0 of sec.
-                3.2, which starts at 0.
+            first_step_bias: whether each direction has a learned bias at its first step alone, b0
+                of sec. 3.2, which starts at 0.
 
         Raises:
             IONError: unknown transition.
@@ -68,13 +66,10 @@ class SpatialIRNN(nn.Module):
 
     # TorchScript reads this signature; ``X | None`` it cannot on every Python.
     def forward(self, x: Tensor, sizes: Optional[Tensor] = None) -> Tensor:  # noqa: UP045
-        """
-        Args:
-            x: (N, channels, H, W), or D times as many channels without ``shared_input``.
-            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+        """Sweep (N, channels, H, W) to (N, D * channels, H, W), direction-major.
 
-        Returns:
-            (N, D * channels, H, W): the states of each direction, in the order given.
+        Without ``shared_input``, ``x`` has D times as many channels. ``sizes`` are those of
+        :func:`ion_d2.layers.spatial_irnn`.
         """
         if torch.jit.is_scripting():
             # What is compiled must not need ion_d2. Inputs or biases of their own can be traced.
@@ -119,3 +114,23 @@ def _first_cells(direction: str, x: Tensor, sizes: Tensor | None) -> Tensor:
         start = ends - 1
     first = position == start  # [N or 1, length]
     return first[:, None, None, :] if axis == 3 else first[:, None, :, None]
+
+
+def running_max(x: Tensor, directions: Sequence[str], sizes: Tensor | None = None) -> Tensor:
+    """Sweep a maximum, in place of the paper's rectified sum, over a map in several directions.
+
+    Along each direction of travel, ``h_t = max(h_{t-1}, x_t)``, from ``h_1 = x_1``. A sum over a
+    sweep drowns what a single cell says among the noise of all others; a maximum keeps it.
+
+    Arguments and result are those of :func:`ion_d2.layers.spatial_irnn` without a weight.
+    """
+    if sizes is not None:
+        x = x.masked_fill(~valid_mask(sizes, x.shape[2], x.shape[3], x.device), float("-inf"))
+    return keep_valid(torch.cat([_sweep_max(x, name) for name in directions], dim=1), sizes)
+
+
+def _sweep_max(x: Tensor, direction: str) -> Tensor:
+    axis, backwards = TRAVEL[direction]
+    if backwards:
+        return x.flip(axis).cummax(axis).values.flip(axis)
+    return x.cummax(axis).values
