@@ -78,11 +78,7 @@ def run_context_block(block: nn.Module, x: Tensor, sizes: Tensor | None) -> dict
 
 
 def check_num_stacks(num_stacks: int) -> None:
-    """Refuse a block without layers.
-
-    Raises:
-        IONError: ``num_stacks`` is below 1.
-    """
+    """Refuse a block without layers by an IONError."""
     if num_stacks < 1:
         raise IONError(f"MODEL.CONTEXT.NUM_STACKS is {num_stacks}; it must be at least 1.")
 
