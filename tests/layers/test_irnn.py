@@ -7,12 +7,7 @@ import pytest
 import torch
 from irnn_cases import KINDS, make_weight
 
-from ion_d2.layers import (
-    DIRECTIONS,
-    spatial_irnn,
-    spatial_irnn_portable,
-    spatial_irnn_reference,
-)
+from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_portable, spatial_irnn_reference
 
 pytestmark = pytest.mark.slow
 
