@@ -69,10 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     dicts = DatasetCatalog.get(args.dataset)
     build = functools.partial(build_proposer, args.method, args.max_boxes, args.model)
     build()  # what is missing shows here, before any worker starts
-    settings = {"dataset": args.dataset, "method": args.method, "max_boxes": args.max_boxes}
-    settings["model"] = args.model
-    job = Job(build, args.max_boxes, args.skip_unreadable)
-    made = generate_proposals(dicts, job, args.out, settings=settings, num_workers=args.workers)
+    settings = {"method": args.method, "max_boxes": args.max_boxes, "model": args.model}
+    job = Job(build, args.max_boxes, settings, args.skip_unreadable)
+    made = generate_proposals(dicts, job, args.out, num_workers=args.workers)
     total = sum(map(len, made.boxes))
     print(f"Wrote {total} boxes of {len(made.ids)} images to {args.out}")
 

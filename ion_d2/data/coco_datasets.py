@@ -1,4 +1,4 @@
-"""Datasets in COCO's format: their names, and what Detectron2's catalogs hold of them."""
+"""Datasets in COCO's format: their names, and their entries in Detectron2's catalogs."""
 
 from __future__ import annotations
 
@@ -23,32 +23,22 @@ from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
 
-# What is taken from an annotation beside its box, class and mask.
+# What is taken from an annotation beside its class and mask.
 _KEPT = ("iscrowd", "bbox", "keypoints")
-# What Detectron2 raises of dicts that are not in its format.
-_WRONG_DICTS = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    TypeError,
-    ValueError,
-)
+# What Detectron2 raises for dicts that are not in its format.
+_WRONG_DICTS: tuple[type[Exception], ...] = (AssertionError, AttributeError, LookupError)
+_WRONG_DICTS += (NotImplementedError, TypeError, ValueError)
 
 
 @DATASET_FORMS.register()
 def coco(name: str) -> None:
     """Register ``coco:JSON:IMAGE_DIR``, an annotation file and the folder of its pictures.
 
-    Args:
-        name: the name.
-
     Raises:
-        IONError: it has another form, or the file is not readable, or its categories are missing or
-            wrong.
+        IONError: the name has another form, or the file is not readable or has wrong categories.
     """
     rest = name[len("coco:") :]
-    # The first ":" after ".json" parts the two, because Windows paths hold more of them.
+    # The first ":" after ".json" separates the two, because Windows paths hold more of them.
     match = re.fullmatch(r"(.+?\.json):(.+)", rest, re.IGNORECASE)
     json_file, image_dir = match.groups() if match else rest.rpartition(":")[::2]
     if not json_file or not image_dir:
@@ -65,12 +55,9 @@ def coco(name: str) -> None:
 
 
 def adopt_coco(name: str) -> None:
-    """Read a dataset that was registered with Detectron2's ``register_coco_instances`` our way.
+    """Let our checked reader load a dataset registered with ``register_coco_instances``.
 
     Other datasets, and those adopted before, stay as they are.
-
-    Args:
-        name: of a registered dataset.
     """
     theirs = f"{register_coco_instances.__qualname__}.<locals>"
     if not getattr(DatasetCatalog.data[name], "__qualname__", "").startswith(theirs):
@@ -82,17 +69,18 @@ def adopt_coco(name: str) -> None:
 
 
 def coco_content(name: str) -> Content:
-    """What an annotation file of a dataset holds, or would hold if there were one.
+    """The content of a dataset's annotation file, or of the file that any other would have.
+
+    It is read anew at each call, because labels may have changed since the last.
 
     Args:
         name: a registered dataset, in COCO's format or any other.
 
     Returns:
-        See :func:`~ion_d2.data.coco_file.normalize_coco`. It is made anew at each call: labels may
-        have changed since the last.
+        See :func:`~ion_d2.data.coco_file.normalize_coco`.
 
     Raises:
-        IONError: the file, or a dict of the dataset, can be used in no sensible way.
+        IONError: the file, or a dict of the dataset, cannot be used.
     """
     metadata = MetadataCatalog.get(name)
     json_file = os.fspath(metadata.get("json_file") or "")
@@ -110,14 +98,7 @@ def coco_content(name: str) -> Content:
 
 
 def category_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict[str, Any]:
-    """What Detectron2's MetadataCatalog holds of the classes of a file.
-
-    Args:
-        categories: normalized ones.
-        source: the file, for messages.
-
-    Returns:
-        The metadata.
+    """The entries of Detectron2's MetadataCatalog for the (normalized) categories of a file.
 
     Raises:
         IONError: the names of keypoints are wrong.
@@ -132,62 +113,54 @@ def category_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict
 def _load(name: str, json_file: str, image_root: str) -> list[dict[str, Any]]:
     content = read_coco_file(json_file)
     logger.info("Read %d images of %s", len(content["images"]), json_file)
-    told = category_metadata(content["categories"], os.fspath(json_file))
-    _complete_metadata(name, told, json_file)
-    return _dataset_dicts(content, told["thing_dataset_id_to_contiguous_id"], image_root)
+    found = category_metadata(content["categories"], os.fspath(json_file))
+    _complete_metadata(name, found, json_file)
+    return _dataset_dicts(content, found["thing_dataset_id_to_contiguous_id"], image_root)
 
 
-def _complete_metadata(name: str, told: dict[str, Any], json_file: str) -> None:
-    """Enter what the file tells and the registration did not; refuse other classes."""
-    metadata = MetadataCatalog.get(name)
-    classes = metadata.get("thing_classes", told["thing_classes"])
-    same = [unicodedata.normalize("NFC", str(c)) for c in classes] == told["thing_classes"]
-    mapping = told["thing_dataset_id_to_contiguous_id"]
+def _complete_metadata(name: str, found: dict[str, Any], json_file: str) -> None:
+    """Enter what the file has and the registration did not; refuse other classes."""
+    metadata, mapping = MetadataCatalog.get(name), found["thing_dataset_id_to_contiguous_id"]
+    classes = metadata.get("thing_classes", found["thing_classes"])
+    same = [unicodedata.normalize("NFC", str(c)) for c in classes] == found["thing_classes"]
     if not same or metadata.get("thing_dataset_id_to_contiguous_id", mapping) != mapping:
         raise IONError(
-            f"{json_file} has the categories {', '.join(told['thing_classes'])} with the ids "
+            f"{json_file} has the categories {', '.join(found['thing_classes'])} with the ids "
             f"{', '.join(map(str, mapping))}, but '{name}' is registered with other thing_classes "
             f"({', '.join(map(str, classes))}) or thing_dataset_id_to_contiguous_id; give the same "
             "in the order of the ids, or none."
         )
-    for key, value in told.items():
-        if key not in metadata.as_dict():
-            metadata.set(**{key: value})
+    metadata.set(**{k: value for k, value in found.items() if k not in metadata.as_dict()})
 
 
 def _dataset_dicts(
     content: Content, classes: dict[Any, int], image_root: str
 ) -> list[dict[str, Any]]:
     """Images in the order of their ids, as Detectron2 loads them."""
-    dicts = {
-        image["id"]: {
-            "file_name": os.path.join(image_root, image["file_name"]),
-            "height": image["height"],
-            "width": image["width"],
-            "image_id": image["id"],
-        }
-        for image in sorted(content["images"], key=lambda image: image["id"])
-    }
-    if "annotations" in content:
-        for record in dicts.values():
-            record["annotations"] = []
+    labeled, dicts = "annotations" in content, {}
+    for image in sorted(content["images"], key=lambda image: image["id"]):
+        file_name = os.path.join(image_root, image["file_name"])
+        size = {"height": image["height"], "width": image["width"]}
+        dicts[image["id"]] = {"file_name": file_name, **size, "image_id": image["id"]}
+        if labeled:
+            dicts[image["id"]]["annotations"] = []
     for annotation in content.get("annotations", ()):
-        image = dicts[annotation["image_id"]]
-        image["annotations"].append(_dataset_annotation(annotation, image, classes))
+        record = dicts[annotation["image_id"]]
+        record["annotations"].append(_dataset_annotation(annotation, record, classes))
     return list(dicts.values())
 
 
 def _dataset_annotation(
-    annotation: dict[str, Any], image: dict[str, Any], classes: dict[Any, int]
+    annotation: dict[str, Any], record: dict[str, Any], classes: dict[Any, int]
 ) -> dict[str, Any]:
-    entry = {key: annotation[key] for key in _KEPT if key in annotation}
+    entry: dict[str, Any] = {k: annotation[k] for k in _KEPT if k in annotation}
     entry.update(category_id=classes[annotation["category_id"]], bbox_mode=BoxMode.XYWH_ABS)
     if "segmentation" in annotation:
         entry["segmentation"] = mask = annotation["segmentation"]
         if isinstance(mask, dict) and isinstance(mask["counts"], list):
-            entry["segmentation"] = mask_util.frPyObjects(mask, image["height"], image["width"])
+            entry["segmentation"] = mask_util.frPyObjects(mask, record["height"], record["width"])
     if "keypoints" in entry:
-        # COCO's are numbers of pixels, Detectron2's lie in a plane whose first pixel is 0 to 1.
+        # COCO's are numbers of pixels; Detectron2's lie in a plane whose first pixel is 0 to 1.
         points = enumerate(entry["keypoints"])
         entry["keypoints"] = [v + 0.5 if place % 3 < 2 else v for place, v in points]
     return entry

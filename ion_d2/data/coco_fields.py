@@ -1,58 +1,68 @@
-"""Single fields of a file in COCO's format, and how a fault of one is told."""
+"""Fields of a file in COCO's format: what each may hold, and how a fault is reported."""
 
 from __future__ import annotations
 
 import math
 import numbers
 import reprlib
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Callable, NamedTuple, Union
 
 from ion_d2.errors import IONError
 
+Id = Union[int, str]
 
-def fault(source: str, place: str, text: str, advice: str = "correct or remove it") -> IONError:
-    """Put together the sentence about a fault.
 
-    Args:
-        source: the file.
-        place: where in the file.
-        text: the fault, as "has the id None, ...".
-        advice: what to do.
+class FieldFault(ValueError):
+    """What is wrong with an entry of the file, as a clause."""
 
-    Returns:
-        The error, to be raised.
+
+class Rule(NamedTuple):
+    """What a field may hold."""
+
+    wanted: str  # in words, for messages
+    clean: Callable[[Any], Any]  # turns its value into the one to use, or None if it is wrong
+    optional: bool = False  # whether it may be null or missing
+
+
+def clean_fields(entry: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """Copy an entry with clean values in the fields that have rules.
+
+    Raises:
+        FieldFault: a field breaks its rule.
     """
-    return IONError(f"{source}: {place} {text}; {advice}.")
+    cleaned = dict(entry)
+    for field, rule in rules.items():
+        if rule.optional and entry.get(field) is None:
+            continue
+        cleaned[field] = rule.clean(entry.get(field))
+        if cleaned[field] is None:
+            raise FieldFault(wrong(entry, field, rule.wanted))
+    return cleaned
 
 
-def wrong(entry: dict[str, Any], field: str, wanted: str) -> str:
-    """Say what an entry has in a field, and what it should have.
-
-    Args:
-        entry: of the file.
-        field: of the entry.
-        wanted: what belongs there, as "four numbers".
-
-    Returns:
-        A clause, as "has the bbox [1, 2], not four numbers", long values shortened.
-    """
+def wrong(entry: Mapping[str, Any], field: str, wanted: str) -> str:
+    """Say what an entry has in a field and what belongs there, as a clause."""
     if field not in entry:
         return f"has no {field}, which must be {wanted}"
     return f"has the {field} {reprlib.repr(entry[field])}, not {wanted}"
 
 
-def as_id(value: Any) -> int | str | None:
-    """Read an id.
+def fault(source: str, place: str, clause: str, advice: str = "correct or remove it") -> IONError:
+    """The error about a fault at a place of a file."""
+    return IONError(f"{source}: {place} {clause}; {advice}.")
 
-    Args:
-        value: of a JSON file.
 
-    Returns:
-        A whole number as int, text as it is; None for anything else.
-    """
+def as_id(value: Any) -> Id | None:
+    """An id as a whole number or text; None if it is neither."""
     if isinstance(value, str):
-        return value if value.strip() else None
+        return as_text(value)
     return int(value) if is_number(value) and value == int(value) else None
+
+
+def as_text(value: Any) -> str | None:
+    """Text as it is; None if it is blank or something else."""
+    return value if isinstance(value, str) and value.strip() else None
 
 
 def is_number(value: Any) -> bool:

@@ -15,7 +15,6 @@ from ion_d2.errors import IONError
 # A polygon that leaves its picture by more pixels than this is broken; pycocotools walks along
 # every edge.
 _FAR = 1e5
-_NO_MASK = "it is neither a list of polygons nor run lengths (RLE)"
 
 
 def draw_label_map(
@@ -34,8 +33,6 @@ def draw_label_map(
 
     Args:
         annotations: all objects of the image in Detectron2's format, before any augmentation.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
         num_classes: number of ids, the background included; object class k becomes id k + 1.
         ignore_label: the id of pixels that belong to no class.
         image: names the image in messages.
@@ -54,7 +51,13 @@ def draw_label_map(
         if not annotation.get("segmentation"):
             _fill_box(labels, annotation, ignore_label)
             continue
-        mask = _decode(annotation["segmentation"], height, width, image)
+        try:
+            mask = decode_mask(annotation["segmentation"], height, width)
+        except ValueError as error:
+            raise IONError(
+                f"Image {image} has an object whose mask cannot be drawn: {error}; correct the "
+                "annotation."
+            ) from error
         if annotation.get("iscrowd", 0):
             labels[mask] = ignore_label
         else:
@@ -71,8 +74,8 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     Args:
         segmentation: polygons, a list of lists x0, y0, x1, y1, ... in pixels; or run lengths down
             the columns, {"size": [height, width], "counts": a list or COCO's compressed string}.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height: of the image in pixels.
+        width: of the image in pixels.
 
     Returns:
         (H, W) boolean array.
@@ -80,123 +83,98 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     Raises:
         ValueError: it is none of these, or of another size than the image; the text says which.
     """
-    if isinstance(segmentation, dict):
-        fault = rle_fault(segmentation, height, width)
-        if fault:
-            raise ValueError(fault)
-        rle = segmentation
-        if not isinstance(rle["counts"], (str, bytes)):
-            rle = mask_util.frPyObjects(rle, height, width)
-    else:
-        _check_polygons(segmentation)
-        rle = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    return mask_util.decode(rle).astype(bool)
+    _check_mask(segmentation, height, width)
+    if not isinstance(segmentation, dict):
+        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
+    elif not isinstance(segmentation["counts"], (str, bytes)):
+        segmentation = mask_util.frPyObjects(segmentation, height, width)
+    return mask_util.decode(segmentation).astype(bool)
 
 
 def clean_mask(segmentation: Any, height: int, width: int) -> Any:
-    """Take what a mask of COCO's format has that can be drawn.
+    """Drop polygons of fewer than three corners; None if nothing is left of the mask.
 
     Args:
         segmentation: see :func:`decode_mask`; or nothing, in any of the ways in which files say so:
             None, [], [[]], {}, "".
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-
-    Returns:
-        The mask without polygons of fewer than three corners, or None if nothing is left.
+        height: of the image in pixels.
+        width: of the image in pixels.
 
     Raises:
-        ValueError: it is broken, or of another size than the image; the text says in which way.
+        ValueError: see :func:`decode_mask`.
     """
+    if isinstance(segmentation, list):
+        segmentation = [
+            p for p in segmentation if not (isinstance(p, list) and len(p) in (0, 2, 4))
+        ]
     if not segmentation:
         return None
+    _check_mask(segmentation, height, width)
+    return segmentation
+
+
+def _check_mask(segmentation: Any, height: int, width: int) -> None:
+    """Check what pycocotools does not: it reads beyond the end of a broken mask."""
     if isinstance(segmentation, dict):
-        fault = rle_fault(segmentation, height, width)
-        if fault:
-            raise ValueError(fault)
-        return segmentation
-    if not isinstance(segmentation, list):
-        raise ValueError(_NO_MASK)
-    polygons = [p for p in segmentation if not (isinstance(p, list) and len(p) in (0, 2, 4))]
-    _check_polygons(polygons)
-    return polygons or None
+        _check_run_lengths(segmentation, height, width)
+    elif isinstance(segmentation, (list, tuple)):
+        for polygon in segmentation:
+            _check_polygon(polygon)
+    else:
+        raise ValueError("it is neither a list of polygons nor run lengths (RLE)")
 
 
-def rle_fault(rle: dict[str, Any], height: int, width: int) -> str | None:
-    """Say what is wrong with run lengths; pycocotools itself reads beyond those that are too short.
+def _check_polygon(polygon: Any) -> None:
+    try:
+        count, total = len(polygon), float(sum(polygon))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError("a polygon is not a list of numbers") from error
+    if count < 6 or count % 2:
+        raise ValueError(f"a polygon has {count} numbers, not 6, 8, 10 or more")
+    # The sum shows NaN and infinity, which comparisons may miss.
+    if not math.isfinite(total) or max(polygon) >= _FAR or min(polygon) <= -_FAR:
+        raise ValueError("a polygon has a corner far outside the picture")
 
-    Args:
-        rle: {"size": [height, width], "counts": a list or COCO's compressed string}.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
 
-    Returns:
-        The fault, as a clause, or None.
-    """
+def _check_run_lengths(rle: dict[str, Any], height: int, width: int) -> None:
     size = rle.get("size")
     if not (isinstance(size, (list, tuple)) and list(size) == [height, width]):
-        return f"its run lengths (RLE) have the size {size}, not [{height}, {width}]"
+        raise ValueError(f"its run lengths (RLE) have the size {size}, not [{height}, {width}]")
     try:
         runs = _run_lengths(rle["counts"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return "its run lengths (RLE) cannot be decoded"
-    total = int(runs.sum())
-    if total != height * width or (runs < 0).any():
-        return (
-            f"its run lengths (RLE) cover {total} pixels, not {height} x {width} = {height * width}"
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError("its run lengths (RLE) cannot be decoded") from error
+    if sum(runs) != height * width or min(runs) < 0:
+        raise ValueError(
+            f"its run lengths (RLE) cover {sum(runs)} pixels, not {height} x {width} = "
+            f"{height * width}"
         )
-    return None
 
 
-def _run_lengths(counts: str | bytes | Sequence[int]) -> np.ndarray:
+def _run_lengths(counts: str | bytes | Sequence[int]) -> list[int]:
     """Run lengths as numbers.
 
     COCO's string writes each in groups of 5 bits, the least first, one character from "0" on a
-    group, of which bit 5 says that more follow; from the fourth run on it is the difference to the
-    run before last.
+    group, of which bit 5 says that more follow; the last group's bit 4 is the sign. From the fourth
+    run on, it is the difference to the run before last.
     """
     if not isinstance(counts, (str, bytes)):
-        return np.asarray([int(count) for count in counts], dtype=np.int64)
-    data = counts.encode("ascii") if isinstance(counts, str) else counts
-    groups = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - ord("0")
-    last = (groups & 32) == 0
-    if not len(groups) or (groups >> 6).any() or not last[-1]:
-        raise ValueError("not a compressed string of run lengths")
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if (ends - starts).max() > 7:  # more bits than any picture needs, or than int64 has
-        raise ValueError("a run length is too large")
-    places = 5 * (np.arange(len(groups)) - np.repeat(starts, ends - starts + 1))
-    runs = np.add.reduceat((groups & 31) << places, starts)
-    negative = (groups[ends] & 16) > 0
-    runs -= negative * (np.int64(1) << (places[ends] + 5))
-    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
+        return [int(count) for count in counts]
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode("ascii") if isinstance(counts, str) else counts:
+        group = character - ord("0")
+        if not 0 <= group < 64 or shift > 30:  # no picture has runs of more than 35 bits
+            raise ValueError("not a compressed string of run lengths")
+        value |= (group & 31) << shift
+        shift += 5
+        if not group & 32:
+            value -= (1 << shift) if group & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    if shift or not runs:
+        raise ValueError("a compressed string that ends too early")
     return runs
-
-
-def _check_polygons(polygons: Any) -> None:
-    if not isinstance(polygons, (list, tuple)):
-        raise ValueError(_NO_MASK)
-    for polygon in polygons:
-        try:
-            count, total = len(polygon), float(sum(polygon))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError("a polygon is not a list of numbers") from error
-        if count < 6 or count % 2:
-            raise ValueError(f"a polygon has {count} numbers, not 6, 8, 10 or more")
-        # The sum shows NaN and infinity, which comparisons may miss.
-        if not math.isfinite(total) or max(polygon) >= _FAR or min(polygon) <= -_FAR:
-            raise ValueError("a polygon has a corner far outside the picture")
-
-
-def _decode(segmentation: Any, height: int, width: int, image: str) -> np.ndarray:
-    try:
-        return decode_mask(segmentation, height, width)
-    except ValueError as error:
-        raise IONError(
-            f"Image {image} has an object whose mask cannot be drawn: {error}; correct the "
-            "annotation."
-        ) from error
 
 
 def _label_id(annotation: dict[str, Any], num_classes: int, image: str) -> int:

@@ -7,7 +7,7 @@ neither which images a step sees nor how they are augmented.
 from __future__ import annotations
 
 import contextlib
-import logging
+import functools
 import os
 import random
 import signal
@@ -16,12 +16,11 @@ from typing import Any, Callable
 
 import numpy as np
 import torch
-from detectron2.data import DatasetFromList
+from detectron2.data import DatasetFromList, build_detection_test_loader
+from detectron2.data.build import trivial_batch_collator
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import IONError
-
-logger = logging.getLogger(__name__)
 
 # A stream position and the index of the dataset dict that is there.
 Key = tuple[int, int]
@@ -51,10 +50,9 @@ class ResumableLoader:
             dicts: Detectron2 dataset dicts.
             mapper: turns one of them into the model's input, or into None to leave it out.
             batch_size: images per batch of this process.
-            seed: seeds order and augmentation; the same in all processes.
+            seed: of order and augmentation; the same in all processes.
             num_workers: worker processes; 0 loads in this one.
-            group_by_aspect: whether a batch holds either only wide or only tall images, to waste
-                less on padding.
+            group_by_aspect: whether a batch holds only wide or only tall images, to save padding.
             rank: index of this process.
             world_size: number of processes.
 
@@ -79,13 +77,12 @@ class ResumableLoader:
             self._dataset,
             batch_sampler=self._batches(self.first_iteration),
             num_workers=self._num_workers,
-            collate_fn=_keep_list,
+            collate_fn=trivial_batch_collator,
             worker_init_fn=ignore_signals,
             # Its own generator: the default one would lend it a number at each start.
             generator=torch.Generator().manual_seed(self._seed),
         )
-        for batch in loader:
-            yield raise_errors(batch)
+        yield from _raising_errors(loader)
 
     def _batches(self, first: int) -> Iterator[list[Key]]:
         """Form batches as they fill, and skip those of earlier iterations."""
@@ -122,7 +119,7 @@ class _Stream(Dataset):
         with _seeded(self._seed, position):
             for offset in range(len(self._dicts)):
                 dataset_dict = self._dicts[(index + offset) % len(self._dicts)]
-                mapped = deferring_errors(self._mapper)(dataset_dict)
+                mapped = _map_or_error(self._mapper, dataset_dict)
                 if mapped is not None:
                     return mapped
         return IONError("No image of the training set can be read.")
@@ -144,81 +141,42 @@ def _seeded(seed: int, position: int) -> Iterator[None]:
         torch.random.set_rng_state(states[2])
 
 
-def deferring_errors(mapper: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Let a mapper return an :class:`IONError` instead of raising it.
+class SingleImageLoader:
+    """Detectron2's loader of single test images, with errors that arrive as they were raised."""
 
-    An exception that leaves a worker process arrives with the worker's traceback for a message.
-
-    Args:
-        mapper: the function to wrap.
-
-    Returns:
-        The wrapped function; :func:`raise_errors` raises what it caught.
-    """
-    return _Deferring(mapper)
-
-
-class _Deferring:
-    """A picklable closure: worker processes may be started by pickling."""
-
-    def __init__(self, mapper: Callable[[Any], Any]) -> None:
-        self._mapper = mapper
-
-    def __call__(self, item: Any) -> Any:
-        try:
-            return self._mapper(item)
-        except IONError as error:
-            return error
-
-
-def raise_errors(batch: list[Any]) -> list[Any]:
-    """Raise the first error that :func:`deferring_errors` put into a batch.
-
-    Args:
-        batch: mapped items.
-
-    Returns:
-        The batch, if there is none.
-
-    Raises:
-        IONError: an item is one.
-    """
-    for item in batch:
-        if isinstance(item, IONError):
-            raise item
-    return batch
-
-
-class RaisingLoader:
-    """A loader of mapped items whose errors are raised in the process that reads them."""
-
-    def __init__(self, loader: DataLoader) -> None:
-        """
-        Args:
-            loader: yields lists of items of a mapper wrapped by :func:`deferring_errors`.
-        """
-        self._loader = loader
-        loader.worker_init_fn = ignore_signals
+    def __init__(
+        self, dicts: Sequence[dict[str, Any]], mapper: Callable[[Any], Any], num_workers: int
+    ) -> None:
+        mapper = functools.partial(_map_or_error, mapper)
+        self._loader = build_detection_test_loader(dicts, mapper=mapper, num_workers=num_workers)
+        self._loader.worker_init_fn = ignore_signals
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[list[Any]]:
-        for batch in self._loader:
-            yield raise_errors(batch)
+        return _raising_errors(self._loader)
+
+
+def _map_or_error(mapper: Callable[[Any], Any], item: Any) -> Any:
+    """Return errors: raised in a worker process, they would arrive with its traceback as text."""
+    try:
+        return mapper(item)
+    except IONError as error:
+        return error
+
+
+def _raising_errors(loader: DataLoader) -> Iterator[list[Any]]:
+    for batch in loader:
+        for item in batch:
+            if isinstance(item, IONError):
+                raise item
+        yield batch
 
 
 def ignore_signals(worker_id: int) -> None:
-    """Let Ctrl-C and its like reach the main process only, which stops its workers in good order.
-
-    Args:
-        worker_id: index of the worker, unused.
-    """
+    """Let Ctrl-C and the like reach the main process only, which stops its workers in order."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgrp"):
         # SIGTERM, which ``timeout`` sends to a whole group, is how the main process ends workers.
         os.setpgrp()
-
-
-def _keep_list(batch: list[Any]) -> list[Any]:
-    return batch

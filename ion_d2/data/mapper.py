@@ -1,4 +1,4 @@
-"""Dataset dict -> what the model takes, augmentations included."""
+"""Dataset dict -> model input, augmentations included."""
 
 from __future__ import annotations
 
@@ -66,29 +66,20 @@ class IONDatasetMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        """Translate a config into the arguments of the constructor.
-
-        Args:
-            cfg: a config with ION's keys.
-            is_train: whether the mapper is for training.
-
-        Returns:
-            The constructor's arguments.
-        """
+        """The constructor's arguments from a config with ION's keys."""
         if not is_train and cfg.MODEL.KEYPOINT_ON:
             # Detectron2 asks the training data for names of keypoints, which need not be there.
             cfg = cfg.clone()
             cfg.defrost()
             cfg.MODEL.KEYPOINT_ON = False
-        arguments = super().from_config(cfg, is_train)
         head = cfg.MODEL.SEM_SEG_HEAD
-        arguments.update(
-            use_difficult=cfg.DATASETS.USE_DIFFICULT,
-            skip_unreadable=cfg.INPUT.SKIP_UNREADABLE,
-            num_label_ids=head.NUM_CLASSES if cfg.MODEL.SEG_REGULARIZER_ON else None,
-            ignore_label=head.IGNORE_VALUE,
-        )
-        return arguments
+        return {
+            **super().from_config(cfg, is_train),
+            "use_difficult": cfg.DATASETS.USE_DIFFICULT,
+            "skip_unreadable": cfg.INPUT.SKIP_UNREADABLE,
+            "num_label_ids": head.NUM_CLASSES if cfg.MODEL.SEG_REGULARIZER_ON else None,
+            "ignore_label": head.IGNORE_VALUE,
+        }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
         """Read one image and prepare it for the model.
@@ -105,53 +96,43 @@ class IONDatasetMapper(DatasetMapper):
             IONError: the picture, label map or mask is missing, broken or of another size than
                 stated.
         """
-        record = copy.deepcopy(dataset_dict)
-        image = self._read(record)
-        if image is None:
+        try:
+            return self._map(copy.deepcopy(dataset_dict))
+        except UnreadableImageError as error:
+            # At test time, leaving the image out would falsify the result.
+            if not (self.skip_unreadable and self.is_train):
+                raise
+            warn_skipped(error)
             return None
+
+    def _map(self, record: dict[str, Any]) -> dict[str, Any]:
+        image = read_image_of(record, self.image_format)
         annotations = record.pop("annotations", None)
         labels = self._labels(record, annotations, image)
         annotations = self._wanted(annotations)
         boxes = None if annotations is None else _xyxy(annotations)
         inputs = T.AugInput(image, boxes=boxes, sem_seg=labels)
         transforms = self._augment(inputs, record["file_name"])
-        if transforms is None:
-            return None
-        height, width = inputs.image.shape[:2]
+        size = inputs.image.shape[:2]
         record["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         if self.proposal_topk is not None:
-            detection_utils.transform_proposals(
-                record, (height, width), transforms, proposal_topk=self.proposal_topk
-            )
+            topk = self.proposal_topk
+            detection_utils.transform_proposals(record, size, transforms, proposal_topk=topk)
         if annotations is not None:
-            record["instances"] = self._instances(annotations, transforms, (height, width))
+            record["instances"] = self._instances(annotations, transforms, size)
         if labels is not None and self.num_label_ids is not None:
             moved = transform_label_map(labels, transforms, self.num_label_ids, self.ignore_label)
             record["sem_seg"] = torch.as_tensor(moved)
         return record
 
-    def _read(self, record: dict[str, Any]) -> np.ndarray | None:
-        try:
-            return read_image_of(record, self.image_format)
-        except UnreadableImageError as error:
-            # At test time another image in its place would falsify the result.
-            if not (self.skip_unreadable and self.is_train):
-                raise
-            warn_skipped(error)
-            return None
-
-    def _augment(self, inputs: T.AugInput, file_name: str) -> T.Transform | None:
+    def _augment(self, inputs: T.AugInput, file_name: str) -> T.Transform:
         size = inputs.image.shape[:2]
         try:
             return self.augmentations(inputs)
         except ValueError as error:
             if "height and width must be > 0" not in str(error):  # Pillow's words
                 raise
-            fault = too_thin(file_name, size)
-            if not (self.skip_unreadable and self.is_train):
-                raise fault from error
-            warn_skipped(fault)
-            return None
+            raise too_thin(file_name, size) from error
 
     def _wanted(self, annotations: list[dict] | None) -> list[dict] | None:
         """The objects to train on, without the fields that the model does not take."""
@@ -175,37 +156,29 @@ class IONDatasetMapper(DatasetMapper):
         file_name = record.pop("sem_seg_file_name", None)
         if self.num_label_ids is None:
             return None
-        ids = (self.num_label_ids, self.ignore_label)
+        ids, (height, width) = (self.num_label_ids, self.ignore_label), image.shape[:2]
         if file_name is None:
-            height, width = image.shape[:2]
             return draw_label_map(annotations or (), height, width, *ids, image=record["file_name"])
         labels = read_label_map(file_name, *ids)
-        if labels.shape != image.shape[:2]:
+        if labels.shape != (height, width):
             raise IONError(
                 f"Segmentation label {file_name} is {labels.shape[1]}x{labels.shape[0]} pixels, "
-                f"but its image {record['file_name']} is {image.shape[1]}x{image.shape[0]}; make "
-                "the label anew at the image's size."
+                f"but its image {record['file_name']} is {width}x{height}; make the label anew at "
+                "the image's size."
             )
         return labels
 
     def _instances(
-        self, annotations: list[dict], transforms: T.Transform, image_size: tuple[int, int]
+        self, annotations: list[dict], transforms: T.Transform, size: tuple[int, int]
     ) -> Instances:
-        moved = [
-            detection_utils.transform_instance_annotations(
-                annotation,
-                transforms,
-                image_size,
-                keypoint_hflip_indices=self.keypoint_hflip_indices,
-            )
-            for annotation in annotations
-        ]
+        flip = {"keypoint_hflip_indices": self.keypoint_hflip_indices}
+        move = detection_utils.transform_instance_annotations
+        moved = [move(annotation, transforms, size, **flip) for annotation in annotations]
         for annotation in moved:
             # As an array each, the boxes become a tensor slowly, and torch warns about it.
             annotation["bbox"] = annotation["bbox"].tolist()
-        instances = detection_utils.annotations_to_instances(
-            moved, image_size, mask_format=self.instance_mask_format
-        )
+        mask_format = self.instance_mask_format
+        instances = detection_utils.annotations_to_instances(moved, size, mask_format=mask_format)
         # A cropped mask can be smaller than its cropped box.
         if self.recompute_boxes and instances.has("gt_masks"):
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()

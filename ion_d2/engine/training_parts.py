@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.solver import LRMultiplier
@@ -15,7 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.optim import Optimizer
 
-from ..data.loader import RaisingLoader, ResumableLoader, deferring_errors
+from ..data.loader import ResumableLoader, SingleImageLoader
 from ..data.mapper import IONDatasetMapper
 from ..data.run_images import test_dicts, train_dicts
 from ..errors import IONError
@@ -119,12 +118,9 @@ class IONBuilders(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         """Build an iterable over a registered dataset, of lists with one mapped dict."""
-        loader = build_detection_test_loader(
-            dataset=test_dicts(cfg, dataset_name, with_proposals=True),
-            mapper=deferring_errors(IONDatasetMapper(cfg, is_train=False)),
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-        )
-        return RaisingLoader(loader)
+        dicts = test_dicts(cfg, dataset_name, with_proposals=True)
+        mapper = IONDatasetMapper(cfg, is_train=False)
+        return SingleImageLoader(dicts, mapper, cfg.DATALOADER.NUM_WORKERS)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.roi_heads import BaseKeypointRCNNHead, BaseMaskRCNNHead
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from ..data.loader import RaisingLoader, deferring_errors
+from ..data.loader import SingleImageLoader
 from ..data.mapper import IONDatasetMapper
 from ..data.run_images import test_dicts
 from ..errors import IONError
@@ -50,13 +49,11 @@ def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict
             f"TEST.LOSS needs a model of the R-CNN family, but MODEL.META_ARCHITECTURE is "
             f"{type(model).__name__}; set it to False."
         )
-    loader = build_detection_test_loader(
-        dataset=test_dicts(cfg, dataset_name, with_proposals=True),
-        mapper=deferring_errors(IONDatasetMapper(_without_augmentation(cfg), is_train=True)),
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-    )
+    dicts = test_dicts(cfg, dataset_name, with_proposals=True)
+    mapper = IONDatasetMapper(_without_augmentation(cfg), is_train=True)
+    loader = SingleImageLoader(dicts, mapper, cfg.DATALOADER.NUM_WORKERS)
     with computing_losses(model):
-        sums, count = _sum_losses(model, RaisingLoader(loader), dataset_name)
+        sums, count = _sum_losses(model, loader, dataset_name)
     parts = comm.gather((sums, count), dst=0)
     if not comm.is_main_process():
         return {}

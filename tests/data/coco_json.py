@@ -11,6 +11,11 @@ from PIL import Image
 SIZE = (96, 64)  # width, height
 # Category id, color: the red objects are class 0, the blue ones class 1.
 RED, BLUE = (3, (255, 0, 0)), (7, (0, 0, 255))
+# Two pictures for write_coco.
+TWO = (
+    [(RED, 5, 4, 40, "polygon"), (BLUE, 12, 9, 14, "runs")],
+    [(BLUE, 30, 8, 50, "compressed"), (RED, 40, 20, 11, "polygon")],
+)
 
 
 def object_of(kind, x, y, side, form):
@@ -52,3 +57,57 @@ def write_coco(folder, *images):
         content["images"].append(entry)
     (folder / "all.json").write_text(json.dumps(content))
     return f"coco:{folder}/all.json:{folder}/pictures"
+
+
+def change_file(name, change):
+    """Change the JSON of a dataset, in place or to the one item of what is returned; its path."""
+    path = name[len("coco:") :].split(".json")[0] + ".json"
+    with open(path) as file:
+        content = json.load(file)
+    (content,) = change(content) or (content,)
+    with open(path, "w") as file:
+        json.dump(content, file)
+    return path
+
+
+def every(part, **fields):
+    """A change of all entries of a part: to a value, to what a function makes, or away (...)."""
+
+    def change(content):
+        for index, entry in enumerate(content[part]):
+            for field, value in fields.items():
+                if value is ...:
+                    del entry[field]
+                else:
+                    entry[field] = value(entry, index) if callable(value) else value
+
+    return change
+
+
+def renumber(convert):
+    """A change of all ids of images and categories, in both places."""
+
+    def change(content):
+        for part, fields in (
+            ("images", ("id",)),
+            ("categories", ("id",)),
+            ("annotations", ("image_id", "category_id")),
+        ):
+            for entry in content[part]:
+                entry.update({field: convert(entry[field]) for field in fields})
+
+    return change
+
+
+def turn(sides):
+    """A change of the boxes to ones that start in another corner."""
+
+    def turned(entry, _):
+        x, y, width, height = entry["bbox"]
+        if "x" in sides:
+            x, width = x + width, -width
+        if "y" in sides:
+            y, height = y + height, -height
+        return [x, y, width, height]
+
+    return every("annotations", bbox=turned, area=lambda e, _: e["bbox"][2] * e["bbox"][3])

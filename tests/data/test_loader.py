@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ion_d2.data.loader import RaisingLoader, ResumableLoader
+from ion_d2.data.loader import ResumableLoader, SingleImageLoader
 from ion_d2.errors import IONError
 
 
@@ -82,9 +82,10 @@ def test_loading_leaves_the_programs_random_numbers_alone():
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_arrives_as_it_was_raised(workers):
     dicts = [{"i": 0, "width": 1, "height": 1, "broken": True}]
-    with pytest.raises(IONError) as error:
-        take(make(dicts, num_workers=workers), 1)
-    assert str(error.value) == "image 3 is broken"
+    for loader in (make(dicts, num_workers=workers), SingleImageLoader(dicts, Mapper(), workers)):
+        with pytest.raises(IONError) as error:
+            next(iter(loader))
+        assert str(error.value) == "image 3 is broken"
 
 
 def test_items_left_out_are_replaced_by_the_next():
@@ -102,14 +103,12 @@ def test_no_images():
 
 @pytest.mark.skipif(not hasattr(os, "setpgrp"), reason="no process groups on this system")
 def test_a_signal_to_the_programs_group_does_not_reach_the_workers():
-    settings = {"batch_size": 1, "seed": 0, "num_workers": 1}
-    training = ResumableLoader([{"width": 1, "height": 1}], process_group, **settings)
-    (group,) = next(iter(training))
-    assert group != os.getpgrp()
-    loader = torch.utils.data.DataLoader([0], num_workers=1, collate_fn=process_group)
-    (group,) = next(iter(RaisingLoader(loader)))
-    assert group != os.getpgrp()
+    dicts = [{"width": 1, "height": 1}]
+    training = ResumableLoader(dicts, process_group, batch_size=1, seed=0, num_workers=1)
+    for loader in (training, SingleImageLoader(dicts, process_group, 1)):
+        (group,) = next(iter(loader))
+        assert group != os.getpgrp()
 
 
 def process_group(item):
-    return [os.getpgrp()] if isinstance(item, list) else os.getpgrp()
+    return os.getpgrp()

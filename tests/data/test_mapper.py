@@ -19,16 +19,22 @@ from ion_d2.errors import IONError
 WIDTH, HEIGHT = 40, 30
 
 
-def make_config(**settings):
+def make_config(*opts):
     cfg = get_cfg()
     add_ion_config(cfg)
-    cfg.INPUT.MIN_SIZE_TRAIN = (HEIGHT,)
-    cfg.INPUT.MIN_SIZE_TEST = HEIGHT
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TEST = (HEIGHT,), HEIGHT
     cfg.INPUT.RANDOM_FLIP = "none"
     cfg.MODEL.SEG_REGULARIZER_ON = True
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 3
-    cfg.merge_from_list([item for pair in settings.items() for item in pair])
+    cfg.merge_from_list(list(opts))
     return cfg
+
+
+def make_mapper(*opts, is_train=True, then=None):
+    """A mapper with options, and an augmentation after the config's."""
+    mapper = IONDatasetMapper(make_config(*opts), is_train=is_train)
+    mapper.augmentations.augs += [then] if then else []
+    return mapper
 
 
 def box(bbox, category_id=0, **more):
@@ -58,7 +64,7 @@ def record(tmp_path, ids):
 
 def test_training_output_without_resizing(record, ids):
     before = copy.deepcopy(record)
-    data = IONDatasetMapper(make_config(), is_train=True)(record)
+    data = make_mapper()(record)
     assert record == before
     pixels = np.asarray(Image.open(record["file_name"]))[:, :, ::-1].transpose(2, 0, 1)
     assert data["image"].dtype == torch.uint8
@@ -71,15 +77,12 @@ def test_training_output_without_resizing(record, ids):
 
 
 def test_difficult_objects_are_a_choice_and_crowds_are_not(record):
-    mapper = IONDatasetMapper(make_config(**{"DATASETS.USE_DIFFICULT": True}), is_train=True)
-    assert mapper(record)["instances"].gt_classes.tolist() == [1, 0]
+    data = make_mapper("DATASETS.USE_DIFFICULT", True)(record)
+    assert data["instances"].gt_classes.tolist() == [1, 0]
 
 
 def test_label_and_boxes_follow_resize_and_flip(record, ids):
-    cfg = make_config(**{"INPUT.MIN_SIZE_TRAIN": (2 * HEIGHT,)})
-    mapper = IONDatasetMapper(cfg, is_train=True)
-    mapper.augmentations.augs.append(T.RandomFlip(prob=1.0))
-    data = mapper(record)
+    data = make_mapper("INPUT.MIN_SIZE_TRAIN", (2 * HEIGHT,), then=T.RandomFlip(prob=1.0))(record)
     np.testing.assert_array_equal(data["sem_seg"], ids.repeat(2, 0).repeat(2, 1)[:, ::-1])
     assert data["instances"].gt_boxes.tensor.tolist() == [[60, 0, 80, 40]]
     assert data["image"].shape == (3, 60, 80)
@@ -92,10 +95,15 @@ def test_crop_moves_image_label_and_boxes_alike(record, tmp_path):
     write_label(tmp_path / "label.png", ids)
     Image.fromarray(np.stack([ids] * 3, axis=-1)).save(record["file_name"])
     record["annotations"] = [box([4, 8, 30, 20])]
-    crop = {"INPUT.CROP.ENABLED": True, "INPUT.CROP.TYPE": "relative"}
-    crop["INPUT.CROP.SIZE"] = [0.5, 0.5]
-    cfg = make_config(**crop, **{"INPUT.MIN_SIZE_TRAIN": (15,)})  # 0.5 * 30: no resizing
-    mapper = IONDatasetMapper(cfg, is_train=True)
+    crop = [
+        "INPUT.CROP.ENABLED",
+        True,
+        "INPUT.CROP.TYPE",
+        "relative",
+        "INPUT.CROP.SIZE",
+        [0.5, 0.5],
+    ]
+    mapper = make_mapper(*crop, "INPUT.MIN_SIZE_TRAIN", (15,))  # 0.5 * 30: no resizing
     np.random.seed(3)
     for _ in range(5):
         data = mapper(record)
@@ -107,13 +115,10 @@ def test_crop_moves_image_label_and_boxes_alike(record, tmp_path):
 
 
 def test_crop_padding_is_ignored_in_the_label(record, ids):
-    mapper = IONDatasetMapper(make_config(), is_train=True)
-    mapper.augmentations.augs.append(T.FixedSizeCrop((50, 60)))
-    labels = mapper(record)["sem_seg"].numpy()
+    labels = make_mapper(then=T.FixedSizeCrop((50, 60)))(record)["sem_seg"].numpy()
     assert labels.shape == (50, 60)
     np.testing.assert_array_equal(labels[:HEIGHT, :WIDTH], ids)
-    assert (labels[HEIGHT:] == 255).all()
-    assert (labels[:, WIDTH:] == 255).all()
+    assert (labels[HEIGHT:] == 255).all() and (labels[:, WIDTH:] == 255).all()
 
 
 def test_augmentations_may_ask_for_boxes_and_labels(record, ids):
@@ -124,9 +129,7 @@ def test_augmentations_may_ask_for_boxes_and_labels(record, ids):
             seen.update(boxes=boxes, sem_seg=sem_seg)
             return T.NoOpTransform()
 
-    mapper = IONDatasetMapper(make_config(), is_train=True)
-    mapper.augmentations.augs.insert(0, Spy())
-    mapper(record)
+    make_mapper(then=Spy())(record)
     assert seen["boxes"].tolist() == [[0, 0, 10, 20]]
     np.testing.assert_array_equal(seen["sem_seg"], ids)
 
@@ -134,31 +137,26 @@ def test_augmentations_may_ask_for_boxes_and_labels(record, ids):
 def test_images_without_objects_or_label(record):
     del record["sem_seg_file_name"]
     record["annotations"] = []
-    data = IONDatasetMapper(make_config(), is_train=True)(record)
-    assert len(data["instances"]) == 0
+    data = make_mapper()(record)
     assert data["instances"].gt_boxes.tensor.shape == (0, 4)
     assert "sem_seg" not in data
 
 
 def test_objects_that_a_crop_leaves_out_are_gone(record):
-    mapper = IONDatasetMapper(make_config(), is_train=True)
     crop = T.AugmentationList([T.CropTransform(20, 0, 20, 30)])
-    mapper.augmentations.augs.append(crop)
-    assert len(mapper(record)["instances"]) == 0
+    assert len(make_mapper(then=crop)(record)["instances"]) == 0
 
 
 @pytest.mark.parametrize("is_train", [True, False])
 def test_no_label_is_opened_when_none_is_wanted(record, tmp_path, is_train):
     (tmp_path / "label.png").unlink()
-    cfg = make_config(**{"MODEL.SEG_REGULARIZER_ON": not is_train})
-    data = IONDatasetMapper(cfg, is_train=is_train)(record)
-    assert "sem_seg" not in data
-    assert "annotations" not in data
+    data = make_mapper("MODEL.SEG_REGULARIZER_ON", not is_train, is_train=is_train)(record)
+    assert not {"sem_seg", "annotations"} & data.keys()
     assert ("instances" in data) == is_train
 
 
 def test_wrong_labels_are_named(record, tmp_path):
-    mapper = IONDatasetMapper(make_config(), is_train=True)
+    mapper = make_mapper()
     write_label(tmp_path / "label.png", np.full((HEIGHT, WIDTH), 3))
     with pytest.raises(IONError, match=r"label\.png holds the id\(s\) 3"):
         mapper(record)
@@ -171,20 +169,19 @@ def test_wrong_labels_are_named(record, tmp_path):
 
 
 def test_a_size_that_contradicts_the_annotation_is_named(record, tmp_path):
-    mapper = IONDatasetMapper(make_config(), is_train=False)
     exif = Image.Exif()
     exif[274] = 6  # a quarter turn
     record["file_name"] = str(write_image(tmp_path / "turned.jpg", (WIDTH, HEIGHT), exif=exif))
     with pytest.raises(IONError, match=r"turned\.jpg is 30x40 .*EXIF.* says 40x30"):
-        mapper(record)
+        make_mapper(is_train=False)(record)
 
 
 @pytest.mark.parametrize("is_train", [True, False])
 def test_undecodable_pictures_stop_unless_skipped_in_training(record, tmp_path, caplog, is_train):
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:600])
     with pytest.raises(IONError, match=r"a\.png .*INPUT\.SKIP_UNREADABLE True"):
-        IONDatasetMapper(make_config(), is_train=is_train)(record)
-    mapper = IONDatasetMapper(make_config(**{"INPUT.SKIP_UNREADABLE": True}), is_train=is_train)
+        make_mapper(is_train=is_train)(record)
+    mapper = make_mapper("INPUT.SKIP_UNREADABLE", True, is_train=is_train)
     if is_train:
         assert mapper(record) is None
         assert "a.png" in caplog.text
@@ -204,8 +201,9 @@ def test_masks_keypoints_and_proposals_come_out_as_from_detectron2s_mapper(recor
     record["proposal_objectness_logits"] = np.array([2.0, 1.0])
     record["proposal_bbox_mode"] = BoxMode.XYXY_ABS
     del record["sem_seg_file_name"]
-    switches = ("MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.LOAD_PROPOSALS")
-    cfg = make_config(**dict.fromkeys(switches, True))
+    cfg = make_config(
+        *("MODEL.MASK_ON", True, "MODEL.KEYPOINT_ON", True, "MODEL.LOAD_PROPOSALS", True)
+    )
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.MASK_FORMAT = crop, mask_format
     cfg.INPUT.MIN_SIZE_TRAIN = (45,)
     cfg.INPUT.RANDOM_FLIP = "horizontal"
@@ -237,13 +235,10 @@ def assert_same_instances(mine, other):
     assert torch.equal(mine.gt_classes, other.gt_classes)
     if mine.has("gt_keypoints"):
         assert torch.equal(mine.gt_keypoints.tensor, other.gt_keypoints.tensor)
-    assert mine.has("gt_masks")
-    masks = mine.gt_masks, other.gt_masks
-    if isinstance(mine.gt_masks, BitMasks):
-        assert torch.equal(*(m.tensor for m in masks))
-    else:
-        for left, right in zip(*(m.polygons for m in masks)):
-            np.testing.assert_array_equal(left, right)
+    assert len(mine.gt_masks) == len(other.gt_masks)
+    stored = "tensor" if isinstance(mine.gt_masks, BitMasks) else "polygons"
+    for left, right in zip(getattr(mine.gt_masks, stored), getattr(other.gt_masks, stored)):
+        np.testing.assert_array_equal(left, right)
 
 
 def test_explicit_arguments_work_as_well(record):
@@ -256,9 +251,8 @@ def test_explicit_arguments_work_as_well(record):
 def test_real_images_and_labels_keep_their_meaning():
     """Box centers of unhidden objects fall on their own class after resize and flip."""
     classes = find_classes(COCO_VOC20)
-    cfg = make_config(**{"INPUT.MIN_SIZE_TRAIN": (240,), "INPUT.RANDOM_FLIP": "horizontal"})
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 21
-    mapper = IONDatasetMapper(cfg, is_train=True)
+    opts = ["INPUT.MIN_SIZE_TRAIN", (240,), "INPUT.RANDOM_FLIP", "horizontal"]
+    mapper = make_mapper(*opts, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 21)
     np.random.seed(0)
     hits = []
     for record in load_voc_layout(COCO_VOC20, "val", classes):

@@ -82,7 +82,7 @@ def test_merge_and_the_order_of_ids(proposals, voc, tmp_path):
 
 @pytest.mark.parametrize(
     ("layout", "words"),
-    [("csv", "cannot be read as CSV"), ("mcg", "is not a folder"), ("edge-boxes", "'bbs'")],
+    [("csv", "CSV"), ("mcg", "is not a folder"), ("edge-boxes", "'bbs'")],
 )
 def test_wrong_formats_are_one_sentence(proposals, tmp_path, layout, words):
     mat = fast_rcnn_mat(tmp_path / "voc.mat")

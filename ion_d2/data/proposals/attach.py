@@ -1,4 +1,4 @@
-"""Proposals meet a dataset: matched by image id, checked, and put into its dicts."""
+"""Proposals of a dataset: matched by image id, checked, and put into its dicts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,10 @@ _TOLERANCE = 1.0
 
 
 def proposal_files(cfg: CfgNode, split: str) -> tuple[str, ...] | None:
-    """The proposal files that a config names for its datasets.
-
-    Args:
-        cfg: the config.
-        split: "TRAIN" or "TEST".
+    """The proposal file of each dataset of a split ("TRAIN" or "TEST") of a config.
 
     Returns:
-        One path per dataset of the split; None unless ``MODEL.LOAD_PROPOSALS``.
+        The paths; None unless ``MODEL.LOAD_PROPOSALS``.
 
     Raises:
         IONError: there are more or fewer files than datasets, one does not exist, or the model
@@ -57,9 +53,9 @@ def proposal_files(cfg: CfgNode, split: str) -> tuple[str, ...] | None:
 
 
 def check_proposals(cfg: CfgNode, train: bool) -> None:
-    """Tell faults of the proposal files before anything is trained.
+    """Report faults of the proposal files before anything is trained.
 
-    Files for training are read when the images are; those for the evaluation after it would
+    Files for training are read along with the images. Those for the evaluation after it would
     otherwise show their faults only then.
 
     Args:
@@ -84,11 +80,8 @@ def get_dicts(
 
     Args:
         names: registered datasets.
-        filter_empty: leave out images without objects.
+        filter_empty: whether to leave out images without objects.
         proposal_files: one per dataset, or None.
-
-    Returns:
-        Dataset dicts, with Detectron2's keys for proposals where there are files.
 
     Raises:
         IONError: a proposal file is broken or does not belong to its dataset.
@@ -106,44 +99,24 @@ def get_dicts(
 def add_proposals(
     dicts: Sequence[dict[str, Any]], proposals: Proposals, name: str
 ) -> list[dict[str, Any]]:
-    """Put the boxes of each image into its dict, the best first.
-
-    Args:
-        dicts: Detectron2 dataset dicts; they are not changed.
-        proposals: boxes of at least these images.
-        name: of the dataset, for messages.
-
-    Returns:
-        Copies of the dicts with "proposal_boxes", "proposal_objectness_logits" and
-        "proposal_bbox_mode".
+    """Copy a dataset's dicts with each image's boxes, the best first, under Detectron2's keys.
 
     Raises:
         IONError: see :func:`match_proposals`.
     """
     added = []
     for record, i in zip(dicts, match_proposals(proposals, dicts, name)):
-        order = np.argsort(-proposals.scores[i], kind="stable")
-        added.append(
-            {
-                **record,
-                "proposal_boxes": proposals.boxes[i][order],
-                "proposal_objectness_logits": proposals.scores[i][order],
-                "proposal_bbox_mode": BoxMode.XYXY_ABS,
-            }
-        )
+        boxes, scores = proposals.ranked(i)
+        found = {"proposal_boxes": boxes, "proposal_objectness_logits": scores}
+        added.append({**record, **found, "proposal_bbox_mode": BoxMode.XYXY_ABS})
     return added
 
 
 def match_proposals(proposals: Proposals, dicts: Sequence[dict[str, Any]], name: str) -> list[int]:
-    """Find the entry of each image and check that its boxes lie in the picture.
-
-    Args:
-        proposals: boxes of at least these images.
-        dicts: Detectron2 dataset dicts.
-        name: of the dataset, for messages.
+    """Find the images of a dataset's dicts and check that their boxes lie in the picture.
 
     Returns:
-        For each dict, the position of its image in ``proposals``.
+        The position of each dict's image in ``proposals``.
 
     Raises:
         IONError: images are missing, all of them or some, or a box lies more than a pixel outside.
@@ -152,22 +125,22 @@ def match_proposals(proposals: Proposals, dicts: Sequence[dict[str, Any]], name:
     ids = [str(record["image_id"]) for record in dicts]
     missing = [image_id for image_id in ids if image_id not in index]
     if missing:
-        raise IONError(_told_missing(proposals, missing, len(ids), name))
+        raise _missing_error(proposals, missing, len(ids), name)
     found = [index[image_id] for image_id in ids]
     for record, i in zip(dicts, found):
         _check_inside(proposals, i, record)
     return found
 
 
-def _told_missing(proposals: Proposals, missing: list[str], number: int, name: str) -> str:
+def _missing_error(proposals: Proposals, missing: list[str], number: int, name: str) -> IONError:
     source = proposals.source
     if len(missing) == number and proposals.ids:
-        return (
+        return IONError(
             f"Proposal file {source} belongs to another image set: it has {len(proposals.ids)} "
             f"images such as '{proposals.ids[0]}', none of the {number} of dataset '{name}' such "
             f"as '{missing[0]}'; give the file made for this dataset."
         )
-    return (
+    return IONError(
         f"Proposal file {source} misses {len(missing)} of the {number} images of dataset '{name}', "
         f"the first '{missing[0]}'; make it for the whole dataset, or convert it with "
         "tools/proposals.py and --fill, which gives them no boxes."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,12 @@ BY_FILE = ("mcg", "xyxy", "edge-boxes")
 
 
 def read_any(path: str, file_format: str, ids: Sequence[ImageId] | None = None) -> Proposals:
-    """Read proposals in one of ``FORMATS``.
+    """Read a file or folder of proposals.
 
     Args:
         path: file or folder.
-        file_format: its format; those of Matlab are told in ``ion_d2.data.proposals.mat``.
-        ids: image ids in the order of a file that does not tell them.
-
-    Returns:
-        The boxes.
+        file_format: one of ``FORMATS``; for those of Matlab see :mod:`ion_d2.data.proposals.mat`.
+        ids: image ids in the order of a file that does not name its images.
 
     Raises:
         IONError: it cannot be read or is of another format.
@@ -47,46 +44,40 @@ def for_dataset(
     fill: bool = False,
     by_file: bool = False,
 ) -> Proposals:
-    """Keep the images of a dataset, in its order and called as it calls them.
+    """Keep the images of a dataset, in its order and under its ids.
 
     Other programs call an image by its file ("COCO_train2014_000000000009") where Detectron2's
-    COCO datasets have a number. Where a name may be either, of two images, it is refused.
+    COCO datasets have a number. A name that is the id of one image and the file of another is
+    refused.
 
     Args:
         proposals: boxes of at least these images.
         dicts: Detectron2 dataset dicts.
         name: of the dataset, for messages.
-        fill: whether an image that is not there has no boxes, instead of being an error.
+        fill: whether an image without an entry gets no boxes, instead of being an error.
         by_file: whether the proposals call images by their files, and never by a number.
-
-    Returns:
-        The boxes of the dataset.
 
     Raises:
         IONError: none of the images is there, or one is missing or could be two, or a box lies
             outside.
     """
     known = {str(record["image_id"]): record["image_id"] for record in dicts}
-    files = {_stem(record["file_name"]): record["image_id"] for record in dicts}
-    first, second = (files, known) if by_file else (known, files)
-    ids = [first.get(str(i), second.get(str(i), i)) for i in proposals.ids]
-    both = files.keys() & known.keys()
-    odd = [i for i in proposals.ids if str(i) in both and files[str(i)] != known[str(i)]]
+    files = {Path(record["file_name"]).stem: record["image_id"] for record in dicts}
+    both = {image_id for image_id in known.keys() & files if known[image_id] != files[image_id]}
+    odd = [image_id for image_id in proposals.ids if str(image_id) in both]
     if odd and not by_file:
         raise IONError(
             f"{proposals.source} has boxes of '{odd[0]}', which in {name} is the id of one image "
             "and the file name of another; give a folder of files named after the images."
         )
-    renamed = Proposals(ids, proposals.boxes, proposals.scores, proposals.source)
-    if fill and not known.keys().isdisjoint(map(str, ids)):
-        renamed = _filled(renamed, list(known.values()))
+    names = {**known, **files} if by_file else {**files, **known}
+    images = [(names.get(str(image_id), image_id), b, s) for image_id, b, s in proposals.images()]
+    there = {str(image[0]) for image in images}
+    if fill and there & known.keys():
+        images += [(known[i], np.zeros((0, 4)), np.zeros(0)) for i in known if i not in there]
+    renamed = Proposals.from_images(images, proposals.source)
     found = match_proposals(renamed, dicts, name)
-    return Proposals(
-        [record["image_id"] for record in dicts],
-        [renamed.boxes[i] for i in found],
-        [renamed.scores[i] for i in found],
-        proposals.source,
-    )
+    return Proposals.from_images((images[i] for i in found), proposals.source)
 
 
 def merge_proposals(several: Sequence[Proposals]) -> Proposals:
@@ -112,15 +103,12 @@ def merge_proposals(several: Sequence[Proposals]) -> Proposals:
                 f"Proposal files {first.source} and {proposals.source} are of different images: "
                 f"'{odd[0]}' is in one of them only; merge files of the same image set."
             )
-    boxes = []
-    for image_id in indices[0]:
-        ranked = [_ranked(p, index[image_id]) for p, index in zip(several, indices)]
-        boxes.append(_alternate(ranked))
-    return Proposals(list(first.ids), boxes, [rank_scores(len(b)) for b in boxes])
-
-
-def _ranked(proposals: Proposals, i: int) -> np.ndarray:
-    return proposals.boxes[i][np.argsort(-proposals.scores[i], kind="stable")]
+    merged = []
+    for image_id in first.ids:
+        places = [index[str(image_id)] for index in indices]
+        boxes = _alternate([p.ranked(i)[0] for p, i in zip(several, places)])
+        merged.append((image_id, boxes, rank_scores(len(boxes))))
+    return Proposals.from_images(merged)
 
 
 def _alternate(ranked: Sequence[np.ndarray]) -> np.ndarray:
@@ -129,18 +117,3 @@ def _alternate(ranked: Sequence[np.ndarray]) -> np.ndarray:
     boxes = boxes[np.argsort(ranks, kind="stable")]
     _, first = np.unique(boxes, axis=0, return_index=True)
     return boxes[np.sort(first)]
-
-
-def _filled(proposals: Proposals, ids: Sequence[ImageId]) -> Proposals:
-    there = proposals.index()
-    new = [image_id for image_id in ids if str(image_id) not in there]
-    return Proposals(
-        [*proposals.ids, *new],
-        [*proposals.boxes, *(np.zeros((0, 4), np.float32) for _ in new)],
-        [*proposals.scores, *(np.zeros(0, np.float32) for _ in new)],
-        proposals.source,
-    )
-
-
-def _stem(file_name: str) -> str:
-    return os.path.splitext(os.path.basename(file_name))[0]

@@ -1,9 +1,14 @@
-"""Selective Search and EdgeBoxes of OpenCV's contrib modules."""
+"""Selective Search and EdgeBoxes of OpenCV's contrib modules.
+
+A proposer takes an (H, W, 3) uint8 BGR picture and returns (N, 4) float32 corners x0, y0, x1, y1,
+right and bottom exclusive, and (N,) float32 scores.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Any
+from typing import Callable
 
 import cv2
 import numpy as np
@@ -12,13 +17,20 @@ from ion_d2.data.proposals.proposal_file import rank_scores
 from ion_d2.errors import IONError
 
 METHODS = ("selective-search-fast", "selective-search-quality", "edge-boxes")
+Proposer = Callable[[np.ndarray], "tuple[np.ndarray, np.ndarray]"]
 
 
-def require_contrib() -> None:
-    """Check that OpenCV was built with its contrib modules.
+def build_proposer(method: str, max_boxes: int, model_file: str | None = None) -> Proposer:
+    """Build a program that proposes boxes.
+
+    Args:
+        method: one of ``METHODS``.
+        max_boxes: most boxes for a picture that will be used.
+        model_file: for "edge-boxes", OpenCV's model of structured edges, ``model.yml`` or
+            ``model.yml.gz``.
 
     Raises:
-        IONError: it was not; the message says what to install.
+        IONError: OpenCV's contrib modules or the edge model are missing.
     """
     if not hasattr(cv2, "ximgproc"):
         raise IONError(
@@ -26,105 +38,62 @@ def require_contrib() -> None:
             "uninstall -y opencv-python opencv-python-headless && pip install "
             "opencv-contrib-python-headless`."
         )
+    if method == "edge-boxes":
+        return _edge_boxes(model_file or "", max_boxes)
+    return functools.partial(_selective_search, quality=method == "selective-search-quality")
 
 
-class SelectiveSearch:
-    """Selective Search (Uijlings et al., IJCV 2013), as implemented in OpenCV.
+def _selective_search(image: np.ndarray, quality: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Selective Search (Uijlings et al., IJCV 2013).
 
-    OpenCV returns the segments in an order that depends on all pictures before, with the smallest
-    segments first. Here the order depends on the picture alone: a fixed random number a box,
-    divided by the fourth root of its side, so that boxes of all sizes stand at the front, large
-    ones a little more often.
+    "quality" takes more color spaces and strategies, several times the boxes and the time.
     """
-
-    def __init__(self, quality: bool = False) -> None:
-        """
-        Args:
-            quality: more color spaces and strategies, several times the boxes and the time.
-        """
-        require_contrib()
-        self._quality = quality
-
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Propose boxes for one picture.
-
-        Args:
-            image: (H, W, 3) uint8, BGR.
-
-        Returns:
-            (N, 4) float32 corners, the right and bottom exclusive, and (N,) scores.
-        """
-        search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
-        search.setBaseImage(image)
-        if self._quality:
-            search.switchToSelectiveSearchQuality()
-        else:
-            search.switchToSelectiveSearchFast()
-        rectangles = np.asarray(search.process()).reshape(-1, 4)
-        return _corners(_mixed(rectangles)), rank_scores(len(rectangles))
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(image)
+    if quality:
+        search.switchToSelectiveSearchQuality()
+    else:
+        search.switchToSelectiveSearchFast()
+    rectangles = np.asarray(search.process()).reshape(-1, 4)
+    return _corners(_mixed(rectangles)), rank_scores(len(rectangles))
 
 
-class EdgeBoxes:
-    """EdgeBoxes (Zitnick and Dollar, ECCV 2014) on structured edges, as implemented in OpenCV."""
+def _edge_boxes(model_file: str, max_boxes: int) -> Proposer:
+    """EdgeBoxes (Zitnick and Dollar, ECCV 2014) on structured edges."""
+    if not os.path.isfile(model_file):
+        raise IONError(
+            f"The edge model {model_file!r} does not exist; give --model with "
+            "model.yml.gz of the repository opencv_extra, folder testdata/cv/ximgproc."
+        )
+    try:
+        detector = cv2.ximgproc.createStructuredEdgeDetection(model_file)
+    except cv2.error as error:
+        raise IONError(
+            f"The edge model {model_file} cannot be read ({error.err}); fetch it again."
+        ) from error
 
-    def __init__(self, model_file: str, max_boxes: int) -> None:
-        """
-        Args:
-            model_file: OpenCV's model of structured edges, ``model.yml`` or ``model.yml.gz``.
-            max_boxes: most boxes for a picture.
-
-        Raises:
-            IONError: it is missing or not such a model.
-        """
-        require_contrib()
-        if not os.path.isfile(model_file):
-            raise IONError(
-                f"The edge model {model_file!r} does not exist; give --model with "
-                "model.yml.gz of the repository opencv_extra, folder testdata/cv/ximgproc."
-            )
-        try:
-            self._edges = cv2.ximgproc.createStructuredEdgeDetection(model_file)
-        except cv2.error as error:
-            raise IONError(
-                f"The edge model {model_file} cannot be read ({error.err}); fetch it again."
-            ) from error
-        self._max_boxes = max_boxes
-
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Propose boxes for one picture; see :class:`SelectiveSearch`."""
+    def propose(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # The model takes red first.
-        edges = self._edges.detectEdges(np.ascontiguousarray(image[:, :, ::-1], np.float32) / 255)
-        orientation = self._edges.computeOrientation(edges)
-        thin = self._edges.edgesNms(edges, orientation)
+        edges = detector.detectEdges(np.ascontiguousarray(image[:, :, ::-1], np.float32) / 255)
+        orientation = detector.computeOrientation(edges)
         finder = cv2.ximgproc.createEdgeBoxes()
-        finder.setMaxBoxes(self._max_boxes)
+        finder.setMaxBoxes(max_boxes)
+        thin = detector.edgesNms(edges, orientation)
         rectangles, scores = finder.getBoundingBoxes(thin, orientation)
         boxes = _corners(np.asarray(rectangles).reshape(-1, 4))
         # OpenCV returns a score even where it returns no box.
         return boxes, np.asarray(scores, dtype=np.float32).reshape(-1)[: len(boxes)]
 
-
-def build_proposer(method: str, max_boxes: int, model_file: str | None = None) -> Any:
-    """Build the program that proposes boxes.
-
-    Args:
-        method: one of ``METHODS``.
-        max_boxes: most boxes for a picture that will be used.
-        model_file: the edge model, for "edge-boxes".
-
-    Returns:
-        A function from an (H, W, 3) uint8 BGR picture to (N, 4) boxes and (N,) scores.
-
-    Raises:
-        IONError: OpenCV's contrib modules or the edge model are missing.
-    """
-    if method == "edge-boxes":
-        return EdgeBoxes(model_file or "", max_boxes)
-    return SelectiveSearch(quality=method == "selective-search-quality")
+    return propose
 
 
 def _mixed(rectangles: np.ndarray) -> np.ndarray:
-    """The rectangles (x, y, width, height) in the order told at :class:`SelectiveSearch`."""
+    """Rectangles (x, y, width, height) of Selective Search in an order that helps a detector.
+
+    OpenCV returns them in an order that depends on all pictures before, the smallest first. Here it
+    depends on the picture alone: a fixed random number per box, divided by the fourth root of its
+    side, so that boxes of all sizes stand at the front, large ones a little more often.
+    """
     rectangles = rectangles[np.lexsort(rectangles.T)]
     chance = np.random.default_rng(0).random(len(rectangles))
     sides = np.sqrt(rectangles[:, 2].astype(np.float64) * rectangles[:, 3])

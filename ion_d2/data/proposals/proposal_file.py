@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any, Union
+from typing import Any, Union
 
 import numpy as np
 from detectron2.structures import BoxMode
@@ -16,9 +16,10 @@ from ion_d2.errors import IONError
 from ion_d2.files import replace_file
 
 ImageId = Union[int, str]
+_Image = tuple[ImageId, np.ndarray, np.ndarray]
 
-# Detectron (1) called two of the keys otherwise.
-_OLD_NAMES = {"ids": "indexes", "objectness_logits": "scores"}
+# The keys, and those of Detectron (1).
+_KEYS = (("ids", "indexes"), ("boxes", "boxes"), ("objectness_logits", "scores"))
 # What a pickle of lists, numbers and NumPy arrays needs, under NumPy 1 and 2 and Python 2.
 _ADMITTED = {
     *((f"numpy.{core}.multiarray", name)
@@ -37,10 +38,10 @@ class Proposals:
 
     Attributes:
         ids: image ids, each once; Detectron2 compares them with those of a dataset as text.
-        boxes: an (N, 4) float32 array an image: x0, y0, x1, y1 in pixels of the picture as it is
+        boxes: an (N, 4) float32 array per image: x0, y0, x1, y1 in pixels of the picture as it is
             shown (turned as its EXIF data asks), from 0, right and bottom exclusive.
-        scores: an (N,) float32 array an image; higher is better.
-        source: file that they come from, for messages.
+        scores: an (N,) float32 array per image; higher is better.
+        source: the file that they come from, for messages.
     """
 
     ids: list[ImageId]
@@ -51,23 +52,43 @@ class Proposals:
     def __post_init__(self) -> None:
         self.boxes = [np.asarray(b, dtype=np.float32).reshape(-1, 4) for b in self.boxes]
         self.scores = [np.asarray(s, dtype=np.float32).reshape(-1) for s in self.scores]
-        _check(self)
+        seen: set[str] = set()
+        for image_id, boxes, scores in self.images():
+            fault = _fault(boxes, scores)
+            if str(image_id) in seen:
+                fault = "the image is there more than once; keep one entry of it"
+            if fault:
+                raise IONError(f"Proposal file {self.source}, image {image_id!r}: {fault}.")
+            seen.add(str(image_id))
+
+    @classmethod
+    def from_images(cls, images: Iterable[_Image], source: str = "memory") -> Proposals:
+        """Collect the id, boxes and scores of single images."""
+        ids, boxes, scores = [], [], []
+        for image_id, boxes_of, scores_of in images:
+            ids.append(image_id)
+            boxes.append(boxes_of)
+            scores.append(scores_of)
+        return cls(ids, boxes, scores, source)
+
+    def images(self) -> Iterator[_Image]:
+        """The id, boxes and scores of each image."""
+        return zip(self.ids, self.boxes, self.scores)
 
     def index(self) -> dict[str, int]:
         """Position of each image by its id as text."""
         return {str(image_id): i for i, image_id in enumerate(self.ids)}
 
+    def ranked(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes and scores of the image at a position, the best first."""
+        order = np.argsort(-self.scores[i], kind="stable")
+        return self.boxes[i][order], self.scores[i][order]
+
 
 def rank_scores(number: int) -> np.ndarray:
-    """Scores for boxes that are sorted but come without: 0, -1, -2, ...
+    """Scores 0, -1, -2, ... (float32) for sorted boxes that have none.
 
     Detectron2 sorts proposals by score, and not stably, so that equal scores would mix them.
-
-    Args:
-        number: of boxes.
-
-    Returns:
-        (number,) float32, strictly falling.
     """
     return -np.arange(number, dtype=np.float32)
 
@@ -78,25 +99,22 @@ def read_proposals(path: str | os.PathLike) -> Proposals:
     Nothing but lists, numbers, text and NumPy arrays is unpickled, so that the file cannot run
     code.
 
-    Args:
-        path: the file.
-
-    Returns:
-        Its boxes.
-
     Raises:
         IONError: it is missing or damaged, is of another layout, names an image twice, or holds a
             box or score that is not a finite number or a box whose corners are exchanged.
     """
     path = os.fspath(path)
     content = _unpickle(path)
-    ids = _entry(content, "ids", path)
-    boxes = _entry(content, "boxes", path)
-    scores = _entry(content, "objectness_logits", path)
+    ids, boxes, scores = (content.get(key, content.get(old)) for key, old in _KEYS)
+    if ids is None or boxes is None or scores is None:
+        raise IONError(
+            f"Proposal file {path} has the keys {', '.join(map(str, content))}; Detectron2's "
+            "proposal files have ids, boxes and objectness_logits: write it anew."
+        )
     if not len(ids) == len(boxes) == len(scores):
         raise IONError(
             f"Proposal file {path} has {len(ids)} ids, {len(boxes)} arrays of boxes and "
-            f"{len(scores)} of scores; it must have one of each an image: write it anew."
+            f"{len(scores)} of scores; it must have one of each per image: write it anew."
         )
     mode = content.get("bbox_mode", BoxMode.XYXY_ABS)
     boxes = [_to_xyxy(b, mode, path, i) for b, i in zip(boxes, ids)]
@@ -104,11 +122,7 @@ def read_proposals(path: str | os.PathLike) -> Proposals:
 
 
 def write_proposals(path: str | os.PathLike, proposals: Proposals) -> None:
-    """Write a proposal file for Detectron2, atomically.
-
-    Args:
-        path: the file to create or replace; its folder is created.
-        proposals: what to write.
+    """Write a proposal file for Detectron2, atomically; its folder is made if need be.
 
     Raises:
         IONError: it cannot be written.
@@ -120,13 +134,9 @@ def write_proposals(path: str | os.PathLike, proposals: Proposals) -> None:
         "objectness_logits": proposals.scores,
         "bbox_mode": int(BoxMode.XYXY_ABS),
     }
-
-    def write(file: IO[bytes]) -> None:
-        pickle.dump(content, file, protocol=4)
-
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        replace_file(path, write)
+        replace_file(path, lambda file: pickle.dump(content, file, protocol=4))
     except OSError as error:
         raise IONError(
             f"Proposal file {path} cannot be written ({error.strerror}); make room or choose "
@@ -134,30 +144,22 @@ def write_proposals(path: str | os.PathLike, proposals: Proposals) -> None:
         ) from error
 
 
-def _check(proposals: Proposals) -> None:
-    seen: set[str] = set()
-    for image_id, boxes, scores in zip(proposals.ids, proposals.boxes, proposals.scores):
-        told = f"Proposal file {proposals.source}, image {image_id!r}:"
-        if str(image_id) in seen:
-            raise IONError(f"{told} the image is there more than once; keep one entry of it.")
-        seen.add(str(image_id))
-        if len(boxes) != len(scores):
-            raise IONError(
-                f"{told} there are {len(boxes)} boxes but {len(scores)} scores; give each box one."
-            )
-        for name, values in (("score", scores), ("box", boxes)):
-            bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-            if bad.any():
-                raise IONError(
-                    f"{told} {name} {bad.argmax()} is {values[bad.argmax()]}, not a finite number; "
-                    "make the file anew."
-                )
-        bad = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
-        if bad.any():
-            raise IONError(
-                f"{told} box {bad.argmax()} is {boxes[bad.argmax()].tolist()}, whose right or "
-                "bottom lies before its left or top; give corners as x0, y0, x1, y1."
-            )
+def _fault(boxes: np.ndarray, scores: np.ndarray) -> str | None:
+    """What is wrong with the proposals of an image, as a clause."""
+    if len(boxes) != len(scores):
+        return f"there are {len(boxes)} boxes but {len(scores)} scores; give each box one"
+    finite = {"score": np.isfinite(scores), "box": np.isfinite(boxes).all(axis=1)}
+    for name, values in (("score", scores), ("box", boxes)):
+        if not finite[name].all():
+            bad = finite[name].argmin()
+            return f"{name} {bad} is {values[bad]}, not a finite number; make the file anew"
+    crossed = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    if crossed.any():
+        return (
+            f"box {crossed.argmax()} is {boxes[crossed.argmax()].tolist()}, whose right or bottom "
+            "lies before its left or top; give corners as x0, y0, x1, y1"
+        )
+    return None
 
 
 class _Unpickler(pickle.Unpickler):
@@ -170,7 +172,7 @@ class _Unpickler(pickle.Unpickler):
 def _unpickle(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            # latin1 is what arrays from Python 2 need.
+            # Arrays from Python 2 need latin1.
             content = _Unpickler(io.BytesIO(file.read()), encoding="latin1").load()
     except OSError as error:
         raise IONError(
@@ -184,20 +186,10 @@ def _unpickle(path: str) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise IONError(
-            f"Proposal file {path} holds a {type(content).__name__} instead of a dict with the "
-            "keys ids, boxes and objectness_logits; write it anew."
+            f"Proposal file {path} holds a {type(content).__name__} instead of a dict; write it "
+            "anew."
         )
     return content
-
-
-def _entry(content: dict[str, Any], key: str, path: str) -> Sequence[Any]:
-    value = content.get(key, content.get(_OLD_NAMES.get(key, key)))
-    if value is None:
-        raise IONError(
-            f"Proposal file {path} has no key '{key}', but {', '.join(map(str, content))}; "
-            "Detectron2's proposal files have ids, boxes and objectness_logits."
-        )
-    return value
 
 
 def _to_xyxy(boxes: Any, mode: Any, path: str, image_id: ImageId) -> np.ndarray:

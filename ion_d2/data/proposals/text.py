@@ -6,7 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any, Union
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -14,8 +14,8 @@ from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores
 from ion_d2.errors import IONError
 
 _COLUMNS = ("image_id", "x0", "y0", "x1", "y1")
-# An image, the corners of a box, and its score where there is one.
-Row = tuple[ImageId, list[float], Union[float, None]]
+# Where a box stands in the file, its image, and its corners and score (if any), not yet checked.
+_Row = tuple[str, ImageId, list[Any]]
 
 
 def read_csv(path: str | os.PathLike) -> Proposals:
@@ -23,11 +23,11 @@ def read_csv(path: str | os.PathLike) -> Proposals:
 
     Args:
         path: a file with the header ``image_id,x0,y0,x1,y1``, in any order, and ``score`` where
-            boxes have one; pixels from 0, right and bottom exclusive. Without scores, boxes of an
-            image count as sorted, the best first.
+            boxes have one; pixels from 0, right and bottom exclusive. Without scores, the boxes of
+            an image count as sorted, the best first.
 
     Returns:
-        The boxes, images in the order in which they first occur.
+        The boxes; images in the order in which they first occur.
 
     Raises:
         IONError: it cannot be read, lacks a column, or a value is not a number.
@@ -35,14 +35,7 @@ def read_csv(path: str | os.PathLike) -> Proposals:
     path = os.fspath(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise IONError(
-                    f"{path} has no column {', '.join(missing)} in its first line; it must be "
-                    f"{','.join(_COLUMNS)} and, where boxes have one, score."
-                )
-            return _collect(_csv_rows(reader, path), path)
+            return _collect(_csv_rows(file, path), path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise IONError(f"{path} cannot be read as CSV ({error}); replace it.") from error
 
@@ -53,11 +46,11 @@ def read_json(path: str | os.PathLike) -> Proposals:
     Args:
         path: either a list in COCO's format of results (``[{"image_id": 42, "bbox": [x, y, width,
             height], "score": 0.5}, ...]``; other keys do not count) or a mapping
-            ``{"42": [[x0, y0, x1, y1, score], ...], ...}``; scores may be left out as in
+            ``{"42": [[x0, y0, x1, y1, score], ...], ...}``. Scores are optional, see
             :func:`read_csv`.
 
     Returns:
-        The boxes, images in the order in which they first occur.
+        The boxes; images in the order in which they first occur.
 
     Raises:
         IONError: it cannot be read or is of another layout.
@@ -78,80 +71,66 @@ def read_json(path: str | os.PathLike) -> Proposals:
     )
 
 
-def _csv_rows(reader: csv.DictReader, path: str) -> Iterator[Row]:
+def _csv_rows(file: TextIO, path: str) -> Iterator[_Row]:
+    reader = csv.DictReader(file)
+    missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        raise IONError(
+            f"{path} has no column {', '.join(missing)} in its first line; it must be "
+            f"{','.join(_COLUMNS)} and, where boxes have one, score."
+        )
     for row in reader:
-        told = f"{path}, line {reader.line_num}, image '{row['image_id']}'"
-        corners = _numbers([row[name] for name in _COLUMNS[1:]], told)
-        score = row.get("score")
-        yield row["image_id"], corners, None if score is None else _numbers([score], told)[0]
+        numbers = [row[name] for name in (*_COLUMNS[1:], "score") if name in row]
+        yield f"line {reader.line_num}", row["image_id"], numbers
 
 
-def _coco_rows(content: list, path: str) -> Iterator[Row]:
+def _coco_rows(content: list[Any], path: str) -> Iterator[_Row]:
     for number, entry in enumerate(content):
         try:
-            image_id, bbox, score = entry["image_id"], entry["bbox"], entry.get("score")
-        except (KeyError, TypeError, AttributeError) as error:
+            image_id, (x, y, width, height) = entry["image_id"], map(float, entry["bbox"])
+            score = [entry["score"]] if entry.get("score") is not None else []
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise IONError(
-                f"{path}, entry {number}: it is not a COCO result with 'image_id' and 'bbox'; "
-                "correct it."
+                f"{path}, entry {number}: it is not a COCO result with 'image_id' and four "
+                "numbers in 'bbox'; correct it."
             ) from error
-        told = f"{path}, entry {number}, image {image_id!r}"
-        x, y, width, height = _fields(bbox, 4, told)
-        yield image_id, [x, y, x + width, y + height], _score(score, told)
+        yield f"entry {number}", image_id, [x, y, x + width, y + height, *score]
 
 
-def _mapping_rows(content: dict[str, Any], path: str) -> Iterator[Row]:
-    for image_id, rows in content.items():
-        told = f"{path}, image '{image_id}'"
-        if not isinstance(rows, list):
-            raise IONError(f"{told}: its value is not a list of boxes; correct it.")
-        for row in rows:
-            scored = isinstance(row, list) and len(row) == 5
-            numbers = _fields(row, 5 if scored else 4, told)
-            yield image_id, numbers[:4], numbers[4] if scored else None
+def _mapping_rows(content: dict[str, Any], path: str) -> Iterator[_Row]:
+    for image_id, boxes in content.items():
+        for box in boxes if isinstance(boxes, list) else [boxes]:
+            if not isinstance(box, list) or len(box) not in (4, 5):
+                raise IONError(
+                    f"{path}, image '{image_id}': {json.dumps(box)} is not a box of 4 numbers, or "
+                    "5 with a score; correct it."
+                )
+            yield "its boxes", image_id, box
 
 
-def _score(value: Any, told: str) -> float | None:
-    return None if value is None else _numbers([value], told)[0]
-
-
-def _fields(row: Any, length: int, told: str) -> list[float]:
-    if not isinstance(row, list) or len(row) != length:
-        raise IONError(f"{told}: {json.dumps(row)} is not a box of {length} numbers; correct it.")
-    return _numbers(row, told)
-
-
-def _numbers(values: Iterable[Any], told: str) -> list[float]:
-    """The values as numbers; the check whether they are finite comes with all the boxes."""
-    try:
-        return [float(value) for value in values]
-    except (TypeError, ValueError) as error:
-        raise IONError(f"{told}: a coordinate or score is not a number ({error}).") from error
-
-
-def _collect(rows: Iterable[Row], path: str, images: Iterable[ImageId] = ()) -> Proposals:
+def _collect(rows: Iterable[_Row], path: str, images: Iterable[ImageId] = ()) -> Proposals:
     """Group the boxes by image; ``images`` are there even without boxes."""
     boxes: dict[ImageId, list[list[float]]] = {image_id: [] for image_id in images}
-    scores: dict[ImageId, list[float | None]] = {image_id: [] for image_id in images}
-    for image_id, corners, score in rows:
-        boxes.setdefault(image_id, []).append(corners)
-        scores.setdefault(image_id, []).append(score)
-    return Proposals(
-        list(boxes),
-        [np.array(b, dtype=np.float32).reshape(-1, 4) for b in boxes.values()],
-        [_settled(s, image_id, path) for image_id, s in scores.items()],
-        source=path,
-    )
+    for place, image_id, row in rows:
+        try:
+            boxes.setdefault(image_id, []).append([float(value) for value in row])
+        except (TypeError, ValueError) as error:
+            raise IONError(
+                f"{path}, {place}, image {image_id!r}: a coordinate or score is not a number "
+                f"({error}); correct it."
+            ) from error
+    return Proposals.from_images((_image(path, *item) for item in boxes.items()), path)
 
 
-def _settled(scores: list[float | None], image_id: ImageId, path: str) -> np.ndarray:
-    """Ranks for an image whose boxes have no scores."""
-    unscored = scores.count(None)
-    if unscored == len(scores):
-        return rank_scores(len(scores))
-    if unscored:
+def _image(
+    path: str, image_id: ImageId, rows: list[list[float]]
+) -> tuple[ImageId, np.ndarray, np.ndarray]:
+    """An image with its boxes and their scores, or their ranks if they have none."""
+    unscored = sum(len(row) == 4 for row in rows)
+    if unscored not in (0, len(rows)):
         raise IONError(
-            f"{path}, image {image_id!r}: {unscored} of its {len(scores)} boxes have no score; "
-            "give one to all or to none."
+            f"{path}, image {image_id!r}: {unscored} of its {len(rows)} boxes have no score; give "
+            "one to all or to none."
         )
-    return np.array(scores, dtype=np.float32)
+    scores = rank_scores(len(rows)) if unscored else np.array([row[4] for row in rows])
+    return image_id, np.array([row[:4] for row in rows]), scores

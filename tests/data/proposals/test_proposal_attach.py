@@ -53,14 +53,13 @@ def test_equal_scores_keep_their_order():
     np.testing.assert_array_equal(record["proposal_boxes"], boxes.astype(np.float32))
 
 
-def test_missing_images_are_told():
-    with pytest.raises(IONError, match="p.pkl misses 1 of the 3 images of dataset 'set'.*'b'"):
-        match_proposals(some(["a", "c"], source="p.pkl"), records("a", "b", "c"), "set")
-
-
-def test_another_image_set_is_told():
-    with pytest.raises(IONError, match="p.pkl belongs to another image set.*'x'.*'set'.*'a'"):
-        match_proposals(some(["x", "y"], source="p.pkl"), records("a", "b"), "set")
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [("ac", "misses 1 of the 3 images.*'set'.*'b'"), ("xy", "another image set.*'x'.*'set'.*'a'")],
+)
+def test_missing_images_are_told(ids, words):
+    with pytest.raises(IONError, match=rf"p\.pkl.*{words}"):
+        match_proposals(some(ids, source="p.pkl"), records("a", "b", "c"), "set")
 
 
 @pytest.mark.parametrize("box", [[0, 0, 42, 10], [0, 0, 10, 32], [-2, 0, 5, 5], [0, -1.5, 5, 5]])
@@ -104,21 +103,19 @@ def test_each_dataset_gets_the_boxes_of_its_own_file(tmp_path):
         np.testing.assert_array_equal(record["proposal_boxes"][0], best)
 
 
-LOAD = ["MODEL.LOAD_PROPOSALS", "True"]
-
-
 def test_files_go_with_datasets(tmp_path):
     path = tmp_path / "p.pkl"
     path.touch()
     assert proposal_files(small_config(), "TRAIN") is None
-    named = [*LOAD, "DATASETS.TRAIN", "('a',)", "DATASETS.PROPOSAL_FILES_TRAIN", f"('{path}',)"]
+    named = ["MODEL.LOAD_PROPOSALS", True, "DATASETS.TRAIN", "('a',)"]
+    named += ["DATASETS.PROPOSAL_FILES_TRAIN", f"('{path}',)"]
     assert proposal_files(small_config(*named), "TRAIN") == (str(path),)
     with pytest.raises(IONError, match="PROPOSAL_FILES_TRAIN names 1 files.*TRAIN has 2"):
         proposal_files(small_config(*named, "DATASETS.TRAIN", "('a', 'b')"), "TRAIN")
     with pytest.raises(IONError, match="PROPOSAL_FILES_TEST names 0 files"):
         proposal_files(small_config(*named, "DATASETS.TEST", "('a',)"), "TEST")
     path.unlink()
-    with pytest.raises(IONError, match="p.pkl does not exist; make it"):
+    with pytest.raises(IONError, match=r"p\.pkl"):
         proposal_files(small_config(*named), "TRAIN")
 
 

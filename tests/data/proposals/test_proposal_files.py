@@ -73,8 +73,8 @@ def test_a_file_cannot_run_code(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ([1], "holds a list instead of a dict"),
-        ({"ids": [], "boxes": []}, "no key 'objectness_logits', but ids, boxes"),
+        ([1], "a list"),
+        ({"ids": [], "boxes": []}, "ids, boxes.*objectness_logits"),
         (content(ids=["a", "b"]), "2 ids, 1 arrays of boxes"),
         (content(objectness_logits=[np.array([1.0, np.nan])]), "'a'.*score 1 is nan"),
         (content(objectness_logits=[np.array([1.0])]), "'a'.*2 boxes but 1 scores"),
@@ -84,10 +84,7 @@ def test_a_file_cannot_run_code(tmp_path, monkeypatch):
         (content(boxes=[[["x"] * 4] * 2]), "'a'.*not an"),
         (content(bbox_mode=99), "'a'.*99"),
         (content(bbox_mode=BoxMode.XYWHA_ABS), "'a'"),
-        (
-            content(ids=["a", "a"], boxes=[BOXES] * 2, objectness_logits=[np.zeros(2)] * 2),
-            "'a'.*more than once",
-        ),
+        ({key: value * 2 for key, value in content().items()}, "'a'.*more than once"),
     ],
 )
 def test_faults_are_told_with_file_and_image(tmp_path, value, words):
@@ -96,14 +93,13 @@ def test_faults_are_told_with_file_and_image(tmp_path, value, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps(content())[:-20]])
+@pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps(content())[:-20], None])
 def test_damaged_and_missing_files(tmp_path, data):
     path = tmp_path / "p.pkl"
-    path.write_bytes(data)
-    with pytest.raises(IONError, match=r"p\.pkl is not a readable pickle"):
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(IONError, match=r"p\.pkl"):
         read_proposals(path)
-    with pytest.raises(IONError, match="gone.pkl cannot be read"):
-        read_proposals(tmp_path / "gone.pkl")
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path):

@@ -39,9 +39,9 @@ def test_fast_rcnns_selective_search_data(tmp_path, dtype, across):
 def test_images_from_the_dataset_where_the_file_has_none(tmp_path):
     savemat(tmp_path / "voc.mat", {"boxes": cells(YXYX, YXYX)})
     assert read_mat(tmp_path / "voc.mat", "fast-rcnn", ids=[4, 9]).ids == [4, 9]
-    with pytest.raises(IONError, match="voc.mat has no cell array 'images'.*--dataset"):
+    with pytest.raises(IONError, match="voc.mat .*--dataset"):
         read_mat(tmp_path / "voc.mat", "fast-rcnn")
-    with pytest.raises(IONError, match="voc.mat has boxes of 2 images, but there are 3"):
+    with pytest.raises(IONError, match="voc.mat .* 2 images.* 3 image names"):
         read_mat(tmp_path / "voc.mat", "fast-rcnn", ids=[4, 9, 11])
 
 
@@ -72,48 +72,43 @@ def test_edge_boxes_of_a_set(tmp_path):
     np.testing.assert_array_equal(read.boxes[1], EXPECTED[:1])
 
 
+SET = {"boxes": cells(XYWHS), "images": cells("x")}
+
+
 @pytest.mark.parametrize(
-    ("layout", "content", "words"),
+    ("layout", "is_set", "content", "words"),
     [
-        ("mcg", {"regions": YXYX}, r"1\.mat.*unknown layout.*regions.*'boxes'"),
-        ("mcg", {"boxes": YXYX}, r"1\.mat.*unknown layout.*'scores'"),
-        ("xyxy", {"boxes": XYWHS}, r"1\.mat.*unknown layout.*\(2, 5\).*4 numbers"),
-        ("xyxy", {"boxes": "text"}, r"1\.mat.*unknown layout"),
-        ("xyxy", {"boxes": cells(XYXY)}, r"1\.mat.*unknown layout.*object"),
-        ("edge-boxes", {"bbs": XYXY}, r"1\.mat.*unknown layout.*5 numbers"),
-        ("xyxy", {"boxes": XYXY, "scores": [[np.nan], [1]]}, "image '1'.*score 0 is nan"),
-        ("fast-rcnn", {"boxes": cells(XYXY)}, "is a folder"),
+        ("mcg", False, {"regions": YXYX}, "regions.*'boxes'"),
+        ("mcg", False, {"boxes": YXYX}, "'scores'"),
+        ("xyxy", False, {"boxes": XYWHS}, r"\(2, 5\).*4 numbers"),
+        ("xyxy", False, {"boxes": "text"}, ""),
+        ("xyxy", False, {"boxes": cells(XYXY)}, "object"),
+        ("edge-boxes", False, {"bbs": XYXY}, "5 numbers"),
+        ("xyxy", False, {"boxes": XYXY, "scores": [[np.nan], [1]]}, "image '1'.*score 0 is nan"),
+        ("fast-rcnn", False, {"boxes": cells(XYXY)}, "is not one file"),
+        ("mcg", False, None, "no .mat file"),
+        ("fast-rcnn", True, {"boxes": XYXY}, "1.mat.*cell array"),
+        ("mcg", True, {"boxes": XYXY}, "1.mat is not a folder"),
+        ("fast-rcnn", True, SET, "1.mat, image 'x'"),
+        ("fast-rcnn", True, None, "1.mat"),
     ],
 )
-def test_unknown_layouts_are_told(tmp_path, layout, content, words):
-    savemat(tmp_path / "1.mat", content)
-    with pytest.raises(IONError, match=words) as error:
-        read_mat(tmp_path, layout)
+def test_faults_are_told(tmp_path, layout, is_set, content, words):
+    path = tmp_path / "1.mat"
+    if content is not None:
+        savemat(path, content)
+    with pytest.raises(IONError, match=f"{tmp_path}.*{words}") as error:
+        read_mat(path if is_set else tmp_path, layout)
     assert "\n" not in str(error.value)
 
 
-def test_other_faults_are_told(tmp_path):
-    with pytest.raises(IONError, match="holds no .mat file"):
-        read_mat(tmp_path, "mcg")
+def test_damaged_files_and_matlabs_hdf5_are_told(tmp_path):
     path = tmp_path / "a.mat"
-    savemat(path, {"boxes": XYXY})
-    with pytest.raises(IONError, match="a.mat: 'boxes' is an array.*cell array"):
-        read_mat(path, "fast-rcnn")
-    with pytest.raises(IONError, match="a.mat is not a folder"):
-        read_mat(path, "mcg")
-    savemat(path, {"boxes": cells(XYWHS), "images": cells("x")})
-    with pytest.raises(IONError, match="a.mat, image 'x' is of an unknown layout"):
-        read_mat(path, "fast-rcnn")
+    savemat(path, SET)
     path.write_bytes(path.read_bytes()[:150])
-    with pytest.raises(IONError, match="a.mat cannot be read as a Matlab file"):
+    with pytest.raises(IONError, match=r"a\.mat cannot be read"):
         read_mat(path, "fast-rcnn")
-    with pytest.raises(IONError, match="gone.mat cannot be read"):
-        read_mat(tmp_path / "gone.mat", "fast-rcnn")
-
-
-def test_matlabs_hdf5_format_is_told(tmp_path):
-    path = tmp_path / "new.mat"
     # The header that Matlab writes: text, version 2.0, byte order.
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n" * 80)
-    with pytest.raises(IONError, match="new.mat is in Matlab's format 7.3.*'-v7'"):
+    with pytest.raises(IONError, match=r"a\.mat is in Matlab's format 7\.3.*'-v7'"):
         read_mat(path, "fast-rcnn")
