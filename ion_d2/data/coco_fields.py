@@ -23,6 +23,7 @@ class Rule(NamedTuple):
     wanted: str  # in words, for messages
     clean: Callable[[Any], Any]  # turns its value into the one to use, or None if it is wrong
     optional: bool = False  # whether it may be null or missing
+    unique: str = ""  # what to do if two entries share the value; empty if they may
 
 
 def clean_fields(entry: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:

@@ -90,25 +90,21 @@ def _pixels(value: Any) -> int | None:
     return int(value) if is_number(value) and value >= 1 and value == int(value) else None
 
 
-_ID = Rule("a whole number or text", as_id)
 _SIDE = Rule("a number of pixels", _pixels)
+_ID = Rule(
+    "a whole number or text", as_id, unique="give each an id of its own, in annotations as well"
+)
+_CATEGORY = Rule(
+    "a name of visible characters on one line",
+    _class_name,
+    unique="give each category a name of its own",
+)
+_PICTURE = Rule(
+    "the name of a picture", as_text, unique="list each picture once, with all its annotations"
+)
 _RULES = {
-    "categories": {
-        "id": _ID,
-        "name": Rule("a name of visible characters on one line", _class_name),
-    },
-    "images": {
-        "id": _ID,
-        "file_name": Rule("the name of a picture", as_text),
-        "width": _SIDE,
-        "height": _SIDE,
-    },
-}
-# Fields that no two entries may share, and what to do about it.
-_UNIQUE = {
-    "id": "give each an id of its own, in annotations as well",
-    "name": "give each category a name of its own",
-    "file_name": "list each picture once, with all its annotations",
+    "categories": {"id": _ID, "name": _CATEGORY},
+    "images": {"id": _ID, "file_name": _PICTURE, "width": _SIDE, "height": _SIDE},
 }
 
 
@@ -122,18 +118,18 @@ def _categories(content: Any, source: str) -> list[dict[str, Any]]:
 def _entries(content: Any, part: str, source: str) -> list[dict[str, Any]]:
     """The clean categories or images of a file."""
     entries: list[dict[str, Any]] = []
-    places: dict[tuple[str, Any], str] = {}  # by field and value, of the unique fields
+    places: dict[tuple[str, Any], str] = {}  # by field and value
     for index, raw in enumerate(_listed(content, part, source)):
         place = _place(part, index, raw)
         try:
             entry = clean_fields(raw, _RULES[part])
         except FieldFault as error:
             raise fault(source, place, str(error)) from error
-        for field in _RULES[part].keys() & _UNIQUE.keys():
-            value = entry[field]
-            other = places.setdefault((field, value), place)
-            if other != place:
-                raise fault(source, place, f"has the {field} {value!r} of {other}", _UNIQUE[field])
+        for field, rule in _RULES[part].items():
+            other = places.setdefault((field, entry[field]), place)
+            if rule.unique and other != place:
+                shared = f"has the {field} {entry[field]!r} of {other}"
+                raise fault(source, place, shared, rule.unique)
         entries.append(entry)
         if type(entry["id"]) is not type(entries[0]["id"]):
             mixed = f"has the id {entry['id']!r}, but {part}[0] {entries[0]['id']!r}"
