@@ -41,6 +41,7 @@ def test_labels_from_masks_have_the_pictures_colors_wherever_they_are_moved(coco
     cfg = small_config(
         "MODEL.SEG_REGULARIZER_ON", True, *counts, *sizes, "INPUT.CROP.SIZE", "[0.7, 0.7]"
     )
+    cfg.defrost()
     cfg.DATASETS.TRAIN, cfg.INPUT.FORMAT = (coco,), "RGB"
     check_num_classes(cfg)
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3

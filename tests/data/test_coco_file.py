@@ -43,7 +43,8 @@ def evaluate(name, found):
         instances = Instances((64, 96), pred_boxes=Boxes(corners), scores=torch.tensor(scores))
         instances.pred_classes = torch.tensor(classes)
         evaluator.process([{"image_id": image_id}], [{"instances": instances}])
-    results = [row for image in evaluator._predictions for row in image["instances"]]
+    # Copies: the evaluator changes its own.
+    results = [dict(row) for image in evaluator._predictions for row in image["instances"]]
     return evaluator.evaluate()["bbox"], results
 
 
