@@ -1,11 +1,6 @@
 """Arguments for short runs of train_net.py, and what a told failure looks like."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
 
 from model_helpers import SMALL
 
@@ -41,36 +36,14 @@ def says(result, *words):
     return True
 
 
+def output_of(result):
+    """What the program printed, which has to have ended well and without a word on stderr."""
+    status, out, err = result
+    assert (status, own_lines(err)) == (0, []), err
+    return out
+
+
 def own_lines(err):
     """The lines of standard error without those that torch logs at its start."""
     of_torch = re.compile(r"(\[rank\d+\]:)?[IW]\d{4} .*\btorch/")
     return [line for line in err.splitlines() if not of_torch.match(line)]
-
-
-def start(args, *launcher, **variables):
-    """Start train_net.py in a process group of its own, as a shell does."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **variables}
-    command = [sys.executable, *launcher, "train_net.py", *args]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=env, start_new_session=True, **pipes)
-
-
-def finish(process, timeout=200):
-    """Exit status, stdout and stderr of a program that was started."""
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
-
-
-def wait_until(condition, *processes, seconds=120):
-    """Wait for something that running programs do."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        ended = [finish(process) for process in processes if process.poll() is not None]
-        assert not ended and time.monotonic() < deadline, ended
-        time.sleep(0.02)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

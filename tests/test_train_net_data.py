@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_helpers import arguments, own_lines, says, voc_arguments
+from cli_helpers import arguments, output_of, own_lines, says, voc_arguments
 from coco_json import BLUE, RED, write_coco
 from voc_folder import object_xml, write_split, write_voc
 
@@ -29,8 +29,7 @@ def test_evaluating_the_saved_model_gives_the_figures_of_the_training(train_net,
     assert train_net(*voc_arguments(scenes, trained, *opts, "SOLVER.MAX_ITER", 5))[0] == 0
     opts = (*opts, "MODEL.WEIGHTS", trained / "model_final.pth", "DATASETS.TRAIN", "('gone',)")
     args = voc_arguments(scenes, again, *opts, flags=["--eval-only"])
-    status, out, err = train_net(*args)
-    assert (status, own_lines(err)) == (0, [])
+    output_of(train_net(*args))
     assert len(json.loads((trained / "detections.json").read_text())) > 10
     for name in ("voc_results.json", "detections.json"):
         assert (again / name).read_bytes() == (trained / name).read_bytes()
@@ -74,16 +73,14 @@ def test_a_packaged_config_by_its_name(train_net, scenes, tmp_path):
     )
     args = voc_arguments(scenes, tmp_path / "out", *small)
     args[args.index("--config-file") + 1] = "model_zoo:COCO-Detection/faster_rcnn_R_50_C4_1x.yaml"
-    status, out, err = train_net(*args)
-    assert (status, own_lines(err)) == (0, [])
+    output_of(train_net(*args))
     assert (tmp_path / "out" / "voc_results.json").is_file()
 
 
 def test_coco_dataset(train_net, tmp_path):
     coco = write_squares(tmp_path, None, None, None, None)
     opts = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.NUM_PICTURES", 2)
-    status, out, err = train_net(*arguments(coco, coco, tmp_path / "out", *opts))
-    assert (status, own_lines(err)) == (0, [])
+    output_of(train_net(*arguments(coco, coco, tmp_path / "out", *opts)))
     result = figures(tmp_path / "out")
     assert {"bbox/AP", "bbox/AP50", "bbox/APs", "bbox/AP-red", "bbox/AP-blue"} <= result.keys()
     found = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
@@ -94,8 +91,7 @@ def test_coco_dataset(train_net, tmp_path):
 def test_coco_dataset_with_the_segmentation_loss_on_its_masks(train_net, tmp_path):
     coco = write_squares(tmp_path, "polygon", "runs", None, "compressed")
     args = arguments(coco, coco, tmp_path / "out", "MODEL.SEG_REGULARIZER_ON", True)
-    status, out, err = train_net(*args)
-    assert (status, own_lines(err)) == (0, [])
+    out = output_of(train_net(*args))
     lines = (tmp_path / "out" / "metrics.json").read_text().splitlines()
     losses = [json.loads(line)["loss_sem_seg"] for line in lines if "loss_sem_seg" in line]
     assert losses and all(0 < loss < 10 for loss in losses)

@@ -7,7 +7,8 @@ import time
 
 import pytest
 import torch
-from cli_helpers import finish, free_port, own_lines, says, start, voc_arguments, wait_until
+from cli_helpers import output_of, says, voc_arguments
+from process_helpers import finish, free_port, start, wait_until
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.fit_config import settle_data
@@ -65,8 +66,7 @@ def test_torchrun_goes_on_to_the_end_and_evaluates_as_one_process(killed, scenes
     alone = folder / "alone"
     check_loss(voc_arguments(scenes, alone, *MODEL), folder)
     args = voc_arguments(scenes, alone, *MODEL, "MODEL.WEIGHTS", final, flags=["--eval-only"])
-    status, _, err = train_net(*args)
-    assert (status, own_lines(err)) == (0, [])
+    output_of(train_net(*args))
     assert json.loads((alone / "voc_results.json").read_text()) == together
     detections = [json.loads((f / "detections.json").read_text()) for f in (folder, alone)]
     assert sorted(map(str, detections[0])) == sorted(map(str, detections[1])) != []

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from cli_helpers import arguments, own_lines, says, voc_arguments
+from cli_helpers import arguments, output_of, says, voc_arguments
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
@@ -54,8 +54,7 @@ def files(scenes, tmp_path):
 def test_trains_and_evaluates_on_a_voc_folder(train_net, scenes, files, tmp_path):
     out = tmp_path / "out"
     opts = [*files, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 10]
-    status, _, err = train_net(*voc_arguments(scenes, out, *opts, "DATALOADER.NUM_WORKERS", 1))
-    assert (status, own_lines(err)) == (0, [])
+    output_of(train_net(*voc_arguments(scenes, out, *opts, "DATALOADER.NUM_WORKERS", 1)))
     metrics = [json.loads(line) for line in (out / "metrics.json").read_text().splitlines()]
     assert any("loss_box_reg" in m for m in metrics)
     assert not any("loss_rpn_cls" in m for m in metrics)
@@ -98,8 +97,7 @@ def test_trains_and_evaluates_on_a_coco_file(train_net, coco, tmp_path):
     named = [f"('{path}',)"]
     opts = [*FAST_RCNN, "DATASETS.PROPOSAL_FILES_TRAIN", *named]
     opts += ["DATASETS.PROPOSAL_FILES_TEST", *named]
-    status, _, err = train_net(*arguments(coco, coco, tmp_path / "out", *opts))
-    assert (status, own_lines(err)) == (0, []), err
+    output_of(train_net(*arguments(coco, coco, tmp_path / "out", *opts)))
 
 
 def test_faults_are_told_before_the_training(train_net, scenes, files, tmp_path):

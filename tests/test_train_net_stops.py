@@ -1,13 +1,13 @@
 """train_net.py is stopped by signals and full disks in good order, and resumed."""
 
 import os
-import resource
 import signal
 import time
 
 import pytest
 import torch
-from cli_helpers import finish, own_lines, says, start, voc_arguments, wait_until
+from cli_helpers import output_of, own_lines, says, voc_arguments
+from process_helpers import file_size_limit, finish, start, wait_until
 
 from ion_d2.engine.trainer import IONTrainer
 
@@ -62,8 +62,7 @@ def test_a_signal_to_all_processes_saves_and_stops(scenes, tmp_path, train_net, 
 
 def check_resuming(scenes, folder, train_net, iteration):
     """Resumed in this process and without workers, it ends as a run that nothing stopped."""
-    status, out, err = train_net(*run_arguments(scenes, folder, flags=["--resume"]))
-    assert (status, own_lines(err)) == (0, [])
+    out = output_of(train_net(*run_arguments(scenes, folder, flags=["--resume"])))
     assert f"Starting training from iteration {iteration + 1}" in out
     whole = folder / "whole"
     opts = ("SOLVER.CHECKPOINT_PERIOD", 100)
@@ -128,12 +127,8 @@ def checkpoints(folder):
 def test_full_disk_while_a_checkpoint_is_written(scenes, finished, train_net):
     before = checkpoints(finished)
     args = run_arguments(scenes, finished, "SOLVER.MAX_ITER", 3, flags=["--resume"])
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before["model_final.pth"]) // 2, hard))
-    try:
+    with file_size_limit(len(before["model_final.pth"]) // 2):
         result = train_net(*args)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert says(result, f"{finished}/model_0000001.pth could not be written", "--resume")
     assert checkpoints(finished) == before
     assert train_net(*args)[0] == 0 and saved(finished)["iteration"] == 2

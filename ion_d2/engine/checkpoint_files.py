@@ -109,11 +109,7 @@ def load_lazily(path: str) -> Any:
 
 
 def check_state(state: Any, filename: str) -> None:
-    """Refuse what is no dict of tensors or NumPy arrays.
-
-    Raises:
-        IONError: of what kind it is, or which of its values is something else.
-    """
+    """Raise ``IONError`` for what is no dict of tensors or NumPy arrays by name."""
     faults = [("", state)]
     if isinstance(state, dict):
         faults = [

@@ -89,15 +89,12 @@ def difference(theirs: Sequence[str] | None, ours: Sequence[str] | None) -> str:
 
 
 def check_classes(theirs: Sequence[str] | None, ours: Sequence[str] | None, source: str) -> None:
-    """Refuse to use a trained model for other classes than its own.
+    """Raise ``IONError`` if the classes of a trained model are not those of the data.
 
     Args:
         theirs: of the model, by class id; None where they are not known.
         ours: of the data, likewise.
         source: the model, as the user knows it.
-
-    Raises:
-        IONError: they differ; the message names them.
     """
     differs = difference(theirs, ours)
     if differs:

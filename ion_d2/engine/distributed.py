@@ -95,11 +95,7 @@ def join(place: Place, cfg: CfgNode) -> None:
 
 
 def check_devices(processes: int, gpus: int) -> None:
-    """Refuse more processes on a machine than it has GPUs.
-
-    Raises:
-        IONError: there are more.
-    """
+    """Raise ``IONError`` for more processes on a machine than it has GPUs."""
     if processes > gpus:
         raise IONError(
             f"torchrun starts {processes} processes on this machine, which has {gpus} GPUs; lower "

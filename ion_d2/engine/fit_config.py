@@ -186,11 +186,7 @@ def prepared(cfg: CfgNode) -> CfgNode:
 
 
 def check_settings(cfg: CfgNode) -> None:
-    """Refuse settings that are out of range or contradict each other.
-
-    Raises:
-        IONError: one of them; the message names the key.
-    """
+    """Raise ``IONError`` for settings that are out of range or contradict each other."""
     check_ranges(cfg)
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference and batch % reference:
@@ -216,11 +212,7 @@ def check_settings(cfg: CfgNode) -> None:
 
 
 def check_data(cfg: CfgNode) -> None:
-    """Refuse settings of the training batches that the loader cannot honor.
-
-    Raises:
-        IONError: one of them; the message names the key.
-    """
+    """Raise ``IONError`` for settings of the batches that the training loader cannot honor."""
     if not cfg.DATASETS.TRAIN:
         raise IONError("DATASETS.TRAIN names no dataset to train on.")
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":

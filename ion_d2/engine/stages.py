@@ -106,11 +106,7 @@ def _rate(key: str, value: Any) -> float:
 
 
 def follow_stages(cfg: CfgNode) -> None:
-    """Let ``SOLVER.MAX_ITER`` and ``BASE_LR`` follow ``SOLVER.STAGES``, if it has any, in place.
-
-    Raises:
-        IONError: as :func:`read_stages`.
-    """
+    """Let ``SOLVER.MAX_ITER`` and ``BASE_LR`` follow ``SOLVER.STAGES``, if it has any, in place."""
     stages = read_stages(cfg)
     if stages:
         cfg.SOLVER.MAX_ITER = sum(stage.max_iter for stage in stages)
@@ -118,11 +114,7 @@ def follow_stages(cfg: CfgNode) -> None:
 
 
 def check_overrides(cfg: CfgNode, keys: Sequence[str]) -> None:
-    """Refuse keys on the command line that have no effect beside the stages of the final config.
-
-    Raises:
-        IONError: one of them has none.
-    """
+    """Raise ``IONError`` for a key on the command line that the config's stages overrule."""
     for key in keys:
         if cfg.SOLVER.STAGES and key in [f"SOLVER.{name}" for name in _OVERRULED]:
             raise IONError(
@@ -156,11 +148,7 @@ def _stage_curve(stage: Stage, unit: float, cfg: CfgNode) -> ParamScheduler:
 
 
 def check_backbone(model: nn.Module, stages: list[Stage], frozen: int) -> None:
-    """Refuse stages that freeze more blocks than ``MODEL.BACKBONE.FREEZE_AT`` if nothing can.
-
-    Raises:
-        IONError: some stage does, but no module of the detector has ``rest_blocks``.
-    """
+    """Raise ``IONError`` if a stage freezes more than ``frozen`` blocks and the backbone cannot."""
     for i, stage in enumerate(stages):
         if stage.freeze_at != frozen and _find_resting(model) is None:
             raise IONError(

@@ -46,25 +46,6 @@ def test_resume_restores_the_model_and_all_states(tmp_path):
     assert other.state == {}, "weights alone were asked for"
 
 
-def test_optimizer_and_scheduler_resume(tmp_path):
-    def build():
-        model = nn.Linear(4, 4)
-        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 5])
-        states = {"optimizer": optimizer, "scheduler": scheduler}
-        return IONCheckpointer(model, str(tmp_path), **states)
-
-    first = build()
-    first.model(torch.ones(1, 4)).sum().backward()
-    for state in first.checkpointables.values():
-        state.step()
-    first.save("model_final")
-    second = build()
-    second.resume_or_load("", resume=True)
-    for key, state in second.checkpointables.items():
-        torch.testing.assert_close(state.state_dict(), first.checkpointables[key].state_dict())
-
-
 def test_states_written_under_the_other_numpy_are_read(tmp_path):
     counter = Counter()
     counter.state = {"best": np.float64(0.5), "table": np.arange(3)}

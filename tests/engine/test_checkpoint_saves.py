@@ -1,26 +1,14 @@
 """Saves that fail leave what was there intact."""
 
-import contextlib
 import os
-import resource
 
 import pytest
 import torch
 from checkpoint_helpers import contents, make, values, zeroed
+from process_helpers import file_size_limit
 
 from ion_d2.engine.checkpoint_files import write_atomically
 from ion_d2.errors import IONError
-
-
-@contextlib.contextmanager
-def file_size_limit(size):
-    """The kernel refuses to let any file grow beyond ``size`` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_no_space_leaves_earlier_checkpoints_intact(tmp_path):

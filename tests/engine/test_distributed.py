@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cli_helpers import free_port
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from model_helpers import EXACT, make_input, small_config, small_model
+from process_helpers import free_port
 from torch import distributed, multiprocessing
 
 from ion_d2.engine.best import KeepBest, PatienceExhausted

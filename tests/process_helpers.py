@@ -1,0 +1,49 @@
+"""Programs in processes of their own, and limits that the system sets to them."""
+
+import contextlib
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+
+
+def start(args, *launcher, **variables):
+    """Start train_net.py in a process group of its own, as a shell does."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **variables}
+    command = [sys.executable, *launcher, "train_net.py", *args]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=env, start_new_session=True, **pipes)
+
+
+def finish(process, timeout=200):
+    """Exit status, stdout and stderr of a program that was started."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def wait_until(condition, *processes, seconds=120):
+    """Wait for something that running programs do."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        ended = [finish(process) for process in processes if process.poll() is not None]
+        assert not ended and time.monotonic() < deadline, ended
+        time.sleep(0.02)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """The kernel refuses to let any file grow beyond ``size`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
