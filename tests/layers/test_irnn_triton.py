@@ -17,8 +17,9 @@ from ion_d2.layers.irnn import triton_backend, unavailable_backends
 
 pytestmark = pytest.mark.slow
 
-FILES = [Path(__file__).with_name(f"irnn_triton_{kind}.py") for kind in ("cases", "gpu_cases")]
-TOOLS = Path(__file__).parents[2] / "tools"
+FOLDER = Path(__file__).parent
+FILES = [FOLDER / f"irnn_triton_{kind}.py" for kind in ("cases", "gpu_cases")]
+TOOLS = FOLDER.parents[1] / "tools"
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
 )
@@ -44,18 +45,17 @@ def ended(request):
 
     @functools.cache
     def run(place):
-        chosen = {
-            item.callspec.params["case"]: None
+        params = [
+            item.callspec.params
             for item in request.session.items
             if getattr(item, "originalname", "") == "test_case"
-            and item.callspec.params["place"] == place
-        }
+        ]
+        chosen = {FOLDER / it["case"]: None for it in params if it["place"] == place}
         report = request.getfixturevalue("tmp_path_factory").mktemp("triton") / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         done = subprocess.run(
             [*command, f"--junitxml={report}", *chosen],
-            env={**os.environ, **PLACES[place]}, cwd=FILES[0].parent, capture_output=True,
-            text=True, timeout=600,
+            env={**os.environ, **PLACES[place]}, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert report.is_file(), done.stdout + done.stderr
         found = ElementTree.parse(report).getroot().iter("testcase")
