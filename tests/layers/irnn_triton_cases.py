@@ -30,19 +30,18 @@ from irnn_per_cell import per_cell_irnn  # noqa: E402
 SUBSETS = [s for k in (1, 2) for s in itertools.combinations(DIRECTIONS, k)]
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 2, 34), (2, 2, 17, 3), (1, 34, 1, 2), (1, 1, 1, 1)])
-def test_diagonal_equals_definition(shape):
-    check(*make(shape, "diagonal"))
+EMPTY = [(0, 2, 3, 3), (2, 0, 3, 3), (2, 2, 0, 3), (2, 2, 3, 0)]
+SHAPES = {
+    "identity": [(2, 2, 3, 18)],
+    "diagonal": [(1, 1, 2, 34), (2, 2, 17, 3), (1, 34, 1, 2), (1, 1, 1, 1), *EMPTY],
+    # Several blocks of lines, of channels, and of channels multiplied at a time.
+    "full": [(17, 3, 2, 3), (1, 70, 2, 3), (1, 1, 1, 1), *EMPTY],
+}
 
 
-def test_identity_equals_definition():
-    check(*make((2, 2, 3, 18)))
-
-
-# Several blocks of lines, of channels, and of channels multiplied at a time.
-@pytest.mark.parametrize("shape", [(17, 3, 2, 3), (1, 70, 2, 3), (1, 1, 1, 1)])
-def test_full_equals_definition(shape):
-    check(*make(shape, "full"))
+@pytest.mark.parametrize(("kind", "shape"), [(k, shape) for k in KINDS for shape in SHAPES[k]])
+def test_equals_definition(kind, shape):
+    check(*make(shape, kind))
 
 
 @pytest.mark.parametrize(
@@ -188,12 +187,6 @@ def test_nan_and_infinity_come_out_as_in_the_definition():
         got = triton_backend.forward(x, weight, ("right",), None)
         want = spatial_irnn_reference(x, weight, directions=("right",))
         torch.testing.assert_close(got, want, equal_nan=True, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("shape", [(0, 2, 3, 3), (2, 0, 3, 3), (2, 2, 0, 3), (2, 2, 3, 0)])
-@pytest.mark.parametrize("kind", ["diagonal", "full"])
-def test_empty_maps(shape, kind):
-    check(*make(shape, kind))
 
 
 def test_unavailable_says_why():

@@ -38,7 +38,7 @@ def test_roi_max_pooling_in_every_type(dtype, grad, count):
     rois = torch.tensor([[0, 1.0, 2, 60, 70], [0, 5, 5, 33, 34], [0, 0, 0, 9, 99]])[:count]
     expected = roi_max_pool(x.float(), rois, (3, 3), 1 / 8)
     got = roi_max_pool(x.requires_grad_(grad), rois, (3, 3), 1 / 8)
-    assert torch.equal(got, expected.to(dtype))
+    assert torch.equal(got, expected.to(dtype)) and got.shape == (count, 4, 3, 3)
 
 
 def test_gradient_of_roi_max_pooling():

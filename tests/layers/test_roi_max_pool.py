@@ -27,12 +27,6 @@ def test_equals_torchvision(seed, size, bins, stride, dtype):
         assert torch.equal(roi_max_pool(x, rois, bins, 1 / stride), expected)
 
 
-def test_nothing_to_pool():
-    x = torch.randn(1, 3, 8, 8)
-    with torch.no_grad():
-        assert roi_max_pool(x, torch.zeros(0, 5), (7, 7), 0.25).shape == (0, 3, 7, 7)
-
-
 def test_gradients_are_torchvisions():
     x = torch.randn(2, 3, 20, 20, requires_grad=True)
     rois = random_rois(9, 0, extent=80)

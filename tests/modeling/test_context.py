@@ -100,9 +100,8 @@ class _Square(_Strided):
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_trace_knows_padding_to_squares():
     torch.manual_seed(5)
-    model = ContextBackbone(
-        _Square(), IRNN(4, hidden_dim=4, out_dim=5).eval(), "s4"
-    ).requires_grad_(False)
+    block = IRNN(4, hidden_dim=4, out_dim=5).eval()
+    model = ContextBackbone(_Square(), block, "s4").requires_grad_(False)
     traced = torch.jit.trace(
         lambda x, size: model(x, [size])["context"],
         (torch.randn(1, 3, 32, 32), torch.tensor([32, 32])),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from context_cases import VARIANTS, make_block, options, outputs
+from detectron2.config import configurable
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 from detectron2.utils.events import EventStorage
 from model_helpers import make_input, small_model
@@ -39,15 +40,17 @@ def test_context_depends_on_neither_padding_nor_batch_mates(variant):
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("variant", VARIANTS)
+@torch.no_grad()
 def test_a_trace_serves_maps_of_any_size(variant):
     block = make_block(variant).requires_grad_(False)
-    with torch.no_grad():
-        trace = torch.jit.trace(
-            lambda x: tuple(outputs(block, x).values()), torch.randn(1, 3, 5, 4)
-        )
-        for shape in ((1, 3, 5, 4), (1, 3, 9, 2), (1, 3, 3, 11)):
-            x = torch.randn(shape)
-            torch.testing.assert_close(trace(x), tuple(outputs(block, x).values()))
+
+    def features(x):
+        return tuple(outputs(block, x).values())
+
+    trace = torch.jit.trace(features, torch.randn(1, 3, 5, 4))
+    for shape in ((1, 3, 5, 4), (1, 3, 9, 2), (1, 3, 3, 11)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(trace(x), features(x))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -140,6 +143,18 @@ def test_bad_settings_name_the_key(opts, words):
     with pytest.raises(IONError, match=words) as error:
         build_backbone(load_config("configs/ion_tiny.yaml", keys))
     assert "\n" not in str(error.value)
+
+
+def test_a_block_reads_its_own_settings_and_those_of_its_base():
+    class Wider(IRNN):
+        @configurable
+        def __init__(self, in_channels, *, kernel_size, unknown=7, **kwargs):
+            super().__init__(in_channels, **kwargs)
+            self.read = kernel_size, unknown
+
+    opts = ["MODEL.CONTEXT.KERNEL_SIZE", "5", "MODEL.CONTEXT.OUT_DIM", "6"]
+    block = Wider(load_config("configs/ion_tiny.yaml", opts), 3)
+    assert (block.read, block.out_channels) == ((5, 7), 6)
 
 
 def test_registered_names():

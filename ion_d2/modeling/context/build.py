@@ -35,16 +35,22 @@ class ContextBlock(nn.Module):
     """Base of context blocks whose settings are keys of ``MODEL.CONTEXT``.
 
     Built from a config (Detectron2's ``configurable``), a keyword-only argument of the constructor
-    takes the key of its own name in capitals, ``hidden_dim`` for instance ``HIDDEN_DIM``.
+    takes the key of its own name in capitals, ``hidden_dim`` for instance ``HIDDEN_DIM``; without
+    such a key it keeps its default.
     """
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
-        """Read the keys that the constructor names."""
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        names = [it.name for it in parameters if it.kind is it.KEYWORD_ONLY]
-        settings = {name: cfg.MODEL.CONTEXT[name.upper()] for name in names}
-        return {"in_channels": in_channels, **settings}
+        """Read the keys that the constructor names, and its base's if it takes ``**kwargs``."""
+        settings: dict[str, Any] = {"in_channels": in_channels}
+        keys = cfg.MODEL.CONTEXT
+        for constructor in (vars(it)["__init__"] for it in cls.__mro__ if "__init__" in vars(it)):
+            parameters = inspect.signature(constructor).parameters.values()
+            names = [it.name for it in parameters if it.kind is it.KEYWORD_ONLY]
+            settings.update({name: keys[name.upper()] for name in names if name.upper() in keys})
+            if all(it.kind is not it.VAR_KEYWORD for it in parameters):
+                break
+        return settings
 
 
 def build_context_block(cfg: CfgNode, in_channels: int, name: str | None = None) -> nn.Module:
