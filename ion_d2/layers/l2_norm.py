@@ -45,12 +45,7 @@ def l2_normalize(x: Tensor, norm: str, scale: Tensor | None = None) -> Tensor:
 
 
 def mean_l2_norm(x: Tensor, norm: str) -> Tensor:
-    """Mean of the norms by which :func:`l2_normalize` divides, a scalar in float32 at least.
-
-    Args:
-        x: (M, C, P, P) pooled features, M > 0.
-        norm: "roi" or "position".
-    """
+    """Mean of the norms by which :func:`l2_normalize` divides, over M > 0 pooled features."""
     return torch.linalg.vector_norm(x.to(compute_dtype(x.dtype)), dim=_dims(norm)).mean()
 
 

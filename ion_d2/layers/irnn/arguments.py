@@ -114,16 +114,9 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def valid_mask(sizes: Tensor, height: int, width: int, device: torch.device) -> Tensor:
-    """Mark the cells inside each image's valid area.
+    """Mark the cells inside each image's valid area, (N, 1, height, width).
 
-    Args:
-        sizes: (N, 2) integers, valid (height, width) in cells.
-        height: rows of the map.
-        width: columns of the map.
-        device: of the mask.
-
-    Returns:
-        (N, 1, height, width), bool.
+    ``sizes`` (N, 2) are each image's valid height and width, the other two those of the map.
     """
     sizes = sizes.to(device)
     rows = torch.arange(height, device=device) < sizes[:, :1]  # [N, H]

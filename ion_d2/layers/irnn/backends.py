@@ -45,10 +45,8 @@ def unavailable_backends(
 ) -> dict[str, str]:
     """Why the back-ends that cannot serve a call cannot: a sentence for each of them.
 
-    Args:
-        device: of the map.
-        dtype: of the map.
-        kind: of the transition, "identity", "diagonal" or "full".
+    The call is that of a map on ``device``, of ``dtype``, with a transition of a ``kind``:
+    "identity", "diagonal" or "full".
     """
     device = torch.device(device)
     reasons = {name: _reason_against(name, device, dtype, kind) for name in BACKENDS}
@@ -58,10 +56,7 @@ def unavailable_backends(
 def choose_backend(x: Tensor, weight: Tensor | None, name: str | None) -> str:
     """Choose the back-end of a call: the one that is named, or else the first that can serve it.
 
-    Args:
-        x: the map.
-        weight: of the transition.
-        name: a key of ``BACKENDS``; None to follow the environment variable.
+    Without a name, the environment variable may give one.
 
     Raises:
         ValueError: there is no such back-end.

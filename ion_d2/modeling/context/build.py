@@ -36,7 +36,7 @@ class ContextBlock(nn.Module):
 
     Built from a config (Detectron2's ``configurable``), a keyword-only argument of the constructor
     takes the key of its own name in capitals, ``hidden_dim`` for instance ``HIDDEN_DIM``; without
-    such a key it keeps its default.
+    such a key it keeps its default. ion_d2/config.py explains the keys.
     """
 
     @classmethod
@@ -59,7 +59,7 @@ def build_context_block(cfg: CfgNode, in_channels: int, name: str | None = None)
     Args:
         cfg: a config with ION's keys.
         in_channels: channels of the feature that feeds the block.
-        name: a name in ``CONTEXT_REGISTRY`` to use instead.
+        name: a name to use instead.
 
     Raises:
         IONError: the name is not registered.
@@ -92,11 +92,7 @@ def check_num_stacks(num_stacks: int) -> None:
 def directions_of_stacks(
     directions: Sequence[Sequence[str]], num_stacks: int
 ) -> list[tuple[str, ...]]:
-    """The distinct directions of travel in each stack.
-
-    Args:
-        directions: a list of directions for each stack; the last one serves all further stacks.
-        num_stacks: number of stacks.
+    """The directions of travel in each stack; the last list serves all further stacks.
 
     Raises:
         IONError: there are fewer stacks than 1 or than lists, or a list is empty or names something

@@ -95,7 +95,7 @@ class ContextBackbone(BuiltFromConfig, Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The wrapped backbone's: both sides of a batch are padded to a multiple of it."""
+        """The wrapped backbone's."""
         return self.bottom_up.size_divisibility
 
     @property
@@ -117,10 +117,6 @@ def _shape_of(feature: str, backbone: Backbone) -> ShapeSpec:
 @BACKBONE_REGISTRY.register()
 def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextBackbone:
     """Build ``MODEL.CONTEXT.BOTTOM_UP`` with a context block on ``MODEL.CONTEXT.IN_FEATURE``.
-
-    Args:
-        cfg: a config with ION's keys.
-        input_shape: shape of the input image; its channels count.
 
     Raises:
         IONError: the builder or the feature does not exist.

@@ -60,17 +60,7 @@ class Conv(ContextBlock):
         kernel_size: int = 3,
         norm: str = "",
     ) -> None:
-        """
-        Args:
-            in_channels: channels of the feature that feeds the block.
-            hidden_dim: channels of every layer but the last, which has ``out_dim``.
-            num_stacks: number of layers, at least 1.
-            kernel_size: side of the kernels in cells, odd.
-            norm: normalization behind each convolution, see :func:`build_norm`.
-
-        Raises:
-            IONError: a setting is out of range.
-        """
+        """The settings are keys of ``MODEL.CONTEXT``; one that is out of range raises IONError."""
         super().__init__()
         check_num_stacks(num_stacks)
         if kernel_size < 1 or kernel_size % 2 == 0:

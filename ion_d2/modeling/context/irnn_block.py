@@ -75,26 +75,7 @@ class IRNN(ContextBlock):
         first_step_bias: bool = False,
         all_stacks: bool = False,
     ) -> None:
-        """
-        Args:
-            in_channels: channels of the feature that feeds the block.
-            hidden_dim: channels of each directional state.
-            out_dim: channels of the context feature.
-            num_stacks: number of stacked IRNNs, at least 1.
-            transition: see :class:`SpatialIRNN`.
-            dropout: probability with which an entry is dropped after each concatenation.
-            init: start of the 1x1 convolutions, see above.
-            bias_init: start of the biases of the convolutions that feed a recurrence.
-            norm: behind each 1x1 convolution, see :func:`build_norm`; the biases are then its own.
-            directions: directions of travel of each stack; the last entry serves all further ones.
-            shared_input: whether the directions of a stack share their 1x1 convolution.
-            first_step_bias: whether each direction has a bias of its own at its first step.
-            all_stacks: whether ``forward`` also returns the features "context1", "context2", ... of
-                the stacks before the last: what the next stack is fed, after a ReLU (Table 9b).
-
-        Raises:
-            IONError: a setting is out of range.
-        """
+        """The settings are keys of ``MODEL.CONTEXT``; one that is out of range raises IONError."""
         super().__init__()
         self.convs = nn.ModuleList()
         self.irnns = nn.ModuleList()

@@ -108,14 +108,7 @@ class RNN(ContextBlock):
         dropout: float = 0.25,
         directions: Sequence[Sequence[str]] = (DIRECTIONS,),
     ) -> None:
-        """
-        Args:
-            in_channels: channels of the feature that feeds the block.
-            cell: see :class:`SpatialRNN`; the other arguments are those of :class:`IRNN`.
-
-        Raises:
-            IONError: a setting is out of range.
-        """
+        """The settings are keys of ``MODEL.CONTEXT``; one that is out of range raises IONError."""
         super().__init__()
         self.rnns = nn.ModuleList()
         channels = in_channels
