@@ -36,11 +36,7 @@ PANEL_SIZE = 960
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; options and KEY VALUE overrides may come in any order.
-
-    Args:
-        argv: arguments without the program's name; None takes the process's own.
-    """
+    """Parse the command line; options and KEY VALUE overrides may come in any order."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -123,13 +119,7 @@ def _free(wanted: Path, taken: set[str]) -> Path:
 
 
 def describe(picture: Path, found: Instances, names: Sequence[str]) -> dict[str, Any]:
-    """Put the detections of a picture into plain values for JSON, the surest first.
-
-    Args:
-        picture: its file.
-        found: its detections, in its pixels.
-        names: class names by id.
-    """
+    """Put the detections of a picture into plain values for JSON, the surest first."""
     height, width = found.image_size
     rows = zip(found.pred_boxes.tensor.tolist(), found.scores.tolist(), found.pred_classes.tolist())
     detections = [
@@ -145,14 +135,9 @@ def describe(picture: Path, found: Instances, names: Sequence[str]) -> dict[str,
 
 
 def setup(args: argparse.Namespace) -> tuple[CfgNode, list[str]]:
-    """Read the config and the class names, and make the two agree.
+    """Read the config and a name for every class, and make the two agree.
 
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The config, whose score threshold lets pass all that is to be reported, and a name for every
-        class.
+    The config's score threshold lets pass all that is to be reported.
     """
     cfg = load_config(args.config_file, args.opts)
     names = settle_classes(cfg, args.classes, weights=cfg.MODEL.WEIGHTS)
@@ -197,13 +182,7 @@ def _tell(fault: str) -> None:
 
 
 def draw(image: np.ndarray, found: Instances, names: Sequence[str], place: Path) -> None:
-    """Write a picture with its detections.
-
-    Args:
-        image: (H, W, 3) uint8, BGR.
-        found: the detections, all of which are drawn.
-        names: class names by id.
-        place: the file to write.
+    """Write a picture, (H, W, 3) uint8 in BGR, with all its detections.
 
     Raises:
         IONError: it cannot be written.

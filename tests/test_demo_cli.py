@@ -53,11 +53,26 @@ def picture(path, seed=0):
     return path
 
 
-def run(demo, monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        run_cli(demo.main)
-    return stop.value.code
+@pytest.fixture
+def run(demo, monkeypatch, tmp_path):
+    """Runs the program on pictures, drawing into tmp_path/out; returns its exit status."""
+
+    def start(inputs, *options, config=CONFIG, output=tmp_path / "out"):
+        told = ("--config-file", config, "--input", *inputs, "--output", output, *options)
+        monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, told)])
+        with pytest.raises(SystemExit) as stop:
+            run_cli(demo.main)
+        return stop.value.code
+
+    return start
+
+
+def errors(capture):
+    return [line for line in capture.readouterr().err.splitlines() if "error:" in line]
+
+
+def model(weights):
+    return ("MODEL.WEIGHTS", weights, "MODEL.ROI_HEADS.NUM_CLASSES", "3", *OPTS)
 
 
 def test_folders_are_searched_and_keep_their_shape(demo, tmp_path):
@@ -126,21 +141,16 @@ def test_options_and_overrides_in_any_order(demo):
     assert args.json == Path("x.json") and args.confidence_threshold == 0.5
 
 
-def test_detections_are_drawn_and_listed(demo, weights, tmp_path, monkeypatch):
+def test_detections_are_drawn_and_listed(run, weights, tmp_path):
     inputs = [picture(tmp_path / "x/a.png"), picture(tmp_path / "y/a.png", seed=1)]
     before = [path.read_bytes() for path in inputs]
-    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
-    code = run(
-        *(demo, monkeypatch, "--config-file", CONFIG, "--input", *inputs),
-        *("--output", tmp_path / "out", "--classes", tmp_path / "classes.txt"),
-        *("--confidence-threshold", "0.02", "MODEL.WEIGHTS", weights, *OPTS),
-    )
-    assert code == 0 and [path.read_bytes() for path in inputs] == before
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "a.jpg",
-        "a_2.jpg",
-        "detections.json",
-    }
+    names = tmp_path / "classes.txt"
+    names.write_text("ant\nbee\ncat\n")
+    options = ("--classes", names, "--confidence-threshold", "0.02", "MODEL.WEIGHTS", weights)
+    assert run(inputs, *options, *OPTS) == 0
+    assert [path.read_bytes() for path in inputs] == before
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"a.jpg", "a_2.jpg", "detections.json"}
     listed = json.loads((tmp_path / "out/detections.json").read_text())
     assert [entry["file"] for entry in listed] == [str(path) for path in inputs]
     for entry in listed:
@@ -153,36 +163,26 @@ def test_detections_are_drawn_and_listed(demo, weights, tmp_path, monkeypatch):
             assert 0 <= x0 < x1 <= 80 and 0 <= y0 < y1 <= 60
 
 
-def test_unreadable_pictures_are_named_and_the_others_done(
-    demo, weights, tmp_path, monkeypatch, capfd
-):
-    good = picture(tmp_path / "good.png")
-    data = good.read_bytes()
+def test_unreadable_pictures_are_named_and_the_others_done(run, weights, tmp_path, capfd):
+    data = picture(tmp_path / "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     (tmp_path / "text.png").write_text("not a picture")
-    code = run(
-        *(demo, monkeypatch, "--config-file", CONFIG, "--input", tmp_path),
-        *("--output", tmp_path / "out", "--json", tmp_path / "made/found.json"),
-        *("MODEL.WEIGHTS", weights, "MODEL.ROI_HEADS.NUM_CLASSES", "3", *OPTS),
-    )
-    errors = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
-    assert code == 1 and len(errors) == 2
-    assert "cut.png" in errors[0] and "text.png" in errors[1]
-    assert (tmp_path / "out/good.jpg").is_file()
-    assert len(json.loads((tmp_path / "made/found.json").read_text())) == 1
+    report = tmp_path / "made/found.json"
+    assert run([tmp_path], "--json", report, *model(weights)) == 1
+    cut, text = errors(capfd)
+    assert "cut.png" in cut and "text.png" in text
+    assert (tmp_path / "out/good.jpg").is_file() and len(json.loads(report.read_text())) == 1
 
 
 def test_what_was_found_is_listed_whatever_happens_then(
-    demo, weights, tmp_path, monkeypatch, capfd
+    demo, run, weights, tmp_path, monkeypatch, capfd
 ):
     """A picture of a shape that no model takes is left out; Ctrl-C loses nothing."""
     for name in ("a.png", "c.png", "d.png"):
         picture(tmp_path / name)
     Image.new("RGB", (3000, 1)).save(tmp_path / "b.png")
-    told = ("--config-file", CONFIG, "--input", tmp_path, "--output", tmp_path / "out")
-    model = ("MODEL.WEIGHTS", weights, "MODEL.ROI_HEADS.NUM_CLASSES", "3", *OPTS)
-    assert run(demo, monkeypatch, *told, *model) == 1
-    (line,) = [line for line in capfd.readouterr().err.splitlines() if "error:" in line]
+    assert run([tmp_path], *model(weights)) == 1
+    (line,) = errors(capfd)
     assert "b.png" in line and "3000x1" in line
     listed = tmp_path / "out" / "detections.json"
     assert len(json.loads(listed.read_text())) == 3
@@ -192,43 +192,36 @@ def test_what_was_found_is_listed_whatever_happens_then(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "draw", stop)
-    assert run(demo, monkeypatch, *told, *model) == 130
+    assert run([tmp_path], *model(weights)) == 130
     files = [Path(entry["file"]).name for entry in json.loads(listed.read_text())]
     assert files == ["a.png", "c.png"]
 
 
-def test_a_place_that_cannot_be_written_is_named(demo, weights, tmp_path, monkeypatch, capfd):
+def test_a_place_that_cannot_be_written_is_named(run, weights, tmp_path, capfd):
     path = picture(tmp_path / "a.png")
-    told = ("--config-file", CONFIG, "--input", path, "--output", tmp_path / "out")
-    model = ("MODEL.WEIGHTS", weights, "MODEL.ROI_HEADS.NUM_CLASSES", "3", *OPTS)
-    assert run(demo, monkeypatch, *told, "--json", tmp_path, *model) == 1
-    lines = capfd.readouterr().err.splitlines()
-    (line,) = [line for line in lines if line.startswith("error:")]
-    assert str(tmp_path) in line and "Traceback" not in "".join(lines)
+    assert run([path], "--json", tmp_path, *model(weights)) == 1
+    err = capfd.readouterr().err
+    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+    assert str(tmp_path) in line and "Traceback" not in err
     (tmp_path / "out" / "a.jpg").unlink()
     (tmp_path / "out" / "a.jpg").mkdir()
-    assert run(demo, monkeypatch, *told, *model) == 1
+    assert run([path], *model(weights)) == 1
     assert "a.jpg cannot be written" in capfd.readouterr().err
+    assert run([path], output=path) == 1
+    assert "a.png cannot be made" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("config", "options", "said"),
     [
-        (["--config-file", "none.yaml"], "none.yaml"),
-        (["--config-file", CONFIG, "MODEL.WIEGHTS", "x"], "MODEL.WIEGHTS"),
-        (["--config-file", CONFIG, *OPTS, "MODEL.ROI_HEADS.NUM_CLASSES", "3"], "MODEL.WEIGHTS"),
-        (["--config-file", CONFIG, *OPTS], "--classes"),
+        ("none.yaml", [], "none.yaml"),
+        (CONFIG, ["MODEL.WIEGHTS", "x"], "MODEL.WIEGHTS"),
+        (CONFIG, [*OPTS, "MODEL.ROI_HEADS.NUM_CLASSES", "3"], "MODEL.WEIGHTS"),
+        (CONFIG, OPTS, "--classes"),
     ],
 )
-def test_bad_input_is_one_sentence(demo, tmp_path, monkeypatch, capsys, arguments, said):
+def test_bad_input_is_one_sentence(run, tmp_path, capsys, config, options, said):
     path = picture(tmp_path / "a.png")
-    options = ["--input", path, "--output", tmp_path / "out"]
-    assert run(demo, monkeypatch, *options, *arguments) == 1
+    assert run([path], *options, config=config) == 1
     error = capsys.readouterr().err.strip()
     assert said in error and error.startswith("error:") and "\n" not in error
-
-
-def test_output_that_is_a_file(demo, tmp_path, monkeypatch, capsys):
-    path = picture(tmp_path / "a.png")
-    assert run(demo, monkeypatch, "--config-file", CONFIG, "--input", path, "--output", path) == 1
-    assert "a.png cannot be made" in capsys.readouterr().err

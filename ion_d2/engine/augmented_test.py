@@ -16,14 +16,9 @@ _SUFFIX = "_TTA"  # as Detectron2 names these results
 
 
 def with_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """Wrap a detector in Detectron2's test-time augmentation.
+    """Wrap a detector in Detectron2's test-time augmentation, with the sizes of ``TEST.AUG``.
 
-    Args:
-        cfg: the full config; ``TEST.AUG`` tells sizes and mirroring.
-        model: the detector.
-
-    Returns:
-        A model with the same inputs and outputs, without segmentation.
+    The wrapper has the same inputs and outputs, without segmentation.
 
     Raises:
         IONError: Detectron2 has no augmentation for such a model.
@@ -37,18 +32,12 @@ def with_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
 def check_augmentation(cfg: CfgNode) -> None:
     """Refuse what Detectron2's augmentation cannot do.
 
-    Args:
-        cfg: the full config, with ``TEST.AUG.ENABLED``.
-
     Raises:
-        IONError: a key contradicts it, or there is no size.
+        IONError: a key contradicts ``TEST.AUG.ENABLED``, or there is no size.
     """
-    for key, value in (
-        ("MODEL.KEYPOINT_ON", cfg.MODEL.KEYPOINT_ON),
-        ("MODEL.LOAD_PROPOSALS", cfg.MODEL.LOAD_PROPOSALS),
-    ):
-        if value:
-            raise _refusal(f"{key} True")
+    for key in ("KEYPOINT_ON", "LOAD_PROPOSALS"):
+        if cfg.MODEL[key]:
+            raise _refusal(f"MODEL.{key} True")
     if not cfg.TEST.AUG.MIN_SIZES:
         raise IONError("TEST.AUG.MIN_SIZES is empty; name at least one size in pixels.")
 
@@ -63,7 +52,7 @@ def test_augmented(
     """Evaluate with test-time augmentation, into ``OUTPUT_DIR/tta``.
 
     Args:
-        cfg: the full config, with ``TEST.AUG.ENABLED``.
+        cfg: the full config.
         model: the detector.
         test: evaluates a model on ``DATASETS.TEST``, as ``DefaultTrainer.test`` does.
 
@@ -86,14 +75,7 @@ def test_augmented(
 
 
 def without_augmentation(cfg: CfgNode) -> CfgNode:
-    """Copy a config with ``TEST.AUG`` switched off.
-
-    Args:
-        cfg: the full config.
-
-    Returns:
-        The copy, frozen.
-    """
+    """Copy a config with ``TEST.AUG`` switched off."""
     cfg = cfg.clone()
     cfg.defrost()
     cfg.TEST.AUG.ENABLED = False

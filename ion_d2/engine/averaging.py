@@ -20,19 +20,14 @@ _PREFIX = "module."  # AveragedModel's, before the names of the model's own tens
 
 
 def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
-    """Build the moving average that ``SOLVER.EMA_DECAY`` asks for.
+    """Build the moving average that ``SOLVER.EMA_DECAY`` asks for; None without a decay.
 
     After n steps the average keeps the share min(EMA_DECAY, (1 + n) / (10 + n)) of itself, so that
     it forgets the random start of a training early. Buffers, such as the statistics of batch
     normalization, are the model's own.
 
-    Args:
-        cfg: the full config.
-        model: the model to train, not wrapped for distributed training.
-
-    Returns:
-        PyTorch's ``AveragedModel``, whose ``module`` has the averaged weights; None without a
-        decay.
+    The ``module`` of what is returned has the averaged weights; ``model`` may not be wrapped for
+    distributed training.
 
     Raises:
         IONError: the decay is out of range, or ``TEST.PRECISE_BN`` measures other weights.
@@ -55,14 +50,7 @@ def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
 
 
 def averaged_weights(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the model's tensors out of what a checkpoint holds as "ema".
-
-    Args:
-        state: the state of an ``AveragedModel``.
-
-    Returns:
-        Averaged tensors by the model's own keys.
-    """
+    """Take the averaged tensors, by the model's own keys, from the state of an AveragedModel."""
     return {k[len(_PREFIX) :]: v for k, v in state.items() if k.startswith(_PREFIX)}
 
 
@@ -70,10 +58,6 @@ class AverageWeights(HookBase):
     """Takes the weights of each step into the average."""
 
     def __init__(self, average: AveragedModel) -> None:
-        """
-        Args:
-            average: is updated after each step.
-        """
         self._average = average
 
     def after_step(self) -> None:

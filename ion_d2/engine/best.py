@@ -33,9 +33,6 @@ class PatienceExhausted(Exception):
 def check_best(cfg: CfgNode) -> None:
     """Refuse settings of the best checkpoint and of early stopping that have no effect.
 
-    Args:
-        cfg: the full config.
-
     Raises:
         IONError: one of them; the message names the key.
     """
@@ -63,6 +60,9 @@ class KeepBest(HookBase):
     knows the evaluations before it.
     """
 
+    # Detectron2's BestCheckpointer (not in 0.5) forgets the best when a run is resumed, which would
+    # then go on from that file, and saves the trained weights where their average was evaluated.
+
     def __init__(
         self, metric: str, patience: int, period: int, checkpointer: IONCheckpointer
     ) -> None:
@@ -76,7 +76,6 @@ class KeepBest(HookBase):
             checkpointer: of the training; it writes in the main process only.
         """
         self._metric, self._patience, self._period = metric, patience, period
-        # Of losses, which are "validation/loss_...", less is better.
         self._sign = -1 if metric.split("/")[-2:-1] == ["validation"] else 1
         self._checkpointer = checkpointer
         self._path = os.path.join(checkpointer.save_dir, _HISTORY)
@@ -84,11 +83,7 @@ class KeepBest(HookBase):
         self._judged = 0
 
     def before_train(self) -> None:
-        """Recall the evaluations of a run that is resumed, and make up for one that it missed.
-
-        Raises:
-            PatienceExhausted: they are enough to stop.
-        """
+        """Recall the evaluations of a run that is resumed, and make up for one that it missed."""
         start = self.trainer.start_iter
         self._history = comm.all_gather(self._read(start))[0]
         known = [entry["iteration"] for entry in self._history]
@@ -97,8 +92,8 @@ class KeepBest(HookBase):
         if missed and start not in known:
             self.trainer.evaluate()
             self._judge(start)
-        if self._exhausted():
-            self._stop(start)
+        if self._patience and self._since_best() >= self._patience:
+            raise self._exhausted(start)
 
     def after_step(self) -> None:
         """Judge an evaluation in the midst of the training.
@@ -110,10 +105,10 @@ class KeepBest(HookBase):
         done = self.trainer.iter + 1
         if self._period and done % self._period == 0 and done < self.trainer.max_iter:
             self._judge(done)
-            if self._exhausted():
+            if self._patience and self._since_best() >= self._patience:
                 self._checkpointer.save(FINAL, iteration=done - 1)
                 comm.synchronize()
-                self._stop(done)
+                raise self._exhausted(done)
 
     def after_train(self) -> None:
         """Judge the evaluation at the end."""
@@ -130,10 +125,9 @@ class KeepBest(HookBase):
         try:
             with open(self._path, encoding="utf-8") as file:
                 entries = json.load(file)
-            known = [e for e in entries if e["metric"] == self._metric]
+            known = [e for e in entries if e["metric"] == self._metric and e["iteration"] <= start]
             # JSON has no NaN; in its place there is null.
-            known = [{**e, "value": math.nan} if e["value"] is None else e for e in known]
-            return [e for e in known if e["iteration"] <= start]
+            return [{**e, "value": math.nan if e["value"] is None else e["value"]} for e in known]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise IONError(
                 f"{self._path} cannot be read ({error!r}), so that the best evaluation so far is "
@@ -157,41 +151,33 @@ class KeepBest(HookBase):
                 f"TEST.BEST_METRIC is {self._metric!r}, which the evaluation does not give; choose "
                 f"one of {', '.join(figures)}, and go on with --resume."
             )
-        value, best = float(figures.get(self._metric, math.nan)), self._best()
-        if math.isfinite(value) and (best is None or self._score(value) > self._score(best)):
+        value = float(figures.get(self._metric, math.nan))
+        entry = {"metric": self._metric, "iteration": done, "value": value}
+        self._history = [*self._history, entry]
+        if self._best() is entry:
             logger.info("%s is %.4f, the best so far: %s.pth", self._metric, value, BEST)
             self._checkpointer.save_weights(
                 BEST, self.trainer.evaluated_model, iteration=done - 1, **{self._metric: value}
             )
-        entry = {"metric": self._metric, "iteration": done, "value": value}
-        self._history = [*self._history, entry]
         write_json(self._path, self._history, indent=1)
         return ""
 
-    def _score(self, value: float) -> float:
-        return self._sign * value
+    def _best(self) -> dict[str, Any] | None:
+        """The first of the best evaluations, if any gave a figure."""
+        entries = [entry for entry in self._history if math.isfinite(entry["value"])]
+        return max(entries, key=lambda entry: self._sign * entry["value"], default=None)
 
-    def _values(self) -> list[float]:
-        return [entry["value"] for entry in self._history]
-
-    def _best(self) -> float | None:
-        values = [value for value in self._values() if math.isfinite(value)]
-        return max(values, key=self._score) if values else None
-
-    def _exhausted(self) -> bool:
-        best = self._best()
-        return bool(self._patience) and best is not None and self._since(best) >= self._patience
-
-    def _since(self, best: float) -> int:
+    def _since_best(self) -> int:
         """Evaluations after the best one."""
-        return len(self._history) - 1 - self._values().index(best)
+        best = self._best()
+        return 0 if best is None else len(self._history) - 1 - self._history.index(best)
 
-    def _stop(self, done: int) -> None:
+    def _exhausted(self, done: int) -> PatienceExhausted:
         best = self._best()
         assert best is not None  # or else patience is not exhausted
-        raise PatienceExhausted(
-            f"Stopped after iteration {done - 1}: {self._metric} has not improved on {best:.4f} in "
-            f"{self._since(best)} evaluations (TEST.PATIENCE)."
+        return PatienceExhausted(
+            f"Stopped after iteration {done - 1}: {self._metric} has not improved on "
+            f"{best['value']:.4f} in {self._since_best()} evaluations (TEST.PATIENCE)."
         )
 
 

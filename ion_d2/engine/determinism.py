@@ -17,9 +17,6 @@ def make_deterministic(cfg: CfgNode) -> None:
     on a GPU, PyTorch warns of it by name. Equal numbers of threads and processes, and equal
     releases of PyTorch, are up to the user.
 
-    Args:
-        cfg: the full config.
-
     Raises:
         IONError: another setting leaves the outcome to chance.
     """

@@ -1,35 +1,43 @@
 """Drawing boxes on an image so that small, dense ones stay legible.
 
-Small images are enlarged. Class colors are explained in a legend underneath; a box carries a label
-only where the label fits inside it and hides no other label.
+Small images are enlarged, class colors are explained in a legend underneath, and a box carries a
+label only where the label fits inside it and hides no other. Detectron2's Visualizer labels every
+box, and Matplotlib, on which it draws, takes about ten times as long as Pillow.
 """
 
 from __future__ import annotations
 
 import colorsys
+import logging
+import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
+from detectron2.utils.logger import log_first_n
 from PIL import Image, ImageDraw, ImageFont
-
-from .fonts import drawable_names, font_of
 
 __all__ = ["Box", "Marks", "class_color", "draw_panel", "draw_panels"]
 
 Box = tuple[float, float, float, float]
+Color = tuple[int, int, int]
 
-# Sizes in pixels of the finished picture.
-_PANEL = 640  # longer side of a panel, unless told otherwise
-_GAP = 8
-_TITLE_FONT, _LABEL_FONT = 20, 15
-_LINE = 2
-BACKGROUND, _INK = (255, 255, 255), (30, 30, 30)
+# In pixels of the finished picture: a panel's longer side, unless told otherwise, and the rest.
+_PANEL, _GAP, _LINE, _TITLE_FONT, _LABEL_FONT = 640, 8, 2, 20, 15
+_PAPER, _INK = (255, 255, 255), (30, 30, 30)
 # Told apart by eye on photographs, light or dark; further classes take generated hues.
 _COLORS = (
     (230, 25, 25), (0, 115, 255), (0, 170, 40), (255, 130, 0), (170, 0, 230), (0, 200, 220),
     (255, 90, 180), (130, 80, 20), (150, 210, 0), (20, 20, 140), (255, 225, 0), (0, 110, 90),
 )  # fmt: skip
+# It comes with Matplotlib, and looks alike on every machine.
+_FONT = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+# Matplotlib's fonts of placeholders and of single formula signs: what they draw is not the text.
+_NO_TEXT = ("lastresort", "stixsiz", "stixnonuni", "cmex", "cmsy", "cmmi")
+_load = cache(ImageFont.truetype)
 
 
 class Marks(NamedTuple):
@@ -40,15 +48,8 @@ class Marks(NamedTuple):
     scores: list[float] | None = None
 
 
-def class_color(class_id: int) -> tuple[int, int, int]:
-    """Give the color of a class, the same in every picture.
-
-    Args:
-        class_id: 0 and up.
-
-    Returns:
-        Red, green and blue, 0 to 255.
-    """
+def class_color(class_id: int) -> Color:
+    """Give the color of a class, the same in every picture: red, green and blue, 0 to 255."""
     if class_id < len(_COLORS):
         return _COLORS[class_id]
     # The golden ratio spreads any number of hues evenly.
@@ -76,40 +77,36 @@ def draw_panels(
     Returns:
         The picture, RGB.
     """
+    known = _drawable(dict(enumerate(class_names)))
     shown = sorted({label for _, marks in panels for label in marks.classes})
-    known = drawable_names(dict(enumerate(class_names)))
     names = {k: known.get(k, f"class {k}") for k in shown}
     drawn = [draw_panel(image, marks, names, panel_size) for _, marks in panels]
-    width = sum(panel.width for panel in drawn) + _GAP * (len(drawn) + 1)
-    title_height = _TITLE_FONT + 2 * _GAP if any(title for title, _ in panels) else _GAP
-    legend = _legend(names, width)
-    height = title_height + drawn[0].height + legend.height
-    sheet = Image.new("RGB", (width, height), BACKGROUND)
+    width, height = drawn[0].size
+    top = _TITLE_FONT + 2 * _GAP if any(title for title, _ in panels) else _GAP
+    # Room for one line of the legend per name, which is more than it needs.
+    room = top + height + 2 * _GAP + len(names) * (_TITLE_FONT + _GAP)
+    sheet = Image.new("RGB", (len(drawn) * (width + _GAP) + _GAP, room), _PAPER)
     pen, x = ImageDraw.Draw(sheet), _GAP
     for (title, _), panel in zip(panels, drawn):
-        font = _font(title, _TITLE_FONT)
-        pen.text((x, title_height // 2), title, fill=_INK, font=font, anchor="lm")
-        sheet.paste(panel, (x, title_height))
-        x += panel.width + _GAP
-    sheet.paste(legend, (0, title_height + drawn[0].height))
-    return sheet
+        pen.text((x, top // 2), title, _INK, _font(title, _TITLE_FONT), anchor="lm")
+        sheet.paste(panel, (x, top))
+        x += width + _GAP
+    bottom = _draw_legend(pen, names, top + height + _GAP, sheet.width)
+    return sheet.crop((0, 0, sheet.width, bottom))
 
 
 def draw_panel(
     image: np.ndarray, marks: Marks, names: Mapping[int, str], panel_size: int = _PANEL
 ) -> Image.Image:
-    """Draw boxes on an image.
+    """Draw boxes on an image, the last one on top.
 
     Args:
         image: (H, W, 3) uint8, RGB.
         marks: the boxes.
         names: class names by id, for the labels; those that no font has appear as numbers.
         panel_size: longer side of the drawing in pixels; the image is enlarged or reduced to it.
-
-    Returns:
-        The drawing.
     """
-    names = drawable_names(names)
+    names = _drawable(names)
     scale = panel_size / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     panel = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BICUBIC)
@@ -118,14 +115,13 @@ def draw_panel(
     for box, label in zip(boxes, marks.classes):
         pen.rectangle(box, outline=class_color(label), width=_LINE)
     taken: list[Box] = []
-    # The last box is on top, so its label comes first.
     for number in reversed(range(len(boxes))):
-        name = names[marks.classes[number]]
-        texts = [name]
+        label = marks.classes[number]
+        texts = [names[label]]
         if marks.scores is not None:
             score = f"{marks.scores[number]:.2f}"
-            texts = [f"{name} {score}", score]
-        _label(pen, boxes[number], texts, class_color(marks.classes[number]), taken)
+            texts = [f"{names[label]} {score}", score]
+        _draw_label(pen, boxes[number], texts, class_color(label), taken)
     return panel
 
 
@@ -136,25 +132,16 @@ def _on_panel(box: Box, scale: float, size: tuple[int, int]) -> Box:
     return first[0], first[1], last[0], last[1]
 
 
-def _label(
-    pen: ImageDraw.ImageDraw,
-    box: Box,
-    texts: Sequence[str],
-    color: tuple[int, int, int],
-    taken: list[Box],
+def _draw_label(
+    pen: ImageDraw.ImageDraw, box: Box, texts: Sequence[str], color: Color, taken: list[Box]
 ) -> None:
-    """Write the first text that fits at the top or bottom of the box, clear of labels already
-    there.
-
-    A label may cover a quarter of the box's height at most.
-    """
+    """Write the first text that fits at the top or bottom of the box, clear of other labels."""
     height = _LABEL_FONT + 2
-    if 4 * height > box[3] - box[1]:
+    if 4 * height > box[3] - box[1]:  # it would hide too much of the box
         return
     for text in texts:
-        font = font_of(text, _LABEL_FONT)
-        width = font.getlength(text) + 6 if font else 0
-        if not font or width > box[2] - box[0]:
+        width = _font(text, _LABEL_FONT).getlength(text) + 6
+        if width > box[2] - box[0] or _font_file(text) is None:
             continue
         for top in (box[1], box[3] - height):
             place = (box[0], top, box[0] + width, top + height)
@@ -162,7 +149,7 @@ def _label(
                 taken.append(place)
                 pen.rectangle(place, fill=color)
                 middle = (place[0] + 3, top + height / 2)
-                pen.text(middle, text, _ink_on(color), font, anchor="lm")
+                pen.text(middle, text, _ink_on(color), _font(text, _LABEL_FONT), anchor="lm")
                 return
 
 
@@ -170,34 +157,81 @@ def _overlap(a: Box, b: Box) -> bool:
     return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
-def _ink_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
+def _ink_on(color: Color) -> Color:
     """Choose black or white text by the luminance of what it stands on (ITU-R BT.601)."""
     red, green, blue = color
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else _PAPER
 
 
-def _legend(names: dict[int, str], width: int) -> Image.Image:
-    """Explain the colors in as many lines as the names need."""
-    fonts = {label: _font(name, _TITLE_FONT) for label, name in names.items()}
-    swatch, line_height, places, x, y = _TITLE_FONT, _TITLE_FONT + _GAP, {}, _GAP, _GAP
+def _draw_legend(pen: ImageDraw.ImageDraw, names: Mapping[int, str], top: int, width: int) -> int:
+    """Explain the colors in as many lines as the names need; return where the legend ends."""
+    if not names:
+        return top
+    swatch, x, y = _TITLE_FONT, _GAP, top
     for label, name in names.items():
-        needed = int(swatch + _GAP + fonts[label].getlength(name) + 3 * _GAP)
+        font = _font(name, _TITLE_FONT)
+        needed = int(swatch + _GAP + font.getlength(name) + 3 * _GAP)
         if x > _GAP and x + needed > width:
-            x, y = _GAP, y + line_height
-        places[label] = (x, y)
-        x += needed
-    height = y + line_height + _GAP if names else _GAP
-    legend = Image.new("RGB", (width, height), BACKGROUND)
-    pen = ImageDraw.Draw(legend)
-    for label, (x, y) in places.items():
+            x, y = _GAP, y + swatch + _GAP
         pen.rectangle((x, y, x + swatch - 1, y + swatch - 1), fill=class_color(label))
-        middle = (x + swatch + _GAP, y + swatch // 2)
-        pen.text(middle, names[label], fill=_INK, font=fonts[label], anchor="lm")
-    return legend
+        pen.text((x + swatch + _GAP, y + swatch // 2), name, _INK, font, anchor="lm")
+        x += needed
+    return y + swatch + 2 * _GAP
+
+
+def _drawable(names: Mapping[int, str]) -> dict[int, str]:
+    """Put each name into one line; a class whose name no font has is shown by its number."""
+    lines = {k: " ".join(str(name).split()) for k, name in names.items()}
+    missing = {k: line for k, line in lines.items() if _font_file(line) is None}
+    if missing:
+        log_first_n(
+            logging.WARNING,
+            "No font on this machine has the signs of these class names, so pictures show the "
+            f"classes by number; install a font of their script: {', '.join(missing.values())}",
+            key="message",
+        )
+    return {**lines, **{k: f"class {k}" for k in missing}}
 
 
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
     """Load a font for a text, the usual one if none has all its signs."""
-    font = font_of(text, size) or font_of("", size)
-    assert font is not None  # Matplotlib's, for no sign at all
-    return font
+    return _load(_font_file(text) or _FONT, size)
+
+
+@cache
+def _font_file(text: str) -> str | None:
+    """Find a font that has all signs of a text; None if there is none."""
+    # Signs without a picture of their own, such as joiners and variation selectors, need no glyph.
+    needed = frozenset(
+        ord(sign)
+        for sign in text
+        if unicodedata.category(sign) != "Cf" and not 0xFE00 <= ord(sign) <= 0xFE0F
+    )
+    if needed <= _signs(_FONT):
+        return _FONT
+    return next((file for file in _other_fonts() if needed <= _signs(file)), None)
+
+
+@cache
+def _other_fonts() -> list[str]:
+    """List the machine's fonts, upright ones of usual weight first."""
+    from matplotlib.font_manager import fontManager  # slow, and most names do without
+
+    fonts = {
+        (font.style != "normal", font.weight not in (400, "normal"), font.fname)
+        for font in fontManager.ttflist
+    }
+    files = [file for *_, file in sorted(fonts)]
+    return [file for file in files if not Path(file).name.lower().startswith(_NO_TEXT)]
+
+
+@cache
+def _signs(file: str) -> frozenset[int]:
+    """List the signs of a font, none if it cannot be used."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        _load(file, _TITLE_FONT)  # fails for bitmap fonts, such as those of emoji
+        return frozenset(FT2Font(file).get_charmap())
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()

@@ -27,9 +27,6 @@ def check_losses(losses: Mapping[str, Tensor]) -> None:
 
     Args:
         losses: scalars by name, detached.
-
-    Raises:
-        FloatingPointError: one of them is NaN or infinite, here or in another process.
     """
     total: Any = sum(losses.values())
     finite = torch.isfinite(total).all().float()
@@ -42,36 +39,19 @@ def check_losses(losses: Mapping[str, Tensor]) -> None:
 
 
 def check_gradients(optimizer: Optimizer) -> None:
-    """Look at the gradients before they reach the weights.
-
-    Args:
-        optimizer: holds the parameters; processes have exchanged their gradients.
-
-    Raises:
-        FloatingPointError: one of them holds NaN or infinity.
-    """
+    """Look at the gradients, once processes have exchanged them, before they reach the weights."""
     parameters = (p for group in optimizer.param_groups for p in group["params"])
     gradients = (p.grad for p in parameters if p.grad is not None)
     _check_sums(gradients, "the losses are finite, a gradient is not")
 
 
 def check_weights(model: nn.Module) -> None:
-    """Look at the weights before a checkpoint takes the place of an earlier one.
-
-    Args:
-        model: the model.
-
-    Raises:
-        FloatingPointError: one of them is NaN or infinite.
-    """
+    """Look at the weights before a checkpoint takes the place of an earlier one."""
     _check_sums((p.detach() for p in model.parameters()), "weights of the model are not finite")
 
 
 def check_scale(scale: float) -> None:
     """Look at the factor of the loss in mixed precision, whose steps skip gradients that overflow.
-
-    Args:
-        scale: the factor after a step.
 
     Raises:
         FloatingPointError: it is so small that all steps are skipped.
@@ -94,16 +74,13 @@ def tell_divergence(
     images: Iterable[dict[str, Any]] = (),
     rate: float | None = None,
 ) -> IONError:
-    """Say what happened in which step, and what to do.
+    """Turn what was raised into an error that says where it happened and what to do.
 
     Args:
         error: what was raised.
         iteration: index of the step.
-        images: input dicts of the step, in this process; none where it was not in a step.
-        rate: learning rate of the step, if it was in one.
-
-    Returns:
-        The error to raise in its place.
+        images: the step's input dicts in this process; none outside of a step.
+        rate: the step's learning rate; None outside of a step.
     """
     names = [os.path.basename(str(x["file_name"])) for x in images if "file_name" in x]
     faults = [" ".join(str(error).split()).rstrip(".")]

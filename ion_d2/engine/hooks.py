@@ -1,18 +1,26 @@
-"""Training hooks: per-step seeding, and stopping in good order on Ctrl-C."""
+"""Training hooks: seeding, evaluation, and stopping in good order on Ctrl-C."""
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import signal
 import time
-from typing import Any
+from numbers import Real
+from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+
+BEFORE_EVALUATION = "model_evaluating"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +32,6 @@ class SeedEachStep(HookBase):
     """
 
     def __init__(self, seed: int, rank: int) -> None:
-        """
-        Args:
-            seed: the run's seed.
-            rank: index of this process.
-        """
         self._seed, self._rank = seed, rank
 
     def before_step(self) -> None:
@@ -40,21 +43,70 @@ class SeedEachStep(HookBase):
         torch.manual_seed(state)
 
 
+class EvaluatePeriodically(EvalHook):
+    """Detectron2's evaluation hook, with two faults repaired.
+
+    It evaluates although the last step raised an error, and it logs NaN, the AP of a class of which
+    nothing was found, which would make metrics.json invalid JSON.
+    """
+
+    def __init__(self, period: int, evaluate: Callable[[], dict[str, Any]]) -> None:
+        """Evaluate every ``period`` iterations; 0 for once at the end."""
+        super().__init__(period, lambda: _finite_figures(evaluate() or {}))
+
+    def after_train(self) -> None:
+        """Evaluate what was trained to its end."""
+        # Otherwise the step at hand was not finished: an error is on its way out of it, and in
+        # several processes the others wait in that step.
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._do_eval()
+        del self._func
+
+
+def _finite_figures(results: dict[str, Any]) -> dict[str, Any]:
+    figures = flatten_results_dict(results).items()
+    return {k: v for k, v in figures if not isinstance(v, Real) or math.isfinite(v)}
+
+
+class SaveBeforeEvaluation(HookBase):
+    """Writes a checkpoint before each evaluation but the last, so that nothing is lost in it.
+
+    During an evaluation, which may take minutes, signals are deferred, and a batch system may kill
+    the training before. The file is replaced each time; ``--resume`` goes on from it if it is the
+    latest.
+    """
+
+    def __init__(self, checkpointer: DetectionCheckpointer, period: int, saved_every: int) -> None:
+        """
+        Args:
+            checkpointer: of the training; it writes in the main process only.
+            period: iterations between evaluations.
+            saved_every: iterations between the checkpoints that are written anyway.
+        """
+        self._checkpointer, self._period, self._saved_every = checkpointer, period, saved_every
+
+    def after_step(self) -> None:
+        """Save, if an evaluation comes next and no checkpoint has just been written."""
+        done = self.trainer.iter + 1
+        due = done % self._period == 0 and done < self.trainer.max_iter
+        if due and done % self._saved_every:
+            self._checkpointer.save(BEFORE_EVALUATION, iteration=done - 1)
+
+    def after_train(self) -> None:
+        """Remove the file, unless it is the one to go on from."""
+        file = Path(self._checkpointer.save_dir, f"{BEFORE_EVALUATION}.pth")
+        if comm.is_main_process() and Path(self._checkpointer.get_checkpoint_file()) != file:
+            file.unlink(missing_ok=True)
+
+
 class TrainingInterrupted(Exception):
     """Training was stopped by a signal, after the step at hand was finished and saved."""
 
     def __init__(self, iteration: int, number: int) -> None:
-        """
-        Args:
-            iteration: the last one that was finished.
-            number: of the signal.
-        """
+        """Tell of the last iteration that was finished and of the number of the signal."""
         super().__init__(f"Stopped after iteration {iteration}.")
         # What a shell reports for a program that the signal ended.
         self.exit_status = 128 + number
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def exit_undisturbed() -> None:
@@ -76,10 +128,7 @@ class StopOnSignal(HookBase):
     _TOGETHER = 0.5  # seconds
 
     def __init__(self, checkpointer: DetectionCheckpointer | None) -> None:
-        """
-        Args:
-            checkpointer: writes the checkpoint; None in the processes that do not write any.
-        """
+        """Take what writes the checkpoint; None in the processes that do not write any."""
         self._checkpointer = checkpointer
         self._previous: dict[int, Any] = {}
         self._signal = 0

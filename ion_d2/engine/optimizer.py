@@ -13,13 +13,6 @@ from ..clipping import clip_as_configured
 def build_clipping_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     """Build Detectron2's optimizer; see :func:`~ion_d2.clipping.clip_as_configured`.
 
-    Args:
-        cfg: the config.
-        model: the model to train, ION's or any other.
-
-    Returns:
-        The optimizer.
-
     Raises:
         IONError: settings of the clipping contradict each other.
     """

@@ -1,24 +1,28 @@
-"""Pictures of detections beside ground truth, and sheets of such pictures."""
+"""Pictures of detections beside ground truth, also made while a dataset is evaluated."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import Metadata
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode, Instances
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from PIL import Image
 
-from ion_d2.data.readable import read_image
-from ion_d2.engine.drawing import BACKGROUND, Marks, draw_panels
-from ion_d2.errors import NO_SPACE
-from ion_d2.files import fitting_name
+from ..data.readable import read_image
+from ..data.run_images import spread_evenly
+from ..errors import NO_SPACE
+from ..files import fitting_name
+from .drawing import Marks, draw_panels
 
 __all__ = [
-    "contact_sheet",
+    "PictureEvaluator",
     "draw_detections",
     "marks_of",
     "save_picture",
@@ -28,40 +32,44 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_TITLE = 100  # bytes; TensorBoard makes file names of it, with more around it
+
 
 def marks_of(detections: Instances, score_threshold: float = 0.0) -> Marks:
-    """Take the detections that are sure enough, the surest last, so that it is drawn on top.
-
-    Args:
-        detections: Instances with ``pred_boxes``, ``scores`` and ``pred_classes``.
-        score_threshold: lowest score to keep.
-
-    Returns:
-        Their boxes, classes and scores.
-    """
+    """Take the detections of at least a score, the surest last, so that it is drawn on top."""
     found = detections[detections.scores >= score_threshold].to("cpu")
     found = found[found.scores.argsort()]
-    return Marks(
-        found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores.tolist()
-    )
+    boxes, classes = found.pred_boxes.tensor.tolist(), found.pred_classes.tolist()
+    return Marks(boxes, classes, found.scores.tolist())
+
+
+def truth_of(record: dict[str, Any]) -> Marks:
+    """Take the labeled boxes of a Detectron2 dataset dict."""
+    annotations = record.get("annotations", [])
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
+    return Marks(boxes, [a["category_id"] for a in annotations])
 
 
 def draw_detections(
     image: np.ndarray, detections: Instances, names: Sequence[str], *, panel_size: int = 640
 ) -> Image.Image:
-    """Draw a picture with its detections.
+    """Draw a picture with all its detections.
 
     Args:
-        image: (H, W, 3) uint8, BGR, as :class:`ion_d2.engine.predictor.IONPredictor` takes it.
-        detections: Instances in its pixels, all of which are drawn.
+        image: (H, W, 3) uint8, BGR, as :class:`~ion_d2.engine.predictor.IONPredictor` takes it.
+        detections: Instances in its pixels.
         names: class names by id.
         panel_size: longer side of the drawing in pixels.
-
-    Returns:
-        The drawing.
     """
     panels = [("", marks_of(detections))]
     return draw_panels(image[:, :, ::-1], panels, names, panel_size=panel_size)
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture; a JPEG keeps its chroma whole, or thin colored lines would smear."""
+    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    options: dict[str, Any] = {"quality": 92, "subsampling": 0} if jpeg else {}
+    picture.save(path, **options)
 
 
 def save_pictures(
@@ -84,14 +92,12 @@ def save_pictures(
         score_threshold: lowest score of a detection to draw.
 
     Returns:
-        The files written, ``NN_<name of the image>.jpg``, in the order given; a name that would be
-        too long is cut.
+        The files written, ``NN_<name of the image>.jpg``; a name that would be too long is cut.
 
     Raises:
         OSError: the disk is full.
     """
-    folder = Path(out_dir)
-    names = metadata.get("thing_classes") or []
+    folder, names = Path(out_dir), metadata.get("thing_classes") or []
     written = []
     for number, (record, found) in enumerate(zip(dataset_dicts, detections)):
         stem = Path(record["file_name"]).stem
@@ -120,55 +126,52 @@ def _beside_truth(
     return draw_panels(read_image(str(record["file_name"]), "RGB"), panels, names)
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture; as JPEG with the chroma kept whole, or thin colored lines would smear.
+class PictureEvaluator(DatasetEvaluator):
+    """Keeps the detections of a few images, spread evenly over the dataset, and draws them."""
 
-    Args:
-        picture: what to write.
-        path: where; its suffix decides the format.
-    """
-    options: dict[str, Any] = {}
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        options = {"quality": 92, "subsampling": 0}
-    picture.save(path, **options)
+    def __init__(self, dataset_name: str, output_dir: str, num_pictures: int) -> None:
+        """Draw ``num_pictures`` images of a registered dataset into a folder, made if need be."""
+        dicts = spread_evenly(DatasetCatalog.get(dataset_name), num_pictures)
+        self._chosen = {each["image_id"]: each for each in dicts}
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._output_dir = output_dir
+        self._detections: dict[Any, Instances] = {}
 
+    def reset(self) -> None:
+        """Forget all detections."""
+        self._detections = {}
 
-def contact_sheet(pictures: Sequence[str | Path], out: str | Path, *, columns: int = 1) -> Path:
-    """Put a few pictures on one sheet, for instance for a README.
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Keep the detections of the chosen images."""
+        for x, output in zip(inputs, outputs):
+            if x["image_id"] in self._chosen:
+                self._detections[x["image_id"]] = output["instances"].to("cpu")
 
-    Args:
-        pictures: files, row by row.
-        out: the file to write, ``.png`` or ``.jpg``; its folder is made if missing.
-        columns: pictures in a row.
-
-    Returns:
-        ``out`` as a path.
-    """
-    images = [Image.open(path).convert("RGB") for path in pictures]
-    rows = [images[i : i + columns] for i in range(0, len(images), columns)]
-    width = max(sum(image.width for image in row) for row in rows)
-    heights = [max(image.height for image in row) for row in rows]
-    sheet = Image.new("RGB", (width, sum(heights)), BACKGROUND)
-    for number, row in enumerate(rows):
-        x, y = 0, sum(heights[:number])
-        for image in row:
-            sheet.paste(image, (x, y))
-            x += image.width
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_picture(sheet, path)
-    return path
+    def evaluate(self) -> None:
+        """Draw the pictures, in the main process; they add no figures to the results."""
+        gathered = comm.gather(self._detections, dst=0)
+        if not comm.is_main_process():
+            return
+        detections = {k: v for part in gathered for k, v in part.items()}
+        dicts = [d for k, d in self._chosen.items() if k in detections]
+        chosen = [detections[d["image_id"]] for d in dicts]
+        files = save_pictures(dicts, chosen, self._metadata, self._output_dir)
+        logger.info("Pictures of %d images are in %s", len(files), self._output_dir)
+        _show(files)
 
 
-def truth_of(record: dict[str, Any]) -> Marks:
-    """Take the labeled boxes of an image.
-
-    Args:
-        record: its Detectron2 dataset dict.
-
-    Returns:
-        Their boxes and classes.
-    """
-    annotations = record.get("annotations", [])
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-    return Marks(boxes, [a["category_id"] for a in annotations])
+def _show(files: Iterable[Path]) -> None:
+    """Hand pictures to TensorBoard, if a training is under way."""
+    try:
+        storage = get_event_storage()
+    except AssertionError:  # Detectron2's way to say that there is none
+        return
+    for file in files:
+        try:
+            with Image.open(file) as picture:
+                pixels = np.asarray(picture).transpose(2, 0, 1)
+        except (OSError, ValueError) as error:  # gone again, say
+            logger.warning("TensorBoard does not show %r: %s", str(file), error)
+        else:
+            title = fitting_name(file.stem, most=_LONGEST_TITLE)
+            storage.put_image(f"detections/{title}", pixels)

@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from PIL import Image
 from torch import nn
 
-from ion_d2.data.run_images import test_resize
-from ion_d2.engine.augmented_test import with_augmentation
-from ion_d2.engine.checkpoint import IONCheckpointer
-from ion_d2.engine.class_names import classes_of
-from ion_d2.engine.picture_array import as_picture
-from ion_d2.engine.setup import build_model
-from ion_d2.errors import IONError
+from ..data.run_images import test_resize
+from ..errors import IONError
+from .augmented_test import with_augmentation
+from .checkpoint import IONCheckpointer
+from .class_names import classes_of
+from .setup import build_model
 
-__all__ = ["IONPredictor", "Prediction"]
+__all__ = ["IONPredictor", "Prediction", "as_picture"]
+
+_WANTED = "give a NumPy array (H, W, 3) of type uint8, BGR, as cv2.imread does, or (H, W) in gray"
 
 
 class Prediction(dict):
@@ -55,9 +57,7 @@ class IONPredictor:
     def from_config(cls, cfg: CfgNode, class_names: Sequence[str] | None = None) -> IONPredictor:
         """Build the model of a config and load MODEL.WEIGHTS into it.
 
-        Args:
-            cfg: the full config.
-            class_names: a name for every class; None takes those of the weights, if they tell.
+        Without ``class_names``, the weights' own names are taken, if they have any.
 
         Raises:
             IONError: no weights are given, they cannot be loaded, or they are for other classes.
@@ -76,7 +76,7 @@ class IONPredictor:
         """Detect the objects of a picture.
 
         Args:
-            image: (H, W, 3) uint8, BGR, or gray; see :func:`~.picture_array.as_picture`.
+            image: (H, W, 3) uint8, BGR, or gray; see :func:`as_picture`.
 
         Returns:
             "instances", with ``pred_boxes`` in pixels of ``image``, ``scores`` and
@@ -84,24 +84,17 @@ class IONPredictor:
             CPU.
 
         Raises:
-            IONError: see :meth:`preprocess`.
+            IONError: it is no picture, or too narrow for INPUT.MAX_SIZE_TEST.
         """
         inputs = {"image": self.preprocess(image)}
         inputs["height"], inputs["width"] = image.shape[:2]
         return Prediction({key: x.to("cpu") for key, x in self.model([inputs])[0].items()})
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
-        """Make of a picture what the model is given.
-
-        Args:
-            image: see :meth:`__call__`.
+        """Turn a picture into the model's input.
 
         Returns:
             (C, H', W') uint8, resized and with its channels in the order of INPUT.FORMAT.
-
-        Raises:
-            IONError: it is no picture, or so narrow that nothing is left of it at the size of
-                INPUT.MAX_SIZE_TEST.
         """
         image = np.ascontiguousarray(as_picture(image, self._format))
         transform = self._resize.get_transform(image)
@@ -113,3 +106,45 @@ class IONPredictor:
                 f"left of it at INPUT.MAX_SIZE_TEST {self._resize.max_size}; cut it into pieces."
             ) from error
         return torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+
+
+def as_picture(image: Any, image_format: str) -> np.ndarray:
+    """Check a picture, and give it the channels of a model.
+
+    Args:
+        image: (H, W, 3) uint8, BGR; (H, W, 4) with an alpha channel, which is dropped; or gray,
+            (H, W) or (H, W, 1), which a model of three channels gets three times.
+        image_format: ``INPUT.FORMAT``: "BGR", "RGB" or "L".
+
+    Returns:
+        (H, W, 3) uint8 in the order of ``image_format``, or (H, W, 1) for "L".
+
+    Raises:
+        IONError: it is no such array.
+    """
+    fault = _fault(image)
+    if fault:
+        raise IONError(f"The picture is {fault}; {_WANTED}.")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.shape[2] == 1:
+        return image if image_format == "L" else np.repeat(image, 3, axis=2)
+    rgb = image[:, :, 2::-1]  # without alpha
+    if image_format == "L":
+        # As pictures in color are read for training such a model.
+        return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).convert("L"))[:, :, None]
+    return rgb if image_format == "RGB" else image[:, :, :3]
+
+
+def _fault(image: Any) -> str:
+    if image is None:
+        return "None, as cv2.imread gives for a file that it cannot read (check its path)"
+    if not isinstance(image, np.ndarray):
+        told = f" {image!r}" if isinstance(image, str) else ""
+        return f"a {type(image).__name__}{told}, not an array"
+    if image.dtype != np.uint8:
+        return f"an array of type {image.dtype}, not uint8 with values from 0 to 255"
+    gray = image.ndim == 2
+    if not (gray or (image.ndim == 3 and image.shape[2] in (1, 3, 4))) or 0 in image.shape:
+        return f"an array of shape {image.shape}"
+    return ""

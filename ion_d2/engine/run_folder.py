@@ -22,9 +22,6 @@ def writing_config(folder: str, *, evaluate: bool) -> Iterator[None]:
     Args:
         folder: of the run.
         evaluate: whether the run is an evaluation alone.
-
-    Raises:
-        OSError: a file cannot be written.
     """
     path, evaluated = (os.path.join(folder, name) for name in (TRAINED, EVALUATED))
     aside = f"{path}.aside"

@@ -21,12 +21,7 @@ Losses = dict[str, Tensor]
 def wrap_distributed(model: nn.Module) -> nn.Module:
     """Wrap a model so that processes average their gradients, if there are several.
 
-    Args:
-        model: on its device, the CPU included. Which of its parameters are trained may not change
-            while it is wrapped.
-
-    Returns:
-        The wrapper, or the model itself in a single process.
+    Which of its parameters are trained may not change while it is wrapped.
     """
     if comm.get_world_size() == 1:
         return model
@@ -34,14 +29,7 @@ def wrap_distributed(model: nn.Module) -> nn.Module:
 
 
 def unwrap_distributed(model: nn.Module) -> nn.Module:
-    """Take the model out of its wrapper.
-
-    Args:
-        model: what :func:`wrap_distributed` returned.
-
-    Returns:
-        The model.
-    """
+    """Take the model out of what :func:`wrap_distributed` returned."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
@@ -60,8 +48,8 @@ def accumulate_gradients(
     ``MODEL.SKIP_POOLER.SCALE_INIT`` 0) and all images have one size, so that none is padded.
 
     Args:
-        model: maps a list of input dicts to its losses; may be wrapped for distributed training,
-            whose processes then exchange gradients once, in the last pass.
+        model: maps a list of input dicts to its losses; wrapped for distributed training, its
+            processes exchange gradients once, in the last pass.
         images: input dicts, one per image.
         images_per_pass: images of one pass; 0 for all. The last pass may have fewer.
         forward: calls the model; None to call it plainly.
@@ -74,8 +62,9 @@ def accumulate_gradients(
     starts = range(0, len(images), size)
     total: Losses = {}
     for start in starts:
-        part = images[start : start + size]
-        with _without_exchange(model, start != starts[-1]):
+        part, last = images[start : start + size], start == starts[-1]
+        apart = not last and isinstance(model, DistributedDataParallel)
+        with model.no_sync() if apart else contextlib.nullcontext():
             weight = len(part) / len(images)
             losses = {k: v * weight for k, v in (forward or model)(part).items()}
             loss: Any = sum(losses.values())
@@ -83,12 +72,6 @@ def accumulate_gradients(
         for name, value in losses.items():
             total[name] = total.get(name, 0) + value.detach()
     return total
-
-
-def _without_exchange(model: nn.Module, wanted: bool) -> contextlib.AbstractContextManager:
-    if wanted and isinstance(model, DistributedDataParallel):
-        return model.no_sync()
-    return contextlib.nullcontext()
 
 
 class PassTrainer(SimpleTrainer):
@@ -140,12 +123,7 @@ class AMPPassTrainer(PassTrainer, AMPTrainer):
     """The same in mixed precision; gradients are scaled in float16 only, as bfloat16 needs none."""
 
     def __init__(self, *args: Any, precision: torch.dtype = torch.float16, **kwargs: Any) -> None:
-        """
-        Args:
-            args: the model, the loader and the optimizer, as for ``SimpleTrainer``.
-            precision: the type that autocast computes in, float16 or bfloat16.
-            kwargs: further arguments of Detectron2's ``AMPTrainer``.
-        """
+        """Take Detectron2's arguments, and what autocast computes in, float16 or bfloat16."""
         if kwargs.get("grad_scaler") is None:
             scaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)
             kwargs["grad_scaler"] = scaler(enabled=precision == torch.float16)
@@ -156,11 +134,7 @@ class AMPPassTrainer(PassTrainer, AMPTrainer):
         self._device_type = next(self.model.parameters()).device.type
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a step's state, of a training in another precision as well.
-
-        Args:
-            state_dict: what a step's ``state_dict()`` gave.
-        """
+        """Restore a step's state, of a training in another precision as well."""
         scale = state_dict.get("grad_scaler") or self.grad_scaler.state_dict()
         super().load_state_dict({**state_dict, "grad_scaler": scale})
 

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch import nn
@@ -27,10 +27,9 @@ from .best import KeepBest, PatienceExhausted
 from .checkpoint import IONCheckpointer
 from .class_names import dataset_classes
 from .determinism import make_deterministic
-from .evaluation_hooks import EvaluatePeriodically, SaveBeforeEvaluation
 from .finite import tell_divergence
 from .fit_config import check_settings, prepared
-from .hooks import SeedEachStep, StopOnSignal
+from .hooks import EvaluatePeriodically, SaveBeforeEvaluation, SeedEachStep, StopOnSignal
 from .ranges import check_ranges
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
@@ -118,8 +117,10 @@ class IONTrainer(IONBuilders):
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers, and Weights & Biases if ``WANDB_PROJECT`` names a project."""
         writers = super().build_writers()
-        if self.cfg.WANDB_PROJECT:
-            writers.insert(0, WandbWriter(self.cfg, resumed=lambda: self.start_iter > 0))
+        if self.cfg.WANDB_PROJECT:  # in the place of Detectron2's writer for TensorBoard
+            place = next(i for i, w in enumerate(writers) if isinstance(w, TensorboardXWriter))
+            writers[place].close()
+            writers[place] = WandbWriter(self.cfg, resumed=lambda: self.start_iter > 0)
         return writers
 
     @property

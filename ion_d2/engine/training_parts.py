@@ -23,7 +23,7 @@ from .augmented_test import test_augmented
 from .class_names import check_classes, classes_of, dataset_classes
 from .fit_config import check_data, prepared
 from .optimizer import build_clipping_optimizer
-from .picture_evaluator import PictureEvaluator
+from .pictures import PictureEvaluator
 from .setup import build_model
 from .stages import build_stage_scheduler, read_stages
 from .steps import unwrap_distributed

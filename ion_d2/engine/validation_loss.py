@@ -21,7 +21,8 @@ from ..data.mapper import IONDatasetMapper
 from ..data.run_images import test_dicts
 from ..errors import IONError
 
-# Modules beside the detector's own parts that return losses in training, predictions otherwise.
+# Parts of the detector, and heads in them, that return losses in training, predictions otherwise.
+_PARTS = ("proposal_generator", "roi_heads", "sem_seg_head")
 _HEADS = (BaseMaskRCNNHead, BaseKeypointRCNNHead)
 
 
@@ -34,12 +35,11 @@ def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict
 
     Args:
         cfg: the full config.
-        model: a detector of Detectron2's ``GeneralizedRCNN`` family, not wrapped.
+        model: of Detectron2's ``GeneralizedRCNN`` family, not wrapped.
         dataset_name: one of ``DATASETS.TEST``.
 
     Returns:
-        The mean of each loss, and their sum as "total_loss"; in the main process only, otherwise
-        empty.
+        The mean of each loss, and their sum as "total_loss", in the main process; {} elsewhere.
 
     Raises:
         IONError: the dataset has no boxes, or the model is of another family.
@@ -69,16 +69,12 @@ def computing_losses(model: GeneralizedRCNN) -> Iterator[None]:
 
     Only the modules that choose between losses and predictions are told to train; dropout,
     normalization and what else measures something in training are not.
-
-    Args:
-        model: the detector; as before after the ``with`` block.
     """
     before = [(module, module.training) for module in model.modules()]
     model.eval()
-    chosen = [model, model.proposal_generator, model.roi_heads]
-    chosen.append(getattr(model, "sem_seg_head", None))
-    chosen += [module for module in model.modules() if isinstance(module, _HEADS)]
-    for module in chosen:
+    parts = (getattr(model, name, None) for name in _PARTS)
+    heads = (module for module in model.modules() if isinstance(module, _HEADS))
+    for module in (model, *parts, *heads):
         if module is not None:
             module.training = True
     try:

@@ -1,16 +1,14 @@
-"""The figures and pictures of a training on Weights & Biases."""
+"""The figures and pictures of a training on Weights & Biases, which reads those of TensorBoard."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, Callable
 
-import numpy as np
 from detectron2.config import CfgNode
-from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 
 from ..errors import IONError
 
@@ -18,21 +16,18 @@ _RUN_FILE = "wandb_run.txt"
 
 
 class WandbWriter(EventWriter):
-    """Sends what Detectron2 logs (metrics, learning rate, pictures) to one run.
+    """Detectron2's TensorBoard writer, whose events wandb sends to one run.
 
-    A resumed training goes on in the same run. Pictures are left for the TensorBoard writer, which
-    must come after this one and clears them.
+    A resumed training goes on in the same run. wandb follows the event files that are opened after
+    its start, and only a training that has begun knows whether it is resumed; so both start with
+    the first figures.
     """
 
-    def __init__(self, cfg: CfgNode, resumed: Callable[[], bool], window_size: int = 20) -> None:
+    def __init__(self, cfg: CfgNode, resumed: Callable[[], bool]) -> None:
         """
         Args:
             cfg: the full config, which the run shows; ``WANDB_PROJECT`` is the run's project.
             resumed: tells, once the training has begun, whether it goes on with an earlier one.
-            window_size: iterations over which the median of noisy figures is taken.
-
-        Raises:
-            IONError: the package wandb is not installed.
         """
         try:
             self._wandb = importlib.import_module("wandb")
@@ -41,29 +36,21 @@ class WandbWriter(EventWriter):
                 f"WANDB_PROJECT is {cfg.WANDB_PROJECT!r}, but the package wandb cannot be imported "
                 f"({error}); run pip install wandb, or leave WANDB_PROJECT empty."
             ) from error
-        self._cfg, self._resumed, self._window_size = cfg, resumed, window_size
+        self._cfg, self._resumed = cfg, resumed
         self._run: Any = None
-        self._last_write = -1
+        self._events: EventWriter | None = None
 
     def write(self) -> None:
-        """Send what is new since the last call."""
-        if self._run is None:
+        """Write what is new since the last call."""
+        if self._events is None:
             self._run = self._start()
-        storage = get_event_storage()
-        rows: dict[int, dict[str, Any]] = defaultdict(dict)
-        latest = storage.latest_with_smoothing_hint(self._window_size)
-        for name, (value, iteration) in latest.items():
-            if iteration > self._last_write:
-                rows[iteration][name] = value
-        for name, pixels, iteration in storage._vis_data:
-            rows[iteration][name] = self._wandb.Image(np.asarray(pixels).transpose(1, 2, 0))
-        for iteration in sorted(rows):
-            self._run.log(rows[iteration], step=iteration)
-        self._last_write = max([self._last_write, *rows])
+            self._events = TensorboardXWriter(self._cfg.OUTPUT_DIR)
+        self._events.write()
 
     def close(self) -> None:
         """Finish the run."""
-        if self._run is not None:
+        if self._events is not None:
+            self._events.close()
             self._run.finish()
 
     def _start(self) -> Any:
@@ -76,6 +63,7 @@ class WandbWriter(EventWriter):
             id=known,
             resume="allow" if known else None,
             config=self._cfg,
+            sync_tensorboard=True,
         )
         path.write_text(run.id)
         return run

@@ -103,9 +103,8 @@ def test_killed_in_the_last_evaluation_it_is_made_up_for(scenes, tmp_path, evalu
 
 
 def test_an_earlier_training_in_the_folder_has_no_say(scenes, tmp_path, evaluated):
-    (tmp_path / "evaluations.json").write_text(
-        json.dumps([{"metric": "bbox/AP50", "iteration": 1, "value": 99.0}])
-    )
+    earlier = {"metric": "bbox/AP50", "iteration": 1, "value": 99.0}
+    (tmp_path / "evaluations.json").write_text(json.dumps([earlier]))
     # It ends before its first evaluation in the midst, and goes on.
     run(config(scenes, tmp_path, "TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 1))
     run(config(scenes, tmp_path, "TEST.EVAL_PERIOD", 2), resume=True)

@@ -1,38 +1,29 @@
-"""The predictor's preprocessing against the dataset mapper's, and where class names come from."""
+"""The predictor's pictures and preprocessing, and where class names come from."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import Instances
+from model_helpers import small_config, small_model
 from PIL import Image
 from torch import nn
 
-import ion_d2  # noqa: F401 (registers the models)
 from ion_d2.data.mapper import IONDatasetMapper
 from ion_d2.engine.class_names import KEY
 from ion_d2.engine.fit_config import settle_classes
-from ion_d2.engine.predictor import IONPredictor
-from ion_d2.engine.setup import load_config
+from ion_d2.engine.predictor import IONPredictor, Prediction, as_picture
 from ion_d2.errors import IONError
 
-CONFIG = str(Path(__file__).resolve().parents[2] / "configs/ion_tiny.yaml")
-TINY = [
-    *("MODEL.DEVICE", "cpu", "MODEL.VGG.WIDTH_MULTIPLIER", "0.0625"),
-    *("MODEL.CONTEXT.HIDDEN_DIM", "8", "MODEL.CONTEXT.OUT_DIM", "8"),
-    *("MODEL.SKIP_POOLER.OUT_CHANNELS", "8", "MODEL.SKIP_POOLER.SCALE_INIT", "10.0"),
-    *("MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.RPN.POST_NMS_TOPK_TEST", "30"),
-    *("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96"),
-]
+BGR = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+GRAY = BGR[:, :, 0]
 
 
 def config(*opts):
-    return load_config(CONFIG, [*TINY, *opts])
+    return small_config("INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96, *opts)
 
 
 class Recorder(nn.Module):
@@ -40,10 +31,7 @@ class Recorder(nn.Module):
 
     def forward(self, batch):
         (self.given,) = batch
-        found = Instances((self.given["height"], self.given["width"]))
-        found.pred_boxes, found.scores = Boxes(torch.zeros(0, 4)), torch.zeros(0)
-        found.pred_classes = torch.zeros(0, dtype=torch.int64)
-        return [{"instances": found}]
+        return [{"instances": Instances((self.given["height"], self.given["width"]))}]
 
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
@@ -51,8 +39,7 @@ def test_channels_and_size_are_those_of_the_config(channels):
     image = np.zeros((100, 120, 3), np.uint8)
     image[:, :] = (10, 20, 30)  # blue, green, red
     model = Recorder()
-    predictor = IONPredictor(config("INPUT.FORMAT", channels), model)
-    found = predictor(image)["instances"]
+    found = IONPredictor(config("INPUT.FORMAT", channels), model)(image)["instances"]
     expected = [30.0, 20.0, 10.0] if channels == "RGB" else [10.0, 20.0, 30.0]
     assert model.given["image"].shape == (3, 64, 77)  # 120 * 64 / 100, rounded
     assert model.given["image"].float().mean(dim=(1, 2)).tolist() == expected
@@ -60,20 +47,68 @@ def test_channels_and_size_are_those_of_the_config(channels):
 
 
 def test_size_zero_keeps_the_picture_as_it_is():
-    model, image = Recorder(), np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
-    IONPredictor(config("INPUT.MIN_SIZE_TEST", "0", "INPUT.FORMAT", "BGR"), model)(image)
-    assert torch.equal(model.given["image"], torch.from_numpy(image).permute(2, 0, 1))
+    model = Recorder()
+    IONPredictor(config("INPUT.MIN_SIZE_TEST", 0, "INPUT.FORMAT", "BGR"), model)(BGR)
+    assert torch.equal(model.given["image"], torch.from_numpy(BGR).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (BGR, BGR),
+        (np.asfortranarray(BGR), BGR),
+        (np.dstack([BGR, GRAY]), BGR),  # with alpha, which is dropped
+        (GRAY, np.dstack([GRAY] * 3)),
+        (GRAY[:, :, None], np.dstack([GRAY] * 3)),
+    ],
+    ids=["BGR", "Fortran order", "BGRA", "gray", "gray, one channel"],
+)
+def test_what_opencv_reads_is_taken(image, expected):
+    assert np.array_equal(as_picture(image, "BGR"), expected)
+    assert np.array_equal(as_picture(image, "RGB"), expected[:, :, ::-1])
+
+
+def test_a_model_of_one_channel_gets_what_detectron2_reads(tmp_path):
+    Image.fromarray(BGR[:, :, ::-1]).save(tmp_path / "a.png")
+    assert np.array_equal(as_picture(BGR, "L"), read_image(str(tmp_path / "a.png"), "L"))
+    assert np.array_equal(as_picture(GRAY, "L"), GRAY[:, :, None])
+
+
+@pytest.mark.parametrize(
+    ("image", "word"),
+    [
+        (None, "None"), ("a.jpg", "'a.jpg'"), (Image.fromarray(BGR), "Image"),
+        (torch.from_numpy(BGR), "Tensor"), (BGR.tolist(), "list"), ([BGR, BGR], "list"),
+        (BGR / 255, "float64"), (BGR.astype(np.float32), "float32"),
+        (BGR.astype(np.uint16), "uint16"), (BGR.astype(np.int64), "int64"), (BGR > 9, "bool"),
+        (BGR.astype(object), "object"), (BGR.transpose(2, 0, 1), "(3, 5, 7)"),
+        (BGR[None], "(1, 5, 7, 3)"), (BGR[:0], "(0, 7, 3)"), (BGR[:, :0], "(5, 0, 3)"),
+        (BGR[:, :, :2], "(5, 7, 2)"), (BGR[0, 0], "(3,)"),
+    ],
+)  # fmt: skip
+def test_anything_else_is_told(image, word):
+    with pytest.raises(IONError) as error:
+        as_picture(image, "BGR")
+    assert word in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_prediction_gives_the_fields_of_its_instances():
+    class Found:
+        scores = (0.5,)
+
+    prediction = Prediction(instances=Found())
+    assert list(prediction) == ["instances"] and prediction.scores == (0.5,)
+    assert not hasattr(prediction, "nothing") and not hasattr(Prediction(), "scores")
 
 
 def test_saved_model_detects_the_same_as_in_evaluation(tmp_path):
-    opts = ["MODEL.ROI_HEADS.NUM_CLASSES", "3", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.01"]
-    torch.manual_seed(0)
-    model = build_model(config(*opts)).eval()
+    opts = ("MODEL.SKIP_POOLER.SCALE_INIT", 10.0, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.01)
+    model = small_model(*opts).eval()
     torch.save({"model": model.state_dict()}, tmp_path / "model.pth")
     pixels = np.random.default_rng(0).integers(0, 255, (80, 90, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
 
-    cfg = config(*opts, "MODEL.WEIGHTS", str(tmp_path / "model.pth"))
+    cfg = config(*opts, "MODEL.WEIGHTS", tmp_path / "model.pth")
     found = IONPredictor.from_config(cfg)(pixels[:, :, ::-1])["instances"]
     record = {"file_name": str(tmp_path / "a.png"), "image_id": "a", "height": 80, "width": 90}
     with torch.no_grad():
@@ -86,7 +121,7 @@ def test_saved_model_detects_the_same_as_in_evaluation(tmp_path):
 
 def test_weights_are_demanded():
     with pytest.raises(IONError, match=r"MODEL\.WEIGHTS is empty"):
-        IONPredictor.from_config(config("MODEL.ROI_HEADS.NUM_CLASSES", "3"))
+        IONPredictor.from_config(config())
 
 
 @pytest.fixture
@@ -98,23 +133,30 @@ def dataset():
     MetadataCatalog.remove("predictor_test_data")
 
 
+@pytest.fixture
+def classes_file(tmp_path):
+    """Writes a file of class names and gives its path."""
+
+    def write(text):
+        (tmp_path / "c.txt").write_text(text, encoding="utf-8")
+        return str(tmp_path / "c.txt")
+
+    return write
+
+
 def named(test, classes="0"):
     names = f"('{test}',)" if test else "()"
     opts = ("DATASETS.TEST", names, "DATASETS.TRAIN", "()", "MODEL.ROI_HEADS.NUM_CLASSES", classes)
     return config(*opts)
 
 
-def test_names_come_from_the_file_first(tmp_path, dataset):
-    (tmp_path / "c.txt").write_text("one thing\n\n  two \n", encoding="utf-8")
-    assert settle_classes(named(dataset), str(tmp_path / "c.txt")) == ["one thing", "two"]
+@pytest.mark.parametrize(
+    "text", ["one thing\n\n  two \n", "\ufeff# ours\nbackground\none thing\ntwo\n"]
+)
+def test_names_come_from_the_file_first_read_as_a_datasets_own(classes_file, dataset, text):
+    assert settle_classes(named(dataset), classes_file(text)) == ["one thing", "two"]
     assert settle_classes(named(dataset)) == ["ant", "bee"]
     assert settle_classes(named(dataset, "2")) == ["ant", "bee"]
-
-
-def test_the_file_is_read_as_a_dataset_reads_its_own(tmp_path, dataset):
-    text = "\ufeff# ours\nbackground\none thing\ntwo\n"
-    (tmp_path / "c.txt").write_text(text, encoding="utf-8")
-    assert settle_classes(named(dataset), str(tmp_path / "c.txt")) == ["one thing", "two"]
 
 
 def test_detectron2s_datasets_are_known_without_their_files():
@@ -123,12 +165,11 @@ def test_detectron2s_datasets_are_known_without_their_files():
 
 
 def test_numbers_where_the_dataset_is_another(dataset, caplog):
-    numbers = [f"class {label}" for label in range(5)]
-    assert settle_classes(named(dataset, "5")) == numbers
+    assert settle_classes(named(dataset, "5")) is None
     assert "2 classes and the model 5" in caplog.text
-    assert settle_classes(named("voc:/no/such/folder:test", "5")) == numbers
+    assert settle_classes(named("voc:/no/such/folder:test", "5")) is None
     assert "/no/such/folder" in caplog.text
-    assert settle_classes(named("", "5")) == numbers
+    assert settle_classes(named("", "5")) is None
 
 
 @pytest.fixture
@@ -147,26 +188,25 @@ def test_trained_weights_tell_their_names(trained, dataset, caplog, data, number
     assert ("trained.pth was trained on another order" in caplog.text) == (data == dataset)
 
 
-def test_a_file_of_names_must_be_that_of_the_weights(tmp_path, trained, dataset):
-    (tmp_path / "c.txt").write_text("bee\nant\n")
-    assert settle_classes(named(dataset), str(tmp_path / "c.txt"), weights=trained)[0] == "bee"
+def test_a_file_of_names_must_be_that_of_the_weights(classes_file, trained, dataset):
+    def found(text):
+        return settle_classes(named(dataset), classes_file(text), weights=trained)
+
+    assert found("bee\nant\n")[0] == "bee"
     for text in ("ant\nbee\n", "bee\nwasp\n", "bee\nant\nwasp\n"):
-        (tmp_path / "c.txt").write_text(text)
         with pytest.raises(IONError, match="trained.pth was trained on (an)?other"):
-            settle_classes(named(dataset), str(tmp_path / "c.txt"), weights=trained)
+            found(text)
     with pytest.raises(IONError, match="trained.pth names 2 .*NUM_CLASSES is 3.*'bee', 'ant'"):
         settle_classes(named(dataset, "3"), weights=trained)
 
 
-def test_bad_class_files_are_named(tmp_path, dataset):
+def test_bad_class_files_are_named(tmp_path, classes_file, dataset):
     with pytest.raises(IONError, match=r"none\.txt cannot be read"):
         settle_classes(named(dataset), str(tmp_path / "none.txt"))
-    (tmp_path / "empty.txt").write_text("\n")
-    with pytest.raises(IONError, match=r"empty\.txt names no class"):
-        settle_classes(named(dataset), str(tmp_path / "empty.txt"))
-    (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    with pytest.raises(IONError, match=r"c\.txt names no class"):
+        settle_classes(named(dataset), classes_file("\n"))
     with pytest.raises(IONError, match=r"names 3 classes, but .*NUM_CLASSES is 2"):
-        settle_classes(named(dataset, "2"), str(tmp_path / "three.txt"))
+        settle_classes(named(dataset, "2"), classes_file("a\nb\nc\n"))
 
 
 def test_unknown_number_of_classes_is_an_error():

@@ -6,11 +6,10 @@ import threading
 import pytest
 import torch
 from detectron2.engine import HookBase, SimpleTrainer
-from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from model_helpers import EXACT, make_input, small_config, suppress_in_float64
+from model_helpers import EXACT, make_input, small_config, small_model, suppress_in_float64
 
 from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.steps import AMPPassTrainer, PassTrainer, accumulate_gradients
@@ -27,8 +26,7 @@ def _suppression_in_float64(monkeypatch):
 
 
 def make_model(*opts):
-    torch.manual_seed(0)
-    return build_model(small_config(*EXACT, *opts)).double().train()
+    return small_model(*EXACT, *opts).double()
 
 
 def images():
@@ -90,38 +88,37 @@ class Loader:
             yield images()
 
 
+def step(kind, model, images_per_pass, *opts, steps=1, **more):
+    """Take optimizer steps; return the trainer and the last losses."""
+    cfg = small_config(*opts)
+    trainer = kind(model, Loader(), build_clipping_optimizer(cfg, model), **more)
+    trainer.images_per_pass = images_per_pass
+    with EventStorage() as storage:
+        for trainer.iter in range(steps):
+            storage.iter = trainer.iter
+            trainer.run_step()
+    return trainer, storage.latest()
+
+
 @pytest.mark.parametrize("clip", [1e-3, 20.0])
 def test_steps_are_equal_with_momentum_decay_and_clipping(clip):
     """Two optimizer steps from single images end at the weights of two with whole batches."""
-    ends = []
-    for images_per_pass in (0, 1):
-        cfg = small_config(*EXACT, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", clip)
-        model = make_model()
-        trainer = PassTrainer(model, Loader(), build_clipping_optimizer(cfg, model))
-        trainer.images_per_pass = images_per_pass
-        with EventStorage() as storage:
-            for trainer.iter in range(2):
-                storage.iter = trainer.iter
-                trainer.run_step()
-        losses = storage.latest()
-        ends.append(({n: losses[n][0] for n in (*NAMES, "total_loss")}, model.state_dict()))
-    for name, value in ends[0][0].items():
-        assert ends[1][0][name] == pytest.approx(value, rel=1e-6)
-    assert largest_difference(ends[0][1], ends[1][1]) < 1e-12
-    assert ends[0][1].keys() == ends[1][1].keys()
+    opts = (*EXACT, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", clip)
+    (whole, expected), (parts, losses) = (
+        step(PassTrainer, make_model(), images_per_pass, *opts, steps=2)
+        for images_per_pass in (0, 1)
+    )
+    for name in (*NAMES, "total_loss"):
+        assert losses[name][0] == pytest.approx(expected[name][0], rel=1e-6)
+    one, other = whole.model.state_dict(), parts.model.state_dict()
+    assert one.keys() == other.keys() and largest_difference(one, other) < 1e-12
 
 
 def test_a_batch_in_one_pass_is_detectron2s_own_step():
     ends = []
     for kind in (PassTrainer, SimpleTrainer):
-        torch.manual_seed(0)
-        cfg = small_config("MODEL.SEG_REGULARIZER_ON", True)
-        model = build_model(cfg)
-        trainer = kind(model, Loader(), build_clipping_optimizer(cfg, model))
-        with EventStorage() as storage:
-            trainer.iter = storage.iter = 0
-            trainer.run_step()
-        ends.append(model.state_dict())
+        opts = ("MODEL.SEG_REGULARIZER_ON", True)
+        ends.append(step(kind, small_model(*opts), 0, *opts)[0].model.state_dict())
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
@@ -162,31 +159,18 @@ class Scaler:
 
 @pytest.mark.filterwarnings("ignore")  # that there is no GPU
 def test_scaled_gradients_of_all_passes_are_unscaled_once():
-    ends = []
-    for kind, more in ((PassTrainer, {}), (AMPPassTrainer, {"grad_scaler": Scaler()})):
-        cfg = small_config(*EXACT, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1e-3)
-        model = make_model()
-        trainer = kind(model, Loader(), build_clipping_optimizer(cfg, model), **more)
-        trainer.images_per_pass = 1
-        with EventStorage() as storage:
-            trainer.iter = storage.iter = 0
-            trainer.run_step()
-        ends.append(model.state_dict())
-    assert trainer.grad_scaler.updates == 1
-    assert largest_difference(*ends) < 1e-12
+    opts = (*EXACT, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1e-3)
+    plain, _ = step(PassTrainer, make_model(), 1, *opts)
+    scaled, _ = step(AMPPassTrainer, make_model(), 1, *opts, grad_scaler=Scaler())
+    assert scaled.grad_scaler.updates == 1
+    assert largest_difference(plain.model.state_dict(), scaled.model.state_dict()) < 1e-12
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="mixed precision needs a GPU")
 def test_mixed_precision_accumulates_scaled_gradients():
-    cfg = small_config("MODEL.DEVICE", "cuda")
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    trainer = AMPPassTrainer(model, Loader(), build_clipping_optimizer(cfg, model))
-    trainer.images_per_pass = 1
+    model = small_model("MODEL.DEVICE", "cuda")
     before = model.roi_heads.box_head.fc7.weight.detach().clone()
-    with EventStorage() as storage:
-        trainer.iter = storage.iter = 0
-        trainer.run_step()
+    trainer, _ = step(AMPPassTrainer, model, 1, "MODEL.DEVICE", "cuda")
     assert "grad_scaler" in trainer.state_dict()
     assert not torch.equal(before, model.roi_heads.box_head.fc7.weight)
 
@@ -204,9 +188,7 @@ class Gradients(HookBase):
 
 def train(kind, steps=2, **more):
     """Losses by name and what hooks saw after a few steps of a float32 model on the CPU."""
-    torch.manual_seed(0)
-    cfg = small_config(*EXACT)
-    model = build_model(cfg).train()
+    cfg, model = small_config(*EXACT), small_model(*EXACT)
     dtypes = set()
     model.backbone.bottom_up.conv1_1.register_forward_hook(lambda *x: dtypes.add(x[2].dtype))
     trainer, hook = kind(model, Loader(), build_clipping_optimizer(cfg, model), **more), Gradients()

@@ -3,9 +3,10 @@
 import sys
 import types
 
-import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import writer
+from torch.utils.tensorboard.writer import EventFileWriter
 from trainer_helpers import make_config, run
 
 from ion_d2.engine.trainer import IONTrainer
@@ -31,14 +32,11 @@ def test_pictures_reach_tensorboard(scenes, tmp_path):
 
 
 class FakeRun:
-    """Records what one run is told, as the real one takes it: steps may not go back."""
+    """A run of wandb, which copies what event files tell that are opened while it is under way."""
 
     def __init__(self, options):
-        self.options, self.rows, self.id, self.finished = options, [], options["id"] or "abc", False
-
-    def log(self, values, step):
-        assert not self.rows or step >= self.rows[-1][0]
-        self.rows.append((step, values))
+        self.options, self.id, self.finished = options, options["id"] or "abc", False
+        self.folders, self.told = [], []  # of event files; tags with their iterations
 
     def finish(self):
         self.finished = True
@@ -48,9 +46,26 @@ class FakeRun:
 def runs(monkeypatch):
     """A stand-in for the package wandb; the runs that were started."""
     runs = []
+
+    def init(**options):
+        run = FakeRun(options)
+        runs.append(run)
+
+        class Copying(EventFileWriter):
+            def __init__(self, folder, *args, **kwargs):
+                run.folders.append(folder)
+                super().__init__(folder, *args, **kwargs)
+
+            def add_event(self, event, step=None, walltime=None):
+                assert not run.finished
+                run.told += [(value.tag, step) for value in event.summary.value]
+                super().add_event(event, step, walltime)
+
+        monkeypatch.setattr(writer, "EventFileWriter", Copying)
+        return run
+
     fake = types.ModuleType("wandb")
-    fake.Image = lambda pixels: ("image", pixels.shape)
-    fake.init = lambda **options: runs.append(FakeRun(options)) or runs[-1]
+    fake.init = init
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return runs
 
@@ -61,15 +76,13 @@ def test_weights_and_biases_gets_figures_and_pictures_and_goes_on(scenes, tmp_pa
     (first,) = runs
     assert first.options["project"] == "blood" and first.options["id"] is None and first.finished
     assert first.options["config"]["SOLVER"]["MAX_ITER"] == 4
-    told = {name for _, values in first.rows for name in values}
-    assert {"total_loss", "lr", "bbox/AP50"} <= told
-    pictures = [v for _, values in first.rows for k, v in values.items() if "detections/" in k]
-    assert len(pictures) == 4 and all(
-        kind == "image" and np.ndim(shape) for kind, shape in pictures
-    )
+    assert first.options["sync_tensorboard"] and first.folders == [str(tmp_path)]
+    tags = {tag for tag, _ in first.told}
+    assert {"total_loss", "lr", "bbox/AP50"} <= tags
+    assert len([tag for tag, _ in first.told if tag.startswith("detections/")]) == 4
     run(make_config(scenes, tmp_path, *options, "SOLVER.MAX_ITER", 6), resume=True)
     assert runs[1].options["id"] == "abc" and runs[1].options["resume"] == "allow"
-    assert runs[1].rows[0][0] > 3
+    assert min(step for _, step in runs[1].told) > 3
     run(make_config(scenes, tmp_path, *options))  # from the start: another run
     assert runs[2].options["id"] is None
 
