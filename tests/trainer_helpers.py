@@ -53,6 +53,14 @@ class Record(HookBase):
         self.losses[step] = {k: v[0] for k, v in latest.items() if "loss" in k}
 
 
+def assert_same_weights(one, other):
+    """Whether two models, or state dicts, are equal bit for bit."""
+    one, other = (x.state_dict() if isinstance(x, torch.nn.Module) else x for x in (one, other))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
 def run(cfg, *hooks, resume=False, seed=0):
     torch.manual_seed(seed)  # as default_setup does, for the weights' start
     trainer = IONTrainer(cfg)

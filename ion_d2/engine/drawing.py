@@ -73,9 +73,6 @@ def draw_panels(
         class_names: names by class id; ids beyond them, and names that no font has, appear as
             numbers.
         panel_size: longer side of each panel in pixels; the image is enlarged or reduced to it.
-
-    Returns:
-        The picture, RGB.
     """
     known = _drawable(dict(enumerate(class_names)))
     shown = sorted({label for _, marks in panels for label in marks.classes})
@@ -98,14 +95,7 @@ def draw_panels(
 def draw_panel(
     image: np.ndarray, marks: Marks, names: Mapping[int, str], panel_size: int = _PANEL
 ) -> Image.Image:
-    """Draw boxes on an image, the last one on top.
-
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        marks: the boxes.
-        names: class names by id, for the labels; those that no font has appear as numbers.
-        panel_size: longer side of the drawing in pixels; the image is enlarged or reduced to it.
-    """
+    """Draw one panel of :func:`draw_panels`: boxes on an image, the last one on top."""
     names = _drawable(names)
     scale = panel_size / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))

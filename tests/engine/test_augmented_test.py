@@ -60,15 +60,18 @@ def by_hand(model, cfg, x, shapes):
     return boxes[kept], scores[kept], classes[kept]
 
 
+@torch.no_grad()
+def detections(model, x, *opts):
+    (found,) = with_augmentation(small_config(*opts), model)([x])
+    return found["instances"]
+
+
 @pytest.mark.parametrize("refined", [False, True])
 def test_it_merges_sizes_and_mirrors(refined):
     opts = (*OPTIONS, "TEST.BOX_REFINEMENT.ENABLED", refined)
-    cfg, model = small_config(*opts), spread_model(*opts)
-    x = picture()
-    with torch.no_grad():
-        (found,) = with_augmentation(cfg, model)([x])
-    found = found["instances"]
-    boxes, scores, classes = by_hand(model, cfg, x, [(96, 128), (64, 85)])
+    model, x = spread_model(*opts), picture()
+    found = detections(model, x, *opts)
+    boxes, scores, classes = by_hand(model, small_config(*opts), x, [(96, 128), (64, 85)])
     assert len(found) == len(scores) > 5
     torch.testing.assert_close(found.scores, scores, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.pred_boxes.tensor, boxes, rtol=1e-3, atol=1e-2)
@@ -76,30 +79,23 @@ def test_it_merges_sizes_and_mirrors(refined):
 
 
 def test_image_without_detections():
-    cfg = small_config(*OPTIONS, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0)
-    model = small_model(*OPTIONS, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0).eval()
-    with torch.no_grad():
-        (found,) = with_augmentation(cfg, model)([picture()])
-    assert len(found["instances"]) == 0
+    opts = (*OPTIONS, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0)
+    assert len(detections(small_model(*opts), picture(), *opts)) == 0
 
 
 def test_masks_come_in_the_size_of_the_image():
     opts = (*OPTIONS, "MODEL.MASK_ON", True, "TEST.DETECTIONS_PER_IMAGE", 5)
-    with torch.no_grad():
-        (found,) = with_augmentation(small_config(*opts), small_model(*opts))([picture()])
-    masks = found["instances"].pred_masks
+    masks = detections(small_model(*opts), picture(), *opts).pred_masks
     assert masks.shape == (5, 96, 128) and masks.dtype == torch.bool and masks.any()
 
 
 def test_predictor_uses_it():
-    cfg, model = small_config(*OPTIONS, "INPUT.MIN_SIZE_TEST", 96), spread_model(*OPTIONS)
+    size, model = ("INPUT.MIN_SIZE_TEST", 96), spread_model(*OPTIONS)
     pixels = picture()["image"].permute(1, 2, 0).numpy()[:, :, ::-1]  # the model's are RGB
-    augmented = IONPredictor(cfg, model)(pixels)["instances"]
-    plain = small_config("INPUT.MIN_SIZE_TEST", 96)
-    alone = IONPredictor(plain, model)(pixels)["instances"]
-    with torch.no_grad():
-        (expected,) = with_augmentation(cfg, model)([picture()])
-    torch.testing.assert_close(augmented.scores, expected["instances"].scores)
+    augmented = IONPredictor(small_config(*OPTIONS, *size), model)(pixels)["instances"]
+    alone = IONPredictor(small_config(*size), model)(pixels)["instances"]
+    expected = detections(model, picture(), *OPTIONS)
+    torch.testing.assert_close(augmented.scores, expected.scores)
     assert not torch.equal(augmented.scores, alone.scores)
     assert augmented.image_size == (96, 128)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 from model_helpers import small_config
-from trainer_helpers import make_config, run
+from trainer_helpers import assert_same_weights, make_config, run
 
 from ion_d2.engine.averaging import build_average
 from ion_d2.engine.checkpoint import IONCheckpointer
@@ -77,22 +77,18 @@ def test_checkpoint_gives_the_average_to_all_but_a_resumed_training(scenes, tmp_
     trainer = run(cfg)
     path = str(tmp_path / "model_final.pth")
     stored = torch.load(path)
-    assert torch.equal(stored["model"]["roi_heads.box_head.fc6.weight"],
-                       trainer.model.roi_heads.box_head.fc6.weight)  # fmt: skip
+    assert_same_weights(stored["model"], trainer.model)
     model = build_model(cfg)
     IONCheckpointer(model).load(path)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, seen[0][name]), name
+    assert_same_weights(model, seen[0])
     # A training that starts from the file, and one that resumes without an average.
     start = IONTrainer(config(scenes, tmp_path / "new", "MODEL.WEIGHTS", path))
     start.resume_or_load(resume=False)
     plain = IONTrainer(config(scenes, tmp_path, "SOLVER.EMA_DECAY", 0.0))
     plain.resume_or_load(resume=True)
-    assert torch.equal(start.evaluated_model.roi_heads.box_head.fc6.weight,
-                       start.model.roi_heads.box_head.fc6.weight)  # fmt: skip
-    for name, value in start.model.state_dict().items():
-        assert torch.equal(value, seen[0][name]), name
-        assert torch.equal(plain.model.state_dict()[name], stored["model"][name]), name
+    assert_same_weights(start.evaluated_model, start.model)
+    assert_same_weights(start.model, seen[0])
+    assert_same_weights(plain.model, stored["model"])
 
 
 def test_resumed_average_equals_uninterrupted_bit_for_bit(scenes, tmp_path, seen):
@@ -102,8 +98,7 @@ def test_resumed_average_equals_uninterrupted_bit_for_bit(scenes, tmp_path, seen
     (tmp_path / "cut" / "last_checkpoint").write_text("model_0000002.pth")
     resumed = run(cut, resume=True)
     assert resumed.start_iter == 3 and int(resumed.averaged.n_averaged) == STEPS
-    for name, value in expected.averaged.state_dict().items():
-        assert torch.equal(value, resumed.averaged.state_dict()[name]), name
+    assert_same_weights(expected.averaged, resumed.averaged)
 
 
 def test_weights_that_rest_stay_exactly():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from trainer_helpers import make_config, run
+from trainer_helpers import assert_same_weights, make_config, run
 
 from ion_d2.engine.best import KeepBest
 from ion_d2.engine.trainer import IONTrainer
@@ -44,13 +44,23 @@ def best(folder):
     return torch.load(folder / "model_best.pth")
 
 
+def strict_json(text):
+    def refuse(word):
+        raise ValueError(f"{word} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def history(folder):
+    return strict_json((folder / "evaluations.json").read_text())
+
+
 @pytest.mark.parametrize(("metric", "iteration"), [("bbox/AP50", 6), ("validation/total_loss", 1)])
 def test_best_weights_are_kept_apart(scenes, tmp_path, evaluated, metric, iteration):
     run(config(scenes, tmp_path, "TEST.BEST_METRIC", metric, "SOLVER.EMA_DECAY", 0.5))
     kept = best(tmp_path)
     assert kept["iteration"] == iteration - 1 and kept[metric] == FIGURES[iteration - 1]
-    for name, value in evaluated[iteration].items():
-        assert torch.equal(kept["model"][name], value), name
+    assert_same_weights(kept["model"], evaluated[iteration])
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
@@ -72,34 +82,29 @@ def test_killed_before_an_evaluation_it_is_made_up_for(scenes, tmp_path, evaluat
     """A checkpoint is written before the evaluation; what follows equals an unbroken run."""
     cfg = config(scenes, tmp_path, "TEST.PATIENCE", 3)
     expected = run(cfg)
-    whole = (tmp_path / "evaluations.json").read_text()
+    whole = history(tmp_path)
     for known in (2, 4):  # evaluations on disk when it was killed, after the third step
-        entries = json.loads(whole)[:known]
-        (tmp_path / "evaluations.json").write_text(json.dumps(entries))
+        (tmp_path / "evaluations.json").write_text(json.dumps(whole[:known]))
         (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
         resumed = run(cfg, resume=True)
-        kept = json.loads((tmp_path / "evaluations.json").read_text())
-        assert kept[:5] == json.loads(whole) and resumed.iter == 4
-    assert kept == json.loads(whole)
-    for name, value in expected.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+        assert history(tmp_path) == whole and resumed.iter == 4
+    assert_same_weights(expected.model, resumed.model)
 
 
 def test_killed_in_the_last_evaluation_it_is_made_up_for(scenes, tmp_path, evaluated):
     """Nothing is left to train then."""
     for period, known in ((1, 5), (0, 0)):
-        cfg = config(scenes, tmp_path / str(period), "TEST.EVAL_PERIOD", period)
+        folder = tmp_path / str(period)
+        cfg = config(scenes, folder, "TEST.EVAL_PERIOD", period)
         run(cfg)
-        history = tmp_path / str(period) / "evaluations.json"
-        whole = json.loads(history.read_text())
+        whole = history(folder)
         assert len(whole) == known + 1
-        history.write_text(json.dumps(whole[:known]))
-        (tmp_path / str(period) / "model_best.pth").unlink()
+        (folder / "evaluations.json").write_text(json.dumps(whole[:known]))
+        (folder / "model_best.pth").unlink()
         run(cfg, resume=True)
-        assert json.loads(history.read_text()) == whole
-        assert best(tmp_path / str(period))["iteration"] == 5
+        assert history(folder) == whole and best(folder)["iteration"] == 5
         run(cfg, resume=True)  # and only once
-        assert json.loads(history.read_text()) == whole
+        assert history(folder) == whole
 
 
 def test_an_earlier_training_in_the_folder_has_no_say(scenes, tmp_path, evaluated):
@@ -108,8 +113,7 @@ def test_an_earlier_training_in_the_folder_has_no_say(scenes, tmp_path, evaluate
     # It ends before its first evaluation in the midst, and goes on.
     run(config(scenes, tmp_path, "TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 1))
     run(config(scenes, tmp_path, "TEST.EVAL_PERIOD", 2), resume=True)
-    history = json.loads((tmp_path / "evaluations.json").read_text())
-    assert 99.0 not in [entry["value"] for entry in history]
+    assert 99.0 not in [entry["value"] for entry in history(tmp_path)]
     assert best(tmp_path)["iteration"] == 5
 
 
@@ -166,18 +170,10 @@ def test_a_training_goes_on_where_an_evaluation_finds_nothing(
     opts = ("TEST.BEST_METRIC", metric, "TEST.PATIENCE", 1)
     run(config(scenes, tmp_path, *opts, "SOLVER.MAX_ITER", 2))
     run(config(scenes, tmp_path, *opts, "SOLVER.MAX_ITER", 4), resume=True)
-    entries = strict_json((tmp_path / "evaluations.json").read_text())
-    assert [entry["value"] for entry in entries] == [None, None, 5.0, 5.0]
+    assert [entry["value"] for entry in history(tmp_path)] == [None, None, 5.0, 5.0]
     assert best(tmp_path)["iteration"] == 2
     for line in (tmp_path / "metrics.json").read_text().splitlines():
         strict_json(line)
-
-
-def strict_json(text):
-    def refuse(word):
-        raise ValueError(f"{word} is no JSON")
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def test_a_metric_of_another_name_is_told_once_there_are_figures(scenes, tmp_path, monkeypatch):
@@ -195,7 +191,7 @@ def test_the_history_of_earlier_versions_is_read(scenes, tmp_path, evaluated):
     path = tmp_path / "evaluations.json"
     path.write_text(path.read_text().replace("null", "NaN"))
     assert run(cfg, resume=True).iter == 4
-    assert [e["value"] for e in strict_json(path.read_text())] == [10.0, 30.0, None, 20.0, 30.0]
+    assert [e["value"] for e in history(tmp_path)] == [10.0, 30.0, None, 20.0, 30.0]
 
 
 def test_broken_history_is_named(scenes, tmp_path, evaluated):

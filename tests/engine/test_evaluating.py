@@ -1,8 +1,7 @@
 """Evaluations in the midst of a training and at its end, and what survives a failure in them."""
 
 import pytest
-import torch
-from trainer_helpers import make_config, run
+from trainer_helpers import assert_same_weights, make_config, run
 
 from ion_d2.engine import trainer as trainer_module
 from ion_d2.engine.trainer import IONTrainer
@@ -56,8 +55,7 @@ def test_a_checkpoint_is_written_before_an_evaluation(scenes, tmp_path, monkeypa
     resumed = run(cfg, resume=True)
     assert resumed.start_iter == 4
     assert not (tmp_path / "model_evaluating.pth").exists()  # it has served
-    for name, value in expected.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert_same_weights(expected.model, resumed.model)
 
 
 def test_none_is_written_twice(scenes, tmp_path, evaluations):

@@ -7,8 +7,9 @@ import torch
 from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 from model_helpers import make_input, small_model
-from trainer_helpers import make_config, run
+from trainer_helpers import assert_same_weights, make_config, run
 
+from ion_d2.engine import validation_loss
 from ion_d2.engine.setup import build_model
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.engine.validation_loss import computing_losses, validation_losses
@@ -33,7 +34,7 @@ def test_nothing_is_dropped_or_measured():
         torch.manual_seed(0)
         assert first == model([make_input()]) and "loss_cls" in first
     assert [module.training for module in model.modules()] == modes
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert_same_weights(model, state)
 
 
 def test_masks_have_a_loss_too():
@@ -53,8 +54,6 @@ def test_mean_over_images_is_that_of_single_images(scenes, tmp_path, monkeypatch
     parts = sum(value for name, value in found.items() if name != "total_loss")
     assert found["total_loss"] == pytest.approx(parts) and all(v > 0 for v in found.values())
     # In any order, and one by one.
-    from ion_d2.engine import validation_loss
-
     test_dicts = validation_loss.test_dicts
     monkeypatch.setattr(validation_loss, "test_dicts", lambda *a, **k: test_dicts(*a, **k)[::-1])
     assert validation_losses(cfg, model, name_of(cfg)) == pytest.approx(found, rel=1e-6)
@@ -77,8 +76,7 @@ def test_it_is_logged_with_the_evaluation_and_changes_no_weight(scenes, tmp_path
     logged = [json.loads(line) for line in lines]
     at = [x["iteration"] for x in logged if "validation/total_loss" in x]
     assert at[-1] == 2
-    for name, value in plain.model.state_dict().items():
-        assert torch.equal(value, trainer.model.state_dict()[name]), name
+    assert_same_weights(plain.model, trainer.model)
 
 
 def test_several_test_sets(scenes, tmp_path):
@@ -90,13 +88,10 @@ def test_several_test_sets(scenes, tmp_path):
 
 
 def test_images_without_annotations_are_named(scenes, tmp_path, monkeypatch):
-    from ion_d2.engine import validation_loss
-
     cfg = make_config(scenes, tmp_path, *OPTIONS)
-    dicts = [
-        {k: v for k, v in d.items() if k != "annotations"}
-        for d in validation_loss.test_dicts(cfg, name_of(cfg))
-    ]
+    dicts = [{**d} for d in validation_loss.test_dicts(cfg, name_of(cfg))]
+    for each in dicts:
+        del each["annotations"]
     monkeypatch.setattr(validation_loss, "test_dicts", lambda *a, **k: dicts)
     with pytest.raises(IONError, match="TEST.LOSS needs boxes.*jpg"):
         validation_losses(cfg, build_model(cfg), name_of(cfg))
