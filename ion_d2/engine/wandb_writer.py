@@ -52,6 +52,7 @@ class WandbWriter(EventWriter):
         if self._events is not None:
             self._events.close()
             self._run.finish()
+            self._wandb.tensorboard.unpatch()  # or a second training here could not start a run
 
     def _start(self) -> Any:
         path = Path(self._cfg.OUTPUT_DIR, _RUN_FILE)

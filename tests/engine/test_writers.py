@@ -48,6 +48,7 @@ def runs(monkeypatch):
     runs = []
 
     def init(**options):
+        assert writer.EventFileWriter is EventFileWriter  # wandb refuses to patch it twice
         run = FakeRun(options)
         runs.append(run)
 
@@ -56,16 +57,19 @@ def runs(monkeypatch):
                 run.folders.append(folder)
                 super().__init__(folder, *args, **kwargs)
 
-            def add_event(self, event, step=None, walltime=None):
+            def add_event(self, event):
                 assert not run.finished
-                run.told += [(value.tag, step) for value in event.summary.value]
-                super().add_event(event, step, walltime)
+                run.told += [(value.tag, event.step) for value in event.summary.value]
+                super().add_event(event)
 
         monkeypatch.setattr(writer, "EventFileWriter", Copying)
         return run
 
     fake = types.ModuleType("wandb")
     fake.init = init
+    fake.tensorboard = types.SimpleNamespace(
+        unpatch=lambda: monkeypatch.setattr(writer, "EventFileWriter", EventFileWriter)
+    )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     return runs
 
