@@ -57,13 +57,12 @@ def test_a_context_kind(change):
 
 
 def test_a_normalization(change):
-    context = "ion_d2/modeling/context"
-    users = (f"{context}/conv.py", "tests/modeling/context_cases.py")
-    modules = change("Add a normalization", *users)
+    users = ["ion_d2/modeling/backbone/vgg.py", "ion_d2/modeling/context/conv.py"]
+    modules = change("Add a normalization", *users, "tests/modeling/context_cases.py")
     modules["context_cases"].VARIANTS["cell"] = {"NAME": "Conv", "NORM": "CELL"}
     backbone = check_in_a_model(modules["context_cases"], "cell", "MODEL.VGG.NORM", "CELL")
     assert {type(m.norm).__name__ for m in backbone.modules() if hasattr(m, "norm")} == {"CellNorm"}
-    norm = modules["batch_renorm"].build_norm("CELL", 3)
+    norm = modules["norms"].build_norm("CELL", 3)
     found = norm(torch.tensor([1.0, 2, 6]).view(1, 3, 1, 1)).flatten().tolist()
     assert found == pytest.approx([value / (14 / 3) ** 0.5 for value in (-2, -1, 3)], rel=1e-4)
 

@@ -7,7 +7,8 @@ from torch import nn
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
 from ion_d2.layers import spatial_irnn_reference
-from ion_d2.modeling.backbone.batch_renorm import BatchRenorm2d, build_norm
+from ion_d2.modeling.backbone.batch_renorm import BatchRenorm2d
+from ion_d2.modeling.backbone.norms import build_norm
 from ion_d2.modeling.context import IRNN, Conv, GlobalAverage, build_context_block
 
 
@@ -181,8 +182,8 @@ def test_rows_then_columns_with_directions_of_one_kind_reads_all_of_them():
 
 def test_an_unknown_norm_names_the_key():
     with pytest.raises(IONError, match="MODEL.CONTEXT.NORM is 'GN'.*BRN"):
-        build_norm("GN", 4)
-    assert build_norm("", 4) is None
+        build_norm("GN", 4, masked=True)
+    assert build_norm("", 4, masked=True) is None
 
 
 @pytest.mark.parametrize("name", ["IRNN", "Conv", "GlobalAverage"])

@@ -10,10 +10,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ...errors import IONError
 from ...layers.irnn.arguments import compute_dtype, valid_mask
-
-NORMS = ("", "BRN")
 
 
 class BatchRenorm2d(nn.BatchNorm2d):
@@ -32,12 +29,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.02) -> None:
-        """
-        Args:
-            channels: channels of the input.
-            eps: what is added to the variance before its root.
-            momentum: weight of a batch in the running statistics, in (0, 1].
-        """
+        """``momentum`` is the weight of a batch in the running statistics, in (0, 1]."""
         super().__init__(channels, eps=eps, momentum=momentum)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -48,10 +40,12 @@ class BatchRenorm2d(nn.BatchNorm2d):
                 In training only valid cells count, and the others become 0.
 
         Returns:
-            A tensor of x's shape and type. In training it is computed in float32 at least.
+            x's shape and type; computed in float32 at least in training.
         """
         if not self.training:
-            return self._standardize(x)
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         if sizes is None:
             return self._renormalize(x)
         valid = valid_mask(sizes, x.shape[2], x.shape[3], x.device)[:, 0]  # [N, H, W]
@@ -59,11 +53,6 @@ class BatchRenorm2d(nn.BatchNorm2d):
         result = torch.zeros_like(cells)
         result[valid] = self._renormalize(cells[valid])
         return result.movedim(3, 1)
-
-    def _standardize(self, x: Tensor) -> Tensor:
-        return nn.functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-        )
 
     def _renormalize(self, x: Tensor) -> Tensor:
         """Run one batch, (N, C, H, W) or (M, C)."""
@@ -75,13 +64,11 @@ class BatchRenorm2d(nn.BatchNorm2d):
             variance = (inverse.square().reciprocal() - self.eps).clamp(min=0)
             past = self._past(mean, variance)
             self._follow(mean, variance)
-            result = _Renormalize.apply(
-                wide, self.weight, self.bias, *past, mean, inverse, self.eps
-            )
-            return result.to(x.dtype)
+            statistics = (*past, mean, inverse, self.eps)
+            return _Renormalize.apply(wide, self.weight, self.bias, *statistics).to(x.dtype)
 
     def _past(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """The running statistics before this batch; the very first one has but its own."""
+        """The running statistics before this batch; for the first, its own."""
         first = self.num_batches_tracked == 0
         past_mean = torch.where(first, mean, self.running_mean.to(mean.dtype))
         return past_mean, torch.where(first, variance, self.running_var.to(variance.dtype))
@@ -101,13 +88,13 @@ class BatchRenorm2d(nn.BatchNorm2d):
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        # Statistics of batch normalization, from files that do not count its batches (torchvision's
-        # VGGs): the first batch here must not replace them.
+        # torchvision's VGG files do not count the batches of their statistics, which the first
+        # batch here must not replace.
         if self.num_batches_tracked == 0 and self.running_mean.any():
             self.num_batches_tracked.fill_(math.ceil(1 / self.momentum))
 
     def extra_repr(self) -> str:
-        """What tells one such layer from another."""
+        """The arguments, for the module's printed form."""
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
 
 
@@ -119,21 +106,14 @@ class _Renormalize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        past_mean: Tensor,
-        past_variance: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
-        eps: float,
-    ) -> Tensor:
-        """Standardize (N, C, ...) by running statistics of (C,) each; save those of the batch."""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *statistics: Any) -> Tensor:
+        """Standardize (N, C, ...) by the past mean and variance, (C,) each.
+
+        ``statistics`` ends with the batch's mean and reciprocal deviation, and eps.
+        """
+        past_mean, past_variance, mean, inverse, ctx.eps = statistics
         ctx.save_for_backward(x, weight, past_mean, past_variance, mean, inverse)
-        ctx.eps = eps
-        return nn.functional.batch_norm(x, past_mean, past_variance, weight, bias, eps=eps)
+        return nn.functional.batch_norm(x, past_mean, past_variance, weight, bias, eps=ctx.eps)
 
     @staticmethod
     @once_differentiable
@@ -153,24 +133,3 @@ class _Renormalize(torch.autograd.Function):
 def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and reciprocal of the deviation of each channel of a batch, (C,) each."""
     return torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)[1:]
-
-
-def build_norm(norm: str, channels: int) -> BatchRenorm2d | None:
-    """Build the normalization that a context block's layers share.
-
-    Args:
-        norm: ``MODEL.CONTEXT.NORM``, "" or "BRN".
-        channels: channels of the layer.
-
-    Returns:
-        The module, called with (x, sizes); None for "".
-
-    Raises:
-        IONError: another name. Normalizations over one image (GN) or one batch (BN) are left out:
-            they see the padding, and are context of their own.
-    """
-    if norm not in NORMS:
-        raise IONError(
-            f"MODEL.CONTEXT.NORM is {norm!r}; use one of {NORMS} (BRN: batch renormalization)."
-        )
-    return BatchRenorm2d(channels) if norm else None

@@ -11,16 +11,16 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from ...errors import IONError
-from .timm_network import create_network, import_timm, warn_of_other_pixels
+from .timm_network import create_network, warn_of_other_pixels
+from .timm_weights import import_timm
 
 
 class TimmBackbone(Backbone):
     """The stages of one of timm's networks; the features are called "stage1", "stage2", ...
 
-    They are numbered as timm lists them (``timm.create_model(name).feature_info``): a ResNet or an
-    EfficientNet has five with strides 2, 4, 8, 16 and 32, a ConvNeXt or a Swin four from stride 4
-    on, a ViT one for each of its blocks. Stages behind the deepest one that is asked for are not
-    built.
+    They are numbered as in ``timm.create_model(name).feature_info``: a ResNet or an EfficientNet
+    has five with strides 2 to 32, a ConvNeXt or a Swin four from stride 4 on, a ViT one for each
+    block. Stages behind the deepest requested one are not built.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class TimmBackbone(Backbone):
         Args:
             name: of the network in timm, such as "resnet50" or "convnext_tiny.in12k_ft_in1k".
             out_features: names of the features to return.
-            weights: file with its weights, "timm" to download timm's own, or "" for random ones.
+            weights: a file of weights, "timm" to download timm's own, or "" for random ones.
             output_stride: largest stride of a feature in pixels; deeper stages are dilated. 0
                 leaves the network's own.
             freeze_at: stages 1 to ``freeze_at``, and what lies before them, are not trained.
-            freeze_norm: whether batch normalization keeps its statistics, scale and shift in all
-                stages. In frozen ones it always does.
+            freeze_norm: whether batch normalization is constant in all stages; in frozen ones it
+                always is.
             in_channels: channels of the image.
 
         Raises:
-            IONError: timm is missing, does not have such a network, or the network not such a
-                stride or features; or the weights are not those of the network.
+            IONError: timm is missing or has no such network, or the network no such features,
+                stride or weights.
         """
         super().__init__()
         self._out_features = sorted(set(out_features), key=stage_number)
@@ -64,17 +64,14 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Both sides of a batch are padded to a multiple of the largest stride.
-
-        So all networks, whichever way they round, have features of exactly that many cells.
-        """
+        """The largest stride: sides that are multiples of it give all networks whole cells."""
         return max(self._out_feature_strides.values())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Compute the features.
-
+        """
         Args:
-            x: images, float of shape (N, in_channels, H, W), as ``size_divisibility`` asks.
+            x: images, float of shape (N, in_channels, H, W); H and W multiples of
+                ``size_divisibility``.
 
         Returns:
             The requested features by name; one of stride s has shape (N, C, H / s, W / s).
@@ -85,14 +82,9 @@ class TimmBackbone(Backbone):
         return dict(zip(self._out_features, features))
 
     def freeze(self, freeze_at: int, freeze_norm: bool = False) -> TimmBackbone:
-        """Stop training the first stages for good, with constant batch normalization.
+        """Stop training the first ``freeze_at`` stages for good, with what lies before them.
 
-        Args:
-            freeze_at: number of stages to freeze, from the first, with what lies before them.
-            freeze_norm: whether to keep batch normalization constant in the other stages as well.
-
-        Returns:
-            This backbone.
+        Batch normalization is constant in these stages, and with ``freeze_norm`` in all.
 
         Raises:
             IONError: the network has fewer stages.
@@ -109,13 +101,10 @@ class TimmBackbone(Backbone):
         return self
 
     def rest_blocks(self, count: int) -> None:
-        """Let the first stages rest from training, and train all others that are not frozen.
+        """Let the first ``count`` stages rest, and train all others that are not frozen.
 
         Unlike :meth:`freeze` this can be changed at any time. A resting stage has no gradients, and
         its batch normalization neither uses nor learns the statistics of a batch.
-
-        Args:
-            count: number of stages that rest, from the first; 0 wakes all.
 
         Raises:
             IONError: the network has fewer stages.
@@ -129,14 +118,7 @@ class TimmBackbone(Backbone):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> TimmBackbone:
-        """Set training mode, except for stages that rest.
-
-        Args:
-            mode: whether to train or to evaluate.
-
-        Returns:
-            This backbone.
-        """
+        """Set training mode, except for stages that rest."""
         super().train(mode)
         last = self._end(max(self._num_frozen, self._num_resting))
         for index, module in enumerate(self.net.modules()):
@@ -163,17 +145,7 @@ class TimmBackbone(Backbone):
 
 
 def stage_number(feature: str) -> int:
-    """Tell which stage a feature is.
-
-    Args:
-        feature: "stage1", "stage2", ...
-
-    Returns:
-        The number in it.
-
-    Raises:
-        IONError: another name.
-    """
+    """The number in "stage1", "stage2", ...; IONError for another name."""
     found = re.fullmatch(r"stage([1-9]\d*)", str(feature))
     if found is None:
         raise IONError(
@@ -184,28 +156,14 @@ def stage_number(feature: str) -> int:
 
 
 def _last_inside(stage: str, names: Sequence[str]) -> int:
-    """Position of the last module inside one, which timm may have renamed for its wrapper."""
-    own = {stage, stage.replace(".", "_"), f"model.{stage}"}
-    inside = [
-        i for i, n in enumerate(names) if n in own or n.startswith(tuple(f"{o}." for o in own))
-    ]
-    return max(inside)
+    """Position of the last module inside a stage, which timm may rename in its wrapper."""
+    own = tuple(f"{name}." for name in (stage, stage.replace(".", "_"), f"model.{stage}"))
+    return max(i for i, name in enumerate(names) if f"{name}.".startswith(own))
 
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """Build the network that ``MODEL.TIMM`` describes.
-
-    Args:
-        cfg: reads MODEL.TIMM.*, MODEL.BACKBONE.FREEZE_AT, MODEL.WEIGHTS and the pixels' keys.
-        input_shape: gives the number of image channels.
-
-    Returns:
-        The backbone.
-
-    Raises:
-        IONError: a key is out of its range, see :class:`TimmBackbone`.
-    """
+    """Build the network that ``MODEL.TIMM`` and ``MODEL.BACKBONE.FREEZE_AT`` describe."""
     settings = cfg.MODEL.TIMM
     if not settings.OUT_FEATURES:
         raise IONError("MODEL.TIMM.OUT_FEATURES is empty; name at least one feature.")

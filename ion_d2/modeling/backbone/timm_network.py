@@ -1,76 +1,26 @@
-"""Creates timm's networks with weights from files; everything that is asked of timm itself."""
+"""Creates timm's networks."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import importlib
-import importlib.resources
 import logging
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils.file_io import PathManager
-from iopath.common.file_io import PathHandler
 from torch import Tensor, nn
 
 from ...errors import IONError
+from .timm_weights import first_line, import_timm, read_state
 
 logger = logging.getLogger(__name__)
 
 DOWNLOADED = "timm"
 """Value of ``MODEL.TIMM.WEIGHTS`` for the weights that timm downloads."""
-# How timm's networks that were made for pictures of one size are told to take others.
+# Arguments that make timm's networks for images of one size accept others.
 _ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False})
-# Layers of the package efficientnet-lite-pytorch: outside the blocks, and inside one that begins
-# with a convolution that widens, or without.
-_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-_OUTSIDE["_fc"] = "classifier"
-_WIDE = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
-_WIDE |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
-_PLAIN = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-
-
-class PackageFiles(PathHandler):
-    """Files inside installed Python packages, as "package://NAME/PATH"."""
-
-    _PREFIX = "package://"
-
-    def _get_supported_prefixes(self) -> list[str]:
-        return [self._PREFIX]
-
-    def _get_local_path(self, path: str, force: bool = False, **kwargs: Any) -> str:
-        package, _, inside = path[len(self._PREFIX) :].partition("/")
-        return str(importlib.resources.files(package).joinpath(inside))
-
-
-PathManager.register_handler(PackageFiles())
-
-
-def import_timm(name: str = "timm") -> ModuleType:
-    """Import timm, or a module of it.
-
-    Args:
-        name: of the module.
-
-    Returns:
-        The module.
-
-    Raises:
-        IONError: it is not installed, or broken.
-    """
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # a broken installation raises anything
-        raise IONError(
-            "MODEL.BACKBONE.NAME or MODEL.CONTEXT.BOTTOM_UP is 'build_timm_backbone', but the "
-            f"package timm cannot be imported ({error}); install it with `pip install timm`."
-        ) from error
 
 
 def create_network(
@@ -89,7 +39,7 @@ def create_network(
         The network; it has ``feature_info``.
 
     Raises:
-        IONError: timm has no such network, or it cannot be as asked for.
+        IONError: timm has no such network, or the network no such features, stride or weights.
     """
     _check_name(name)
     options: dict[str, Any] = {"in_chans": in_channels}
@@ -102,7 +52,7 @@ def create_network(
         )
     if output_stride:
         options["output_stride"] = output_stride
-        if not _has_stride(name, options, max(strides)):
+        if _largest_stride(name, options) != min(output_stride, max(strides)):
             raise IONError(
                 f"MODEL.TIMM.NAME {name!r} cannot have MODEL.TIMM.OUTPUT_STRIDE {output_stride}; "
                 f"its stages have strides {listed}, which 0 leaves."
@@ -126,30 +76,18 @@ def _check_name(name: str) -> None:
     raise IONError(f"MODEL.TIMM.NAME is {name!r}, which timm does not have; {advice}")
 
 
-def _has_stride(name: str, options: Mapping[str, Any], own: int) -> bool:
-    try:
-        strides = _create(name, options).feature_info.reduction()
-    except IONError:
-        return False
-    return max(strides) == min(options["output_stride"], own)
+def _largest_stride(name: str, options: Mapping[str, Any]) -> int | None:
+    with contextlib.suppress(IONError):
+        return max(_create(name, options).feature_info.reduction())
+    return None
 
 
 def _create(
     name: str, options: Mapping[str, Any], problem: str = "cannot be a backbone", advice: str = ""
 ) -> nn.Module:
-    """Create a network that returns features of pictures of any size.
+    """Create a network that returns features of images of any size.
 
-    Args:
-        name: of the network in timm.
-        options: further arguments of ``timm.create_model``.
-        problem: what to say of it where that fails.
-        advice: what to do then.
-
-    Returns:
-        The network.
-
-    Raises:
-        IONError: timm refuses, in whichever way.
+    If timm refuses, the IONError says that the network has this ``problem``, and the ``advice``.
     """
     timm = import_timm()
     try:
@@ -159,13 +97,13 @@ def _create(
                 return timm.create_model(name, features_only=True, **options, **more)
         reason = "it takes no pictures of other sizes, or not these settings"
     except Exception as error:  # timm's networks refuse in many ways
-        reason = _first_line(error)
+        reason = first_line(error)
     raise IONError(f"MODEL.TIMM.NAME {name!r} {problem} ({reason}){advice}.")
 
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Keep timm from warning of the classifier's tensors, which a backbone has no use for."""
+    """Keep timm from warning of the classifier's tensors, for which a backbone has no use."""
     timm_logger = logging.getLogger("timm")
     level = timm_logger.level
     timm_logger.setLevel(logging.ERROR)
@@ -173,13 +111,6 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         timm_logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says first, behind a heading if there is one."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.endswith(":")] or lines
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _create_pretrained(name: str, options: Mapping[str, Any], weights: str) -> nn.Module:
@@ -194,7 +125,7 @@ def _create_pretrained(name: str, options: Mapping[str, Any], weights: str) -> n
         problem = f"does not fit the tensors of MODEL.TIMM.WEIGHTS {weights}"
         return _create(name, {**options, **source}, problem, advice)
 
-    # timm passes over tensors that are missing: whatever is no NaN now is not in the file.
+    # timm passes over missing tensors: what is not NaN after loading a file of NaN is missing.
     marked = load({key: _as_nan(value) for key, value in state.items()}).state_dict()
     floating = [key for key, value in marked.items() if value.is_floating_point()]
     missing = [key for key in floating if not marked[key].isnan().any()]
@@ -211,65 +142,8 @@ def _as_nan(value: Tensor) -> Tensor:
     return torch.full_like(value, torch.nan) if value.is_floating_point() else value
 
 
-def read_state(weights: str, name: str) -> dict[str, Tensor]:
-    """Read the tensors of a file by timm's names.
-
-    Args:
-        weights: a file of timm's, or of the package efficientnet-lite-pytorch.
-        name: of the network in timm.
-
-    Returns:
-        Name -> tensor.
-
-    Raises:
-        IONError: it cannot be read, or is an EfficientNet-Lite's and the network is none.
-    """
-    try:
-        path = PathManager.get_local_path(weights)
-        if not os.path.isfile(path):
-            raise FileNotFoundError("there is no such file")
-        state = import_timm("timm.models").load_state_dict(path)
-        tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-        if not tensors:
-            raise ValueError("it holds no tensors")
-    except Exception as error:  # whatever a missing or damaged file leads its reader to raise
-        raise IONError(
-            f"MODEL.TIMM.WEIGHTS {weights} cannot be read ({_first_line(error)}); give a file of "
-            "tensors by name (.pth or .safetensors), 'timm' to download timm's own, or '' for none."
-        ) from error
-    if "_conv_stem.weight" not in tensors:
-        return tensors
-    if not name.startswith("tf_efficientnet_lite"):
-        raise IONError(
-            f"MODEL.TIMM.WEIGHTS {weights} holds an EfficientNet-Lite that pads as TensorFlow does "
-            f"and MODEL.TIMM.NAME is {name!r}; use 'tf_efficientnet_lite0' or its larger ones."
-        )
-    blocks = [len(stage) for stage in import_timm().create_model(name).blocks]
-    return {_timm_name(key, tensors, blocks): value for key, value in tensors.items()}
-
-
-def _timm_name(key: str, state: Mapping[str, Tensor], blocks: Sequence[int]) -> str:
-    """Timm's name of a tensor of efficientnet-lite-pytorch, which counts the blocks in one row."""
-    found = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
-    if found is None:
-        layer, _, kind = key.partition(".")
-        return f"{_OUTSIDE.get(layer, layer)}.{kind}"
-    index, layers = int(found[1]), _PLAIN
-    if f"_blocks.{index}._expand_conv.weight" in state:
-        layers = _WIDE
-    stage = 0
-    while index >= blocks[stage] and stage < len(blocks) - 1:
-        index, stage = index - blocks[stage], stage + 1
-    return f"blocks.{stage}.{index}.{layers.get(found[2], found[2])}.{found[3]}"
-
-
 def warn_of_other_pixels(cfg: CfgNode, name: str) -> None:
-    """Warn of pixels that are prepared otherwise than in the training of timm's own weights.
-
-    Args:
-        cfg: reads INPUT.FORMAT, MODEL.PIXEL_MEAN and MODEL.PIXEL_STD.
-        name: of the network in timm.
-    """
+    """Warn if the config prepares pixels otherwise than the training of timm's own weights."""
     config = import_timm().get_pretrained_cfg(name)
     if config is None:
         return

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from fvcore.nn import weight_init
-from torch import nn
 from torch.nn import functional as F
 
 from ...errors import IONError
 from ..trainer_settings import BuiltFromConfig
-from .batch_renorm import BatchRenorm2d
+from .norms import build_norm
 from .vgg_layout import CHANNELS, FEATURES, check_arguments, check_gains, conv_names, scaled_width
 
 
 class ImageFeatures(dict):
-    """Features by name that tell the size of the images they were made from.
+    """Features by name, with the size of the batch they were made from.
 
-    Where a backbone drops incomplete cells, its features do not tell it themselves.
+    A backbone that drops incomplete cells has features from which it cannot be computed.
     """
 
     def __init__(self, image_size: Sequence[int]) -> None:
-        """
-        Args:
-            image_size: (H, W) of the batch in pixels, padding included.
-        """
+        """``image_size`` is (H, W) of the batch in pixels, padding included."""
         super().__init__()
         self.image_size = image_size
 
@@ -55,17 +51,13 @@ class VGG(BuiltFromConfig, Backbone):
         in_channels: int = 3,
         gains: Sequence[float] = (1.0,) * 5,
     ) -> None:
-        """Build the blocks with random weights and freeze the first ones.
-
+        """
         Args:
-            depth: number of weighted layers of the VGG, 11, 13, 16 or 19.
+            depth: number of weighted layers, 11, 13, 16 or 19.
             width_multiplier: factor on the channel counts 64, 128, 256, 512, 512; the products
                 are rounded to multiples of 8, at least 8.
-            norm: normalization between convolution and ReLU, a name known to Detectron2's
-                ``get_norm``, "BRN" for :class:`BatchRenorm2d`, or "" for none. Convolutions have
-                biases only without normalization.
-                "GN" takes 32 groups where they divide the channels into two or more each, else
-                groups of 8 channels.
+            norm: normalization between convolution and ReLU, see :func:`.norms.build_norm`; the
+                convolutions then have no bias.
             out_features: names of the features to return.
             freeze_at: blocks 1 to ``freeze_at`` are not trained; 0 trains all.
             in_channels: channels of the image.
@@ -94,61 +86,46 @@ class VGG(BuiltFromConfig, Backbone):
                 in_channels = out_channels
         for names, gain in zip(self._names, gains):
             if gain != 1:
-                _amplify(getattr(self, names[-1]).norm, gain)
+                norm_layer = getattr(self, names[-1]).norm
+                norm_layer.weight.data *= gain
+                norm_layer.bias.data *= gain
         self._num_frozen = self._num_resting = 0
         self.freeze(freeze_at)
 
+    def _convs(self, first: int, last: int | None = None) -> Iterator[Conv2d]:
+        """The convolutions of a range of blocks, counted from 0."""
+        return (getattr(self, name) for names in self._names[first:last] for name in names)
+
     def freeze(self, freeze_at: int) -> VGG:
-        """Stop training the first blocks for good, with constant batch normalization.
-
-        Args:
-            freeze_at: number of blocks to freeze, from the first.
-
-        Returns:
-            This backbone.
-        """
-        for names in self._names[:freeze_at]:
-            for name in names:
-                conv = getattr(self, name)
-                for parameter in conv.parameters():
-                    parameter.requires_grad = False
-                FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
+        """Stop training the first ``freeze_at`` blocks for good, their batch normalization too."""
+        for conv in self._convs(0, freeze_at):
+            conv.requires_grad_(False)
+            FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
         self._num_frozen = max(self._num_frozen, freeze_at)
         return self
 
     def rest_blocks(self, count: int) -> None:
-        """Let the first blocks rest from training, and train all others that are not frozen.
+        """Let the first ``count`` blocks rest, and train all others that are not frozen.
 
         Unlike :meth:`freeze` this can be changed at any time. A resting block has no gradients, and
         its batch normalization neither uses nor learns the statistics of a batch.
-
-        Args:
-            count: number of blocks that rest, from the first; 0 wakes all.
         """
         self._num_resting = count
-        for block, names in enumerate(self._names[self._num_frozen :], start=self._num_frozen):
-            for name in names:
-                getattr(self, name).requires_grad_(block >= count)
+        for conv in self._convs(self._num_frozen):
+            conv.requires_grad_(True)
+        for conv in self._convs(0, count):
+            conv.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> VGG:
-        """Set training mode, except for blocks that rest.
-
-        Args:
-            mode: whether to train or to evaluate.
-
-        Returns:
-            This backbone.
-        """
+        """Set training mode, except for blocks that rest."""
         super().train(mode)
-        for names in self._names[: self._num_resting]:
-            for name in names:
-                getattr(self, name).eval()
+        for conv in self._convs(0, self._num_resting):
+            conv.eval()
         return self
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Compute the features.
-
+        """
         Args:
             x: images, float of shape (N, in_channels, H, W); each side at least the deepest stride.
 
@@ -182,15 +159,7 @@ class VGG(BuiltFromConfig, Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_ion_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
-    """Build the VGG that a config describes.
-
-    Args:
-        cfg: reads MODEL.VGG.* and MODEL.BACKBONE.FREEZE_AT.
-        input_shape: gives the number of image channels.
-
-    Returns:
-        The backbone, with random weights.
-    """
+    """Build the VGG that ``MODEL.VGG`` and ``MODEL.BACKBONE.FREEZE_AT`` describe."""
     vgg = VGG(
         depth=cfg.MODEL.VGG.DEPTH,
         width_multiplier=cfg.MODEL.VGG.WIDTH_MULTIPLIER,
@@ -203,12 +172,6 @@ def build_ion_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
     return vgg.remember(cfg)
 
 
-@torch.no_grad()
-def _amplify(norm: nn.Module, gain: float) -> None:
-    norm.weight.mul_(gain)
-    norm.bias.mul_(gain)
-
-
 def _make_conv(in_channels: int, out_channels: int, norm: str) -> Conv2d:
     conv = Conv2d(
         in_channels,
@@ -216,23 +179,8 @@ def _make_conv(in_channels: int, out_channels: int, norm: str) -> Conv2d:
         kernel_size=3,
         padding=1,
         bias=not norm,
-        norm=_make_norm(norm, out_channels),
+        norm=build_norm(norm, out_channels),
         activation=F.relu_,
     )
     weight_init.c2_msra_fill(conv)
     return conv
-
-
-def _make_norm(norm: str, channels: int) -> nn.Module | None:
-    # 32 groups fit only multiples of 32, and with 32 channels would normalize each channel alone.
-    if norm == "GN" and (channels % 32 or channels < 64):
-        return nn.GroupNorm(channels // 8, channels)
-    if norm == "BRN":
-        return BatchRenorm2d(channels)
-    try:
-        return get_norm(norm, channels)
-    except KeyError:
-        raise IONError(
-            f"MODEL.VGG.NORM is {norm!r}, which Detectron2's get_norm does not know; use for "
-            'instance "", "GN", "BN", "SyncBN", "FrozenBN", or ION\'s "BRN".'
-        ) from None

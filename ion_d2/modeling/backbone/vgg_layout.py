@@ -18,14 +18,7 @@ FEATURES = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 
 def conv_names(depth: int) -> list[list[str]]:
-    """Name the convolutions of a VGG, block by block.
-
-    Args:
-        depth: number of weighted layers, 11, 13, 16 or 19.
-
-    Returns:
-        Five lists, e.g. ``["conv1_1", "conv1_2"]`` first for depth 16.
-    """
+    """Name the convolutions, block by block: for depth 16 first ``["conv1_1", "conv1_2"]``."""
     return [
         [f"conv{block}_{index}" for index in range(1, count + 1)]
         for block, count in enumerate(CONVS_PER_BLOCK[depth], start=1)
@@ -33,38 +26,19 @@ def conv_names(depth: int) -> list[list[str]]:
 
 
 def scaled_width(channels: int, multiplier: float) -> int:
-    """Channels of a convolution in a VGG of another width.
-
-    Args:
-        channels: channels at full width.
-        multiplier: factor on them.
-
-    Returns:
-        The multiple of 8 that is closest to the product, at least 8.
-    """
+    """Round ``channels * multiplier`` to a multiple of 8, at least 8."""
     return max(8, 8 * round(channels * multiplier / 8))
 
 
 def check_arguments(
     depth: int, width_multiplier: float, out_features: Sequence[str], freeze_at: int
 ) -> None:
-    """Refuse arguments of :class:`VGG` that are out of their range.
-
-    Args:
-        depth: number of weighted layers.
-        width_multiplier: factor on the channels.
-        out_features: names of the features to return.
-        freeze_at: number of blocks to freeze.
-
-    Raises:
-        IONError: one is; the message names the config key.
-    """
+    """Raise an IONError naming the config key if an argument of ``VGG`` is out of range."""
     if depth not in CONVS_PER_BLOCK:
         raise IONError(f"MODEL.VGG.DEPTH is {depth!r}; choose one of {sorted(CONVS_PER_BLOCK)}.")
     if not width_multiplier > 0:
         raise IONError(f"MODEL.VGG.WIDTH_MULTIPLIER is {width_multiplier!r}; it must be above 0.")
-    unknown = [name for name in out_features if name not in FEATURES]
-    if unknown or not out_features:
+    if not out_features or not set(out_features) <= set(FEATURES):
         raise IONError(
             f"MODEL.VGG.OUT_FEATURES is {list(out_features)}; it must name one or more of "
             f"{list(FEATURES)}."
@@ -77,15 +51,7 @@ def check_arguments(
 
 
 def check_gains(gains: Sequence[float], norm: str) -> None:
-    """Refuse factors on the features that the blocks behind them would notice.
-
-    Args:
-        gains: one for each feature.
-        norm: normalization behind each convolution.
-
-    Raises:
-        IONError: there are not five, one is not positive, or ``norm`` does not take them off.
-    """
+    """Raise an IONError unless there are five gains above 0 whose effect ``norm`` cancels."""
     if len(gains) != len(FEATURES) or not all(gain > 0 for gain in gains):
         raise IONError(f"MODEL.VGG.GAINS is {list(gains)}; give five factors above 0.")
     if norm in ("", "FrozenBN") and any(gain != 1 for gain in gains):

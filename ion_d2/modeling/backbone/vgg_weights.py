@@ -1,9 +1,8 @@
-"""Recognize a torchvision VGG state dict and rename it for a detector.
+"""Recognize the state dict of a torchvision VGG and rename it for a detector.
 
 torchvision numbers the layers of ``features`` one by one (convolution, batch normalization if any,
 ReLU, pooling); ours are named by block, e.g. ``conv5_3``. Its ``classifier.0`` and ``classifier.3``
-are fc6 and fc7, which read the pooled 512x7x7 feature flattened as (C, H, W), as Detectron2's box
-heads do. The 1000-way ``classifier.6`` has no place in a detector.
+are fc6 and fc7, which read 512x7x7 bins flattened as (C, H, W), as Detectron2's box heads do.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ _BOX_HEAD = "roi_heads.box_head."
 # ION's names of the two layers, then those of Detectron2's FastRCNNConvFCHead.
 FC_NAMES = (("fc6", "fc7"), ("fc1", "fc2"))
 _CLASSIFIER = tuple(f"classifier.{i}.{kind}" for i in (0, 3) for kind in ("weight", "bias"))
-# PIXEL_MEAN and PIXEL_STD (RGB, 0-255) of torchvision's ImageNet training; then those of its VGG
-# file ported from Caffe, which is known by a classifier full of NaN.
+# PIXEL_MEAN and PIXEL_STD (RGB, 0-255) of torchvision's ImageNet training, and of its VGG file
+# ported from Caffe, whose classifier is full of NaN.
 _IMAGENET_PIXELS = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 _CAFFE_PIXELS = ([123.0, 117.0, 104.0], [1.0, 1.0, 1.0])
 
@@ -40,12 +39,10 @@ class VGGLayout(NamedTuple):
     batch_norm: bool
 
     def __str__(self) -> str:
-        return (
-            f"VGG{self.depth} with batch normalization" if self.batch_norm else f"VGG{self.depth}"
-        )
+        return f"VGG{self.depth}" + " with batch normalization" * self.batch_norm
 
     def conv_indices(self) -> dict[int, str]:
-        """Map each convolution's position in torchvision's ``features`` to our name of it."""
+        """Map each convolution's position in torchvision's ``features`` to our name for it."""
         step = 3 if self.batch_norm else 2
         indices, position = {}, 0
         for names in conv_names(self.depth):
@@ -57,15 +54,7 @@ class VGGLayout(NamedTuple):
 
 
 def recognize(state: State) -> VGGLayout | None:
-    """Tell which torchvision VGG a state dict holds.
-
-    Args:
-        state: tensors by key.
-
-    Returns:
-        Its depth and kind by the positions of its convolutions, or None if it is no torchvision
-        VGG.
-    """
+    """Tell which torchvision VGG a state dict holds, if any, by its convolutions' positions."""
     convs = {key for key, value in state.items() if key.endswith(".weight") and value.ndim == 4}
     for depth in CONVS_PER_BLOCK:
         for batch_norm in (False, True):
@@ -82,8 +71,8 @@ def recognize(state: State) -> VGGLayout | None:
 def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module) -> None:
     """Rename a torchvision VGG's tensors in place, before a model loads them.
 
-    Anything else is left as it is. fc6 and fc7 are left out, with one warning, where their shapes
-    do not fit the model's or the file has no values for them.
+    Any other state dict is left as it is. fc6 and fc7 are left out, with one warning, where their
+    shapes do not fit the model's or the file has no values for them.
 
     Args:
         state: tensors by key, as ``load_state_dict`` gives them to ``_load_from_state_dict``.
@@ -93,7 +82,7 @@ def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module)
     Raises:
         IONError: the model has no VGG, or one of another depth, normalization or width.
     """
-    # Most checkpoints are of a detector: tell them by one key.
+    # Most checkpoints are of a detector: one key tells.
     if f"{prefix}features.0.weight" not in state:
         return
     theirs = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
@@ -107,25 +96,23 @@ def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module)
 
 
 def map_vgg_weights(state: State, layout: VGGLayout, model: nn.Module) -> dict[str, torch.Tensor]:
-    """Rename a torchvision VGG's tensors to a model's keys.
+    """Rename a torchvision VGG's tensors to a model's keys, see :func:`take_torchvision_names`.
 
-    Args:
-        state: torchvision's tensors by key.
-        layout: what ``recognize`` found.
-        model: see :func:`take_torchvision_names`.
-
-    Returns:
-        Tensors by the model's keys; blocks that the model does not have are left out.
-
-    Raises:
-        IONError: see :func:`take_torchvision_names`.
+    Blocks that the model does not have are left out.
     """
     prefix, vgg = _find_vgg(model, layout)
     _check_layout(layout, vgg)
     targets = model.state_dict()
     convs = {prefix + key: value for key, value in backbone_tensors(state, layout).items()}
     convs = {key: value for key, value in convs.items() if key in targets}
-    _check_shapes(convs, targets)
+    for key, value in convs.items():
+        if value.shape != targets[key].shape:
+            raise IONError(
+                f"{key} has shape {tuple(value.shape)} in MODEL.WEIGHTS but "
+                f"{tuple(targets[key].shape)} in the model; pretrained VGG weights need "
+                "MODEL.VGG.WIDTH_MULTIPLIER 1.0 and images of 3 channels, so change those or leave "
+                "MODEL.WEIGHTS empty."
+            )
     head = _head_tensors(state, targets)
     _warn_of_other_pixels(state, model)
     logger.info(
@@ -138,6 +125,7 @@ def map_vgg_weights(state: State, layout: VGGLayout, model: nn.Module) -> dict[s
 
 
 def _find_vgg(model: nn.Module, layout: VGGLayout) -> tuple[str, VGG]:
+    """The prefix of the VGG's keys, and the VGG."""
     for name, module in model.named_modules():
         if isinstance(module, VGG):
             return (f"{name}." if name else ""), module
@@ -166,15 +154,7 @@ def _check_layout(layout: VGGLayout, vgg: VGG) -> None:
 
 
 def backbone_tensors(state: State, layout: VGGLayout) -> dict[str, torch.Tensor]:
-    """Rename the convolutions of a torchvision VGG, and what normalizes them.
-
-    Args:
-        state: torchvision's tensors by key.
-        layout: what ``recognize`` found.
-
-    Returns:
-        Tensors by the keys of :class:`VGG`.
-    """
+    """Rename the convolutions of a torchvision VGG, and their normalization, as in ``VGG``."""
     tensors = {}
     for index, name in layout.conv_indices().items():
         tensors[f"{name}.weight"] = state[f"features.{index}.weight"]
@@ -191,70 +171,35 @@ def backbone_tensors(state: State, layout: VGGLayout) -> dict[str, torch.Tensor]
     return tensors
 
 
-def _check_shapes(tensors: State, targets: State) -> None:
-    for key, value in tensors.items():
-        if value.shape != targets[key].shape:
-            raise IONError(
-                f"{key} has shape {tuple(value.shape)} in MODEL.WEIGHTS but "
-                f"{tuple(targets[key].shape)} in the model; pretrained VGG weights need "
-                "MODEL.VGG.WIDTH_MULTIPLIER 1.0 and images of 3 channels, so change those or leave "
-                "MODEL.WEIGHTS empty."
-            )
-
-
 def _head_tensors(state: State, targets: State) -> dict[str, torch.Tensor]:
     """Map fc6 and fc7 together or not at all: fc7 means nothing on top of another fc6."""
     names = next((n for n in FC_NAMES if f"{_BOX_HEAD}{n[0]}.weight" in targets), None)
     if names is None or not set(_CLASSIFIER) <= set(state):
         return {}
     tensors = fc_tensors(state, names)
-    unfit = _differences(tensors, targets)
-    if unfit:
-        logger.warning(
-            "fc6 and fc7 start at random: their shapes in the file are not the model's (%s).",
-            ", ".join(unfit),
-        )
-        return {}
-    if not has_classifier(state):
-        logger.warning("fc6 and fc7 start at random: the file has no values (NaN) for them.")
-        return {}
-    return tensors
+    shapes = {key: tuple(targets[key].shape) if key in targets else "none" for key in tensors}
+    unfit = [
+        f"{key} {tuple(value.shape)} against {shapes[key]}"
+        for key, value in tensors.items()
+        if tuple(value.shape) != shapes[key]
+    ]
+    reason = f"their shapes in the file are not the model's ({', '.join(unfit)})" if unfit else ""
+    if not reason and not has_classifier(state):
+        reason = "the file has no values (NaN) for them"
+    if reason:
+        logger.warning("fc6 and fc7 start at random: %s.", reason)
+    return {} if reason else tensors
 
 
 def fc_tensors(state: State, names: tuple[str, str]) -> dict[str, torch.Tensor]:
-    """Rename fc6 and fc7 of a torchvision VGG.
-
-    Args:
-        state: torchvision's tensors by key, the classifier's among them.
-        names: of :data:`FC_NAMES`.
-
-    Returns:
-        Tensors by the keys of a detector.
-    """
+    """Rename fc6 and fc7 of a torchvision VGG for a box head with layers of these ``names``."""
     keys = (f"{_BOX_HEAD}{name}.{kind}" for name in names for kind in ("weight", "bias"))
     return {new: state[old] for new, old in zip(keys, _CLASSIFIER)}
 
 
 def has_classifier(state: State) -> bool:
-    """Whether a torchvision VGG has values for fc6 and fc7: a port of Caffe's has NaN there.
-
-    Args:
-        state: torchvision's tensors by key.
-
-    Returns:
-        Whether they are there and finite.
-    """
+    """Whether a torchvision VGG has values for fc6 and fc7: the port of Caffe's has NaN there."""
     return set(_CLASSIFIER) <= set(state) and _classifier_is_finite(state)
-
-
-def _differences(tensors: State, targets: State) -> list[str]:
-    """Describe the shapes that differ, or whose key the model lacks."""
-    shapes = {key: tuple(targets[key].shape) if key in targets else "none" for key in tensors}
-    return [
-        f"{key} {tuple(value.shape)} against {shapes[key]}"
-        for key, value in tensors.items()
-        if tuple(value.shape) != shapes[key]
-    ]
 
 
 def _classifier_is_finite(state: State) -> bool:
@@ -264,14 +209,7 @@ def _classifier_is_finite(state: State) -> bool:
 
 
 def pixel_statistics(state: State) -> tuple[list[float], list[float]]:
-    """Tell with which statistics of pixels (RGB, 0-255) a torchvision VGG was trained.
-
-    Args:
-        state: torchvision's tensors by key.
-
-    Returns:
-        ``MODEL.PIXEL_MEAN`` and ``MODEL.PIXEL_STD``.
-    """
+    """``MODEL.PIXEL_MEAN`` and ``PIXEL_STD`` (RGB, 0-255) of a torchvision VGG's training."""
     return _IMAGENET_PIXELS if _classifier_is_finite(state) else _CAFFE_PIXELS
 
 

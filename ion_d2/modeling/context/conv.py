@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
-from ..backbone.batch_renorm import build_norm
+from ..backbone.norms import build_norm
 from .build import CONTEXT_REGISTRY, ContextBlock, check_num_stacks
 
 
@@ -25,7 +25,7 @@ class NormedConv(nn.Conv2d):
             kernel: side of the kernel in cells, odd.
             norm: see :func:`build_norm`; with one, the convolution has no bias of its own.
         """
-        normed = build_norm(norm, out_channels)
+        normed = build_norm(norm, out_channels, masked=True)
         super().__init__(
             in_channels, out_channels, kernel, padding=kernel // 2, bias=normed is None
         )

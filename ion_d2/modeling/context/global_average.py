@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...layers.irnn.arguments import compute_dtype, valid_mask
 from ...layers.precision import in_float32
-from ..backbone.batch_renorm import build_norm
+from ..backbone.norms import build_norm
 from .build import CONTEXT_REGISTRY, ContextBlock
 
 
@@ -31,7 +31,7 @@ class GlobalAverage(ContextBlock):
             IONError: unknown ``norm``.
         """
         super().__init__()
-        self.norm = build_norm(norm, in_channels)
+        self.norm = build_norm(norm, in_channels, masked=True)
         self.out_channels = in_channels
 
     @in_float32

@@ -53,13 +53,7 @@ class IONBoxHead(BuiltFromConfig):
         return {"input_shape": input_shape, "fc_dim": head.FC_DIM, "dropout": dropout}
 
     def forward(self, x: Tensor) -> Tensor:
-        """
-        Args:
-            x: (M, C, P, P) pooled features.
-
-        Returns:
-            (M, fc_dim).
-        """
+        """Map pooled features (M, C, P, P) to (M, fc_dim)."""
         x = torch.flatten(x, start_dim=1)
         for layer in (self.fc6, self.fc7):
             x = self.dropout(torch.relu(layer(x)))

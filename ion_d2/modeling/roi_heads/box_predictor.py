@@ -20,9 +20,8 @@ _DETECTRON2_STD = 0.01
 class ImageMeanOutputLayers(FastRCNNOutputLayers):
     """Detectron2's Fast R-CNN output layers; each loss is the mean over the images of the batch.
 
-    Detectron2 divides by the number of ROIs of the whole batch, so that an image from which fewer
-    were sampled counts less. The paper accumulates the gradients of single images (sec. 4.1): each
-    counts the same. With equally many ROIs from every image the two are one.
+    Detectron2 divides by the number of ROIs of the batch, so that an image with fewer counts less.
+    The paper accumulates the gradients of single images (sec. 4.1): each counts the same.
     """
 
     @configurable
@@ -31,10 +30,9 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
     ) -> None:
         """
         Args:
-            input_shape: of the box head's result.
-            cls_init_std: standard deviation of the class scores' weights at the start. If it is
-                small, features that alone separate two classes, as context may, get hardly any
-                gradient.
+            input_shape: of the box head's output.
+            cls_init_std: standard deviation of the class scores' weights at the start. A small one
+                leaves hardly any gradient to a feature that alone separates two classes.
             kwargs: the arguments of Detectron2's ``FastRCNNOutputLayers``.
 
         Raises:

@@ -23,8 +23,6 @@ from torch import Tensor
 
 from ...compat import matched_iou
 
-__all__ = ["Predict", "Predictions", "refine_and_vote", "run_rounds", "vote_boxes"]
-
 # For each image its regressed boxes, (R, K*4) or (R, 4), and its probabilities, (R, K+1).
 Predictions = tuple[Sequence[Tensor], Sequence[Tensor]]
 # Maps the boxes of each image to its predictions.
@@ -44,7 +42,7 @@ def vote_boxes(
         vote_iou: overlap from which a box votes.
 
     Returns:
-        The moved boxes, (M, 4), in the type of ``boxes``.
+        The moved boxes, shape and type of ``boxes``.
     """
     own_box = boxes[:, None].expand_as(voters)
     overlaps = matched_iou(Boxes(own_box.reshape(-1, 4)), Boxes(voters.reshape(-1, 4)))
@@ -68,23 +66,21 @@ def refine_and_vote(
 ) -> tuple[Instances, Tensor]:
     """Turn the predictions of all rounds for one image into its detections.
 
-    With one round and no vote the detections are Detectron2's own for a Fast R-CNN head.
+    With one round and no vote the detections are Detectron2's own for a Fast R-CNN head. Rows with
+    a value that is not finite take no part.
 
     Args:
-        boxes_per_round: regressed boxes of each round, (R, K*4) or, class-agnostic, (R, 4), in
-            pixels.
+        boxes_per_round: regressed boxes of each round, (R, K*4) or, class-agnostic, (R, 4).
         scores_per_round: softmax scores of each round, (R, K+1), background last.
         image_shape: height and width of the image in pixels.
         score_thresh: candidates must score more than this, also to vote.
         nms_thresh: IoU above which a lower-scored box of the same class is suppressed.
         topk_per_image: number of detections to keep; negative keeps all.
-        vote_iou: overlap from which a candidate of the same class votes for a kept box; None for
-            no vote.
+        vote_iou: overlap from which a candidate of the same class votes; None for no vote.
 
     Returns:
         The detections (``pred_boxes``, ``scores``, ``pred_classes``; best first) and, for each, the
-        row it came from in the concatenated rounds (round 0 first), (M,) int64. Rows with a value
-        that is not finite take no part.
+        row it came from in the concatenated rounds, (M,) int64.
     """
     boxes, scores = torch.cat(list(boxes_per_round)), torch.cat(list(scores_per_round))
     finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
@@ -126,17 +122,14 @@ def run_rounds(
 ) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
     """Pass proposals through the ROI head several times, each time from where it moved them.
 
-    A proposal has one box per class after a round but enters the next as a single box: that of its
-    best-scoring foreground class, clipped to the image, even where the background scores higher.
-    MR-CNN instead forwards one box for every class that passes a score threshold; one a proposal
-    keeps the cost of a round fixed. A box that is not finite stays where it was.
+    A proposal enters the next round as the box of its best foreground class, clipped to the image.
+    MR-CNN instead forwards one box for every class above a threshold; one a proposal keeps the cost
+    of a round fixed. A box that is not finite stays where it was.
 
     Args:
         proposals: for each image, Instances with ``proposal_boxes`` (R boxes).
-        predict: called once a round with the boxes of every image; returns, for each image, the
-            regressed boxes (R, K*4) or (R, 4) and the probabilities (R, K+1). It only pools and
-            runs the head: the caller computes the backbone's features once.
-        rounds: number of passes (``TEST.BOX_REFINEMENT.ROUNDS``), at least 1.
+        predict: called once a round with the boxes of every image.
+        rounds: number of passes, at least 1.
 
     Returns:
         The boxes and the probabilities, each indexed by image, then by round, as
@@ -172,7 +165,7 @@ def _best_boxes(
 
 
 def _clip(boxes: Tensor, image_shape: tuple[int, int]) -> Tensor:
-    """Clip (N, 4) boxes to an image of (height, width) pixels, without changing the argument."""
+    """Clip a copy of (N, 4) boxes to an image of (height, width) pixels."""
     clipped = Boxes(boxes.clone())
     clipped.clip(image_shape)
     return clipped.tensor

@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureScale(nn.Module):
-    """The factor of each channel after the L2 normalization; all start at one common value.
+    """A factor per channel after the L2 normalization; all start at one common value.
 
-    That value matters: it gives the normalized features the amplitude that the next layers were
-    made for. The paper measured 1000, the mean L2 norm of pooled conv5 in Caffe's VGG16. With
-    ``init`` 0 the same measurement is made here, over the first training passes.
+    That value gives the normalized features the amplitude that the next layers were made for. The
+    paper measured 1000, the mean L2 norm of pooled conv5 in Caffe's VGG16. With ``init`` 0 the same
+    measurement is made over the first training batches.
     """
 
     def __init__(self, channels: int, init: float, learn: bool = True, batches: int = 8) -> None:
@@ -29,7 +29,7 @@ class FeatureScale(nn.Module):
             channels: number of factors.
             init: start of every factor; 0 measures it in training.
             learn: whether the factors are trained.
-            batches: number of training batches over which ``init`` 0 averages.
+            batches: training batches over which ``init`` 0 averages.
         """
         super().__init__()
         self.factor = nn.Parameter(torch.full((channels,), init or 1.0), requires_grad=learn)
@@ -41,26 +41,18 @@ class FeatureScale(nn.Module):
         self._measuring = not init
 
     def split(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The factors of each feature of those whose channels are concatenated.
-
-        Args:
-            features: tensors (..., C_l, H, W) that have as many channels in all as there are
-                factors.
-
-        Returns:
-            For each feature its (C_l,) factors, views of the parameter.
-        """
+        """The (C_l,) factors of each of the features (..., C_l, H, W) that are concatenated."""
         return self.factor.split([x.shape[-3] for x in features])
 
     @torch.no_grad()
     def observe(self, pooled: Tensor, norm: str) -> None:
         """While measuring, set the factors to the mean norm of what was observed so far.
 
-        Does nothing in evaluation, or once the measurement is over. All processes of a distributed
-        run must call it together; they end with the same factors.
+        Does nothing in evaluation or after the measurement. All processes of a distributed run must
+        call it together; they get the same factors.
 
         Args:
-            pooled: (M, C, P, P) pooled feature whose mean norm becomes the scale; M may be 0.
+            pooled: (M, C, P, P) feature whose mean norm becomes the scale; M may be 0.
             norm: "roi" or "position", see :func:`ion_d2.layers.l2_normalize`.
         """
         if not (self.training and self._measuring):
@@ -76,9 +68,6 @@ class FeatureScale(nn.Module):
         if self.norm_count > 0:
             self.factor.fill_(self.norm_sum / self.norm_count)
             self.batches_left -= 1
-        self._finish_if_done()
-
-    def _finish_if_done(self) -> None:
         self._measuring = bool(self.batches_left > 0)
         if not self._measuring:
             logger.info(
@@ -91,8 +80,8 @@ class FeatureScale(nn.Module):
         self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         if prefix + "factor" not in state_dict:
-            # Detectron2's checkpointer took the factors out, since they are those of other
-            # features: what was measured for them counts no more than they do.
+            # Detectron2's checkpointer took the factors out because they are of other features:
+            # neither does their measurement count.
             for name, _ in self.named_buffers():
                 state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -16,30 +16,19 @@ from .box_refinement import Predictions
 
 
 def mirror_boxes(boxes: Sequence[Boxes], sizes: Sequence[tuple[int, int]]) -> list[Boxes]:
-    """Mirror the boxes of each image left to right.
-
-    Args:
-        boxes: for each image, R boxes in pixels.
-        sizes: (height, width) of each image in pixels, without padding.
-
-    Returns:
-        New boxes, in the same order.
-    """
+    """Mirror the boxes of each image, of (height, width) pixels without padding, left to right."""
     return [Boxes(_mirror(b.tensor, width)) for b, (_, width) in zip(boxes, sizes)]
 
 
 def average_with_mirrored(
     predictions: Predictions, mirrored: Predictions, sizes: Sequence[tuple[int, int]]
 ) -> Predictions:
-    """Average the predictions of images with those of their mirrors.
+    """Average the boxes and probabilities of images with those of their mirrors.
 
     Args:
-        predictions: regressed boxes and probabilities of each image.
-        mirrored: those of its mirror, for the mirrored boxes, in the same order.
+        predictions: of each image.
+        mirrored: of its mirror, for the mirrored boxes in the same order.
         sizes: (height, width) of each image in pixels, without padding.
-
-    Returns:
-        The mean boxes and the mean probabilities of each image.
     """
     widths = [width for _, width in sizes]
     boxes = [(a + _mirror(b, w)) / 2 for a, b, w in zip(predictions[0], mirrored[0], widths)]

@@ -21,8 +21,8 @@ from .skip_pooling_heads import SkipPooling
 class IONROIHeads(SkipPooling, StandardROIHeads):
     """Detectron2's standard ROI heads with skip pooling over any list of features.
 
-    At test time the boxes may go through the head more than once, their boxes may vote (sec. 4.2),
-    and predictions may be averaged with those of the mirrored image.
+    At test time boxes may pass through the head more than once and vote (sec. 4.2), and predictions
+    may be averaged with those of the mirrored image.
     """
 
     @configurable
@@ -54,6 +54,7 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         ret = super()._init_box_head(cfg, input_shape)
+        # Drawn anew beside Detectron2's, on whose random numbers every seeded training depends.
         ret["box_predictor"] = ImageMeanOutputLayers(cfg, ret["box_head"].output_shape)
         return ret
 
@@ -71,12 +72,10 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
             features: the backbone's features.
             proposals: for each image, Instances with ``proposal_boxes``.
             targets: in training, for each image, Instances with ``gt_boxes`` and ``gt_classes``.
-            mirrored: the features of the left-right mirrored images, with which to average the
-                predictions; at test time only.
+            mirrored: at test time, the features of the mirrored images, to average predictions.
 
         Returns:
-            In training, the sampled proposals and the losses; at test time the detections and an
-            empty dict.
+            In training the sampled proposals and the losses, at test time the detections and {}.
         """
         if mirrored is None:
             return super().forward(images, features, proposals, targets)
@@ -105,8 +104,10 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
             others = self._predict(mirrored, mirror_boxes(boxes, sizes), sizes)
             return average_with_mirrored(predictions, others, sizes)
 
-        boxes, scores = run_rounds(proposals, predict, self.rounds)
-        return [self._finish(b, s, size) for b, s, size in zip(boxes, scores, sizes)]
+        test = self.box_predictor
+        limits = (test.test_score_thresh, test.test_nms_thresh, test.test_topk_per_image)
+        found = zip(*run_rounds(proposals, predict, self.rounds), sizes)
+        return [refine_and_vote(*each, *limits, self.vote_iou)[0] for each in found]
 
     def _predict(
         self, features: dict[str, Tensor], boxes: list[Boxes], sizes: list[tuple[int, int]]
@@ -119,19 +120,6 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
             self.box_predictor.predict_boxes(predictions, rois),
             self.box_predictor.predict_probs(predictions, rois),
         )
-
-    def _finish(self, boxes: list[Tensor], scores: list[Tensor], image_size: tuple) -> Instances:
-        predictor = self.box_predictor
-        detections, _ = refine_and_vote(
-            boxes,
-            scores,
-            image_size,
-            predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
-            self.vote_iou,
-        )
-        return detections
 
 
 def _check_refinement(rounds: int, vote_iou: float | None) -> None:

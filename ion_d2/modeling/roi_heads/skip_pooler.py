@@ -30,12 +30,11 @@ class SkipPooler(nn.Module):
     """Pools, L2-normalizes, concatenates, re-scales and merges several features for each ROI.
 
     Each feature is pooled at its own stride. With norm "none" there is no scale either (the "1x1
-    only" column of Table 4); if then there is a single feature which already has ``out_channels``
-    channels, there is no convolution, and the result is that of a plain ROI pooler, as in Fast
-    R-CNN.
+    only" column of Table 4), and for a single feature of ``out_channels`` channels no convolution:
+    then this is a plain ROI pooler, as in Fast R-CNN.
 
     Features may also be added to another one instead of concatenated: normalized like it, times its
-    scale and a learned gate. The merging convolution then reads both with the same weights.
+    scale and a learned gate. The convolution then reads both with the same weights.
     """
 
     def __init__(
@@ -56,20 +55,17 @@ class SkipPooler(nn.Module):
     ) -> None:
         """
         Args:
-            input_shapes: channels and stride of each feature, in the order in which ``forward``
-                gets them.
+            input_shapes: channels and stride of each feature that ``forward`` gets.
             output_size: P, or (height, width), in bins.
-            sampling_ratio: samples per bin side of the ROIAlign kinds; 0 adapts it to the ROI's
-                size.
-            pooler_type: see :func:`make_pooler`.
+            sampling_ratio: see :func:`make_pooler`, also for ``pooler_type``.
             norm: "roi", "position" or "none"; see :func:`ion_d2.layers.l2_normalize`.
             scale_init: start of the per-channel scale; 0 measures it, see :class:`FeatureScale`.
             learn_scale: whether the scale is trained.
             scale_batches: training batches over which ``scale_init`` 0 averages.
             scale_source: index of the feature whose pooled norm ``scale_init`` 0 measures.
-            out_channels: channels of the result.
-            added: indices of the features that are added to that one, and not concatenated.
-            gate_init: start of the gate of each of them.
+            out_channels: channels of the output.
+            added: indices of the features that are added to that one instead of concatenated.
+            gate_init: start of each gate.
 
         Raises:
             IONError: no features, an unknown ``norm`` or ``pooler_type``, a negative
@@ -82,8 +78,8 @@ class SkipPooler(nn.Module):
         self.added = tuple(added)
         self.gate = nn.Parameter(torch.full((len(added),), float(gate_init))) if added else None
         self.norm = norm
-        # Whether a forward pass counts for the measurement of the scale. One of a step must, at
-        # most: a second would change the scale under the gradient of the first.
+        # Whether a forward pass counts for the measurement of the scale: at most one of a step may,
+        # since a second would change the scale under the gradient of the first.
         self.measures = True
         self.scale_source = scale_source
         self._channels = [shape.channels for shape in input_shapes]
@@ -115,7 +111,9 @@ class SkipPooler(nn.Module):
         if self.scale is not None and self.measures:
             self.scale.observe(pooled[self.scale_source], self.norm)
         kept = [i for i in range(len(pooled)) if i not in self.added]
-        scales = self._scales([pooled[i] for i in kept])
+        scales: Sequence[Tensor | None] = [None] * len(kept)
+        if self.scale is not None:
+            scales = self.scale.split([pooled[i] for i in kept])
         normalized = {i: l2_normalize(pooled[i], self.norm, s) for i, s in zip(kept, scales)}
         for number, i in enumerate(self.added):
             assert self.gate is not None
@@ -129,19 +127,10 @@ class SkipPooler(nn.Module):
         with keep_range(merged) if self.norm == "none" else contextlib.nullcontext():
             return self.reduce(merged)
 
-    def _scales(self, pooled: list[Tensor]) -> Sequence[Tensor | None]:
-        return [None] * len(pooled) if self.scale is None else self.scale.split(pooled)
-
     @torch.no_grad()
     def weaken(self, index: int, gain: float) -> None:
-        """Multiply the weights with which a concatenated feature enters at the start.
-
-        Args:
-            index: of the feature.
-            gain: the factor; 0 starts as if there was no such feature.
-        """
-        before = [i for i in range(index) if i not in self.added]
-        first = sum(self._channels[i] for i in before)
+        """Multiply the weights with which the convolution reads a concatenated feature."""
+        first = sum(self._channels[i] for i in range(index) if i not in self.added)
         assert self.reduce is not None  # where several features are concatenated
         self.reduce.weight[:, first : first + self._channels[index]] *= gain
 
@@ -149,16 +138,13 @@ class SkipPooler(nn.Module):
 def make_pooler(
     output_size: int | tuple[int, int], stride: int, sampling_ratio: int, kind: str
 ) -> ROIPooler:
-    """Build the pooler of one feature.
+    """Build a Detectron2 pooler of one level.
 
     Args:
         output_size: bins down and across, or one number for both.
         stride: of the feature in pixels; any number.
         sampling_ratio: samples per bin side of the ROIAlign kinds; 0 adapts it to the ROI's size.
         kind: "ROIPool" (max pooling, as in the paper), "ROIAlign" or "ROIAlignV2".
-
-    Returns:
-        A Detectron2 pooler of one level.
 
     Raises:
         IONError: unknown ``kind``.

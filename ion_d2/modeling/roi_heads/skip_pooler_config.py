@@ -13,118 +13,83 @@ from ...errors import IONError
 from ..context import CONTEXT
 from .skip_pooler import SkipPooler
 
-# Name of the one feature that Detectron2's constructors are told of: what the skip pooler returns.
-_POOLED = "pooled"
 # How context joins the other pooled features.
 _MERGES = ("concat", "residual")
 
 
-def with_pooler(
-    build: Callable[[CfgNode, dict[str, ShapeSpec]], dict[str, Any]],
-    cfg: CfgNode,
+def build_over(
     pooler: nn.Module,
     bins: int,
-    *,
-    head: str,
-    prefix: str,
+    build: Callable[[CfgNode, dict[str, ShapeSpec]], dict[str, Any]],
+    cfg: CfgNode,
+    kind: str,
 ) -> dict[str, Any]:
-    """Let Detectron2 build a head over a pooler's output.
+    """Let Detectron2, or who derives from it, build a head that reads a pooler's output.
 
-    Detectron2 is told of a single feature with the pooler's channels, so that the head fits; then
-    the real features and the pooler take the place of that feature and of the pooler it made.
+    Their constructors know poolers of one feature only, or of a pyramid of equal widths. So they
+    are shown a single feature as wide as the output, and their pooler is replaced.
 
     Args:
-        build: Detectron2's function, (cfg, shapes) -> constructor arguments.
-        cfg: the full config.
         pooler: has ``out_channels`` and is called with the features and the boxes.
-        bins: bins per side of what it returns.
-        head: which of "ROI_BOX_HEAD", "ROI_MASK_HEAD" and "ROI_KEYPOINT_HEAD" is built.
-        prefix: of the arguments "in_features" and "pooler", e.g. "box_".
+        bins: per side of its output.
+        build: makes the constructor arguments of the head, its pooler's among them.
+        cfg: the full config.
+        kind: "box", "mask" or "keypoint".
 
     Returns:
         The constructor arguments.
     """
-    stand_in = cfg.clone()
-    stand_in.defrost()
-    stand_in.MODEL.ROI_HEADS.IN_FEATURES = [_POOLED]
-    stand_in.MODEL[head].POOLER_RESOLUTION = bins
-    arguments = build(stand_in, {_POOLED: ShapeSpec(channels=pooler.out_channels, stride=1)})
-    arguments[prefix + "in_features"] = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-    arguments[prefix + "pooler"] = pooler
+    alone = cfg.clone()
+    alone.defrost()
+    alone.MODEL.ROI_HEADS.IN_FEATURES = ["pooled"]
+    alone.MODEL[head_key(kind)].POOLER_RESOLUTION = bins
+    arguments = build(alone, {"pooled": ShapeSpec(channels=pooler.out_channels, stride=1)})
+    prefix = "" if "pooler" in arguments else f"{kind}_"  # C4's heads share the one pooler
+    arguments[f"{prefix}in_features"] = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    arguments[f"{prefix}pooler"] = pooler
     return arguments
 
 
-def with_skip_pooler(
-    build: Callable[[CfgNode, dict[str, ShapeSpec]], dict[str, Any]],
-    cfg: CfgNode,
-    shapes: dict[str, ShapeSpec],
-    *,
-    head: str,
-    prefix: str,
-    out_channels: int | None = None,
-) -> dict[str, Any]:
-    """Let Detectron2 build a head over a skip pooler of its own.
-
-    Args:
-        build: see :func:`with_pooler`, like ``head`` and ``prefix``.
-        cfg: the full config.
-        shapes: the backbone's features.
-        head: also tells the resolution and kind of the pooler.
-        prefix: see :func:`with_pooler`.
-        out_channels: the pooler's channels; None for ``MODEL.SKIP_POOLER.OUT_CHANNELS``.
-
-    Returns:
-        The constructor arguments.
-    """
-    # First the pooler, then the head: in the order in which an ROI passes them.
-    pooler = build_skip_pooler(cfg, shapes, head=head, out_channels=out_channels)
-    bins = cfg.MODEL[head].POOLER_RESOLUTION
-    return with_pooler(build, cfg, pooler, bins, head=head, prefix=prefix)
+def head_key(kind: str) -> str:
+    """The key below ``MODEL`` of the "box", "mask" or "keypoint" head."""
+    return f"ROI_{kind.upper()}_HEAD"
 
 
 def build_skip_pooler(
-    cfg: CfgNode,
-    shapes: dict[str, ShapeSpec],
-    *,
-    head: str,
-    out_channels: int | None = None,
+    cfg: CfgNode, shapes: dict[str, ShapeSpec], kind: str, out_channels: int | None = None
 ) -> SkipPooler:
     """Build the skip pooler of one head.
 
     Args:
-        cfg: reads ``MODEL.ROI_HEADS.IN_FEATURES``, ``MODEL.SKIP_POOLER.*`` and the pooler's keys of
-            ``MODEL.<head>``.
+        cfg: the full config.
         shapes: the backbone's features.
-        head: see :func:`with_skip_pooler`.
-        out_channels: see :func:`with_skip_pooler`.
-
-    Returns:
-        The pooler.
+        kind: "box", "mask" or "keypoint".
+        out_channels: in place of ``MODEL.SKIP_POOLER.OUT_CHANNELS``.
     """
     names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-    node, pooler = cfg.MODEL[head], cfg.MODEL.SKIP_POOLER
+    head, settings = cfg.MODEL[head_key(kind)], cfg.MODEL.SKIP_POOLER
+    if settings.CONTEXT not in _MERGES:
+        raise IONError(f"MODEL.SKIP_POOLER.CONTEXT is {settings.CONTEXT!r}; use one of {_MERGES}.")
     context = [i for i, name in enumerate(names) if name.startswith(CONTEXT)]
-    if pooler.CONTEXT not in _MERGES:
-        raise IONError(f"MODEL.SKIP_POOLER.CONTEXT is {pooler.CONTEXT!r}; use one of {_MERGES}.")
-    concatenated = pooler.CONTEXT == "concat"
-    built = SkipPooler(
+    concatenated = settings.CONTEXT == "concat"
+    pooler = SkipPooler(
         [shapes[name] for name in names],
-        output_size=node.POOLER_RESOLUTION,
-        sampling_ratio=node.POOLER_SAMPLING_RATIO,
-        pooler_type=node.POOLER_TYPE,
-        norm=pooler.NORM,
-        scale_init=pooler.SCALE_INIT,
-        learn_scale=pooler.LEARN_SCALE,
-        scale_batches=pooler.SCALE_BATCHES,
+        output_size=head.POOLER_RESOLUTION,
+        sampling_ratio=head.POOLER_SAMPLING_RATIO,
+        pooler_type=head.POOLER_TYPE,
+        norm=settings.NORM,
+        scale_init=settings.SCALE_INIT,
+        learn_scale=settings.LEARN_SCALE,
+        scale_batches=settings.SCALE_BATCHES,
         scale_source=_deepest_backbone_feature(names, shapes),
-        out_channels=out_channels or pooler.OUT_CHANNELS,
+        out_channels=out_channels or settings.OUT_CHANNELS,
         added=() if concatenated else context,
-        gate_init=pooler.CONTEXT_GAIN,
+        gate_init=settings.CONTEXT_GAIN,
     )
-    if concatenated and pooler.CONTEXT_GAIN != 1 and built.reduce is not None:
+    if concatenated and settings.CONTEXT_GAIN != 1 and pooler.reduce is not None:
         for i in context:
-            built.weaken(i, pooler.CONTEXT_GAIN)
-    return built
+            pooler.weaken(i, settings.CONTEXT_GAIN)
+    return pooler
 
 
 def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) -> int:
@@ -165,33 +130,20 @@ def check_heads(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
 
 
 def _check_upright(cfg: CfgNode) -> None:
-    rotated = (
-        ("MODEL.PROPOSAL_GENERATOR.NAME", cfg.MODEL.PROPOSAL_GENERATOR.NAME, "RRPN", "RPN"),
-        (
-            "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
-            cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE,
-            "ROIAlignRotated",
-            "ROIAlignV2",
-        ),
-    )
-    for key, value, bad, good in rotated:
-        if value == bad:
+    generator, pooler = cfg.MODEL.PROPOSAL_GENERATOR.NAME, cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE
+    for key, value, rotated, upright in (
+        ("PROPOSAL_GENERATOR.NAME", generator, "RRPN", "RPN"),
+        ("ROI_BOX_HEAD.POOLER_TYPE", pooler, "ROIAlignRotated", "ROIAlignV2"),
+    ):
+        if value == rotated:
             raise IONError(
-                f"{key} is {value!r}, which makes rotated boxes; {cfg.MODEL.ROI_HEADS.NAME} pools "
-                f"upright ones only, so set it to {good!r}."
+                f"MODEL.{key} is {value!r}, which makes rotated boxes; {cfg.MODEL.ROI_HEADS.NAME} "
+                f"pools upright ones only, so set it to {upright!r}."
             )
 
 
 def check_no_refinement(cfg: CfgNode, reason: str) -> None:
-    """Refuse the paper's box refinement in heads that do without it.
-
-    Args:
-        cfg: the full config.
-        reason: why they do, as a clause.
-
-    Raises:
-        IONError: ``TEST.BOX_REFINEMENT.ENABLED`` is on.
-    """
+    """Raise an IONError if ``TEST.BOX_REFINEMENT`` is on; ``reason`` is a clause on the heads."""
     if cfg.TEST.BOX_REFINEMENT.ENABLED:
         raise IONError(
             f"TEST.BOX_REFINEMENT.ENABLED is True, but MODEL.ROI_HEADS.NAME is "

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ..trainer_settings import BuiltFromConfig
 from .skip_pooler_config import (
+    build_over,
     build_skip_pooler,
     check_heads,
     check_no_refinement,
-    with_pooler,
-    with_skip_pooler,
+    head_key,
 )
 
 
@@ -37,34 +37,29 @@ class SkipPooling(BuiltFromConfig):
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        pooler, bins = cls._init_box_pooler(cfg, input_shape)
-        return with_pooler(
-            super()._init_box_head, cfg, pooler, bins, head="ROI_BOX_HEAD", prefix="box_"
-        )
-
-    @classmethod
-    def _init_box_pooler(
-        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
-    ) -> tuple[nn.Module, int]:
-        """Build the pooler of the box head, and tell its bins per side."""
-        bins = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
-        return build_skip_pooler(cfg, input_shape, head="ROI_BOX_HEAD"), bins
+        return build_over(*cls._pooler(cfg, input_shape, "box"), super()._init_box_head, cfg, "box")
 
     @classmethod
     def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         build = super()._init_mask_head
         if not (cfg.MODEL.MASK_ON and cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE):
             return build(cfg, input_shape)
-        return with_skip_pooler(build, cfg, input_shape, head="ROI_MASK_HEAD", prefix="mask_")
+        return build_over(*cls._pooler(cfg, input_shape, "mask"), build, cfg, "mask")
 
     @classmethod
     def _init_keypoint_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         build = super()._init_keypoint_head
         if not (cfg.MODEL.KEYPOINT_ON and cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE):
             return build(cfg, input_shape)
-        return with_skip_pooler(
-            build, cfg, input_shape, head="ROI_KEYPOINT_HEAD", prefix="keypoint_"
-        )
+        return build_over(*cls._pooler(cfg, input_shape, "keypoint"), build, cfg, "keypoint")
+
+    @classmethod
+    def _pooler(
+        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], kind: str
+    ) -> tuple[nn.Module, int]:
+        """Build the pooler of a "box", "mask" or "keypoint" head, and tell its bins per side."""
+        bins = cfg.MODEL[head_key(kind)].POOLER_RESOLUTION
+        return build_skip_pooler(cfg, input_shape, kind), bins
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -103,12 +98,7 @@ class IONRes5ROIHeads(BuiltFromConfig, Res5ROIHeads):
                 "MODEL.KEYPOINT_ON is True, but MODEL.ROI_HEADS.NAME is 'IONRes5ROIHeads', which "
                 "has no keypoint head; use 'IONROIHeads'."
             )
-        return with_skip_pooler(
-            super().from_config,
-            cfg,
-            input_shape,
-            head="ROI_BOX_HEAD",
-            prefix="",
-            # res5 reads res4, whose width is 2 ** 2 times that of res2.
-            out_channels=cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 4,
-        )
+        # res5 reads res4, whose width is 2 ** 2 times that of res2.
+        pooler = build_skip_pooler(cfg, input_shape, "box", cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 4)
+        bins = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
+        return build_over(pooler, bins, super().from_config, cfg, "box")

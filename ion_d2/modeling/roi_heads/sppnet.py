@@ -33,11 +33,9 @@ class PyramidPooler(nn.Module):
     ) -> None:
         """
         Args:
-            input_shapes: channels and stride of each feature, in the order in which ``forward``
-                gets them.
+            input_shapes: channels and stride of each feature that ``forward`` gets.
             levels: bins per side at each level of the pyramid.
-            sampling_ratio: see :class:`ion_d2.modeling.SkipPooler`.
-            pooler_type: see :func:`ion_d2.modeling.roi_heads.skip_pooler.make_pooler`.
+            sampling_ratio: see :func:`.skip_pooler.make_pooler`, also for ``pooler_type``.
 
         Raises:
             IONError: there is no level, or one has no bins; or ``pooler_type`` is unknown.
@@ -64,8 +62,7 @@ class PyramidPooler(nn.Module):
             boxes: N :class:`Boxes` in pixels of the input image, M in all.
 
         Returns:
-            (M, out_channels, 1, 1): for each feature, then for each level, its bins in the order
-            (C, row, column).
+            (M, out_channels, 1, 1): for each feature and level its bins, as (C, row, column).
         """
         pooled = [
             level([x], boxes).flatten(start_dim=1)
@@ -84,9 +81,11 @@ class SPPROIHeads(IONROIHeads):
     """
 
     @classmethod
-    def _init_box_pooler(
-        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
+    def _pooler(
+        cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec], kind: str
     ) -> tuple[nn.Module, int]:
+        if kind != "box":
+            return super()._pooler(cfg, input_shape, kind)
         head = cfg.MODEL.ROI_BOX_HEAD
         pooler = PyramidPooler(
             [input_shape[name] for name in cfg.MODEL.ROI_HEADS.IN_FEATURES],
