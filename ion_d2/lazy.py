@@ -41,28 +41,16 @@ def skip_pooler(channels: Sequence[int], strides: Sequence[int], **kwargs: Any) 
     """Build a :class:`SkipPooler` from plain numbers, which a LazyConfig can hold.
 
     Args:
-        channels: channels of each feature.
-        strides: stride of each feature in pixels.
+        channels: of each feature.
+        strides: of each feature, in pixels.
         kwargs: further arguments of ``SkipPooler``.
-
-    Returns:
-        The pooler.
     """
     shapes = [ShapeSpec(channels=c, stride=s) for c, s in zip(channels, strides)]
     return SkipPooler(shapes, **kwargs)
 
 
 def seg_head(channels: int, stride: int, **kwargs: Any) -> IONSegHead:
-    """Build an :class:`IONSegHead` on the context feature from plain numbers.
-
-    Args:
-        channels: channels of the context feature.
-        stride: its stride in pixels.
-        kwargs: further arguments of ``IONSegHead``.
-
-    Returns:
-        The head.
-    """
+    """Build an :class:`IONSegHead` on the context feature, of a stride in pixels."""
     return IONSegHead({CONTEXT: ShapeSpec(channels=channels, stride=stride)}, **kwargs)
 
 
@@ -76,9 +64,6 @@ def dataset_dicts(
         sem_seg_dirs: folders of label maps, as ``DATASETS.SEM_SEG_DIRS``.
         kwargs: further arguments of ``get_detection_dataset_dicts``.
 
-    Returns:
-        A dict for each image.
-
     Raises:
         IONError: there is no such dataset, or it cannot be read.
     """
@@ -88,15 +73,9 @@ def dataset_dicts(
 
 
 def clipped_params(model: nn.Module, *, max_norm: float, **kwargs: Any) -> list[dict[str, Any]]:
-    """An optimizer's parameters, the norm of whose whole gradient is bounded (sec. 4.1).
+    """An optimizer's parameter groups, with a bound on the norm of the whole gradient (sec. 4.1).
 
-    Args:
-        model: the model to train.
-        max_norm: the bound.
-        kwargs: the arguments of Detectron2's ``get_default_optimizer_params``.
-
-    Returns:
-        Parameter groups.
+    ``kwargs`` are arguments of Detectron2's ``get_default_optimizer_params``.
     """
     clip_whole_gradient(model.parameters(), max_norm)
     return get_default_optimizer_params(model, **kwargs)
@@ -111,8 +90,8 @@ def plug_in_lazy(
 ) -> None:
     """Switch context and skip pooling on in a model of Detectron2's R-CNN family.
 
-    The lazy twin of :func:`ion_d2.plug_in`; it works for every backbone, ViT, Swin and RegNet
-    included. The backbone is built once to ask for its features.
+    The twin of :func:`ion_d2.plug_in` for every backbone, ViT, Swin and RegNet included. The
+    backbone is built once to ask for its features.
 
     Args:
         model: the "model" of a LazyConfig, changed in place.
@@ -132,44 +111,32 @@ def plug_in_lazy(
         read = bottom_up.out_features = ["res2", "res3", *read]
     shapes = instantiate(bottom_up).output_shape()
     in_feature = in_feature or read[-1]
-    # From here on the model changes.
-    _add_context(model, bottom_up, in_feature, shapes, context or {})
-    _set_heads(heads, target)
-    channels = [shapes[name].channels for name in read] + [model.backbone.context.out_dim]
-    strides = [shapes[name].stride for name in (*read, in_feature)]
-    for prefix in prefixes:
-        old = heads[f"{prefix}pooler"]
-        settings = {
-            **{key: old[key] for key in ("output_size", "sampling_ratio", "pooler_type")},
-            "scale_init": 0.0,
-            "scale_source": len(read) - 1,
-            # The heads get as many channels as before, so that their weights keep their shapes.
-            "out_channels": shapes[read[-1]].channels,
-            **(pooler or {}),
-        }
-        heads[f"{prefix}in_features"] = [*read, CONTEXT]
-        heads[f"{prefix}pooler"] = LazyCall(skip_pooler)(
-            channels=channels, strides=strides, **settings
-        )
-
-
-def _add_context(
-    model: DictConfig,
-    bottom_up: DictConfig,
-    in_feature: str,
-    shapes: dict[str, ShapeSpec],
-    settings: dict[str, Any],
-) -> None:
     if in_feature not in shapes:
         raise IONError(
             f"in_feature is {in_feature!r}, but the backbone returns only {', '.join(shapes)}; "
             "choose one of these."
         )
-    settings = {"in_channels": shapes[in_feature].channels, "out_dim": 512, **settings}
+    # From here on the model changes.
+    block = {"in_channels": shapes[in_feature].channels, "out_dim": 512, **(context or {})}
     model._target_ = ION
     model.backbone = LazyCall(ContextBackbone)(
-        bottom_up=bottom_up, context=LazyCall(IRNN)(**settings), in_feature=in_feature
+        bottom_up=bottom_up, context=LazyCall(IRNN)(**block), in_feature=in_feature
     )
+    _set_heads(heads, target)
+    settings = {
+        "channels": [*(shapes[name].channels for name in read), block["out_dim"]],
+        "strides": [shapes[name].stride for name in (*read, in_feature)],
+        "scale_init": 0.0,
+        "scale_source": len(read) - 1,
+        # The heads get as many channels as before, so that their weights keep their shapes.
+        "out_channels": shapes[read[-1]].channels,
+        **(pooler or {}),
+    }
+    for prefix in prefixes:
+        old = heads[f"{prefix}pooler"]
+        kept = {key: old[key] for key in ("output_size", "sampling_ratio", "pooler_type")}
+        heads[f"{prefix}in_features"] = [*read, CONTEXT]
+        heads[f"{prefix}pooler"] = LazyCall(skip_pooler)(**{**kept, **settings})
 
 
 def _heads_of(model: DictConfig) -> tuple[DictConfig, type]:

@@ -19,23 +19,22 @@ def plug_in(cfg: CfgNode) -> dict[str, Any]:
     """Switch context and skip pooling on in a config of Detectron2's R-CNN family.
 
     The context block reads the deepest feature that the ROI heads read; these then pool their
-    features and "context". Where they had read one stage of a ResNet (C4, DC5), they pool that
-    stage and those before it, from res2 on. The heads keep the shapes of their weights, so that a
-    checkpoint of the plain model still fits them.
+    features and "context". Where they read one stage of a ResNet (C4, DC5), they pool that stage
+    and those before it, from res2 on. The heads' weights keep their shapes, so that a checkpoint of
+    the plain model still fits them.
 
     Args:
         cfg: a config with ION's keys, changed in place.
 
     Returns:
-        The overrides, config key -> value, that would have done the same in a YAML file.
+        Overrides, config key -> value, that would do the same in a YAML file.
 
     Raises:
         IONError: the config has no ROI heads that ION's can replace, or has ION's already.
     """
     _check_pluggable(cfg)
     overrides = _overrides(cfg)
-    pairs = [item for pair in overrides.items() for item in pair]
-    cfg.merge_from_list(pairs)
+    cfg.merge_from_list([item for pair in overrides.items() for item in pair])
     return overrides
 
 

@@ -13,18 +13,12 @@ FLIP = ("TEST.FLIP_AVERAGING", True)
 
 
 def test_mirror_by_hand():
-    (mirrored,) = mirror_boxes(
-        [Boxes(torch.tensor([[10.0, 5, 30, 25], [0, 0, 100, 50]]))], [(50, 100)]
-    )
+    boxes = Boxes(torch.tensor([[10.0, 5, 30, 25], [0, 0, 100, 50]]))
+    mirrored, none = mirror_boxes([boxes, boxes[:0]], [(50, 100), (64, 37)])
     assert mirrored.tensor.tolist() == [[70, 5, 90, 25], [0, 0, 100, 50]]
-
-
-def test_mirroring_twice_gives_the_boxes_back():
-    boxes = Boxes(torch.arange(12.0).reshape(3, 4))
-    (again,) = mirror_boxes(mirror_boxes([boxes], [(64, 37)]), [(64, 37)])
-    assert torch.equal(again.tensor, boxes.tensor)
-    (none,) = mirror_boxes([Boxes(torch.zeros(0, 4))], [(64, 37)])
     assert none.tensor.shape == (0, 4)
+    (again,) = mirror_boxes([mirrored], [(50, 100)])
+    assert torch.equal(again.tensor, boxes.tensor)
 
 
 def test_average_by_hand():
@@ -41,22 +35,20 @@ def with_given_proposals(*opts):
     return small_model(*opts, "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals").eval()
 
 
+def view(image, boxes):
+    size = tuple(image.shape[-2:])
+    given = Instances(size, proposal_boxes=boxes, objectness_logits=torch.zeros(len(boxes)))
+    return {"image": image, "height": size[0], "width": size[1], "proposals": given}
+
+
 def with_proposals(x):
-    proposals = Instances(tuple(x["image"].shape[-2:]))
-    proposals.proposal_boxes = Boxes(
-        torch.tensor([[8.0, 8, 40, 48], [30, 20, 90, 80], [0, 0, 60, 60]])
-    )
-    proposals.objectness_logits = torch.zeros(3)
-    return {**x, "proposals": proposals}
+    boxes = torch.tensor([[8.0, 8, 40, 48], [30, 20, 90, 80], [0, 0, 60, 60]])
+    return view(x["image"], Boxes(boxes))
 
 
 def mirrored_input(x):
-    proposals = Instances(x["proposals"].image_size)
-    (proposals.proposal_boxes,) = mirror_boxes(
-        [x["proposals"].proposal_boxes], [x["proposals"].image_size]
-    )
-    proposals.objectness_logits = torch.zeros(3)
-    return {**x, "image": x["image"].flip(-1), "proposals": proposals}
+    (boxes,) = mirror_boxes([x["proposals"].proposal_boxes], [x["proposals"].image_size])
+    return view(x["image"].flip(-1), boxes)
 
 
 @pytest.mark.parametrize("refine", [False, True])
@@ -82,9 +74,9 @@ def test_detections_are_those_of_the_averaged_predictions():
     """Against Detectron2's inference on scores and boxes averaged word by word."""
     model, x = with_given_proposals(*FLIP), with_proposals(make_input(96, 128))
     heads, views = model.roi_heads, []
-    for view in (x, mirrored_input(x)):
-        images = model.preprocess_image([view])
-        boxes = [view["proposals"].proposal_boxes]
+    for each in (x, mirrored_input(x)):
+        images = model.preprocess_image([each])
+        boxes = [each["proposals"].proposal_boxes]
         with torch.no_grad():
             features = model.backbone(images.tensor)
             pooled = heads.box_pooler([features[n] for n in heads.box_in_features], boxes)

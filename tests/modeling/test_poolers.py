@@ -26,17 +26,15 @@ def inputs():
     return features, boxes
 
 
-def torchvision_pool(features, boxes, kind, size=7):
+def pool_one(x, boxes, kind, stride):
     rois = [b.tensor for b in boxes]
     if kind == "ROIPool":
-        return [
-            torchvision.ops.roi_pool(x, rois, size, 1 / s.stride) for x, s in zip(features, SHAPES)
-        ]
-    aligned = kind == "ROIAlignV2"
-    return [
-        torchvision.ops.roi_align(x, rois, size, 1 / s.stride, 2, aligned)
-        for x, s in zip(features, SHAPES)
-    ]
+        return torchvision.ops.roi_pool(x, rois, 7, 1 / stride)
+    return torchvision.ops.roi_align(x, rois, 7, 1 / stride, 2, kind == "ROIAlignV2")
+
+
+def torchvision_pool(features, boxes, kind):
+    return [pool_one(x, boxes, kind, s.stride) for x, s in zip(features, SHAPES)]
 
 
 @pytest.mark.parametrize("kind", ["ROIPool", "ROIAlign", "ROIAlignV2"])
@@ -64,11 +62,7 @@ def test_strides_need_not_be_powers_of_two(inputs, kind):
     features, boxes = inputs
     shapes = [ShapeSpec(channels=5, stride=14)]
     pooler = SkipPooler(shapes, norm="none", out_channels=5, pooler_type=kind, sampling_ratio=2)
-    rois = [each.tensor for each in boxes]
-    if kind == "ROIPool":
-        expected = torchvision.ops.roi_pool(features[1], rois, 7, 1 / 14)
-    else:
-        expected = torchvision.ops.roi_align(features[1], rois, 7, 1 / 14, 2, True)
+    expected = pool_one(features[1], boxes, kind, 14)
     torch.testing.assert_close(pooler(features[1:], boxes), expected)
 
 
@@ -122,11 +116,9 @@ def test_a_checkpoint_of_other_features_is_no_measurement(inputs, tmp_path):
 
 def test_measurement_survives_a_checkpoint(inputs):
     features, boxes = inputs
-
-    def make():
-        return SkipPooler(SHAPES, scale_init=0.0, scale_batches=3, out_channels=6)
-
-    whole, first, second = make(), make(), make()
+    whole, first, second, trained = (
+        SkipPooler(SHAPES, scale_init=0.0, scale_batches=3, out_channels=6) for _ in range(4)
+    )
     batches = [[x * k for x in features] for k in (1, 2, 5, 9)]
     for batch in batches:
         whole(batch, boxes)
@@ -136,23 +128,17 @@ def test_measurement_survives_a_checkpoint(inputs):
     for batch in batches[2:]:
         second(batch, boxes)
     assert torch.equal(whole.scale.factor, second.scale.factor)
-    trained = make()
     trained.load_state_dict(whole.state_dict())
     trained(batches[3], boxes)
     assert torch.equal(trained.scale.factor, whole.scale.factor)
 
 
-def test_evaluation_never_measures(inputs):
+def test_neither_evaluation_nor_batches_without_boxes_are_measured(inputs):
     features, boxes = inputs
     pooler = SkipPooler(SHAPES, scale_init=0.0, out_channels=6).eval()
     pooler(features, boxes)
+    pooler.train()(features, [Boxes(torch.zeros(0, 4))] * 2)
     assert (pooler.scale.factor == 1).all() and pooler.scale.batches_left == 8
-
-
-def test_batches_without_boxes_do_not_count():
-    pooler = SkipPooler(SHAPES, scale_init=0.0, scale_batches=1, out_channels=6)
-    pooler([torch.rand(1, 3, 8, 8), torch.rand(1, 5, 2, 2)], [Boxes(torch.zeros(0, 4))])
-    assert pooler.scale.batches_left == 1 and torch.isfinite(pooler.scale.factor).all()
 
 
 def test_fixed_scale_gets_no_gradient(inputs):
@@ -176,34 +162,21 @@ def test_bad_settings_name_the_key(kwargs, words):
         SkipPooler(**{"input_shapes": SHAPES, **kwargs})
 
 
-def test_added_features_equal_their_formula(inputs):
+@pytest.mark.parametrize("gate", [0.5, 0.0])
+def test_added_features_equal_their_formula(inputs, gate):
     features, boxes = inputs
     shapes = [SHAPES[0], SHAPES[-1], SHAPES[-1]]
     features = [features[0], features[-1], features[-1].flip(0)]
-    pooler = SkipPooler(
-        shapes, output_size=3, scale_source=1, out_channels=8, added=[2], gate_init=0.5
-    )
+    settings = {"scale_source": 1, "added": [2], "gate_init": gate}
+    pooler = SkipPooler(shapes, output_size=3, out_channels=8, **settings)
     pooler.scale.factor.data.uniform_(1, 2)
-    first, deep, more = (p([x], boxes) for p, x in zip(pooler.level_poolers, features))
-    unit = [x / x.flatten(1).norm(dim=1)[:, None, None, None] for x in (first, deep, more)]
+    pooled = (p([x], boxes) for p, x in zip(pooler.level_poolers, features))
+    first, deep, more = (x / x.flatten(1).norm(dim=1)[:, None, None, None] for x in pooled)
     factors = pooler.scale.factor[:, None, None].split([shapes[0].channels, shapes[1].channels])
-    merged = torch.cat([unit[0] * factors[0], (unit[1] + 0.5 * unit[2]) * factors[1]], dim=1)
-    torch.testing.assert_close(pooler(features, boxes), pooler.reduce(merged))
-
-
-def test_a_gate_of_zero_starts_without_what_is_added(inputs):
-    features, boxes = inputs
-    shapes = [SHAPES[0], SHAPES[-1]]
-    features = [features[0], features[-1], torch.rand_like(features[-1])]
-    torch.manual_seed(0)
-    plain = SkipPooler(shapes, out_channels=8)
-    torch.manual_seed(0)
-    pooler = SkipPooler(
-        [*shapes, shapes[-1]], out_channels=8, scale_source=1, added=[2], gate_init=0
-    )
-    result = pooler(features, boxes)
-    torch.testing.assert_close(result, plain(features[:2], boxes))
-    result.sum().backward()
+    merged = torch.cat([first * factors[0], (deep + gate * more) * factors[1]], dim=1)
+    found = pooler(features, boxes)
+    torch.testing.assert_close(found, pooler.reduce(merged))
+    found.sum().backward()
     assert pooler.gate.grad.abs() > 0
 
 

@@ -1,12 +1,12 @@
-"""IONROIHeads against Detectron2's own heads, and the refinement rounds through them."""
+"""IONROIHeads: the paper's head, and the refinement rounds through it."""
 
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import StandardROIHeads
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList
 from detectron2.utils.events import EventStorage
-from model_helpers import make_input, small_config, small_model
+from model_helpers import make_input, make_proposals, small_config, small_model
 
 from ion_d2.errors import IONError
 from ion_d2.modeling.roi_heads.ion_roi_heads import IONROIHeads
@@ -22,17 +22,8 @@ SINGLE = (
 )  # fmt: skip
 
 
-def make_proposals():
-    proposals = Instances((64, 96))
-    proposals.proposal_boxes = Boxes(
-        torch.tensor([[4.0, 4, 40, 40], [20, 10, 90, 60], [0, 0, 30, 60]])
-    )
-    proposals.objectness_logits = torch.zeros(3)
-    return [proposals]
-
-
-def test_single_plain_feature_equals_the_fast_rcnn_head():
-    """Detectron2's heads with fc1/fc2 and the same weights give the same losses and detections."""
+def test_the_head_is_detectron2s_with_two_fully_connected_layers():
+    """The same weights as fc1 and fc2 give the same losses and detections."""
     torch.manual_seed(0)
     ion = IONROIHeads(small_config(*SINGLE), SHAPES)
     cfg = small_config(*SINGLE, "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead",
@@ -40,59 +31,27 @@ def test_single_plain_feature_equals_the_fast_rcnn_head():
     plain = StandardROIHeads(cfg, SHAPES)
     state = {k.replace("fc6", "fc1").replace("fc7", "fc2"): v for k, v in ion.state_dict().items()}
     plain.load_state_dict(state)
-    features = {"conv5": torch.randn(1, 8, 4, 6)}
-    images = ImageList(torch.zeros(1, 3, 64, 96), [(64, 96)])
+    features, given = {"conv5": torch.randn(1, 8, 4, 6)}, make_input(64, 96)["instances"]
+    images, proposals = ImageList(torch.zeros(1, 3, 64, 96), [(64, 96)]), [make_proposals(64, 96)]
     outcomes = []
     for heads in (ion, plain):
         with EventStorage(), torch.no_grad():
             torch.manual_seed(1)
-            _, losses = heads.train()(
-                images, features, make_proposals(), [make_input(64, 96)["instances"]]
-            )
-            detections, _ = heads.eval()(images, features, make_proposals(), None)
-        outcomes.append((losses, detections[0]))
-    for name, value in outcomes[0][0].items():
-        assert torch.equal(value, outcomes[1][0][name])
-    assert torch.equal(outcomes[0][1].scores, outcomes[1][1].scores)
-    assert torch.equal(outcomes[0][1].pred_boxes.tensor, outcomes[1][1].pred_boxes.tensor)
+            _, losses = heads.train()(images, features, proposals, [given])
+            (found,), _ = heads.eval()(images, features, proposals, None)
+        outcomes.append([*losses.values(), found.scores, found.pred_boxes.tensor])
+    assert len(outcomes[0]) == 4
+    assert all(torch.equal(a, b) for a, b in zip(*outcomes))
 
 
 def test_scale_is_measured_on_the_deepest_backbone_feature():
-    cfg = small_config("MODEL.ROI_HEADS.IN_FEATURES", "['conv5', 'conv4', 'context']")
-    heads = IONROIHeads(cfg, SHAPES)
-    assert heads.box_pooler.scale_source == 0
-    cfg = small_config("MODEL.ROI_HEADS.IN_FEATURES", "['context']")
-    assert IONROIHeads(cfg, SHAPES).box_pooler.scale_source == 0
-
-
-@pytest.mark.parametrize(
-    ("features", "words"),
-    [
-        ("['conv4', 'res9']", "IN_FEATURES names 'res9'.*conv4, conv5, context"),
-        ("['conv4', 'conv4']", "names a feature twice"),
-        ("[]", "IN_FEATURES is empty"),
-    ],
-)
-def test_bad_features_name_the_key(features, words):
-    with pytest.raises(IONError, match=words):
-        IONROIHeads(small_config("MODEL.ROI_HEADS.IN_FEATURES", features), SHAPES)
-
-
-def test_one_round_without_votes_equals_plain_inference():
-    plain = small_model().eval()
-    refined = small_model(
-        "TEST.BOX_REFINEMENT.ENABLED", True, "TEST.BOX_REFINEMENT.ROUNDS", 1,
-        "TEST.BOX_REFINEMENT.VOTE", False,
-    ).eval()  # fmt: skip
-    refined.load_state_dict(plain.state_dict())
-    with torch.no_grad():
-        a, b = plain([make_input()])[0]["instances"], refined([make_input()])[0]["instances"]
-    assert len(a) and torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
-    assert torch.equal(a.scores, b.scores) and torch.equal(a.pred_classes, b.pred_classes)
+    for features in (["conv5", "conv4", "context"], ["context"]):
+        heads = IONROIHeads(small_config("MODEL.ROI_HEADS.IN_FEATURES", features), SHAPES)
+        assert heads.box_pooler.scale_source == 0
 
 
 def test_rounds_and_votes_are_switched_by_themselves():
-    """Scores do not move by a vote, boxes do not change in number by one round more or less."""
+    """Scores do not move by a vote; one round without a vote is plain inference."""
     plain, found = small_model().eval(), {}
     for rounds, vote in ((1, False), (1, True), (2, False), (2, True)):
         model = small_model(
@@ -107,20 +66,23 @@ def test_rounds_and_votes_are_switched_by_themselves():
         assert torch.equal(unmoved.scores, moved.scores)
         assert not torch.equal(unmoved.pred_boxes.tensor, moved.pred_boxes.tensor)
     assert not torch.equal(found[1, False].scores, found[2, False].scores)
+    with torch.no_grad():
+        expected, got = plain([make_input()])[0]["instances"], found[1, False]
+    assert len(got) and torch.equal(got.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(got.scores, expected.scores)
+    assert torch.equal(got.pred_classes, expected.pred_classes)
 
 
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
-        (("ROUNDS", 0), "TEST.BOX_REFINEMENT.ROUNDS is 0"),
-        (("VOTE_IOU", 0.0), "TEST.BOX_REFINEMENT.VOTE_IOU is 0.0"),
-        (("VOTE_IOU", 1.5), "TEST.BOX_REFINEMENT.VOTE_IOU is 1.5.*VOTE False"),
+        (("TEST.BOX_REFINEMENT.ROUNDS", 0), "TEST.BOX_REFINEMENT.ROUNDS is 0"),
+        (("TEST.BOX_REFINEMENT.VOTE_IOU", 0.0), "TEST.BOX_REFINEMENT.VOTE_IOU is 0.0"),
+        (("TEST.BOX_REFINEMENT.VOTE_IOU", 1.5), "TEST.BOX_REFINEMENT.VOTE_IOU is 1.5.*VOTE False"),
     ],
 )
 def test_bad_refinement_names_the_key(opts, words):
-    key, value = opts
-    opts = ("TEST.BOX_REFINEMENT.ENABLED", True, f"TEST.BOX_REFINEMENT.{key}", value)
-    cfg = small_config(*SINGLE, *opts)
+    cfg = small_config(*SINGLE, "TEST.BOX_REFINEMENT.ENABLED", True, *opts)
     with pytest.raises(IONError, match=words):
         IONROIHeads(cfg, SHAPES)
 

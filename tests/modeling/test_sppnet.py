@@ -20,17 +20,11 @@ SPP = (
 )  # fmt: skip
 
 
-def make_boxes():
-    return [
-        Boxes(torch.tensor([[0.0, 0, 127, 95], [10, 10, 60, 50]])),
-        Boxes(torch.tensor([[40.0, 2, 90, 93]])),
-    ]
-
-
 def test_levels_are_those_of_roi_pool_feature_by_feature():
     torch.manual_seed(0)
     features = [torch.rand(2, 2, 12, 16), torch.rand(2, 3, 6, 8)]
-    boxes = make_boxes()
+    boxes = Boxes(torch.tensor([[0.0, 0, 127, 95], [10, 10, 60, 50], [40.0, 2, 90, 93]]))
+    boxes = [boxes[:2], boxes[2:]]
     pooler = PyramidPooler(SHAPES, levels=(3, 1))
     expected = [
         torchvision.ops.roi_pool(x, [b.tensor for b in boxes], bins, 1 / s.stride).flatten(1)
@@ -40,6 +34,7 @@ def test_levels_are_those_of_roi_pool_feature_by_feature():
     result = pooler(features, boxes)
     assert result.shape == (3, pooler.out_channels, 1, 1) == (3, 5 * 10, 1, 1)
     assert torch.equal(result.flatten(1), torch.cat(expected, dim=1))
+    assert pooler(features, [boxes[0][:0]] * 2).shape == (0, 5 * 10, 1, 1)
 
 
 def test_coarse_levels_are_the_maximum_of_the_finest_bins():
@@ -57,12 +52,6 @@ def test_coarse_levels_are_the_maximum_of_the_finest_bins():
                 union = fine[:, :, i * side : (i + 1) * side, j * side : (j + 1) * side]
                 got = level.reshape(2, 2, bins, bins)[:, :, i, j]
                 assert torch.equal(got, union.amax(dim=(2, 3)))
-
-
-def test_no_boxes():
-    pooler = PyramidPooler(SHAPES)
-    features = [torch.rand(1, 2, 12, 16), torch.rand(1, 3, 6, 8)]
-    assert pooler(features, [Boxes(torch.zeros(0, 4))]).shape == (0, 5 * 50, 1, 1)
 
 
 @pytest.mark.parametrize("levels", [[], [6, 0]])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
 from torch import nn
 
@@ -33,12 +33,8 @@ def test_full_width_has_the_published_size(depth, convs, parameters):
 def test_parameter_names():
     names = {name for name, _ in VGG(depth=16, width_multiplier=0.125).named_parameters()}
     blocks = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
-    assert names == {
-        f"conv{b}_{i}.{kind}"
-        for b, n in blocks.items()
-        for i in range(1, n + 1)
-        for kind in ("weight", "bias")
-    }
+    convs = [f"conv{b}_{i}" for b, n in blocks.items() for i in range(1, n + 1)]
+    assert names == {f"{conv}.{kind}" for conv in convs for kind in ("weight", "bias")}
     normed = {name for name, _ in tiny(norm="GN").named_parameters()}
     assert {"conv5_2.weight", "conv5_2.norm.weight", "conv5_2.norm.bias"} <= normed
     assert "conv5_2.bias" not in normed
@@ -76,13 +72,8 @@ def test_shapes_agree_with_output_shape_at_any_size(height, width):
     shapes = vgg.output_shape()
     assert list(outputs) == list(shapes) == list(ALL)
     for name, stride in zip(ALL, (1, 2, 4, 8, 16)):
-        assert shapes[name].stride == stride
-        assert outputs[name].shape == (
-            2,
-            shapes[name].channels,
-            height // stride,
-            width // stride,
-        )
+        expected = (2, shapes[name].channels, height // stride, width // stride)
+        assert shapes[name].stride == stride and outputs[name].shape == expected
     assert [shapes[name].channels for name in ALL] == [8, 16, 32, 64, 64]
     assert vgg.size_divisibility == 0
 
@@ -99,9 +90,7 @@ def test_features_are_what_the_same_layers_give_one_by_one():
             expected = nn.MaxPool2d(2)(expected)
         for index in (1, 2):
             conv = getattr(vgg, f"conv{block}_{index}")
-            expected = nn.functional.conv2d(expected, conv.weight, conv.bias, padding=1).clamp(
-                min=0
-            )
+            expected = nn.functional.conv2d(expected, conv.weight, conv.bias, padding=1).relu()
         torch.testing.assert_close(outputs[f"conv{block}"], expected)
         assert (outputs[f"conv{block}"] == 0).any()
 
@@ -154,9 +143,8 @@ def test_freeze_at_stops_exactly_the_first_blocks(freeze_at, norm):
     torch.manual_seed(0)
     vgg = tiny(norm=norm, freeze_at=freeze_at).train()
     before = {k: v.clone() for k, v in vgg.state_dict().items()}
-    optimizer = torch.optim.SGD(
-        [p for p in vgg.parameters() if p.requires_grad] or [nn.Parameter()], 1
-    )
+    trained = [p for p in vgg.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained or [nn.Parameter()], 1)
     loss = sum(feature.square().sum() for feature in vgg(torch.randn(2, 3, 32, 32)).values())
     if loss.requires_grad:
         loss.backward()
@@ -164,13 +152,6 @@ def test_freeze_at_stops_exactly_the_first_blocks(freeze_at, norm):
     for key, value in vgg.state_dict().items():
         moved = not torch.equal(value, before[key])
         assert moved == (int(key[4]) > freeze_at), key
-
-
-def test_frozen_batch_norm_is_fixed_and_the_rest_is_not():
-    vgg = tiny(norm="BN", freeze_at=2)
-    kinds = {name: type(conv.norm) for name, conv in vgg.named_children()}
-    assert kinds["conv1_1"] is kinds["conv2_1"] is FrozenBatchNorm2d
-    assert kinds["conv3_1"] is kinds["conv5_2"] is not FrozenBatchNorm2d
 
 
 def test_gradients_pass_through_frozen_batch_norm():
@@ -205,25 +186,18 @@ def test_bad_arguments_name_the_config_key(arguments, key):
         tiny(**arguments)
 
 
-def test_images_below_one_cell_are_refused():
-    assert tiny()(torch.zeros(1, 3, 16, 16))["conv5"].shape[-2:] == (1, 1)
+def test_the_smallest_image_and_batch():
+    assert tiny()(torch.zeros(0, 3, 16, 16))["conv5"].shape == (0, 64, 1, 1)
     with pytest.raises(IONError, match="15x40 pixels .* conv5 .* INPUT.MIN_SIZE_TRAIN"):
         tiny()(torch.zeros(1, 3, 15, 40))
-
-
-def test_an_empty_batch_gives_empty_features():
-    assert tiny()(torch.zeros(0, 3, 32, 32))["conv5"].shape == (0, 64, 2, 2)
 
 
 def test_built_from_a_config():
     cfg = get_cfg()
     add_ion_config(cfg)
-    cfg.MODEL.BACKBONE.NAME = "build_ion_vgg_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = 3
-    cfg.MODEL.VGG.DEPTH = 13
-    cfg.MODEL.VGG.WIDTH_MULTIPLIER = 0.25
-    cfg.MODEL.VGG.NORM = "GN"
-    cfg.MODEL.VGG.OUT_FEATURES = ["conv2", "conv5"]
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.FREEZE_AT = "build_ion_vgg_backbone", 3
+    cfg.MODEL.VGG.DEPTH, cfg.MODEL.VGG.WIDTH_MULTIPLIER = 13, 0.25
+    cfg.MODEL.VGG.NORM, cfg.MODEL.VGG.OUT_FEATURES = "GN", ["conv2", "conv5"]
     vgg = build_backbone(cfg)
     assert vgg.depth == 13
     assert vgg.output_shape()["conv5"] == ShapeSpec(channels=128, stride=16)

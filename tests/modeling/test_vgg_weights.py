@@ -40,9 +40,8 @@ def classifier():
 
 
 def d2_head():
-    return FastRCNNConvFCHead(
-        ShapeSpec(channels=512, height=7, width=7), conv_dims=[], fc_dims=[4096, 4096]
-    )
+    shape = ShapeSpec(channels=512, height=7, width=7)
+    return FastRCNNConvFCHead(shape, conv_dims=[], fc_dims=[4096, 4096])
 
 
 @pytest.mark.parametrize(
@@ -128,10 +127,8 @@ def test_other_networks_are_not_recognized(name):
 
 
 def test_one_missing_layer_is_not_recognized():
-    state = fake_state(16)
-    del state["features.28.weight"]
-    assert recognize(state) is None
-    state = fake_state(16, batch_norm=True)
-    del state["features.1.running_mean"]
-    assert recognize(state) is None
+    for batch_norm, key in ((False, "features.28.weight"), (True, "features.1.running_mean")):
+        state = fake_state(16, batch_norm)
+        del state[key]
+        assert recognize(state) is None
     assert recognize({}) is None

@@ -64,20 +64,21 @@ def randomize(module):
             layer.num_batches_tracked.fill_(7)
 
 
+def without_values(depth, batch_norm):
+    with torch.device("meta"):
+        return getattr(torchvision.models, f"vgg{depth}{'_bn' * batch_norm}")(weights=None)
+
+
 def published(depth, batch_norm=False, classifier=None):
     """torchvision's model with random weights."""
-    with torch.device("meta"):
-        model = getattr(torchvision.models, f"vgg{depth}{'_bn' * batch_norm}")(weights=None)
+    model = without_values(depth, batch_norm)
     model.features = model.features.to_empty(device="cpu")
     randomize(model.features)
-    if classifier is None:
-        classifier = nn.Sequential()
-    model.classifier = classifier
+    model.classifier = classifier or nn.Sequential()
     return model.eval()
 
 
 def fake_state(depth, batch_norm=False):
     """A full-size state dict of zeros that takes no memory."""
-    with torch.device("meta"):
-        model = getattr(torchvision.models, f"vgg{depth}{'_bn' * batch_norm}")(weights=None)
+    model = without_values(depth, batch_norm)
     return {key: torch.zeros(()).expand(value.shape) for key, value in model.state_dict().items()}
