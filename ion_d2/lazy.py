@@ -28,6 +28,7 @@ from .modeling import (
     SkipPooler,
 )
 from .modeling.context import CONTEXT
+from .modeling.model_values import check_features
 from .modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 
 _ROI_HEADS = {
@@ -111,11 +112,7 @@ def plug_in_lazy(
         read = bottom_up.out_features = ["res2", "res3", *read]
     shapes = instantiate(bottom_up).output_shape()
     in_feature = in_feature or read[-1]
-    if in_feature not in shapes:
-        raise IONError(
-            f"in_feature is {in_feature!r}, but the backbone returns only {', '.join(shapes)}; "
-            "choose one of these."
-        )
+    check_features("in_feature", [in_feature], shapes)
     # From here on the model changes.
     block = {"in_channels": shapes[in_feature].channels, "out_dim": 512, **(context or {})}
     model._target_ = ION

@@ -10,6 +10,7 @@ from detectron2.modeling import build_backbone
 
 from .errors import IONError
 from .modeling.context import CONTEXT
+from .modeling.model_values import check_features
 from .modeling.unread_settings import ROI_HEADS
 
 CONTEXT_BACKBONE = "build_ion_context_backbone"
@@ -97,9 +98,5 @@ def _channels(cfg: CfgNode, pooled: list[str], name: str) -> int:
     if name.startswith("res"):
         plain.MODEL.RESNETS.OUT_FEATURES = pooled
     shapes = build_backbone(plain).output_shape()
-    if name not in shapes:
-        raise IONError(
-            f"MODEL.ROI_HEADS.IN_FEATURES names {name!r}, but the backbone returns only "
-            f"{', '.join(shapes)}; choose from these."
-        )
+    check_features("MODEL.ROI_HEADS.IN_FEATURES", [name], shapes)
     return shapes[name].channels

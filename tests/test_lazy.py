@@ -92,7 +92,7 @@ def test_context_of_another_level_and_other_settings():
 def test_what_is_refused_leaves_the_model_as_it_was():
     model = zoo_model("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py")
     before = OmegaConf.to_container(model)
-    with pytest.raises(IONError, match="in_feature is 'res9'.*returns only p2, p3, p4, p5, p6"):
+    with pytest.raises(IONError, match="in_feature names 'res9'.*returns only p2, p3, p4, p5, p6"):
         plug_in_lazy(model, in_feature="res9")
     assert OmegaConf.to_container(model) == before
     plug_in_lazy(model, pooler={"output_size": 5})

@@ -5,8 +5,10 @@ import json
 import lazy_program
 import pytest
 import torch
+from coco_json import RED, write_coco
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
+from detectron2.data.datasets import register_coco_instances
 from detectron2.evaluation import COCOEvaluator
 from detectron2.layers import ShapeSpec
 from detectron2.solver import LRMultiplier
@@ -28,12 +30,13 @@ SMALL = [
 ]  # fmt: skip
 
 
+SPLITS = (("train", "trainval"), ("test", "test"))
+
+
 def small(name, scenes, output, *opts):
     cfg = LazyConfig.load(f"configs/lazy/{name}.py")
-    names = [
-        f"dataloader.train.dataset.names=voc:{scenes}:trainval",
-        f"dataloader.test.dataset.names=voc:{scenes}:test", f"train.output_dir={output}",
-    ]  # fmt: skip
+    names = [f"dataloader.{part}.dataset.names=voc:{scenes}:{split}" for part, split in SPLITS]
+    names.append(f"train.output_dir={output}")
     cfg = LazyConfig.apply_overrides(cfg, [*SMALL, *names, *opts])
     for mapper in (cfg.dataloader.train.mapper, cfg.dataloader.test.mapper):
         mapper.augmentations[0].update(short_edge_length=96, max_size=160)
@@ -95,48 +98,23 @@ def test_the_whole_gradient_is_bounded(scenes, tmp_path):
     assert torch.cat(moved).double().norm().item() == pytest.approx(0.5, rel=1e-3)
 
 
-def coco_file(folder):
-    """Two gray pictures with a square each, registered with Detectron2."""
-    import numpy as np
-    from detectron2.data.datasets import register_coco_instances
-    from PIL import Image
-
-    images, annotations = [], []
-    for i in (1, 2):
-        Image.fromarray(np.full((64, 80, 3), 90, np.uint8)).save(folder / f"{i}.png")
-        images.append({"id": i, "file_name": f"{i}.png", "height": 64, "width": 80})
-        annotations.append(
-            {"id": i, "image_id": i, "category_id": 1, "bbox": [8, 8, 32, 32], "area": 1024,
-             "iscrowd": 0, "segmentation": [[8, 8, 40, 8, 40, 40, 8, 40]]}
-        )  # fmt: skip
-    content = {"images": images, "annotations": annotations,
-               "categories": [{"id": 1, "name": "square"}]}  # fmt: skip
-    (folder / "squares.json").write_text(json.dumps(content))
-    name = f"squares_{folder}"
-    register_coco_instances(name, {}, str(folder / "squares.json"), str(folder))
-    return name
-
-
-def test_plugged_mask_rcnn_trains_and_evaluates(tmp_path):
+def test_plugged_mask_rcnn_trains_and_evaluates(tmp_path, catalogs):
     torch.manual_seed(0)
-    name = coco_file(tmp_path)
-    cfg = LazyConfig.load("configs/lazy/mask_rcnn_R_50_FPN.py")
+    write_coco(tmp_path, *[[(RED, 8, 8, 32, "polygon")]] * 2)
+    register_coco_instances("squares", {}, f"{tmp_path}/all.json", f"{tmp_path}/pictures")
     cfg = LazyConfig.apply_overrides(
-        cfg,
+        LazyConfig.load("configs/lazy/mask_rcnn_R_50_FPN.py"),
         [
             *[x for x in SMALL if x.startswith(("train.", "dataloader."))],
-            f"dataloader.train.dataset.names={name}",
-            f"dataloader.test.dataset.names={name}",
-            f"train.output_dir={tmp_path / 'out'}",
-            "model.roi_heads.num_classes=1",
-            "model.backbone.context.hidden_dim=16",
-            "model.roi_heads.box_head.fc_dims=[32,32]",
+            "dataloader.train.dataset.names=squares", "dataloader.test.dataset.names=squares",
+            f"train.output_dir={tmp_path / 'out'}", "model.roi_heads.num_classes=2",
+            "model.backbone.context.hidden_dim=16", "model.roi_heads.box_head.fc_dims=[32,32]",
             "model.roi_heads.batch_size_per_image=16",
             "model.proposal_generator.post_nms_topk=[20,20]",
             "model.roi_heads.box_predictor.test_score_thresh=0.0",
             "optimizer.lr=1e-6",  # random weights under norms at rest bear no more
-        ],  # fmt: skip
-    )
+        ],
+    )  # fmt: skip
     cfg.model.roi_heads.box_predictor.input_shape = ShapeSpec(channels=32)
     for mapper in (cfg.dataloader.train.mapper, cfg.dataloader.test.mapper):
         mapper.augmentations[0].update(short_edge_length=64, max_size=96)

@@ -1,9 +1,8 @@
 """ROIAlign whose gradient is fast on a CPU.
 
 torchvision's CPU operator computes each sample's weights again for every channel and adds to memory
-that lies far apart; with four features to pool, that takes longer than any layer of a small
-network. ROIAlign is linear: a bin is a weighted sum of cells. Here the weights are computed once
-for all channels, and all channels of a cell, lying side by side, are added at once. The values are
+that lies far apart. A bin is a weighted sum of cells: here the weights are computed once for all
+channels, and all channels of a cell, lying side by side, are added at once. The values are
 torchvision's own, the gradients equal its up to the order of their sums.
 
 Shape shorthand: M is the number of ROIs, P and Q the bins down and across, S the samples along a
@@ -15,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torchvision import ops
 
@@ -41,41 +40,17 @@ def roi_align(
     Returns:
         (M, C, P, Q).
     """
-    rois = rois.to(x.dtype)
+    settings = (output_size, scale, sampling_ratio, aligned)
     needs_gradient = torch.is_grad_enabled() and x.requires_grad
-    if x.device.type == "cpu" and sampling_ratio > 0 and needs_gradient:
-        return _ROIAlign.apply(x, rois, output_size, scale, sampling_ratio, aligned)
-    return ops.roi_align(x, rois, output_size, scale, sampling_ratio, aligned)
+    fast = x.device.type == "cpu" and sampling_ratio > 0 and needs_gradient
+    return (_ROIAlign.apply if fast else ops.roi_align)(x, rois.to(x.dtype), *settings)
 
 
-class ROIAlign(nn.Module):
-    """:func:`roi_align` as a module, in the place of ``detectron2.layers.ROIAlign``."""
-
-    def __init__(
-        self, output_size: tuple[int, int], scale: float, sampling_ratio: int, aligned: bool
-    ) -> None:
-        """
-        Args:
-            output_size: bins down and across.
-            scale: cells a pixel.
-            sampling_ratio: samples along a bin's side; 0 adapts them.
-            aligned: see :func:`roi_align`.
-        """
-        super().__init__()
-        self.output_size = output_size
-        self.spatial_scale = scale
-        self.sampling_ratio = sampling_ratio
-        self.aligned = aligned
+class ROIAlign(ops.RoIAlign):
+    """:func:`roi_align` as a module, in place of torchvision's or Detectron2's."""
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
-        """
-        Args:
-            x: (N, C, H, W).
-            rois: (M, 5), see :func:`roi_align`.
-
-        Returns:
-            (M, C, P, Q).
-        """
+        """Pool (N, C, H, W) to (M, C, P, Q), see :func:`roi_align`."""
         return roi_align(
             x, rois, self.output_size, self.spatial_scale, self.sampling_ratio, self.aligned
         )
@@ -91,38 +66,31 @@ class _ROIAlign(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (rois,) = ctx.saved_tensors
-        _, scale, samples, aligned = ctx.settings
-        cells, weights = _cells_of_bins(
-            rois.to(grad.dtype), ctx.shape, grad.shape[2:], scale, samples, aligned
-        )
-        return _spread(grad, cells, weights, ctx.shape), None, None, None, None, None
-
-
-def _spread(grad: Tensor, cells: Tensor, weights: Tensor, shape: torch.Size) -> Tensor:
-    """Add each bin's gradient to its cells: the transpose of pooling."""
-    images, channels, height, width = shape
-    bins = grad.permute(0, 2, 3, 1).reshape(-1, channels)
-    out = bins.new_zeros(images * height * width, channels)
-    for cell, weight in zip(cells.unbind(1), weights.unbind(1)):
-        out.index_add_(0, cell, bins * weight[:, None])
-    return out.view(images, height, width, channels).permute(0, 3, 1, 2)
+        """Add each bin's gradient to its cells: the transpose of pooling."""
+        images, channels, height, width = ctx.shape
+        rois = ctx.saved_tensors[0].to(grad.dtype)
+        bins = grad.permute(0, 2, 3, 1).reshape(-1, channels)
+        out = bins.new_zeros(images * height * width, channels)
+        cells, weights = _cells_of_bins(rois, height, width, *ctx.settings)
+        for cell, weight in zip(cells.unbind(1), weights.unbind(1)):
+            out.index_add_(0, cell, bins * weight[:, None])
+        x_grad = out.view(images, height, width, channels).permute(0, 3, 1, 2)
+        return x_grad, None, None, None, None, None
 
 
 def _cells_of_bins(
     rois: Tensor,
-    shape: torch.Size,
-    bins: torch.Size,
+    height: int,
+    width: int,
+    bins: tuple[int, int],
     scale: float,
     samples: int,
     aligned: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The cells that each bin is a sum of, as indices into (N * H * W), and their weights.
+    """The cells of which each bin is a sum, as indices into (N * H * W), and their weights.
 
-    Returns:
-        Two tensors (M * P * Q, 4 S S); a cell may occur several times.
+    Two tensors (M * P * Q, 4 S S); a cell may occur several times.
     """
-    height, width = shape[2:]
     corners = rois[:, 1:] * scale - (0.5 if aligned else 0.0)
     extent = corners[:, 2:] - corners[:, :2]
     if not aligned:
@@ -141,8 +109,8 @@ def _interpolate(
 ) -> tuple[Tensor, Tensor]:
     """Along one side, the two neighbors of each sample and their weights: (M, bins, 2 S) each.
 
-    As torchvision has it, a sample up to one cell outside counts as one on the border, and one
-    farther outside as zero.
+    As in torchvision, a sample up to one cell outside counts as one on the border, and one farther
+    outside as zero.
     """
     bin_size = (extent / bins)[:, None, None]
     index = torch.arange(bins, dtype=start.dtype)[:, None]

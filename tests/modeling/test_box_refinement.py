@@ -57,7 +57,7 @@ def literal_reference(rounds, shape, score_thresh, nms_thresh, topk, vote_iou):
                 if other_row == row or iou(box, other) >= vote_iou:
                     total += other_score
                     sums = [s + other_score * v for s, v in zip(sums, other)]
-            found.append((score, label, [s / total for s in sums], row))
+            found.append((score, label, [s / total for s in sums]))
     found.sort(key=lambda f: -f[0])
     return found if topk < 0 else found[:topk]
 
@@ -98,15 +98,12 @@ def test_a_box_without_extent_or_score_votes_for_itself_and_none_for_nothing():
 @pytest.mark.parametrize("seed", range(4))
 def test_one_round_without_vote_is_detectron2(seed, topk, agnostic):
     boxes, scores = random_round(seed, agnostic=agnostic)
-    expected, expected_rows = fast_rcnn_inference_single_image(
-        boxes, scores, SHAPE, 0.05, 0.4, topk
-    )
-    actual, rows = refine_and_vote([boxes], [scores], SHAPE, 0.05, 0.4, topk, None)
+    expected, _ = fast_rcnn_inference_single_image(boxes, scores, SHAPE, 0.05, 0.4, topk)
+    actual = refine_and_vote([boxes], [scores], SHAPE, 0.05, 0.4, topk, None)
     assert actual.image_size == SHAPE and len(actual) == len(expected) > 0
     assert torch.equal(actual.pred_boxes.tensor, expected.pred_boxes.tensor)
     assert torch.equal(actual.scores, expected.scores)
     assert torch.equal(actual.pred_classes, expected.pred_classes)
-    assert torch.equal(rows, expected_rows)
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
@@ -116,16 +113,15 @@ def test_voting_is_the_literal_procedure(num_rounds, vote_iou, agnostic):
     rounds = [random_round(10 * num_rounds + i, agnostic=agnostic) for i in range(num_rounds)]
     boxes, scores = zip(*rounds)
     before = [tensor.clone() for tensor in boxes + scores]
-    actual, rows = refine_and_vote(boxes, scores, SHAPE, 0.1, 0.4, 12, vote_iou)
+    actual = refine_and_vote(boxes, scores, SHAPE, 0.1, 0.4, 12, vote_iou)
     expected = literal_reference(rounds, SHAPE, 0.1, 0.4, 12, vote_iou)
-    assert rows.tolist() == [f[3] for f in expected]
     assert actual.pred_classes.tolist() == [f[1] for f in expected]
     assert torch.allclose(actual.scores, torch.tensor([f[0] for f in expected]))
     boxes_expected = torch.tensor([f[2] for f in expected])
     assert torch.allclose(actual.pred_boxes.tensor, boxes_expected, atol=1e-4)
     assert all(torch.equal(a, b) for a, b in zip(boxes + scores, before))
     # The votes must have changed something, or this test would prove nothing.
-    unmoved, _ = refine_and_vote(boxes, scores, SHAPE, 0.1, 0.4, 12, None)
+    unmoved = refine_and_vote(boxes, scores, SHAPE, 0.1, 0.4, 12, None)
     assert not torch.allclose(actual.pred_boxes.tensor, unmoved.pred_boxes.tensor, atol=1e-2)
 
 
@@ -133,12 +129,9 @@ def test_rows_that_are_not_finite_are_left_out():
     boxes, scores = random_round(3)
     boxes[4, 5], scores[7, 0], boxes[9, 0] = float("nan"), float("inf"), float("-inf")
     good = torch.tensor([i for i in range(len(boxes)) if i not in (4, 7, 9)])
-    expected, expected_rows = refine_and_vote(
-        [boxes[good]], [scores[good]], SHAPE, 0.05, 0.4, 50, 0.5
-    )
-    actual, rows = refine_and_vote([boxes], [scores], SHAPE, 0.05, 0.4, 50, 0.5)
+    expected = refine_and_vote([boxes[good]], [scores[good]], SHAPE, 0.05, 0.4, 50, 0.5)
+    actual = refine_and_vote([boxes], [scores], SHAPE, 0.05, 0.4, 50, 0.5)
     assert torch.equal(actual.pred_boxes.tensor, expected.pred_boxes.tensor)
-    assert torch.equal(rows, good[expected_rows])
     detectron2, _ = fast_rcnn_inference_single_image(boxes, scores, SHAPE, 0.05, 0.4, 50)
     assert torch.equal(actual.scores, detectron2.scores)
 
@@ -146,8 +139,7 @@ def test_rows_that_are_not_finite_are_left_out():
 @pytest.mark.parametrize("columns", [4, 12])
 def test_image_without_proposals(columns):
     boxes, scores = [torch.zeros(0, columns)] * 2, [torch.zeros(0, 4)] * 2
-    detections, rows = refine_and_vote(boxes, scores, SHAPE, 0.05, 0.5, 100, 0.5)
-    assert len(detections) == 0 and rows.shape == (0,)
+    detections = refine_and_vote(boxes, scores, SHAPE, 0.05, 0.5, 100, 0.5)
     assert detections.pred_boxes.tensor.shape == (0, 4)
 
 

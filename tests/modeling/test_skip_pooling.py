@@ -171,7 +171,7 @@ def test_a_mask_head_over_feature_maps_stays(monkeypatch):
         ("c4", ["MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated"], "POOLER_TYPE.*rotated"),
         ("cascade", ["MODEL.ROI_HEADS.IN_FEATURES", ["p9"]], "'p9'.*res3, res4, context"),
         ("c4", ["MODEL.ROI_HEADS.IN_FEATURES", ["res4", "res4"]], "names a feature twice"),
-        ("mask", ["MODEL.ROI_HEADS.IN_FEATURES", []], "IN_FEATURES is empty"),
+        ("mask", ["MODEL.ROI_HEADS.IN_FEATURES", []], "IN_FEATURES names no feature"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(name, opts, words):

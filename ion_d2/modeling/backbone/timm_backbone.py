@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 
 from ...errors import IONError
+from .stages import StagedBackbone
 from .timm_network import create_network, warn_of_other_pixels
 from .timm_weights import import_timm
 
 
-class TimmBackbone(Backbone):
+class TimmBackbone(StagedBackbone):
     """The stages of one of timm's networks; the features are called "stage1", "stage2", ...
 
     They are numbered as in ``timm.create_model(name).feature_info``: a ResNet or an EfficientNet
@@ -59,7 +60,6 @@ class TimmBackbone(Backbone):
         self._out_feature_channels = dict(zip(self._out_features, info.channels()))
         self._channels_last = getattr(self.net, "output_fmt", None) == "NHWC"
         self._ends = self._find_ends()
-        self._num_frozen = self._num_resting = 0
         self.freeze(freeze_at, freeze_norm)
 
     @property
@@ -81,6 +81,10 @@ class TimmBackbone(Backbone):
             features = [feature.movedim(3, 1) for feature in features]
         return dict(zip(self._out_features, features))
 
+    def stage_modules(self, first: int, last: int | None = None) -> list[nn.Module]:
+        end = None if last is None else self._end(last)
+        return list(self.net.modules())[self._end(first) : end]
+
     def freeze(self, freeze_at: int, freeze_norm: bool = False) -> TimmBackbone:
         """Stop training the first ``freeze_at`` stages for good, with what lies before them.
 
@@ -89,41 +93,13 @@ class TimmBackbone(Backbone):
         Raises:
             IONError: the network has fewer stages.
         """
+        self.freeze_parameters(freeze_at)
         freeze = import_timm("timm.layers").freeze_batch_norm_2d
-        for index, (name, module) in enumerate(list(self.net.named_modules())):
-            at_rest = index <= self._end(freeze_at)
-            for parameter in module.parameters(recurse=False) if at_rest else ():
-                parameter.requires_grad = False
-            if (at_rest or freeze_norm) and isinstance(module, nn.BatchNorm2d):
+        constant = list(self.net.named_modules())[: None if freeze_norm else self._end(freeze_at)]
+        for name, module in constant:
+            if isinstance(module, nn.BatchNorm2d):
                 parent, _, child = name.rpartition(".")
                 setattr(self.net.get_submodule(parent), child, freeze(module))
-        self._num_frozen = max(self._num_frozen, freeze_at)
-        return self
-
-    def rest_blocks(self, count: int) -> None:
-        """Let the first ``count`` stages rest, and train all others that are not frozen.
-
-        Unlike :meth:`freeze` this can be changed at any time. A resting stage has no gradients, and
-        its batch normalization neither uses nor learns the statistics of a batch.
-
-        Raises:
-            IONError: the network has fewer stages.
-        """
-        first, last = self._end(self._num_frozen), self._end(count)
-        for index, module in enumerate(self.net.modules()):
-            if index > first:
-                for parameter in module.parameters(recurse=False):
-                    parameter.requires_grad = index > last
-        self._num_resting = count
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> TimmBackbone:
-        """Set training mode, except for stages that rest."""
-        super().train(mode)
-        last = self._end(max(self._num_frozen, self._num_resting))
-        for index, module in enumerate(self.net.modules()):
-            if 0 < index <= last:
-                module.training = False  # not eval(), which would reach into the next stages
         return self
 
     def _find_ends(self) -> list[int]:
@@ -134,14 +110,14 @@ class TimmBackbone(Backbone):
         return [_last_inside(stage, names) for stage in stages]
 
     def _end(self, count: int) -> int:
-        """Position of the last module of the first stages; -1 for none."""
+        """Number of modules up to the end of the first ``count`` stages."""
         if count not in range(len(self._ends) + 1):
             raise IONError(
                 f"MODEL.BACKBONE.FREEZE_AT is {count!r}; this backbone ends with "
                 f"{self._out_features[-1]}, so it must be 0 (train all) to {len(self._ends)} "
                 "(freeze all)."
             )
-        return self._ends[count - 1] if count else -1
+        return self._ends[count - 1] + 1 if count else 0
 
 
 def stage_number(feature: str) -> int:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling import BACKBONE_REGISTRY
 from fvcore.nn import weight_init
+from torch import nn
 from torch.nn import functional as F
 
 from ...errors import IONError
 from ..trainer_settings import BuiltFromConfig
 from .norms import build_norm
+from .stages import StagedBackbone
 from .vgg_layout import CHANNELS, FEATURES, check_arguments, check_gains, conv_names, scaled_width
 
 
@@ -29,7 +32,7 @@ class ImageFeatures(dict):
         self.image_size = image_size
 
 
-class VGG(BuiltFromConfig, Backbone):
+class VGG(BuiltFromConfig, StagedBackbone):
     """The convolutions of a VGG; each feature is the last ReLU of its block.
 
     Features ``conv1`` to ``conv5`` have strides 1, 2, 4, 8 and 16: a 2x2 max-pooling stands between
@@ -89,39 +92,17 @@ class VGG(BuiltFromConfig, Backbone):
                 norm_layer = getattr(self, names[-1]).norm
                 norm_layer.weight.data *= gain
                 norm_layer.bias.data *= gain
-        self._num_frozen = self._num_resting = 0
         self.freeze(freeze_at)
 
-    def _convs(self, first: int, last: int | None = None) -> Iterator[Conv2d]:
-        """The convolutions of a range of blocks, counted from 0."""
-        return (getattr(self, name) for names in self._names[first:last] for name in names)
+    def stage_modules(self, first: int, last: int | None = None) -> list[nn.Module]:
+        names = itertools.chain(*self._names[first:last])
+        return [module for name in names for module in getattr(self, name).modules()]
 
     def freeze(self, freeze_at: int) -> VGG:
         """Stop training the first ``freeze_at`` blocks for good, their batch normalization too."""
-        for conv in self._convs(0, freeze_at):
-            conv.requires_grad_(False)
-            FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
-        self._num_frozen = max(self._num_frozen, freeze_at)
-        return self
-
-    def rest_blocks(self, count: int) -> None:
-        """Let the first ``count`` blocks rest, and train all others that are not frozen.
-
-        Unlike :meth:`freeze` this can be changed at any time. A resting block has no gradients, and
-        its batch normalization neither uses nor learns the statistics of a batch.
-        """
-        self._num_resting = count
-        for conv in self._convs(self._num_frozen):
-            conv.requires_grad_(True)
-        for conv in self._convs(0, count):
-            conv.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> VGG:
-        """Set training mode, except for blocks that rest."""
-        super().train(mode)
-        for conv in self._convs(0, self._num_resting):
-            conv.eval()
+        self.freeze_parameters(freeze_at)
+        for name in itertools.chain(*self._names[:freeze_at]):
+            FrozenBatchNorm2d.convert_frozen_batchnorm(getattr(self, name))
         return self
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -63,7 +63,7 @@ def refine_and_vote(
     nms_thresh: float,
     topk_per_image: int,
     vote_iou: float | None,
-) -> tuple[Instances, Tensor]:
+) -> Instances:
     """Turn the predictions of all rounds for one image into its detections.
 
     With one round and no vote the detections are Detectron2's own for a Fast R-CNN head. Rows with
@@ -79,8 +79,7 @@ def refine_and_vote(
         vote_iou: overlap from which a candidate of the same class votes; None for no vote.
 
     Returns:
-        The detections (``pred_boxes``, ``scores``, ``pred_classes``; best first) and, for each, the
-        row it came from in the concatenated rounds, (M,) int64.
+        The detections (``pred_boxes``, ``scores``, ``pred_classes``), best first.
     """
     boxes, scores = torch.cat(list(boxes_per_round)), torch.cat(list(scores_per_round))
     finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores).all(dim=1)
@@ -90,7 +89,7 @@ def refine_and_vote(
     )
     if vote_iou is not None:
         _vote(detections, rows, boxes, scores, score_thresh, vote_iou)
-    return detections, finite.nonzero().flatten()[rows]
+    return detections
 
 
 def _vote(

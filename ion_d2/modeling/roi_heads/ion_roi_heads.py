@@ -107,7 +107,7 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
         test = self.box_predictor
         limits = (test.test_score_thresh, test.test_nms_thresh, test.test_topk_per_image)
         found = zip(*run_rounds(proposals, predict, self.rounds), sizes)
-        return [refine_and_vote(*each, *limits, self.vote_iou)[0] for each in found]
+        return [refine_and_vote(*each, *limits, self.vote_iou) for each in found]
 
     def _predict(
         self, features: dict[str, Tensor], boxes: list[Boxes], sizes: list[tuple[int, int]]

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...errors import IONError
 from ..context import CONTEXT
+from ..model_values import check_features
 from .skip_pooler import SkipPooler
 
 # How context joins the other pooled features.
@@ -99,34 +100,14 @@ def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) ->
 
 
 def check_heads(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
-    """Refuse a config whose ROI heads cannot pool as it says.
-
-    Args:
-        cfg: the full config.
-        shapes: the backbone's features.
-
-    Raises:
-        IONError: boxes are rotated, there are no classes, or ``MODEL.ROI_HEADS.IN_FEATURES`` is
-            empty, names a feature twice or one that the backbone lacks.
-    """
+    """Raise an IONError if boxes are rotated, or there are no classes or no such features."""
     _check_upright(cfg)
     if cfg.MODEL.ROI_HEADS.NUM_CLASSES < 1:
         raise IONError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}; give the number of "
             "object classes, which only train_net.py and ion_d2's functions take from the data."
         )
-    names = cfg.MODEL.ROI_HEADS.IN_FEATURES
-    if not names:
-        raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")
-    unknown = [name for name in names if name not in shapes]
-    if unknown:
-        raise IONError(
-            f"MODEL.ROI_HEADS.IN_FEATURES names {', '.join(map(repr, unknown))}, but the backbone "
-            f"returns only {', '.join(shapes)}; choose from these or add to the backbone's "
-            "OUT_FEATURES."
-        )
-    if len(set(names)) != len(names):
-        raise IONError(f"MODEL.ROI_HEADS.IN_FEATURES names a feature twice: {list(names)}.")
+    check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
 
 
 def _check_upright(cfg: CfgNode) -> None:
