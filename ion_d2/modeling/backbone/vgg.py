@@ -21,10 +21,7 @@ from .vgg_layout import CHANNELS, FEATURES, check_arguments, check_gains, conv_n
 
 
 class ImageFeatures(dict):
-    """Features by name, with the size of the batch they were made from.
-
-    A backbone that drops incomplete cells has features from which it cannot be computed.
-    """
+    """Features by name, and the size of their images, which a backbone that drops cells hides."""
 
     def __init__(self, image_size: Sequence[int]) -> None:
         """``image_size`` is (H, W) of the batch in pixels, padding included."""
@@ -35,10 +32,10 @@ class ImageFeatures(dict):
 class VGG(BuiltFromConfig, StagedBackbone):
     """The convolutions of a VGG; each feature is the last ReLU of its block.
 
-    Features ``conv1`` to ``conv5`` have strides 1, 2, 4, 8 and 16: a 2x2 max-pooling stands between
-    two blocks and none follows the fifth. Blocks beyond the deepest requested feature are not
-    built. The poolings round sizes down. Cell (i, j) of a feature of stride s then still covers
-    pixels from (s*i, s*j) on, so no padding is asked for (``size_divisibility`` is 0).
+    Features ``conv1`` to ``conv5`` have strides 1, 2, 4, 8 and 16, by a 2x2 max pooling between two
+    blocks. Blocks beyond the deepest requested feature are not built. The poolings round sizes
+    down, and cell (i, j) of a feature of stride s still covers pixels from (s*i, s*j) on: no
+    padding is needed (``size_divisibility`` is 0).
     """
 
     # An incomplete last cell is dropped: a side of 250 pixels has 15 cells at stride 16, not 16.
@@ -89,9 +86,9 @@ class VGG(BuiltFromConfig, StagedBackbone):
                 in_channels = out_channels
         for names, gain in zip(self._names, gains):
             if gain != 1:
-                norm_layer = getattr(self, names[-1]).norm
-                norm_layer.weight.data *= gain
-                norm_layer.bias.data *= gain
+                last = getattr(self, names[-1]).norm
+                last.weight.data *= gain
+                last.bias.data *= gain
         self.freeze(freeze_at)
 
     def stage_modules(self, first: int, last: int | None = None) -> list[nn.Module]:
