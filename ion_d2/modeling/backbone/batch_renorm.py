@@ -16,16 +16,14 @@ from ...layers.irnn.arguments import compute_dtype, valid_mask
 class BatchRenorm2d(nn.BatchNorm2d):
     """Standardizes each channel by its running mean and deviation, in training too.
 
-    Batch normalization uses the statistics of the batch in training and running ones at test time.
-    For a feature that describes the whole image, as context does, the two differ: if all images of
-    a batch share a property, batch normalization subtracts exactly that signal. Here the forward
-    pass uses the running statistics at both times. The backward pass is that of batch normalization
-    (Ioffe, "Batch Renormalization", NeurIPS 2017, without the bounds on its r and d), so that no
-    gradient asks for a shift or a scale of a whole channel, which the running statistics would soon
-    undo.
+    In training, batch normalization uses the statistics of the batch: if all its images share a
+    property that a feature describes, as context does, it subtracts exactly that signal. Here the
+    forward pass always uses the running statistics. The backward pass is that of batch
+    normalization (Ioffe, "Batch Renormalization", NeurIPS 2017, without the bounds on r and d), so
+    that no gradient asks for a shift or scale of a channel that the running statistics would undo.
 
-    Until ``1 / momentum`` batches were seen, the running statistics are the plain mean over them.
-    Only the first batch is standardized by its own statistics.
+    Over the first ``1 / momentum`` batches the running statistics are the plain mean. Only the
+    first batch is standardized by its own statistics.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.02) -> None:

@@ -75,8 +75,8 @@ def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module)
     shapes do not fit the model's or the file has no values for them.
 
     Args:
-        state: tensors by key, as ``load_state_dict`` gives them to ``_load_from_state_dict``.
-        prefix: what the model's keys begin with in it.
+        state: tensors by key.
+        prefix: of the model's keys in it.
         model: the detector, whose backbone is or contains our VGG.
 
     Raises:

@@ -57,14 +57,12 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
     def losses(
         self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
     ) -> dict[str, Tensor]:
-        """
+        """Compute "loss_cls" and "loss_box_reg".
+
         Args:
             predictions: scores (M, K+1) and deltas (M, K*4) or (M, 4).
             proposals: for each image its sampled ROIs with ``gt_classes`` and, where the image has
                 ground truth, ``gt_boxes``; M in all.
-
-        Returns:
-            "loss_cls" and "loss_box_reg", scalars.
         """
         counts = [len(p) for p in proposals]
         image_losses = super().losses

@@ -4,12 +4,9 @@ The boxes of a first pass through the ROI head go through it again; the boxes of
 in one non-maximum suppression; each survivor then moves to the score-weighted mean of the boxes
 that overlap it.
 
-Shape shorthand in this module:
-
-    R: proposals of one image (the same in every round)
-    K: foreground classes; column K of the scores is the background
-    V: boxes of one class from all rounds, rounds * R
-    M: boxes that survive suppression, of all classes
+Shape shorthand: R proposals of one image, the same in every round; K foreground classes, and column
+K of the scores is the background; V boxes of one class from all rounds; M boxes that survive
+suppression, of all classes.
 """
 
 from __future__ import annotations
@@ -72,10 +69,10 @@ def refine_and_vote(
     Args:
         boxes_per_round: regressed boxes of each round, (R, K*4) or, class-agnostic, (R, 4).
         scores_per_round: softmax scores of each round, (R, K+1), background last.
-        image_shape: height and width of the image in pixels.
-        score_thresh: candidates must score more than this, also to vote.
+        image_shape: height and width in pixels.
+        score_thresh: candidates must score more, also to vote.
         nms_thresh: IoU above which a lower-scored box of the same class is suppressed.
-        topk_per_image: number of detections to keep; negative keeps all.
+        topk_per_image: detections to keep; negative keeps all.
         vote_iou: overlap from which a candidate of the same class votes; None for no vote.
 
     Returns:
@@ -131,8 +128,7 @@ def run_rounds(
         rounds: number of passes, at least 1.
 
     Returns:
-        The boxes and the probabilities, each indexed by image, then by round, as
-        ``refine_and_vote`` takes them.
+        The boxes and the probabilities, each indexed by image, then by round.
     """
     current = [p.proposal_boxes for p in proposals]
     boxes: list[list[Tensor]] = [[] for _ in proposals]

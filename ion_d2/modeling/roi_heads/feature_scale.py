@@ -27,9 +27,9 @@ class FeatureScale(nn.Module):
         """
         Args:
             channels: number of factors.
-            init: start of every factor; 0 measures it in training.
+            init: start of every factor; 0 measures it over ``batches`` training batches.
             learn: whether the factors are trained.
-            batches: training batches over which ``init`` 0 averages.
+            batches: see ``init``.
         """
         super().__init__()
         self.factor = nn.Parameter(torch.full((channels,), init or 1.0), requires_grad=learn)

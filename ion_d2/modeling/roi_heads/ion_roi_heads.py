@@ -66,16 +66,11 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
         targets: list[Instances] | None = None,
         mirrored: dict[str, Tensor] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
-        """
-        Args:
-            images: the batch.
-            features: the backbone's features.
-            proposals: for each image, Instances with ``proposal_boxes``.
-            targets: in training, for each image, Instances with ``gt_boxes`` and ``gt_classes``.
-            mirrored: at test time, the features of the mirrored images, to average predictions.
+        """Find objects as Detectron2's heads do, or compute their losses.
 
-        Returns:
-            In training the sampled proposals and the losses, at test time the detections and {}.
+        Args:
+            mirrored: features of the mirrored images, with whose predictions those from
+                ``features`` are averaged; at test time only.
         """
         if mirrored is None:
             return super().forward(images, features, proposals, targets)

@@ -62,7 +62,7 @@ class SkipPooler(nn.Module):
             scale_init: start of the per-channel scale; 0 measures it, see :class:`FeatureScale`.
             learn_scale: whether the scale is trained.
             scale_batches: training batches over which ``scale_init`` 0 averages.
-            scale_source: index of the feature whose pooled norm ``scale_init`` 0 measures.
+            scale_source: index of the feature whose pooled norm it measures.
             out_channels: channels of the output.
             added: indices of the features that are added to that one instead of concatenated.
             gate_init: start of each gate.
@@ -99,14 +99,7 @@ class SkipPooler(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
-        """
-        Args:
-            features: L tensors (N, C_l, H_l, W_l), in the order of ``input_shapes``.
-            boxes: N :class:`Boxes` in pixels of the input image, M in all.
-
-        Returns:
-            (M, out_channels, P, P).
-        """
+        """Pool M boxes, in pixels, from L maps (N, C_l, H_l, W_l): (M, out_channels, P, P)."""
         pooled = [pooler([x], boxes) for pooler, x in zip(self.level_poolers, features)]
         if self.scale is not None and self.measures:
             self.scale.observe(pooled[self.scale_source], self.norm)

@@ -33,12 +33,9 @@ def build_over(
     Args:
         pooler: has ``out_channels`` and is called with the features and the boxes.
         bins: per side of its output.
-        build: makes the constructor arguments of the head, its pooler's among them.
+        build: makes the constructor arguments of the head, its pooler among them.
         cfg: the full config.
         kind: "box", "mask" or "keypoint".
-
-    Returns:
-        The constructor arguments.
     """
     alone = cfg.clone()
     alone.defrost()
@@ -59,13 +56,9 @@ def head_key(kind: str) -> str:
 def build_skip_pooler(
     cfg: CfgNode, shapes: dict[str, ShapeSpec], kind: str, out_channels: int | None = None
 ) -> SkipPooler:
-    """Build the skip pooler of one head.
+    """Build the skip pooler of a "box", "mask" or "keypoint" head on the backbone's features.
 
-    Args:
-        cfg: the full config.
-        shapes: the backbone's features.
-        kind: "box", "mask" or "keypoint".
-        out_channels: in place of ``MODEL.SKIP_POOLER.OUT_CHANNELS``.
+    ``out_channels`` goes before ``MODEL.SKIP_POOLER.OUT_CHANNELS``.
     """
     names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
     head, settings = cfg.MODEL[head_key(kind)], cfg.MODEL.SKIP_POOLER

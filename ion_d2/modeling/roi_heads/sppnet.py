@@ -1,7 +1,6 @@
-"""SPPnet's spatial pyramid pooling, and ROI heads with it: a baseline.
+"""SPPnet (He et al., "Spatial Pyramid Pooling in Deep Convolutional Networks", ECCV 2014).
 
-The source is He et al., "Spatial Pyramid Pooling in Deep Convolutional Networks for Visual
-Recognition", ECCV 2014, whose detector pools 6x6, 3x3, 2x2 and 1x1 bins of conv5.
+A baseline: its detector pools 6x6, 3x3, 2x2 and 1x1 bins of conv5.
 """
 
 from __future__ import annotations
@@ -56,13 +55,9 @@ class PyramidPooler(nn.Module):
         self.out_channels = bins * sum(shape.channels for shape in input_shapes)
 
     def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
-        """
-        Args:
-            features: tensors (N, C_l, H_l, W_l), in the order of ``input_shapes``.
-            boxes: N :class:`Boxes` in pixels of the input image, M in all.
+        """Pool M boxes, in pixels, from features (N, C_l, H_l, W_l) to (M, out_channels, 1, 1).
 
-        Returns:
-            (M, out_channels, 1, 1): for each feature and level its bins, as (C, row, column).
+        The channels are, for each feature and level, its bins as (C, row, column).
         """
         pooled = [
             level([x], boxes).flatten(start_dim=1)
