@@ -1,13 +1,10 @@
 """The RPN of ION's entry to the COCO competition of 2015 (supplement of the paper).
 
-Known: convolutions of 3x3 (384 channels) and 5x5 (128) mixed, and 22 anchors a location, one of
-32x32 and those of three aspect ratios (1:2, 1:1, 2:1) at seven scales (64, 90.5, 128, 181, 256,
-362, 512). Not known, since only the opening of the supplement was at hand: how the two are mixed,
-which feature they read (the competition's network had two further convolutions after conv5), what
-the scale of an oblong anchor is, and how the layers start. Here the two run in parallel on the same
-feature, a ReLU each, and are concatenated: together they have 512 channels, as the one convolution
-of VGG16's RPN has. A scale is the square root of an anchor's area, and the layers start as those of
-Detectron2's RPN.
+Known: 3x3 (384 channels) and 5x5 (128) convolutions, mixed; 22 anchors a location, one of 32x32 and
+those of three aspect ratios (1:2, 1:1, 2:1) at seven scales (64, 90.5, 128, 181, 256, 362, 512).
+Not known, and chosen here: the two read the same feature in parallel and are concatenated after a
+ReLU each, to 512 channels like VGG16's RPN; a scale is the square root of an anchor's area; layers
+start as in Detectron2's RPN. The competition's network had two further convolutions after conv5.
 """
 
 from __future__ import annotations
@@ -34,26 +31,17 @@ class MixedConv(nn.Module):
     """Convolutions of several kernel sizes side by side, each with a ReLU, concatenated."""
 
     def __init__(self, in_channels: int, kernels: Sequence[int], channels: Sequence[int]) -> None:
-        """
-        Args:
-            in_channels: channels of the feature.
-            kernels: kernel size of each convolution in cells; odd, so that the size stays.
-            channels: channels of each convolution.
+        """Make convolutions of odd ``kernels`` (sizes in cells) with so many ``channels`` each.
 
         Raises:
             IONError: the two lists do not fit together, or hold a value that no convolution has.
         """
         super().__init__()
+        values = f"MODEL.RPN.MIXED_KERNELS is {kernels} and MODEL.RPN.MIXED_CHANNELS {channels}"
         if not kernels or len(kernels) != len(channels):
-            raise IONError(
-                f"MODEL.RPN.MIXED_KERNELS is {list(kernels)} and MODEL.RPN.MIXED_CHANNELS "
-                f"{list(channels)}; give as many of one as of the other, and at least one."
-            )
+            raise IONError(f"{values}; give as many of one as of the other, and at least one.")
         if any(k < 1 or k % 2 == 0 for k in kernels) or any(c < 1 for c in channels):
-            raise IONError(
-                f"MODEL.RPN.MIXED_KERNELS is {list(kernels)} and MODEL.RPN.MIXED_CHANNELS "
-                f"{list(channels)}; kernels must be odd, and both positive."
-            )
+            raise IONError(f"{values}; kernels must be odd, and both positive.")
         self.convs = nn.ModuleList(
             nn.Conv2d(in_channels, c, kernel_size=k, padding=k // 2)
             for k, c in zip(kernels, channels)
@@ -78,14 +66,7 @@ class IONRPNHead(BuiltFromConfig, StandardRPNHead):
         kernels: Sequence[int] = (3, 5),
         channels: Sequence[int] = (384, 128),
     ) -> None:
-        """
-        Args:
-            in_channels: channels of the features.
-            num_anchors: anchors a location.
-            box_dim: numbers that describe a box.
-            kernels: see :class:`MixedConv`.
-            channels: see :class:`MixedConv`.
-        """
+        """``kernels`` and ``channels`` as in :class:`MixedConv`, the rest as in Detectron2."""
         # Its layers are replaced below, but its forward pass is kept.
         super().__init__(in_channels=in_channels, num_anchors=num_anchors, box_dim=box_dim)
         self.conv = MixedConv(in_channels, kernels, channels)
@@ -101,20 +82,22 @@ class IONRPNHead(BuiltFromConfig, StandardRPNHead):
         """Read ``MODEL.RPN.MIXED_KERNELS`` and ``MODEL.RPN.MIXED_CHANNELS``."""
         ret = super().from_config(cfg, input_shape)
         ret.pop("conv_dims", None)  # which Detectron2 0.5 may not have
-        ret["kernels"] = cfg.MODEL.RPN.MIXED_KERNELS
-        ret["channels"] = cfg.MODEL.RPN.MIXED_CHANNELS
-        return ret
+        return {
+            **ret,
+            "kernels": cfg.MODEL.RPN.MIXED_KERNELS,
+            "channels": cfg.MODEL.RPN.MIXED_CHANNELS,
+        }
 
 
 @ANCHOR_GENERATOR_REGISTRY.register()
 class IONAnchorGenerator(DefaultAnchorGenerator):
-    """Detectron2's anchors, every size in every aspect ratio, and square ones of further sizes."""
+    """Square anchors of further sizes before Detectron2's, every size in every aspect ratio."""
 
     @configurable
     def __init__(self, *, square_sizes: Sequence[Sequence[float]], **kwargs: Any) -> None:
         """
         Args:
-            square_sizes: sides of the further anchors in pixels, a list for each feature, or one
+            square_sizes: sides of the square anchors in pixels, a list for each feature, or one
                 list in a list for all.
             kwargs: the arguments of Detectron2's ``DefaultAnchorGenerator``.
 
@@ -139,6 +122,5 @@ class IONAnchorGenerator(DefaultAnchorGenerator):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
         """Read ``MODEL.ANCHOR_GENERATOR``."""
-        ret = super().from_config(cfg, input_shape)
-        ret["square_sizes"] = cfg.MODEL.ANCHOR_GENERATOR.SQUARE_SIZES
-        return ret
+        square_sizes = cfg.MODEL.ANCHOR_GENERATOR.SQUARE_SIZES
+        return {**super().from_config(cfg, input_shape), "square_sizes": square_sizes}

@@ -24,14 +24,16 @@ from .roi_heads.ion_roi_heads import IONROIHeads
 from .seg_head import IONSegHead
 from .trainer_settings import BuiltFromConfig
 
+Inputs = list[dict[str, Any]]  # a dict per image
+Features = dict[str, Tensor]
+
 
 @META_ARCH_REGISTRY.register()
 class ION(BuiltFromConfig, GeneralizedRCNN):
     """Inside-Outside Net (Fig. 1) on top of Detectron2's two-stage detector.
 
-    Over its base class it tells a :class:`ContextBackbone` the size of each image, so that the
-    context of an image depends on neither its padding nor its batch mates, it adds the
-    segmentation loss, and at test time it may average with the mirrored image.
+    It tells a :class:`ContextBackbone` the size of each image, so that context depends on neither
+    padding nor batch mates, adds the segmentation loss, and may average with the mirrored image.
     """
 
     @configurable
@@ -46,9 +48,9 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         """
         Args:
             sem_seg_head: the segmentation regularizer, or None.
-            predict_sem_seg: whether inference returns the head's predictions as well ("sem_seg").
+            predict_sem_seg: whether inference returns the head's predictions as well.
             flip_averaging: whether inference averages boxes and probabilities with those that the
-                left-right mirrored image gives for the same proposals.
+                mirrored image gives for the same proposals.
             kwargs: the arguments of Detectron2's ``GeneralizedRCNN``.
 
         Raises:
@@ -66,10 +68,10 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read the config; the head is built when ``MODEL.SEG_REGULARIZER_ON``.
+        """Read the config.
 
         Raises:
-            IONError: the head to build is of another kind than :class:`IONSegHead`.
+            IONError: ``MODEL.SEM_SEG_HEAD.NAME`` is of another kind than :class:`IONSegHead`.
         """
         ret = super().from_config(cfg)
         if cfg.MODEL.SEG_REGULARIZER_ON:
@@ -86,15 +88,16 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         take_torchvision_names(state_dict, prefix, self)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """
+    def forward(self, batched_inputs: Inputs) -> Any:
+        """Compute losses in training, or else detect.
+
         Args:
-            batched_inputs: Detectron2's input dicts: "image" (3, H, W), in training "instances"
-                and, where there are labels, "sem_seg" (H, W) integer class indices; at test time
-                "height" and "width" of the result, in pixels.
+            batched_inputs: Detectron2's input dicts: "image" (3, H, W), maybe "proposals"; in
+                training "instances" and, if there are labels, "sem_seg" (H, W) class indices;
+                otherwise "height" and "width" of the result in pixels.
 
         Returns:
-            In training, the dict of losses. Otherwise one dict per image with "instances" and, if
+            In training, the dict of losses. Otherwise a dict per image with "instances" and, if
             asked for, "sem_seg" (num_classes, height, width) logits.
         """
         if not self.training:
@@ -116,20 +119,11 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
 
     def inference(
         self,
-        batched_inputs: list[dict[str, Any]],
+        batched_inputs: Inputs,
         detected_instances: list[Instances] | None = None,
         do_postprocess: bool = True,
     ) -> Any:
-        """Detect, as Detectron2's ``GeneralizedRCNN.inference`` does.
-
-        Args:
-            batched_inputs: see :meth:`forward`.
-            detected_instances: known boxes, whose other outputs (masks, ...) are wanted; or None.
-            do_postprocess: whether to rescale results to "height" and "width".
-
-        Returns:
-            One dict per image, or raw :class:`Instances` without post-processing.
-        """
+        """Detect, with arguments and results as of ``GeneralizedRCNN.inference``."""
         images = self.preprocess_image(batched_inputs)
         features = self._features(images)
         if detected_instances is None:
@@ -146,34 +140,26 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         return outputs
 
     def _detect(
-        self,
-        batched_inputs: list[dict[str, Any]],
-        images: ImageList,
-        features: dict[str, Tensor],
-        proposals: list[Instances],
+        self, inputs: Inputs, images: ImageList, features: Features, proposals: list[Instances]
     ) -> list[Instances]:
         if not self.flip_averaging:
             return self.roi_heads(images, features, proposals, None)[0]
         # Each image is mirrored before it is padded, so that the padding stays where it was.
-        flipped = [{**x, "image": x["image"].flip(-1)} for x in batched_inputs]
+        flipped = [{**x, "image": x["image"].flip(-1)} for x in inputs]
         mirrored = self._features(self.preprocess_image(flipped))
         return self.roi_heads(images, features, proposals, None, mirrored=mirrored)[0]
 
-    def _features(self, images: ImageList) -> dict[str, Tensor]:
+    def _features(self, images: ImageList) -> Features:
         if isinstance(self.backbone, ContextBackbone):
             return self.backbone(images.tensor, images.image_sizes)
         return self.backbone(images.tensor)
 
     def _propose(
-        self,
-        batched_inputs: list[dict[str, Any]],
-        images: ImageList,
-        features: dict[str, Tensor],
-        targets: list[Instances] | None,
+        self, inputs: Inputs, images: ImageList, features: Features, targets: list[Instances] | None
     ) -> tuple:
         """Proposals and their losses: from the RPN, as they came with the images, or both."""
-        given = [x["proposals"].to(self.device) for x in batched_inputs if "proposals" in x]
-        if (given or self.proposal_generator is None) and len(given) < len(batched_inputs):
+        given = [x["proposals"].to(self.device) for x in inputs if "proposals" in x]
+        if (given or self.proposal_generator is None) and len(given) < len(inputs):
             raise IONError(
                 "An image came without proposals, though MODEL.PROPOSAL_GENERATOR.NAME is "
                 "PrecomputedProposals or the other images of its batch have some; give proposal "
@@ -188,13 +174,13 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
             proposals = [Instances.cat(pair) for pair in zip(proposals, given)]
         return proposals, dict(losses)
 
-    def _label_maps(self, batched_inputs: list[dict[str, Any]], images: ImageList) -> Tensor:
+    def _label_maps(self, inputs: Inputs, images: ImageList) -> Tensor:
         """Batch the label maps; images without one and padding get the ignored label."""
-        shape = (len(batched_inputs), *images.tensor.shape[-2:])
+        shape = (len(inputs), *images.tensor.shape[-2:])
         assert self.sem_seg_head is not None
         ignore = self.sem_seg_head.ignore_value
         labels = torch.full(shape, ignore, dtype=torch.long, device=self.device)
-        for target, x in zip(labels, batched_inputs):
+        for target, x in zip(labels, inputs):
             if "sem_seg" in x:
                 height, width = x["sem_seg"].shape
                 if self.device.type != "cpu":  # where the head does not look at them
@@ -203,19 +189,13 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         return labels
 
     def _add_sem_seg(
-        self,
-        outputs: list[dict[str, Any]],
-        batched_inputs: list[dict[str, Any]],
-        images: ImageList,
-        features: dict[str, Tensor],
+        self, outputs: list[dict], inputs: Inputs, images: ImageList, features: Features
     ) -> None:
         assert self.sem_seg_head is not None
         logits, _ = self.sem_seg_head(features)
-        for output, scores, x, image_size in zip(
-            outputs, logits, batched_inputs, images.image_sizes
-        ):
-            height, width = x.get("height", image_size[0]), x.get("width", image_size[1])
-            output["sem_seg"] = sem_seg_postprocess(scores, image_size, height, width)
+        for output, scores, x, size in zip(outputs, logits, inputs, images.image_sizes):
+            height, width = x.get("height", size[0]), x.get("width", size[1])
+            output["sem_seg"] = sem_seg_postprocess(scores, size, height, width)
 
 
 def _check_seg_head(cfg: CfgNode) -> None:

@@ -43,17 +43,15 @@ class IONSegHead(BuiltFromConfig):
         Args:
             input_shape: channels and stride of the backbone's features.
             in_feature: the feature to segment from.
-            num_classes: number of classes, background included (21 for VOC).
+            num_classes: background included (21 for VOC).
             ignore_value: label of the pixels that do not count.
             loss_weight: factor on the loss (paper: 1).
-            normalize_input: whether the feature of each cell is first divided by its root mean
-                square over the channels.
-            init_gain: factor on the class scores' weights at the start; with 0, as in FCN, all
-                classes begin equally likely.
+            normalize_input: first divide the feature of each cell by its root mean square.
+            init_gain: factor on the class scores' weights at the start; 0, as in FCN, makes all
+                classes equally likely.
 
         Raises:
-            IONError: the backbone has no such feature, there are fewer than 2 classes, or the gain
-                is negative.
+            IONError: there is no such feature, fewer than 2 classes, or a negative gain.
         """
         super().__init__()
         if init_gain < 0:
@@ -62,8 +60,8 @@ class IONSegHead(BuiltFromConfig):
             )
         if in_feature not in input_shape:
             raise IONError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {in_feature!r}, but the backbone "
-                f"returns only {', '.join(input_shape)}."
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {in_feature!r}, but the backbone returns "
+                f"only {', '.join(input_shape)}."
             )
         if num_classes < 2:
             raise IONError(
@@ -75,13 +73,9 @@ class IONSegHead(BuiltFromConfig):
         self.ignore_value = ignore_value
         self.loss_weight = loss_weight
         self.normalize_input = normalize_input
-        stride = shape.stride
+        kernel, padding = 2 * shape.stride - shape.stride % 2, shape.stride // 2
         self.deconv = nn.ConvTranspose2d(
-            shape.channels,
-            num_classes,
-            kernel_size=2 * stride - stride % 2,
-            stride=stride,
-            padding=stride // 2,
+            shape.channels, num_classes, kernel, shape.stride, padding=padding
         )
         _init_bilinear(self.deconv, init_gain)
 
@@ -110,13 +104,13 @@ class IONSegHead(BuiltFromConfig):
         """Segment, as the heads of Detectron2's registry do.
 
         Args:
-            features: the backbone's features, (N, C, H / stride, W / stride) the one in use.
+            features: the backbone's, of which one is read, (N, C, H / stride, W / stride).
             targets: in training, (N, H, W) integer labels; see :meth:`losses`.
 
         Returns:
             In training, None and the losses. Otherwise (N, num_classes, H, W) logits and an empty
-            dict; H and W are those of the images where the features tell them
-            (:class:`ImageFeatures`), or else whole cells times the stride.
+            dict; H and W are the images' where the features know them (:class:`ImageFeatures`),
+            else whole cells times the stride.
 
         Raises:
             IONError: a label is out of range.
@@ -129,14 +123,7 @@ class IONSegHead(BuiltFromConfig):
         return (logits if size is None else _fit(logits, size)), {}
 
     def layers(self, features: dict[str, Tensor]) -> Tensor:
-        """Class scores of every pixel of whole cells.
-
-        Args:
-            features: the backbone's features.
-
-        Returns:
-            (N, num_classes, rows * stride, columns * stride) logits.
-        """
+        """Class logits of every pixel, (N, num_classes, rows * stride, columns * stride)."""
         x = features[self.in_feature]
         if self.normalize_input:
             x = l2_normalize(x, "position") * math.sqrt(x.shape[1])
@@ -146,20 +133,17 @@ class IONSegHead(BuiltFromConfig):
     def losses(self, predictions: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The softmax loss: the mean over an image's labeled pixels, then over the images.
 
-        An image without labels counts as 0. The loss of a batch is thus the mean of those of its
-        images, however many of them pass together.
+        An image without labels counts as 0, so the loss does not depend on how a batch is split.
 
         Args:
             predictions: what :meth:`layers` returns.
             targets: (N, H, W) integer labels, ``ignore_value`` where there is none.
 
         Returns:
-            ``{"loss_sem_seg": scalar}``. When no pixel is labeled it is 0, with a zero gradient
-            for every parameter of the head and of what it reads.
+            ``{"loss_sem_seg": scalar}``; without any label 0, with zero gradients and not none.
 
         Raises:
-            IONError: a label is out of range. Labels on a GPU are not looked at, which would make
-                it wait.
+            IONError: a label is out of range. Labels on a GPU are not checked, to not stall it.
         """
         if targets.device.type == "cpu":
             self.check_labels(targets)
@@ -170,14 +154,7 @@ class IONSegHead(BuiltFromConfig):
         return {"loss_sem_seg": images.mean() * self.loss_weight}
 
     def check_labels(self, labels: Tensor) -> None:
-        """Refuse labels that are no class.
-
-        Args:
-            labels: integers, of any shape.
-
-        Raises:
-            IONError: one is neither a class index nor ``ignore_value``.
-        """
+        """Raise an IONError if a label is neither a class index nor ``ignore_value``."""
         count = self.deconv.out_channels
         bad = labels[((labels < 0) | (labels >= count)) & (labels != self.ignore_value)]
         if bad.numel():
@@ -202,8 +179,7 @@ def _init_bilinear(deconv: nn.ConvTranspose2d, gain: float) -> None:
 def _fit(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Crop to a size, or repeat the last row and column up to it.
 
-    A backbone that drops incomplete cells leaves up to stride - 1 pixels at the right and the
-    bottom without scores of their own.
+    A backbone that drops incomplete cells leaves pixels at the right and the bottom without scores.
     """
     logits = logits[..., : size[0], : size[1]]
     missing = (0, size[1] - logits.shape[-1], 0, size[0] - logits.shape[-2])

@@ -1,4 +1,4 @@
-"""What a config asks of the trainer of its model, and who does not know of it."""
+"""Settings that only some trainers honor, refused under the others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import nn
 from ..clipping import clip_as_configured, settle_clipping
 from ..config import add_ion_config
 from ..errors import IONError
+from ..value_rules import value_of
 from .unread_settings import check_switches
 
 # Keys of ion_d2.config, and of Detectron2 with values of ours, that neither the model nor the
@@ -30,12 +31,12 @@ class BuiltFromConfig(nn.Module):
     """Base of the parts that ION registers: no trainer of Detectron2's may ignore their config.
 
     Such a trainer tells the model nothing of itself, but puts it into training mode when it is
-    constructed. The part then refuses whatever the config asks beyond what the trainer honors, as
-    its attribute ``honored_settings`` (a collection of config keys) has it. Prediction, evaluation
-    and a training mode that anybody else sets are free.
+    constructed. The part then refuses whatever the config asks beyond the trainer's attribute
+    ``honored_settings`` (a collection of config keys). Prediction, evaluation and a training mode
+    that anybody else sets are free.
     """
 
-    _config = None  # without a type, of which TorchScript would ask the meaning
+    _config = None  # without a type, which TorchScript would try to understand
 
     def __new__(cls, *args: Any, **kwargs: Any) -> BuiltFromConfig:
         """Remember the config, if the part is built from one."""
@@ -44,16 +45,12 @@ class BuiltFromConfig(nn.Module):
         return part.remember(cfg) if isinstance(cfg, CfgNode) else part
 
     def remember(self, cfg: CfgNode) -> Any:
-        """Remember a config from which this part is built by a function.
+        """Remember the full config from which a function builds this part; returns the part.
 
-        Args:
-            cfg: the full config; an old spelling of its clipping is replaced in place.
-
-        Returns:
-            This part.
+        An old spelling of gradient clipping is replaced in place.
 
         Raises:
-            IONError: the model that it describes would ignore a part of it.
+            IONError: the model that the config describes would ignore a part of it.
         """
         check_switches(cfg)
         settle_clipping(cfg)  # Detectron2's trainers build their optimizer after the model
@@ -61,16 +58,10 @@ class BuiltFromConfig(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> Any:
-        """Set training mode, unless that is for a trainer that would ignore settings.
-
-        Args:
-            mode: whether to train or to evaluate.
-
-        Returns:
-            This part.
+        """Set training or evaluation mode, unless that is for a trainer that ignores settings.
 
         Raises:
-            IONError: the trainer would; the message names the keys.
+            IONError: the trainer would ignore some; the message names the keys.
         """
         trainers = _trainers_under_construction() if mode and self._config is not None else []
         if trainers:
@@ -106,14 +97,10 @@ def _asked(cfg: CfgNode) -> dict[str, Any]:
     """The keys that ask something of the trainer, and the values that would ask nothing."""
     defaults = get_cfg()
     add_ion_config(defaults)
-    known = (*TRAINER_KEYS, *PROGRAM_KEYS)
-    values = {key: (_value(cfg, key), _value(defaults, key)) for key in known}
-    return {key: off for key, (value, off) in values.items() if value not in (off, None)}
+    off_values = {key: value_of(defaults, key) for key in (*TRAINER_KEYS, *PROGRAM_KEYS)}
+    return {key: off for key, off in off_values.items() if _asks(value_of(cfg, key), off)}
 
 
-def _value(cfg: CfgNode, key: str) -> Any:
-    """A value by its full key; None where Detectron2 or an older config lacks the key."""
-    node: Any = cfg
-    for name in key.split("."):
-        node = node.get(name) if isinstance(node, CfgNode) else None
-    return list(node) if isinstance(node, tuple) else node
+def _asks(value: Any, off: Any) -> bool:
+    """Whether a value asks for more than its default; an older config may lack the key."""
+    return bool(value) if isinstance(off, (list, tuple)) else value not in (off, None)

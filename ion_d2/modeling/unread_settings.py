@@ -1,4 +1,4 @@
-"""Settings of a model that its parts would ignore without a word."""
+"""Settings of a model that its parts would silently ignore."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from detectron2.modeling import (
 from fvcore.common.registry import Registry
 
 from ..errors import IONError
+from ..value_rules import value_of
 from .model_values import check_features, check_rpn, check_values
 
 # Detectron2's ROI heads and ION's with the same heads.
@@ -22,6 +23,12 @@ ROI_HEADS = {
     "CascadeROIHeads": "IONCascadeROIHeads",
     "Res5ROIHeads": "IONRes5ROIHeads",
 }
+# Switches, the key and the registry of the part that must honor them, and one that does.
+_SWITCHES = (
+    ("MODEL.SEG_REGULARIZER_ON", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
+    ("TEST.FLIP_AVERAGING", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
+    ("TEST.BOX_REFINEMENT.ENABLED", "MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY, "IONROIHeads"),
+)
 
 
 def check_model(cfg: CfgNode) -> None:
@@ -29,13 +36,9 @@ def check_model(cfg: CfgNode) -> None:
 
     Parts that are not registered are left to the one who builds them.
 
-    Args:
-        cfg: the full config.
-
     Raises:
-        IONError: ``MODEL.META_ARCHITECTURE`` has no ROI heads, but ``MODEL.ROI_HEADS.NAME`` is one
-            of ION's; or the segmentation loss, its predictions, the averaging with the mirrored
-            image or the refinement of boxes is switched on in a model that does not have it.
+        IONError: the meta-architecture would not read ION's ROI heads, a value of an R-CNN model is
+            out of its range, or as :func:`check_switches`.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     heads = cfg.MODEL.ROI_HEADS.NAME
@@ -53,48 +56,35 @@ def check_model(cfg: CfgNode) -> None:
 def check_switches(cfg: CfgNode) -> None:
     """Refuse what is switched on in a model that does not have it.
 
-    Args:
-        cfg: the full config.
-
     Raises:
         IONError: the segmentation loss, its predictions, the averaging with the mirrored image or
             the refinement of boxes is.
     """
-    name = cfg.MODEL.META_ARCHITECTURE
-    heads = cfg.MODEL.ROI_HEADS.NAME
-    for key, on in (
-        ("MODEL.SEG_REGULARIZER_ON", cfg.MODEL.SEG_REGULARIZER_ON),
-        ("TEST.FLIP_AVERAGING", cfg.TEST.FLIP_AVERAGING),
-    ):
-        if on and _lacks(META_ARCH_REGISTRY, name, META_ARCH_REGISTRY.get("ION")):
-            raise IONError(
-                f"{key} is True, but MODEL.META_ARCHITECTURE is {name!r}, which would ignore it; "
-                "set that to 'ION'."
-            )
     if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
         raise IONError(
             "TEST.SEM_SEG is True, but the model has no segmentation head without "
             "MODEL.SEG_REGULARIZER_ON; set that to True, for a model trained with it."
         )
-    # Heads of the other kinds, which refine otherwise or not at all, say so when they are built.
-    others = heads in set(ROI_HEADS.values()) - {"IONROIHeads"}
-    refines = cfg.TEST.BOX_REFINEMENT.ENABLED and not others
-    if refines and _lacks(ROI_HEADS_REGISTRY, heads, ROI_HEADS_REGISTRY.get("IONROIHeads")):
-        raise IONError(
-            f"TEST.BOX_REFINEMENT.ENABLED is True, but MODEL.ROI_HEADS.NAME is {heads!r}, which "
-            "would ignore it; set that to 'IONROIHeads'."
-        )
+    for switch, key, registry, able in _SWITCHES:
+        name = value_of(cfg, key)
+        # ION's further heads, which refine otherwise or not at all, say so when they are built.
+        settled = not value_of(cfg, switch) or name in ROI_HEADS.values()
+        if not settled and _lacks(registry, name, registry.get(able)):
+            raise IONError(
+                f"{switch} is True, but {key} is {name!r}, which would ignore it; set that to "
+                f"{able!r}."
+            )
 
 
 def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
-    """Refuse features and anchors with which a model of the R-CNN family cannot do.
+    """Refuse features and anchors that a model of the R-CNN family cannot read.
 
     Args:
         cfg: the full config.
-        backbone: the model's; None, where the model could not be built, makes one.
+        backbone: the model's; None builds one, for a model that could not be built.
 
     Raises:
-        IONError: one of them, or as the backbone; the message names the key.
+        IONError: one of them, or what building the backbone raises; the message names the key.
     """
     if not _is_upright_rcnn(cfg) or cfg.MODEL.BACKBONE.NAME not in BACKBONE_REGISTRY:
         return
@@ -106,9 +96,8 @@ def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
 
 def _is_upright_rcnn(cfg: CfgNode) -> bool:
     rotated = cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN"
-    return not rotated and not _lacks(
-        META_ARCH_REGISTRY, cfg.MODEL.META_ARCHITECTURE, GeneralizedRCNN
-    )
+    name = cfg.MODEL.META_ARCHITECTURE
+    return not rotated and not _lacks(META_ARCH_REGISTRY, name, GeneralizedRCNN)
 
 
 def _lacks(registry: Registry, name: str, base: type) -> bool:
