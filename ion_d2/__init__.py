@@ -1,14 +1,11 @@
 """ION (Inside-Outside Net, CVPR 2016) for Detectron2.
 
-Importing this package registers ION's parts with Detectron2: the meta-architecture ``ION``, the
-backbones ``build_ion_vgg_backbone`` and ``build_ion_context_backbone``, the ROI heads
-``IONROIHeads``, ``IONCascadeROIHeads`` and ``IONRes5ROIHeads``, the box head ``IONBoxHead`` and the
-segmentation head ``IONSegHead``. :func:`add_ion_config` adds their config keys, and :func:`plug_in`
-switches them on in another config. For notebooks there are :func:`get_config`,
+Importing this package registers ION's parts with Detectron2: the meta-architecture ``ION``,
+backbones, ROI heads and the segmentation head. :func:`add_ion_config` adds their config keys,
+:func:`plug_in` switches them on in another config. Notebooks use :func:`get_config`,
 :func:`build_model`, :func:`build_trainer` and :func:`build_predictor`.
 
-All but the parts loads when it is first used. Without Detectron2, ``ion_d2.layers`` works alone,
-and whatever else is used says what to install.
+All but the parts loads when it is first used. Without Detectron2, ``ion_d2.layers`` works alone.
 """
 
 from __future__ import annotations
@@ -25,16 +22,12 @@ if TYPE_CHECKING:
     from .config import add_ion_config
     from .plugging import plug_in
 
-# Where the functions are that load when they are used.
+# Functions that load when they are used, and their modules; other names of __all__ are modules.
 _FUNCTIONS = {
     "add_ion_config": "config",
-    "build_model": "api",
-    "build_predictor": "api",
-    "build_trainer": "api",
-    "get_config": "api",
     "plug_in": "plugging",
+    **dict.fromkeys(("build_model", "build_predictor", "build_trainer", "get_config"), "api"),
 }
-_MODULES = ("config", "data", "engine", "evaluation", "export", "layers", "modeling", "plugging")
 
 __all__ = [
     "IONError",
@@ -59,11 +52,10 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """Load a function or a module of the package when it is first used."""
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    if name not in _FUNCTIONS:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_FUNCTIONS[name]}", __name__), name)
+    module = importlib.import_module(f".{_FUNCTIONS.get(name, name)}", __name__)
+    value = getattr(module, name) if name in _FUNCTIONS else module
     globals()[name] = value  # the next use does not come here
     return value
 

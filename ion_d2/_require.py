@@ -18,17 +18,17 @@ _ALONE = ("_require", "errors", "layers")
 
 
 def is_installed() -> bool:
-    """Whether there is a Detectron2, in order or broken."""
+    """Whether there is a Detectron2, working or broken."""
     return importlib.util.find_spec("detectron2") is not None
 
 
 def refuse_all_but_layers() -> None:
-    """Let every module that needs Detectron2 say so when it is imported."""
+    """Make every module that needs Detectron2 say so when it is imported."""
     sys.meta_path.insert(0, _Refusal())
 
 
 class _Refusal(MetaPathFinder):
-    """Finds no module; stops the import of those that need Detectron2."""
+    """Stops the import of modules that need Detectron2, and finds none."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
         package, _, module = fullname.partition(".")
@@ -37,12 +37,7 @@ class _Refusal(MetaPathFinder):
 
 
 def require_detectron2() -> None:
-    """Import the part of Detectron2 that everything here builds on.
-
-    Raises:
-        ImportError: Detectron2 is not installed, or is installed and cannot be imported; the
-            message is one sentence that says which, why, and what to run.
-    """
+    """Raise an ImportError that says why and what to run, unless Detectron2 can be imported."""
     if not is_installed():
         raise ImportError(f"ion_d2 needs Detectron2, which is not installed: {_ADVICE}.")
     try:

@@ -37,15 +37,13 @@ def get_config(
         config_file: a YAML file, or ``model_zoo:NAME`` for a config that Detectron2 packages, e.g.
             "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml".
         overrides: config key -> value, e.g. ``{"SOLVER.MAX_ITER": 100}``.
-        plug_in: switch ION on in a config that does without it, before the overrides; see
-            :func:`ion_d2.plug_in`.
+        plug_in: switch ION on before the overrides; see :func:`ion_d2.plug_in`.
 
     Returns:
         The config, frozen.
 
     Raises:
-        IONError: the file is missing or wrong, a key is unknown, a value has the wrong type, or ION
-            cannot be switched on.
+        IONError: the file, a key or a value is wrong, or ION cannot be switched on.
     """
     pairs = [item for pair in (overrides or {}).items() for item in pair]
     adapt = plugging.plug_in if plug_in else None
@@ -53,17 +51,12 @@ def get_config(
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
-    """Build the model that a config describes, with random weights.
+    """Build the model of a config, with random weights, on its device, in training mode.
 
-    Args:
-        cfg: the config, which stays as it is; where ``MODEL.ROI_HEADS.NUM_CLASSES`` is 0, the data
-            tells the number.
-
-    Returns:
-        The model, on its device, in training mode.
+    The config stays as it is. ``MODEL.ROI_HEADS.NUM_CLASSES`` 0 takes the number from the data.
 
     Raises:
-        IONError: the config names a part that does not exist or cannot do as told.
+        IONError: the config names a part that does not exist, or settings that it cannot honor.
     """
     cfg = cfg.clone()
     if cfg.MODEL.ROI_HEADS.NUM_CLASSES == 0:
@@ -75,8 +68,8 @@ def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
     """Build a trainer, with its data, model, weights and a folder for its results.
 
     Args:
-        cfg: the config, which stays as it is; the trainer's own, with the numbers of classes that
-            the data has, is its ``cfg``, and ``config.yaml`` in ``OUTPUT_DIR``.
+        cfg: the config, which stays as it is. The trainer's own, with the data's number of classes,
+            is its ``cfg``, and ``config.yaml`` in ``OUTPUT_DIR``.
         resume: continue from the last checkpoint in ``OUTPUT_DIR``, if there is one.
 
     Returns:
@@ -104,14 +97,14 @@ def build_predictor(
     Args:
         cfg: the model's config, which stays as it is.
         weights: a checkpoint; None for ``MODEL.WEIGHTS``.
-        classes_file: a text file with one class name a line; None asks the weights, which tell the
-            classes if our trainer wrote them, and then the data.
+        classes_file: a text file with one class name a line; None takes them from the weights, if
+            our trainer wrote these, or else from the data.
 
     Returns:
-        The predictor, which knows its ``class_names``.
+        The predictor, which has the ``class_names``.
 
     Raises:
-        IONError: there are no weights or they do not fit, or nothing tells the classes.
+        IONError: there are no weights or they do not fit, or the classes cannot be found.
     """
     cfg = cfg.clone()
     if weights is not None:

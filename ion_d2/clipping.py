@@ -20,11 +20,7 @@ _MARK = "_whole_gradient_clip"
 
 
 def settle_clipping(cfg: CfgNode) -> None:
-    """Write the ``CLIP_TYPE`` "full_model" of an older config as it is written today.
-
-    Args:
-        cfg: the config, changed in place, also where it is frozen.
-    """
+    """Replace an older config's ``CLIP_TYPE`` "full_model" in place, also if it is frozen."""
     clip = cfg.SOLVER.CLIP_GRADIENTS
     if clip.CLIP_TYPE == _OLD_CLIP_TYPE:
         frozen = clip.is_frozen()
@@ -39,27 +35,15 @@ def clip_whole_gradient(
 ) -> None:
     """Have the whole gradient clipped before each step of an optimizer that holds one of these.
 
-    Detectron2's own "norm" clips each parameter by itself. Under mixed precision the unscaled
-    gradient is clipped.
-
-    Args:
-        parameters: those of a model, or of some part of it.
-        max_norm: the largest norm that the gradient of all the optimizer's parameters may have.
-        norm_type: kind of norm.
+    ``max_norm`` bounds the norm over all parameters of that optimizer; Detectron2's own "norm"
+    clips each parameter by itself. Under mixed precision the unscaled gradient is clipped.
     """
     for parameter in parameters:
         setattr(parameter, _MARK, (max_norm, norm_type))
 
 
 def clip_as_configured(parameters: Iterable[nn.Parameter], cfg: CfgNode) -> bool:
-    """Have the whole gradient clipped, if ``SOLVER.CLIP_GRADIENTS`` asks for it.
-
-    Args:
-        parameters: see :func:`clip_whole_gradient`.
-        cfg: the full config.
-
-    Returns:
-        Whether it asks for it.
+    """Have the whole gradient clipped, if ``SOLVER.CLIP_GRADIENTS`` asks for it; returns whether.
 
     Raises:
         IONError: ``FULL_MODEL`` is on, but ``CLIP_TYPE`` is not "norm".

@@ -14,12 +14,11 @@ from detectron2.utils import comm
 from torch import Tensor, distributed
 
 if TYPE_CHECKING:
-    # Whether DefaultTrainer keeps the optimizer's state (momentum) in its checkpoints. Before
-    # November 2021 it did not, and a resumed run silently started with none.
+    # Whether DefaultTrainer keeps the optimizer's state (momentum) in its checkpoints; before
+    # November 2021 a resumed run silently started with none.
     TRAINER_SAVES_OPTIMIZER: bool
 
-# The configs that Detectron2 packages. Its own function for them needs pkg_resources, which
-# setuptools 82 removed.
+# The packaged configs; Detectron2's function for them needs pkg_resources, gone in setuptools 82.
 MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 
 # IoU (N,) of two lists of N boxes, pair by pair; 0.5 has it by another name.
@@ -36,11 +35,7 @@ def __getattr__(name: str) -> Any:
 
 
 def create_local_process_group(processes: int) -> None:
-    """Make the group of the processes on this machine, which Detectron2 asks for local ranks.
-
-    Args:
-        processes: number of them, the same on every machine.
-    """
+    """Group the processes of each machine, equally many on all, for Detectron2's local ranks."""
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(processes)
         return
@@ -52,12 +47,9 @@ def create_local_process_group(processes: int) -> None:
 
 
 def write_losses(trainer: Any, losses: dict[str, Tensor], data_time: float) -> None:
-    """Write the losses of a step, in a thread where the trainer was made to; 0.5 has none.
+    """Write a ``SimpleTrainer``'s losses and its seconds of waiting for the batch.
 
-    Args:
-        trainer: the ``SimpleTrainer`` of the step.
-        losses: scalars by name.
-        data_time: seconds spent on waiting for the batch.
+    That is done in a thread if the trainer wants so; 0.5 knows no such thread.
     """
     if getattr(trainer, "async_write_metrics", False):
         write = trainer._write_metrics

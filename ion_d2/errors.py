@@ -11,6 +11,6 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class IONError(ValueError):
     """Bad input, told in one sentence.
 
-    The message names the file, config key or value at fault, says what was expected and what to do
-    about it. The command-line programs print it alone, without a traceback, and exit with status 1.
+    The message names the file, config key or value at fault, says what was expected and what to do.
+    The command-line programs print it alone, without a traceback, and exit with status 1.
     """

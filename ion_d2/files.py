@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 MAX_BYTES = 255  # of a file's name, the most that the usual file systems take
-_HASH = 12  # hexadecimal digits
 
 
 def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
@@ -19,7 +18,7 @@ def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
     The content goes to a temporary file beside it, reaches the disk, and then takes the name.
 
     Args:
-        path: the file to create or replace, in an existing folder.
+        path: in an existing folder.
         write: writes the content to the binary file that it is given.
 
     Raises:
@@ -40,44 +39,22 @@ def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def distinct_file_names(names: Sequence[str]) -> list[str]:
-    """Turn names of any kind into names of files.
-
-    Args:
-        names: such as those of datasets or classes.
-
-    Returns:
-        A name each, without spaces and slashes and no two alike.
-    """
-    # The end of a name tells more, and no system has names of files above 255 bytes.
+    """Names of files for e.g. datasets or classes: no spaces, no slashes, no two alike."""
+    # The end of a long name tells more than its start.
     files = [re.sub(r"[^\w.-]+", "_", name)[-60:] for name in names]
     counts = [files[:place].count(file) for place, file in enumerate(files)]
     return [f"{file}_{count + 1}" if count else file for file, count in zip(files, counts)]
 
 
 def fitting_name(stem: str, *, prefix: str = "", suffix: str = "", most: int = MAX_BYTES) -> str:
-    """Put a file name together; one that is too long is cut and told apart by a hash.
+    """Put a file name together that has at most so many bytes.
 
-    Args:
-        stem: the part that may be cut, between two characters; any that a file name can have.
-        prefix: what comes before.
-        suffix: what comes after it, such as ".jpg".
-        most: bytes that the name may have.
-
-    Returns:
-        The name. Different long stems come to different names.
+    A stem that is too long is cut, and ends in a hash of the whole so that names stay different.
     """
     name = f"{prefix}{stem}{suffix}"
     if len(os.fsencode(name)) <= most:
         return name
-    ending = f"_{hashlib.sha256(os.fsencode(stem)).hexdigest()[:_HASH]}{suffix}"
-    return prefix + _cut(stem, most - len(os.fsencode(prefix + ending))) + ending
-
-
-def _cut(text: str, room: int) -> str:
-    """Take as many of the first characters as have room, in bytes."""
-    used = 0
-    for number, sign in enumerate(text):
-        used += len(os.fsencode(sign))
-        if used > room:
-            return text[:number]
-    return text
+    content = os.fsencode(stem)
+    ending = f"_{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+    room = most - len(os.fsencode(prefix + ending))
+    return prefix + content[:room].decode(errors="ignore") + ending  # no half characters

@@ -13,32 +13,30 @@ from torch import Tensor, nn
 
 from ..errors import IONError
 
-# Where Detectron2 splits predictions by the number of boxes of each image.
-_COUNTING = ("cascade_rcnn", "fast_rcnn")
+_ROI_HEADS = "detectron2.modeling.roi_heads"
 
 
 class DetectorAdapter(nn.Module):
     """Maps one image to its detections: boxes, scores and classes, the surest first.
 
-    Detectron2's ``TracingAdapter`` does the like for any input; that of version 0.5 can only be
-    imported where Caffe2 is.
+    Detectron2's ``TracingAdapter`` does the like for any input, but version 0.5 cannot import its
+    own without Caffe2.
     """
 
     def __init__(self, model: GeneralizedRCNN) -> None:
-        """
-        Args:
-            model: the detector; put into evaluation mode.
+        """Wrap a detector, and put it into evaluation mode.
 
         Raises:
-            IONError: see :func:`check_exportable`.
+            IONError: it does more at test time than one pass from an image to boxes.
         """
         super().__init__()
-        check_exportable(model)
+        _check_exportable(model)
         self.model = model
         self.eval()  # the adapter too: PyTorch's exporter gives the model its mode back
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """
+        """Detect.
+
         Args:
             image: (C, H, W) uint8, resized, with its channels in the order of INPUT.FORMAT.
 
@@ -49,38 +47,25 @@ class DetectorAdapter(nn.Module):
         return found.pred_boxes.tensor, found.scores, found.pred_classes
 
     def example(self) -> Tensor:
-        """An image to trace with: any will do, if all its padding and every layer count."""
+        """An image to trace with; it is padded, and no part of the trace may be constant."""
         side = torch.arange(251, device=self.model.device)
         image = (side[:, None] * side[None, :227]) % 256
         return image.to(torch.uint8).expand(len(self.model.pixel_mean), -1, -1).contiguous()
 
 
-def check_exportable(model: nn.Module) -> None:
-    """Refuse a detector whose results would change by tracing.
-
-    Args:
-        model: a built model.
-
-    Raises:
-        IONError: its test time goes beyond one pass from an image to boxes.
-    """
+def _check_exportable(model: nn.Module) -> None:
     if not isinstance(model, GeneralizedRCNN):
         raise IONError(
             f"MODEL.META_ARCHITECTURE is {type(model).__name__!r}, which cannot be exported; use "
             "'ION' or 'GeneralizedRCNN'."
         )
     heads = model.roi_heads
-    obstacles = (
+    for found, setting, wanted in (
         (model.proposal_generator is None, "MODEL.PROPOSAL_GENERATOR.NAME RPN", "own proposals"),
         (getattr(model, "flip_averaging", False), "TEST.FLIP_AVERAGING False", "one image"),
         (getattr(heads, "mask_on", False), "MODEL.MASK_ON False", "boxes without masks"),
-        (
-            getattr(heads, "keypoint_on", False),
-            "MODEL.KEYPOINT_ON False",
-            "boxes without keypoints",
-        ),
-    )
-    for found, setting, wanted in obstacles:
+        (getattr(heads, "keypoint_on", False), "MODEL.KEYPOINT_ON False", "boxes alone"),
+    ):
         if found:
             raise IONError(f"An exported model detects from {wanted}; export it with {setting}.")
 
@@ -89,12 +74,13 @@ def check_exportable(model: nn.Module) -> None:
 def tracing() -> Iterator[None]:
     """Inside the ``with`` block, Detectron2's parts can be traced for any number of boxes."""
     with contextlib.ExitStack() as stack:
-        for name in _COUNTING:
-            # The built-in function would turn the count into a number that the trace then keeps.
-            module = f"detectron2.modeling.roi_heads.{name}"
-            stack.enter_context(mock.patch(f"{module}.len", lambda x: x.__len__(), create=True))
-        # Scales gradients, which there are none of, in Python, which TorchScript has none of.
-        scaling = "detectron2.modeling.roi_heads.cascade_rcnn._ScaleGradient.apply"
+        for name in ("cascade_rcnn", "fast_rcnn"):
+            # They split predictions by the number of boxes of each image, which the built-in len
+            # would turn into a constant of the trace.
+            counting = mock.patch(f"{_ROI_HEADS}.{name}.len", lambda x: x.__len__(), create=True)
+            stack.enter_context(counting)
+        # It scales gradients, which there are none of, and TorchScript cannot call Python.
+        scaling = f"{_ROI_HEADS}.cascade_rcnn._ScaleGradient.apply"
         stack.enter_context(mock.patch(scaling, lambda x, scale: x))
         stack.enter_context(torch.no_grad())
         stack.enter_context(warnings.catch_warnings())

@@ -14,10 +14,8 @@ from torch import Tensor
 from .runners import Detect
 
 # How far a coordinate, in pixels, and a score may be from the original's.
-BOX_TOLERANCE = 0.5
-SCORE_TOLERANCE = 1e-3
-
-Found = tuple[Tensor, Tensor, Tensor]
+_BOX_TOLERANCE = 0.5
+_SCORE_TOLERANCE = 1e-3
 
 
 @dataclass
@@ -49,9 +47,9 @@ def compare(original: Detect, exported: Detect, images: Iterable[Tensor]) -> Com
     """Run both models on the same images in turns.
 
     Args:
-        original: the model in Python, e.g. a :class:`ion_d2.export.DetectorAdapter`.
-        exported: what :func:`ion_d2.export.load_exported` returned.
-        images: (3, H, W) uint8 each.
+        original: the model in Python, e.g. a :class:`DetectorAdapter`.
+        exported: what :func:`load_exported` returned.
+        images: (C, H, W) uint8 each.
 
     Returns:
         How far apart they are, and the time of each on every image. The first image is run twice
@@ -61,29 +59,26 @@ def compare(original: Detect, exported: Detect, images: Iterable[Tensor]) -> Com
     for index, image in enumerate(images):
         for _ in range(2 if index == 0 else 0):
             original(image), exported(image)
-        expected, seconds = _timed(original, image)
-        result.original_seconds.append(seconds)
-        found, seconds = _timed(exported, image)
-        result.exported_seconds.append(seconds)
+        expected = _timed(original, image, result.original_seconds)
+        found = _timed(exported, image, result.exported_seconds)
         _match(result, expected, found)
     return result
 
 
-def _timed(detect: Detect, image: Tensor) -> tuple[Found, float]:
+def _timed(detect: Detect, image: Tensor, seconds: list[float]) -> list[Tensor]:
     start = time.perf_counter()
-    boxes, scores, classes = detect(image)
-    # Results on a GPU are there once they are on the CPU.
-    found = (boxes.cpu(), scores.cpu(), classes.cpu())
-    return found, time.perf_counter() - start
+    found = [part.cpu() for part in detect(image)]  # a GPU's results are there once copied
+    seconds.append(time.perf_counter() - start)
+    return found
 
 
-def _match(result: Comparison, expected: Found, found: Found) -> None:
+def _match(result: Comparison, expected: list[Tensor], found: list[Tensor]) -> None:
     """Pair the detections of both models one to one, and note how far apart they are."""
     boxes = torch.cdist(expected[0], found[0], p=float("inf"))
     scores = (expected[1][:, None] - found[1][None, :]).abs()
-    alike = (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE)
+    alike = (boxes <= _BOX_TOLERANCE) & (scores <= _SCORE_TOLERANCE)
     alike &= expected[2][:, None] == found[2][None, :]
-    # Within the tolerances the nearest; whatever else is paired does not count.
+    # Pairs within the tolerances, the nearest; others do not count.
     distances = torch.where(alike, boxes, torch.tensor(1e6))
     pairs = [(i, j) for i, j in zip(*linear_sum_assignment(distances.numpy())) if alike[i, j]]
     result.detections += len(expected[0])

@@ -8,25 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
-# The operators of torchvision that a TorchScript file calls.
-import torchvision  # noqa: F401
+import torchvision  # noqa: F401  (has the operators that a TorchScript file calls)
 from torch import Tensor
 
 from ..errors import IONError
 
-# (3, H, W) uint8 to boxes (M, 4), scores (M,) and classes (M,).
-Detect = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+# (C, H, W) uint8 to boxes (M, 4), scores (M,) and classes (M,).
+Detect = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 def load_exported(path: str | os.PathLike[str]) -> Detect:
-    """Load a file that :func:`ion_d2.export.export_detector` wrote.
-
-    Args:
-        path: ``.ts`` or ``.onnx``. ONNX Runtime uses as many threads of the CPU as PyTorch does.
+    """Load a ``.ts`` or ``.onnx`` file that :func:`ion_d2.export.export_detector` wrote.
 
     Returns:
-        A function from an image (3, H, W) uint8 to boxes (M, 4), scores (M,) and classes (M,).
+        A function from an image (C, H, W) uint8 to boxes (M, 4), scores (M,) and classes (M,). ONNX
+        Runtime uses as many threads as PyTorch.
 
     Raises:
         IONError: the file is missing or damaged, or ONNX Runtime is not installed.
@@ -54,8 +50,4 @@ def _load_onnx(path: str) -> Detect:
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def detect(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        boxes, scores, classes = map(torch.from_numpy, session.run(None, {"image": image.numpy()}))
-        return boxes, scores, classes
-
-    return detect
+    return lambda image: tuple(map(torch.from_numpy, session.run(None, {"image": image.numpy()})))

@@ -6,19 +6,45 @@ import inspect
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..errors import IONError
 from ..files import replace_file
 from .adapter import DetectorAdapter, tracing
-from .description import OUTPUTS
 
-# The first operator set with all that a detector needs is 16.
-_OPSET = 17
+# What an exported detector returns, in this order.
+_OUTPUTS = ["boxes", "scores", "classes"]
+
+
+def describe(cfg: CfgNode, class_names: Sequence[str]) -> dict[str, Any]:
+    """What a program must know to use the exported detector of a config, for JSON.
+
+    Returns:
+        "classes": names by id; "input": how a picture becomes the one input (see docs/EXPORT.md);
+        "outputs": names in their order; "score_threshold": detections score more than this;
+        "max_detections"; "device": on which a TorchScript file runs.
+    """
+    return {
+        "classes": list(class_names),
+        "input": {
+            "name": "image",
+            "shape": [len(cfg.MODEL.PIXEL_MEAN), "height", "width"],
+            "dtype": "uint8",
+            "channels": cfg.INPUT.FORMAT,
+            "shortest_side": cfg.INPUT.MIN_SIZE_TEST,
+            "longest_side": cfg.INPUT.MAX_SIZE_TEST,
+        },
+        "outputs": _OUTPUTS,
+        "score_threshold": cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
+        "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+        "device": cfg.MODEL.DEVICE,
+    }
 
 
 def export_detector(model: nn.Module, path: str | os.PathLike[str], facts: dict[str, Any]) -> None:
@@ -27,16 +53,17 @@ def export_detector(model: nn.Module, path: str | os.PathLike[str], facts: dict[
     Args:
         model: the detector with its weights. A TorchScript file runs on the model's device; for
             ONNX the model must be on the CPU.
-        path: file to write, ``.ts`` or ``.onnx``; images of any size can be given to the result.
-        facts: see :func:`ion_d2.export.describe`.
+        path: file to write, ``.ts`` or ``.onnx``; the result takes images of any size.
+        facts: see :func:`describe`.
 
     Raises:
         IONError: another suffix, a model that cannot be exported, or a file that cannot be written.
     """
     path = Path(path)
-    if path.suffix not in FORMATS:
-        raise IONError(f"{path} should end in {' or '.join(FORMATS)}, which tells the format.")
-    content = FORMATS[path.suffix](DetectorAdapter(model))
+    formats = {".ts": _torchscript, ".onnx": _onnx}
+    if path.suffix not in formats:
+        raise IONError(f"{path} should end in {' or '.join(formats)}, which tells the format.")
+    content = formats[path.suffix](DetectorAdapter(model))
     text = json.dumps(facts, indent=1) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +81,7 @@ def _torchscript(adapter: DetectorAdapter) -> bytes:
         # The check would run the model again on the same image.
         trace = torch.jit.trace(adapter, (adapter.example(),), check_trace=False)
     torch.jit.save(trace, buffer)
-    # A copy, which users need not run under no_grad; the model may go on training.
+    # The copy needs no gradients, so that users need no no_grad; the model may go on training.
     buffer.seek(0)
     copy = torch.jit.load(buffer)
     for parameter in copy.parameters():
@@ -80,17 +107,10 @@ def _onnx(adapter: DetectorAdapter) -> bytes:
         torch.onnx.export(
             adapter,
             (adapter.example(),),
-            opset_version=_OPSET,
+            opset_version=17,  # the first with all that a detector needs is 16
             input_names=["image"],
-            output_names=list(OUTPUTS),
-            dynamic_axes={
-                "image": {1: "height", 2: "width"},
-                **{name: {0: "M"} for name in OUTPUTS},
-            },
+            output_names=_OUTPUTS,
+            dynamic_axes={"image": {1: "height", 2: "width"}, **dict.fromkeys(_OUTPUTS, {0: "M"})},
             **options,
         )
     return buffer.getvalue()
-
-
-# What writes each format, by the file's suffix.
-FORMATS: dict[str, Callable[[DetectorAdapter], bytes]] = {".ts": _torchscript, ".onnx": _onnx}
