@@ -147,3 +147,4 @@ def test_the_rest_says_what_to_install():
     for statement, line in ended.items():
         told = "ImportError: ion_d2 needs Detectron2, which is not installed"
         assert line.startswith(told), (statement, line)
+        assert "python tools/install_detectron2.py" in line and "'Install' of the README" in line

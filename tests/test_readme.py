@@ -12,6 +12,7 @@ from model_helpers import SMALL, make_input
 
 from ion_d2 import build_trainer, get_config
 from ion_d2.engine.setup import load_config
+from ion_d2.value_rules import value_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,7 +61,6 @@ def test_the_recipe_of_detectron2s_keys_trains_under_either_trainer(
         done.train()
     else:
         _, program = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-        assert len(program.splitlines()) <= 24
         monkeypatch.setattr(sys, "argv", ["program.py", *opts])
         scope = {}
         exec(program, scope)
@@ -72,16 +72,14 @@ def test_the_recipe_of_detectron2s_keys_trains_under_either_trainer(
 
 def test_named_files_exist():
     pattern = r"(?:configs|tools|docs|ion_d2)/[\w./-]+\.(?:yaml|py|md|jpg|png)"
-    for name in re.findall(pattern, README):
-        assert (ROOT / name).is_file(), name
-    for name in re.findall(r"`((?:ion|faster_rcnn)_\w+\.yaml)`", README):
-        assert (ROOT / "configs" / name).is_file(), name
+    names = re.findall(pattern, README)
+    names += [f"configs/{it}" for it in re.findall(r"`((?:ion|faster_rcnn)_\w+\.yaml)`", README)]
+    assert len(names) > 20 and [name for name in names if not (ROOT / name).is_file()] == []
 
 
 def test_named_config_keys_exist():
     cfg = load_config(str(ROOT / "configs/ion_tiny.yaml"))
     groups = "MODEL|INPUT|TEST|DATASETS|SOLVER|DISTRIBUTED"
-    for key in set(re.findall(rf"\b(?:{groups})(?:\.[A-Z_]+)+", "\n".join(TEXTS))):
-        node = cfg
-        for part in key.split("."):
-            node = node[part]
+    keys = set(re.findall(rf"\b(?:{groups})(?:\.[A-Z_]+)+", "\n".join(TEXTS)))
+    assert len(keys) > 50
+    assert [key for key in keys if value_of(cfg, key, "missing") == "missing"] == []

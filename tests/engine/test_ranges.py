@@ -6,47 +6,31 @@ from model_helpers import SMALL
 from ion_d2.engine.ranges import check_ranges
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
+from ion_d2.value_rules import value_of
 
 NAN, INF = float("nan"), float("inf")
-WRONG = [
-    ("SOLVER.BASE_LR", (0.0, -0.1, NAN, INF, "fast", True)),
-    ("SOLVER.BIAS_LR_FACTOR", (-1.0, NAN)),
-    ("SOLVER.MOMENTUM", (-0.1, 1.0, 2.0, NAN, "x", None)),
-    ("SOLVER.WEIGHT_DECAY", (-1e-4, NAN, INF)),
-    ("SOLVER.WEIGHT_DECAY_NORM", (-1e-4,)),
-    ("SOLVER.WEIGHT_DECAY_BIAS", (-1e-4,)),
-    ("SOLVER.GAMMA", (0.0, -0.1, NAN)),
-    ("SOLVER.STEPS", ((3, 2), (2, 2), (0, 2), (-1,), (1.5,), ("a",), (True,))),
-    ("SOLVER.WARMUP_ITERS", (-1,)),
-    ("SOLVER.WARMUP_FACTOR", (-0.1, NAN)),
-    ("SOLVER.WARMUP_METHOD", ("cubic", "")),
-    ("SOLVER.AMP.PRECISION", ("half", "", "float32")),
-    ("INPUT.FORMAT", ("rgb", "GRAY", "")),
-    ("INPUT.MIN_SIZE_TRAIN", ((), (-1,), (64.5,), 64)),
-    ("INPUT.MIN_SIZE_TRAIN_SAMPLING", ("", "both")),
-    ("INPUT.MAX_SIZE_TRAIN", (0, -5)),
-    ("INPUT.MIN_SIZE_TEST", (-1, 64.5)),
-    ("INPUT.MAX_SIZE_TEST", (0, -5)),
-    ("INPUT.RANDOM_FLIP", ("both", "")),
-    ("INPUT.CROP.TYPE", ("square",)),
-    ("INPUT.CROP.SIZE", ([0.5], [0.0, 0.5], [-1, 2], [1, 1, 1])),
-    ("MODEL.PIXEL_MEAN", ([], [NAN] * 3)),
-    ("MODEL.PIXEL_STD", ([0.0, 1.0, 1.0], [1.0, -1.0, 1.0], ["a"] * 3)),
-    ("SOLVER.IMS_PER_BATCH", (0, -2)),
-    ("SOLVER.MAX_ITER", (0, -1, 1.5, True)),
-    ("SOLVER.CHECKPOINT_PERIOD", (0, -1)),
-    ("SOLVER.REFERENCE_WORLD_SIZE", (-1,)),
-    ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", ("norms",)),
-    ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", (0.0, -1.0, NAN)),
-    ("SOLVER.CLIP_GRADIENTS.NORM_TYPE", (0.0, NAN)),
-    ("SEED", (2**32,)),
-    ("TEST.EVAL_PERIOD", (-1,)),
-    ("TEST.DETECTIONS_PER_IMAGE", (0, -2)),
-    ("TEST.AUG.MIN_SIZES", ((0,), (400, -1), ("a",))),
-    ("TEST.AUG.MAX_SIZE", (0,)),
-    ("TEST.PRECISE_BN.NUM_ITER", (0,)),
-    ("TEST.EXPECTED_RESULTS", ([["bbox", "AP", 1.0]], ["bbox"])),
-]
+WRONG = {
+    "SOLVER.BASE_LR": (0.0, -0.1, NAN, INF, "fast", True), "SOLVER.BIAS_LR_FACTOR": (-1.0, NAN),
+    "SOLVER.MOMENTUM": (-0.1, 1.0, 2.0, NAN, "x", None), "SOLVER.WEIGHT_DECAY": (-1e-4, NAN, INF),
+    "SOLVER.WEIGHT_DECAY_NORM": (-1e-4,), "SOLVER.WEIGHT_DECAY_BIAS": (-1e-4,),
+    "SOLVER.GAMMA": (0.0, -0.1, NAN), "SOLVER.WARMUP_ITERS": (-1,),
+    "SOLVER.STEPS": ((3, 2), (2, 2), (0, 2), (-1,), (1.5,), ("a",), (True,)),
+    "SOLVER.WARMUP_FACTOR": (-0.1, NAN), "SOLVER.WARMUP_METHOD": ("cubic", ""),
+    "SOLVER.AMP.PRECISION": ("half", "", "float32"), "SOLVER.IMS_PER_BATCH": (0, -2),
+    "SOLVER.MAX_ITER": (0, -1, 1.5, True), "SOLVER.CHECKPOINT_PERIOD": (0, -1),
+    "SOLVER.REFERENCE_WORLD_SIZE": (-1,), "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("norms",),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (0.0, -1.0, NAN),
+    "SOLVER.CLIP_GRADIENTS.NORM_TYPE": (0.0, NAN), "INPUT.FORMAT": ("rgb", "GRAY", ""),
+    "INPUT.MIN_SIZE_TRAIN": ((), (-1,), (64.5,), 64),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("", "both"), "INPUT.MAX_SIZE_TRAIN": (0, -5),
+    "INPUT.MIN_SIZE_TEST": (-1, 64.5), "INPUT.MAX_SIZE_TEST": (0, -5),
+    "INPUT.RANDOM_FLIP": ("both", ""), "INPUT.CROP.TYPE": ("square",),
+    "INPUT.CROP.SIZE": ([0.5], [0.0, 0.5], [-1, 2], [1, 1, 1]), "MODEL.PIXEL_MEAN": ([], [NAN] * 3),
+    "MODEL.PIXEL_STD": ([0.0, 1.0, 1.0], [1.0, -1.0, 1.0], ["a"] * 3), "SEED": (2**32,),
+    "TEST.EVAL_PERIOD": (-1,), "TEST.DETECTIONS_PER_IMAGE": (0, -2), "TEST.AUG.MAX_SIZE": (0,),
+    "TEST.AUG.MIN_SIZES": ((0,), (400, -1), ("a",)), "TEST.PRECISE_BN.NUM_ITER": (0,),
+    "TEST.EXPECTED_RESULTS": ([["bbox", "AP", 1.0]], ["bbox"]),
+}  # fmt: skip
 RIGHT = [
     ("INPUT.MIN_SIZE_TRAIN", (0,)), ("INPUT.MIN_SIZE_TEST", 0), ("INPUT.CROP.SIZE", (300, 300)),
     ("MODEL.PIXEL_MEAN", [-1.0, 0.0, 300.0]),
@@ -57,29 +41,31 @@ RIGHT = [
 ]  # fmt: skip
 
 
-def config(key, value):
-    cfg = load_config("configs/ion_tiny.yaml", SMALL)
-    cfg.defrost()
-    *parents, name = key.split(".")
-    node = cfg
-    for parent in parents:
-        node = node[parent]
+@pytest.fixture
+def cfg():
+    return load_config("configs/ion_tiny.yaml", SMALL).clone()
+
+
+def put(cfg, key, value):
+    parent, _, name = key.rpartition(".")
+    node = value_of(cfg, parent) if parent else cfg
+    assert name in node
     node[name] = value
-    return cfg
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [(key, value) for key, values in WRONG for value in values]
-)
-def test_wrong_values(key, value):
-    with pytest.raises(IONError, match=f"^{key} is .*; it must be ") as error:
-        check_ranges(config(key, value))
-    assert repr(value) in str(error.value) and "\n" not in str(error.value)
+@pytest.mark.parametrize("key", WRONG)
+def test_wrong_values(key, cfg):
+    for value in WRONG[key]:
+        put(cfg, key, value)
+        with pytest.raises(IONError, match=f"^{key} is .*; it must be ") as error:
+            check_ranges(cfg)
+        assert repr(value) in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("key", "value"), RIGHT)
-def test_right_values(key, value):
-    check_ranges(config(key, value))
+def test_right_values(cfg):
+    for key, value in RIGHT:
+        put(cfg, key, value)
+        check_ranges(cfg)
 
 
 @pytest.mark.parametrize(
@@ -90,8 +76,14 @@ def test_every_program_reads_its_config_so(key, value):
         load_config("configs/ion_tiny.yaml", [key, value])
 
 
-def test_a_range_of_sizes_has_two_ends():
-    cfg = config("INPUT.MIN_SIZE_TRAIN", (64, 80, 96))
-    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "range"
-    with pytest.raises(IONError, match="INPUT.MIN_SIZE_TRAIN is .64, 80, 96.; give the least"):
+def test_a_range_of_sizes_has_two_ends(cfg):
+    cfg.defrost()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = (64, 80, 96), "range"
+    with pytest.raises(IONError, match="INPUT.MIN_SIZE_TRAIN is .64, 80, 96."):
+        check_ranges(cfg)
+
+
+def test_pictures_have_as_many_channels_as_means(cfg):
+    put(cfg, "MODEL.PIXEL_MEAN", [1.0])
+    with pytest.raises(IONError, match="MODEL.PIXEL_MEAN .*INPUT.FORMAT"):
         check_ranges(cfg)

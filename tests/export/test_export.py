@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 # Random weights score all classes alike, 1/4: of 60 boxes, some of each picture pass.
 OPTS = ["MODEL.SKIP_POOLER.SCALE_INIT", "30.0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.26",
         "MODEL.RPN.POST_NMS_TOPK_TEST", "60"]  # fmt: skip
-SIZES = [(96, 128), (131, 77), (64, 65)]
+SIZES = [(96, 128), (131, 77), (64, 65), (400, 300)]
 FPN = [
     "MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8,
     "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.SKIP_POOLER.OUT_CHANNELS", 32, "MODEL.WEIGHTS", "",
@@ -50,26 +50,25 @@ def exported(model, path):
     return load_exported(path)
 
 
-@pytest.mark.parametrize(
-    "suffix, pooler", [(".ts", "ROIPool"), (".onnx", "ROIPool"), (".onnx", "ROIAlignV2")]
-)
-def test_same_detections_on_other_sizes(tmp_path, suffix, pooler):
-    model = spread(small_model(*OPTS, "MODEL.ROI_BOX_HEAD.POOLER_TYPE", pooler))
+POOLER, AGNOSTIC = "MODEL.ROI_BOX_HEAD.POOLER_TYPE", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"
+VOTED = {"TEST.BOX_REFINEMENT.ENABLED": True, "TEST.BOX_REFINEMENT.VOTE_IOU": 0.3}
+BRN, TRANSITION = {"MODEL.CONTEXT.NORM": "BRN", "MODEL.VGG.NORM": "BRN"}, "MODEL.CONTEXT.TRANSITION"
+MODELS = [
+    (".ts", {POOLER: "ROIPool"}), (".onnx", {POOLER: "ROIPool"}), (".onnx", {POOLER: "ROIAlignV2"}),
+    (".ts", {**VOTED, AGNOSTIC: True}), (".onnx", {**VOTED, AGNOSTIC: False}),
+    (".ts", {**BRN, TRANSITION: "max"}), (".onnx", {**BRN, TRANSITION: "identity"}),
+    (".ts", {"MODEL.CONTEXT.NAME": "GlobalAverage"}),
+    (".onnx", {"MODEL.CONTEXT.NAME": "GlobalAverage"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix, keys", MODELS)
+def test_same_detections_on_other_sizes(tmp_path, suffix, keys):
+    model = spread(small_model(*OPTS, *[part for item in keys.items() for part in item]))
     detect = exported(model, tmp_path / f"model{suffix}")
     result = compare(DetectorAdapter(model), detect, images())
     assert result.agrees and result.detections > 20, result
     assert len(result.exported_seconds) == len(SIZES)
-
-
-@pytest.mark.parametrize("suffix, agnostic", [(".ts", True), (".onnx", False)])
-def test_two_rounds_and_a_vote(tmp_path, suffix, agnostic):
-    opts = ["TEST.BOX_REFINEMENT.ENABLED", "True", "TEST.BOX_REFINEMENT.VOTE_IOU", "0.3"]
-    agnostic = ["MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", agnostic]
-    model = spread(small_model(*OPTS, *opts, *agnostic))
-    assert model.roi_heads.rounds == 2 and model.roi_heads.vote_iou == 0.3
-    detect = exported(model, tmp_path / f"model{suffix}")
-    result = compare(DetectorAdapter(model), detect, images())
-    assert result.agrees and result.detections > 20, result
 
 
 @pytest.mark.parametrize(
@@ -89,24 +88,6 @@ def test_plugged_in(tmp_path, config, feature, heads, suffix):
     detect = exported(model, tmp_path / f"model{suffix}")
     result = compare(DetectorAdapter(model), detect, images([(64, 96), (97, 130), (33, 120)]))
     assert result.agrees and result.detections > 10, result
-
-
-@pytest.mark.parametrize("suffix, transition", [(".ts", "max"), (".onnx", "identity")])
-def test_renormalized_context(tmp_path, suffix, transition):
-    keys = {"MODEL.CONTEXT.NORM": "BRN", "MODEL.VGG.NORM": "BRN"}
-    keys["MODEL.CONTEXT.TRANSITION"] = transition
-    model = spread(small_model(*OPTS, *[part for item in keys.items() for part in item]))
-    detect = exported(model, tmp_path / f"model{suffix}")
-    result = compare(DetectorAdapter(model), detect, images())
-    assert result.agrees and result.detections > 20, result
-
-
-@pytest.mark.parametrize("suffix", [".ts", ".onnx"])
-def test_the_global_average_is_not_that_of_the_traced_size(tmp_path, suffix):
-    model = spread(small_model(*OPTS, "MODEL.CONTEXT.NAME", "GlobalAverage"))
-    detect = exported(model, tmp_path / f"model{suffix}")
-    result = compare(DetectorAdapter(model), detect, images([(160, 240), (400, 300), (40, 70)]))
-    assert result.agrees and result.detections > 20, result
 
 
 def test_a_running_maximum_is_not_for_onnx(tmp_path):

@@ -27,10 +27,8 @@ def test_the_22_anchors():
     assert generator.num_anchors == [22]
     (cells,) = (a.numpy() for a in generator.cell_anchors)
     widths, heights = cells[:, 2] - cells[:, 0], cells[:, 3] - cells[:, 1]
-    expected = [(32, 32)]
-    for scale in (64, 90.5, 128, 181, 256, 362, 512):
-        for ratio in (0.5, 1, 2):
-            expected.append((scale / math.sqrt(ratio), scale * math.sqrt(ratio)))
+    scales, roots = (64, 90.5, 128, 181, 256, 362, 512), (math.sqrt(0.5), 1, math.sqrt(2))
+    expected = [(32, 32), *((scale / root, scale * root) for scale in scales for root in roots)]
     np.testing.assert_allclose(np.stack([widths, heights], 1), expected, rtol=1e-5)
     np.testing.assert_allclose(cells[:, :2] + cells[:, 2:], 0, atol=1e-4)  # centered
     (boxes,) = generator([torch.zeros(1, 512, 3, 5)])
@@ -66,13 +64,8 @@ def test_head_is_two_parallel_convolutions():
     assert head.objectness_logits.weight.std().item() == pytest.approx(0.01, rel=0.05)
     x = torch.randn(2, 512, 6, 7)
     (logits,), (deltas,) = head([x])
-    hidden = torch.cat(
-        [
-            F.conv2d(x, three.weight, three.bias, padding=1).relu(),
-            F.conv2d(x, five.weight, five.bias, padding=2).relu(),
-        ],
-        dim=1,
-    )
+    parts = [F.conv2d(x, c.weight, c.bias, padding=n).relu() for n, c in ((1, three), (2, five))]
+    hidden = torch.cat(parts, dim=1)
     weight = head.objectness_logits.weight
     torch.testing.assert_close(logits, F.conv2d(hidden, weight, head.objectness_logits.bias))
     assert logits.shape == (2, 22, 6, 7) and deltas.shape == (2, 88, 6, 7)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.utils.events import EventStorage
 from model_helpers import make_input, small_model
 
@@ -16,23 +15,14 @@ def train_losses(model, inputs):
         return model(inputs)
 
 
-def test_registered_names():
-    assert "ION" in META_ARCH_REGISTRY
-    assert "IONROIHeads" in ROI_HEADS_REGISTRY
-    assert "IONSegHead" in SEM_SEG_HEADS_REGISTRY
-
-
 def test_parameter_names_of_the_contract():
-    names = set(small_model(*SEG).state_dict())
-    for name in (
-        "backbone.bottom_up.conv5_3.weight",
-        "backbone.context.output.weight",
-        "roi_heads.box_pooler.reduce.weight",
-        "roi_heads.box_head.fc6.weight",
-        "roi_heads.box_head.fc7.bias",
-        "sem_seg_head.deconv.weight",
-    ):
-        assert name in names
+    assert set(small_model(*SEG).state_dict()) >= {
+        "backbone.bottom_up.conv5_3.weight", "backbone.context.output.weight",
+        "roi_heads.box_pooler.reduce.weight", "roi_heads.box_head.fc6.weight",
+        "roi_heads.box_head.fc7.bias", "sem_seg_head.deconv.weight",
+    }  # fmt: skip
+    baseline = small_model(config_file="configs/faster_rcnn_tiny.yaml").state_dict()
+    assert not any("context" in name for name in baseline)
 
 
 @pytest.mark.parametrize("transition", ["identity", "full"])
@@ -60,10 +50,9 @@ def test_context_depends_on_neither_padding_nor_batch_mates(transition):
 def test_a_lone_image_needs_no_sizes():
     model = small_model().eval()
     called = []
-    hook = model.backbone.context.register_forward_pre_hook(lambda m, i: called.append(i[1]))
+    model.backbone.context.register_forward_pre_hook(lambda m, i: called.append(i[1]))
     with torch.no_grad():
         model([make_input()])
-    hook.remove()
     assert called == [None]
 
 
@@ -126,13 +115,6 @@ def test_plain_meta_architecture_runs_the_same_modules():
     with torch.no_grad():
         a, b = ion.eval()(x)[0]["instances"], plain.eval()(x)[0]["instances"]
     assert torch.equal(a.scores, b.scores)
-
-
-def test_baseline_has_no_context():
-    model = small_model(config_file="configs/faster_rcnn_tiny.yaml")
-    losses = train_losses(model, [make_input(), make_input(80, 96)])
-    assert all(torch.isfinite(v) for v in losses.values())
-    assert not any("context" in name for name in model.state_dict())
 
 
 def test_autocast_gives_finite_losses_close_to_float32():

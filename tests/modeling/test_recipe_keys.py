@@ -39,48 +39,42 @@ def test_without_dropout_nothing_in_the_trained_model_is_random():
     assert losses[0][0] != losses[0][1] and losses[1][0] == losses[1][1]
 
 
+def sample(boxes, objects, classes):
+    """The ROIs that the recipe's heads sample from boxes, given the objects."""
+    backbone = small_model(config_file=VOC).backbone
+    heads = IONROIHeads(small_config(config_file=VOC), backbone.output_shape())
+    logits = torch.zeros(len(boxes))
+    proposals = Instances((200, 200), proposal_boxes=Boxes(boxes), objectness_logits=logits)
+    target = Instances((200, 200), gt_boxes=Boxes(objects), gt_classes=torch.tensor(classes))
+    with EventStorage():
+        return heads.label_and_sample_proposals([proposals], [target])[0]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_background_overlaps_by_a_tenth_to_a_half(seed):
     """128 ROIs, at most a quarter foreground; what overlaps less than 0.1 is never among them."""
-    cfg = small_config(config_file=VOC)
-    heads = IONROIHeads(cfg, small_model(config_file=VOC).backbone.output_shape())
     generator = torch.Generator().manual_seed(seed)
-    proposals, target = Instances((200, 200)), Instances((200, 200))
     corners = torch.rand(2000, 2, generator=generator) * 150
     sizes = torch.rand(2000, 2, generator=generator) * 80 + 5
-    proposals.proposal_boxes = Boxes(torch.cat([corners, corners + sizes], dim=1))
-    proposals.objectness_logits = torch.zeros(2000)
-    target.gt_boxes = Boxes(torch.tensor([[20.0, 20, 90, 80], [100, 90, 150, 170]]))
-    target.gt_classes = torch.tensor([0, 2])
-    with EventStorage():
-        (sampled,) = heads.label_and_sample_proposals([proposals], [target])
-    overlap = pairwise_iou(target.gt_boxes, sampled.proposal_boxes).max(dim=0).values
+    boxes = torch.cat([corners, corners + sizes], dim=1)
+    objects = torch.tensor([[20.0, 20, 90, 80], [100, 90, 150, 170]])
+    sampled = sample(boxes, objects, [0, 2])
+    overlap = pairwise_iou(Boxes(objects), sampled.proposal_boxes).max(dim=0).values
     foreground = sampled.gt_classes < 3
     assert len(sampled) == 128 and foreground.sum() == 32
     assert (overlap[foreground] >= 0.5).all()
     background = overlap[~foreground]
     assert (background >= 0.1).all() and (background < 0.5).all()
-    everywhere = pairwise_iou(target.gt_boxes, proposals.proposal_boxes).max(dim=0).values
+    everywhere = pairwise_iou(Boxes(objects), Boxes(boxes)).max(dim=0).values
     assert (everywhere < 0.1).sum() > 500
 
 
 def test_few_background_boxes_give_fewer_rois():
-    cfg = small_config(config_file=VOC)
-    heads = IONROIHeads(cfg, small_model(config_file=VOC).backbone.output_shape())
-    proposals, target = Instances((200, 200)), Instances((200, 200))
     # IoU with the target: 0, 0.01, 0.0999..., 0.1, 0.5.
     widths = torch.tensor([1.0, 9.99, 10.0, 50.0])
     boxes = torch.stack([torch.zeros(4), torch.zeros(4), widths, torch.full((4,), 100.0)], dim=1)
     far = torch.tensor([[150.0, 150, 190, 190]])
-    proposals.proposal_boxes = Boxes(torch.cat([far, boxes]))
-    proposals.objectness_logits = torch.zeros(5)
-    target.gt_boxes = Boxes(torch.tensor([[0.0, 0, 100, 100]]))
-    target.gt_classes = torch.tensor([1])
-    with EventStorage():
-        (sampled,) = heads.label_and_sample_proposals([proposals], [target])
-    found = {
-        (box[2].item(), label)
-        for box, label in zip(sampled.proposal_boxes.tensor, sampled.gt_classes.tolist())
-    }
+    sampled = sample(torch.cat([far, boxes]), torch.tensor([[0.0, 0, 100, 100]]), [1])
+    found = set(zip(sampled.proposal_boxes.tensor[:, 2].tolist(), sampled.gt_classes.tolist()))
     # The object itself is a proposal too, as in Fast R-CNN.
     assert found == {(10.0, 3), (50.0, 1), (100.0, 1)}
