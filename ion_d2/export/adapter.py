@@ -47,7 +47,7 @@ class DetectorAdapter(nn.Module):
         return found.pred_boxes.tensor, found.scores, found.pred_classes
 
     def example(self) -> Tensor:
-        """An image to trace with; it is padded, and no part of the trace may be constant."""
+        """An image to trace with, of odd sides so that padding becomes part of the trace."""
         side = torch.arange(251, device=self.model.device)
         image = (side[:, None] * side[None, :227]) % 256
         return image.to(torch.uint8).expand(len(self.model.pixel_mean), -1, -1).contiguous()
