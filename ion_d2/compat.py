@@ -6,17 +6,12 @@ Main still calls itself 0.6, so features are looked for; versions are never comp
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import detectron2
 from detectron2.structures import boxes as _boxes
 from detectron2.utils import comm
 from torch import Tensor, distributed
-
-if TYPE_CHECKING:
-    # Whether DefaultTrainer keeps the optimizer's state (momentum) in its checkpoints; before
-    # November 2021 a resumed run silently started with none.
-    TRAINER_SAVES_OPTIMIZER: bool
 
 # The packaged configs; Detectron2's function for them needs pkg_resources, gone in setuptools 82.
 MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
@@ -25,13 +20,12 @@ MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 matched_iou = getattr(_boxes, "matched_pairwise_iou", None) or _boxes.matched_boxlist_iou
 
 
-def __getattr__(name: str) -> Any:
-    """Find TRAINER_SAVES_OPTIMIZER when it is asked for: the models need no engine."""
-    if name != "TRAINER_SAVES_OPTIMIZER":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from detectron2.engine import DefaultTrainer
+def saves_optimizer(default_trainer: type) -> bool:
+    """Whether ``DefaultTrainer`` keeps the optimizer's state (momentum) in its checkpoints.
 
-    return "load_state_dict" in vars(DefaultTrainer)
+    Before November 2021 it did not, and a resumed run silently started with none.
+    """
+    return "load_state_dict" in vars(default_trainer)
 
 
 def create_local_process_group(processes: int) -> None:

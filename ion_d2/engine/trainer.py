@@ -17,7 +17,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
 
-from ..compat import TRAINER_SAVES_OPTIMIZER
+from ..compat import saves_optimizer
 from ..data.loader import ResumableLoader
 from ..errors import IONError
 from ..modeling.trainer_settings import TRAINER_KEYS
@@ -202,7 +202,7 @@ class IONTrainer(IONBuilders):
         rates = list(self.scheduler.base_lrs)
         try:
             super().load_state_dict(state_dict)
-            if not TRAINER_SAVES_OPTIMIZER:
+            if not saves_optimizer(DefaultTrainer):
                 self._trainer.load_state_dict(state_dict["_trainer"])
         except (KeyError, ValueError) as error:
             raise IONError(
