@@ -21,19 +21,16 @@ _FORMS = (
 
 
 def ensure_registered(names: Sequence[str]) -> None:
-    """Make every dataset available in Detectron2's catalogs and check that its files are there.
+    """Make datasets available in Detectron2's catalogs, and check that their files are there.
 
-    ``voc:PATH:SPLIT`` and ``coco:JSON:IMAGE_DIR`` (``~`` and paths relative to the working folder
-    are understood), and whatever else is in :data:`~ion_d2.data.dataset_names.DATASET_FORMS`, are
-    registered when first seen. So are ``voc_2012_test`` and the lists of tools/prepare_voc.py,
-    ``voc_2007_trainval_0712S``, ``voc_2012_trainval_0712S`` and ``voc_2012_train_0712S``.
+    ``voc:PATH:SPLIT``, ``coco:JSON:IMAGE_DIR`` and the other forms of
+    :data:`~ion_d2.data.dataset_names.DATASET_FORMS` are registered when first seen, and so are
+    ``voc_2012_test`` and the lists of tools/prepare_voc.py (``voc_2007_trainval_0712S``,
+    ``voc_2012_trainval_0712S``, ``voc_2012_train_0712S``).
 
     What is registered already keeps its metadata. Datasets of Detectron2's ``register_pascal_voc``
     and ``register_coco_instances`` are read by our readers, and the dicts that other functions
     return are completed and checked (see :mod:`~ion_d2.data.registered_datasets`).
-
-    Args:
-        names: dataset names as in DATASETS.TRAIN.
 
     Raises:
         IONError: a name is unknown, or its folder or file is missing or broken.
@@ -69,10 +66,9 @@ def _adopt(name: str) -> None:
 def evaluator_type(name: str) -> str | None:
     """How a registered dataset is to be evaluated.
 
-    Returns:
-        The "evaluator_type" of its metadata. Where it has none: "coco" if its objects have masks or
-        keypoints, "pascal_voc" if they are boxes, or if it is a folder in VOC layout; None if there
-        are no objects.
+    It is the "evaluator_type" of its metadata. Where it has none: "coco" if its objects have masks
+    or keypoints, "pascal_voc" if they are boxes, or if it is a folder in VOC layout; None if there
+    are no objects.
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("evaluator_type") is not None:
@@ -87,10 +83,7 @@ def evaluator_type(name: str) -> str | None:
 
 
 def class_names(names: Sequence[str]) -> list[str]:
-    """The class names that datasets share, in the order of their ids.
-
-    Args:
-        names: one or more dataset names; they are registered where needed.
+    """The classes that one or more datasets share, in the order of their ids.
 
     Raises:
         IONError: no dataset is given, one has no classes, or two differ.

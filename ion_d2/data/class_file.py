@@ -23,15 +23,10 @@ def clean_class_name(name: str) -> str:
 
 
 def check_class_names(names: Sequence[object], source: str) -> list[str]:
-    """The clean spellings of the class names of a registered dataset.
-
-    Args:
-        names: in the order of the class ids.
-        source: what they belong to, for messages.
+    """The clean spellings of the class names of a registered dataset, which ``source`` names.
 
     Raises:
-        IONError: one is no text, empty, has a line break or another control character, or two are
-            one class.
+        IONError: a name is no text, empty, or has a control character, or two are one class.
     """
     for name in names:
         if not isinstance(name, str) or not name.strip():

@@ -21,7 +21,7 @@ def download(url: str, path: str, md5: str) -> None:
     """Download a file, unless it is there; until its checksum is right, it is ``path.part``.
 
     Raises:
-        IONError: the server refuses or does not answer, or the file is not the expected one.
+        IONError: the server does not give the file, or another one.
         OSError: the file cannot be written.
     """
     if os.path.exists(path):

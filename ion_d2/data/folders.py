@@ -10,16 +10,15 @@ from ion_d2.errors import IONError
 
 
 def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
-    """Find the files with given extensions in a folder and its subfolders, listing each once.
+    """Find the visible files with given extensions in a folder and its subfolders.
 
     Args:
-        folder: the folder; hidden files and subfolders in it do not count.
+        folder: the folder.
         extensions: with dot and in lower case (files may have any case); where a stem has several
             files, the earlier extension wins.
 
     Returns:
-        Path by file name without extension ("a/im0" for a file in the subfolder "a"), as
-        :func:`composed` spells it.
+        Path by :func:`composed` file name without extension, as "a/im0" in the subfolder "a".
 
     Raises:
         IONError: the folder is missing or cannot be read.
@@ -62,8 +61,6 @@ def list_folder(folder: str) -> list[str]:
 
 def read_lines(path: str) -> list[str]:
     """Read the stripped lines of a UTF-8 text file that are not blank.
-
-    A byte-order mark and any kind of line end are fine.
 
     Raises:
         IONError: the file cannot be read or is not UTF-8.

@@ -15,11 +15,7 @@ _LETTERS = (("l", "r"), ("L", "R"))
 
 
 def keypoint_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict[str, Any]:
-    """What Detectron2's MetadataCatalog holds of the keypoints of a file in COCO's format.
-
-    Args:
-        categories: the file's.
-        source: the file, for messages.
+    """What Detectron2's MetadataCatalog holds of the keypoints in a COCO file's categories.
 
     Returns:
         "keypoint_names", "keypoint_connection_rules" (the skeleton), and "keypoint_flip_map" unless
@@ -27,7 +23,7 @@ def keypoint_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict
         different ones.
 
     Raises:
-        IONError: names or skeleton are wrong.
+        IONError: names or skeleton are wrong; ``source`` is the file, for the message.
     """
     with_points = [(i, c) for i, c in enumerate(categories) if c.get("keypoints")]
     for index, category in with_points:
@@ -45,17 +41,16 @@ def keypoint_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict
 
 
 def flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Find the pairs (left, right) of keypoints that change places when a picture is mirrored.
+    """The pairs (left, right) of keypoints that change places when a picture is mirrored.
 
-    Args:
-        names: such as "left_eye", "EyeRight" or "eye.l".
+    Names may be such as "left_eye", "EyeRight" or "eye.l".
     """
     pairs = [(name, twin) for name in names for twin in _twins(name) if twin in names]
     return list(dict.fromkeys(pairs))
 
 
 def unpaired_names(names: Sequence[str]) -> list[str]:
-    """Find the names of keypoints that have the word "left" or "right", but no twin."""
+    """The names of keypoints that have the word "left" or "right", but no twin."""
     paired = {name for pair in flip_pairs(names) for name in pair}
     return [name for name in names if name not in paired and _has_side(name)]
 

@@ -48,8 +48,7 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
         (H, W, C) array, or (H, W) for a one-channel file and no ``image_format``.
 
     Raises:
-        UnreadableImageError: it is truncated, empty, not a picture, or has more than 8 bits a
-            channel.
+        UnreadableImageError: it is damaged, not a picture, or has more than 8 bits a channel.
         IONError: there is no such file.
     """
     with _clear_errors(file_name):
@@ -59,13 +58,11 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
 
 
 def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np.ndarray:
-    """Decode the picture of a dataset dict with :func:`read_image`, and compare its size.
-
-    A dict without "height" and "width" is given the picture's.
+    """Decode a dataset dict's picture with :func:`read_image`; a dict without a size is given it.
 
     Raises:
         UnreadableImageError: see :func:`read_image`.
-        IONError: there is no such file, or it has another size.
+        IONError: there is no such file, or it has another size than the dict says.
     """
     image = read_image(record["file_name"], image_format)
     _check_size(record, image.shape[:2])
@@ -122,14 +119,11 @@ def check_headers(
 def filter_unreadable(
     dicts: Sequence[dict[str, Any]], resize: ResizeShortestEdge | None = None
 ) -> list[dict[str, Any]]:
-    """Decode every picture, and leave out those that cannot be, with a warning that names each.
+    """Leave out the dicts whose picture cannot be decoded, with a warning that names each.
 
     Args:
-        dicts: Detectron2 dataset dicts.
+        dicts: Detectron2 dataset dicts; the order stays.
         resize: what the pictures will go through; those too thin for it are left out as well.
-
-    Returns:
-        Those whose picture can be decoded, in the same order.
 
     Raises:
         IONError: a picture is missing, or none can be decoded.

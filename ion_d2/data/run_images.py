@@ -58,14 +58,10 @@ def _with_keypoints(cfg: CfgNode, dicts: list[dict]) -> list[dict]:
 
 
 def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) -> list[dict]:
-    """The images of a test dataset, without those that ``INPUT.SKIP_UNREADABLE`` leaves out.
+    """The images of a test dataset with the label maps of ``DATASETS.SEM_SEG_DIRS``.
 
-    Label maps in ``DATASETS.SEM_SEG_DIRS`` are added.
-
-    Args:
-        cfg: the config.
-        dataset_name: one of ``DATASETS.TEST``.
-        with_proposals: add the boxes of ``DATASETS.PROPOSAL_FILES_TEST``, if the model loads any.
+    ``INPUT.SKIP_UNREADABLE`` leaves broken pictures out. ``with_proposals`` adds the boxes of
+    ``DATASETS.PROPOSAL_FILES_TEST``, if the model loads any.
 
     Raises:
         IONError: there are no images, or a file of them cannot be read.

@@ -1,24 +1,34 @@
 """Segmentation label maps: read as raw ids, moved along with the image.
 
-A label map is a PNG whose pixel values are class ids: 0 the background, 1..K the classes, 255 void.
-Files of SBD are label maps as well.
+A label map is a PNG whose pixels are class ids (0 the background, 1..K the classes, 255 void), or a
+Matlab file in the folder ``cls`` of the Semantic Boundaries Dataset (SBD, Hariharan et al., ICCV
+2011), whose array ``GTcls.Segmentation`` holds VOC's ids, without void.
 """
 
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
 from detectron2.data import transforms as T
 from PIL import Image, ImageFile
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
-from ion_d2.data.sbd import read_sbd_label
 from ion_d2.errors import IONError
 
 _MODES = ("P", "L", "1")
 # Pillow stretches grayscale of 2 and 4 bits to 0..255; the divisor gives the stored id back.
 _GRAY_STRETCH = {"L;2": 85, "L;4": 17}
+_STRUCTURE, _FIELD = "GTcls", "Segmentation"
+# scipy's reader reports damage in all these ways; NotImplementedError is Matlab's HDF5 format.
+_MATLAB_ERRORS = (
+    MatReadError, OSError, ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError,
+    NotImplementedError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 def read_label_map(
@@ -36,7 +46,7 @@ def read_label_map(
         IONError: the file cannot be read, has color channels or 16 bits, or holds other ids.
     """
     path = os.fspath(path)
-    labels = read_sbd_label(path) if path.lower().endswith(".mat") else _read_indices(path)
+    labels = _read_sbd(path) if path.lower().endswith(".mat") else _read_indices(path)
     ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
     wrong = [int(i) for i in ids if i >= num_classes and i != ignore_label]
     if wrong:
@@ -67,6 +77,38 @@ def _gray_stretch(image: ImageFile.ImageFile) -> int:
     arguments = image.tile[0][3] if image.tile else None
     raw_mode: Any = arguments[0] if isinstance(arguments, tuple) else arguments
     return _GRAY_STRETCH.get(raw_mode, 1)
+
+
+def _read_sbd(path: str) -> np.ndarray:
+    try:
+        content = loadmat(path, appendmat=False)
+    except _MATLAB_ERRORS as error:
+        raise IONError(
+            f"Label {path} cannot be read as a Matlab file ({error}); replace or remove it."
+        ) from error
+    labels = _segmentation(content)
+    if labels is None:
+        keys = ", ".join(sorted(key for key in content if not key.startswith("__"))) or "nothing"
+        raise IONError(
+            f"Label {path} has no array {_STRUCTURE}.{_FIELD}, but holds {keys}; SBD's files of "
+            "class ids are those in its folder cls."
+        )
+    if labels.size and not (labels.min() >= 0 and labels.max() <= 255):
+        raise IONError(f"Label {path} holds ids outside 0..255; replace or remove it.")
+    return labels.astype(np.uint8)
+
+
+def _segmentation(content: dict[str, Any]) -> np.ndarray | None:
+    """The 2-D numeric array in GTcls.Segmentation, if there is one."""
+    structure: Any = content.get(_STRUCTURE)
+    names = getattr(getattr(structure, "dtype", None), "names", None) or ()
+    if _FIELD not in names or structure.size != 1:
+        return None
+    labels = structure[_FIELD].item()
+    # Matlab may have kept the ids as integers or as its usual doubles.
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "uif" or labels.ndim != 2:
+        return None
+    return labels
 
 
 def transform_label_map(

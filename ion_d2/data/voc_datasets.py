@@ -46,11 +46,8 @@ def voc(name: str) -> None:
 def register_further(name: str) -> bool:
     """Register a split of VOC 2007 or 2012 that Detectron2 has no name for.
 
-    Args:
-        name: any; "voc_2012_test" and the lists of tools/prepare_voc.py are registered.
-
     Returns:
-        Whether it is one of them.
+        Whether the name is one of them: "voc_2012_test", or a list of tools/prepare_voc.py.
 
     Raises:
         IONError: its list is not there.
@@ -71,9 +68,7 @@ def register_further(name: str) -> bool:
 
 
 def adopt_voc(name: str) -> bool:
-    """Have a dataset of Detectron2's ``register_pascal_voc`` read by our reader.
-
-    It knows difficult objects and segmentation labels. What the metadata has stays.
+    """Have a dataset of Detectron2's ``register_pascal_voc`` read by our reader, with its metadata.
 
     Returns:
         Whether it is one; other datasets stay as they are.

@@ -32,9 +32,9 @@ _IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")  # first one wins where an ID has 
 def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
     """Load the images of one split with their boxes.
 
-    Boxes are clipped to the image. A box that then has no extent (``xmin >= xmax`` or
-    ``ymin >= ymax`` in the file's inclusive coordinates) is left out, with one warning for all.
-    Images without objects and objects marked difficult stay.
+    Boxes are clipped to the image. Those that then have no extent (``xmin >= xmax`` or
+    ``ymin >= ymax`` in the file) are left out, with one warning for all. Images without objects and
+    objects marked difficult stay.
 
     Args:
         root: folder that holds ``Annotations``, ``ImageSets`` and ``JPEGImages``.
@@ -48,8 +48,7 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
         the split is VOC 2012's test set.
 
     Raises:
-        IONError: a folder, the split, an image or an annotation file is missing or broken, the
-            split is empty or names an image twice, or a class is not in ``class_names``.
+        IONError: the folder lacks something or has something broken, or a class is unknown.
     """
     root = os.fspath(root)
     images = index_folder(os.path.join(root, "JPEGImages"), _IMAGE_EXTENSIONS)
@@ -72,10 +71,10 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
 
 
 def find_year(root: PathLike, split: str) -> int:
-    """The year by whose definition of average precision a folder in VOC layout is evaluated.
+    """The year, 2007 or 2012, by whose average precision a folder in VOC layout is evaluated.
 
-    It is 2007 or 2012, whichever the folder's name, or else ``<folder>`` in the split's first
-    annotation, holds; 2012 by default.
+    The folder's name, or else ``<folder>`` in the split's first annotation, tells it; 2012 by
+    default.
     """
     root = os.path.abspath(root)
     annotated = _index_if_there(root, "Annotations", ".xml")
@@ -92,10 +91,9 @@ def find_year(root: PathLike, split: str) -> int:
 def find_classes(root: PathLike) -> list[str]:
     """Find the classes of a folder in VOC layout.
 
-    They are the names in ``classes.txt`` of the folder or else of its parent (see
-    :func:`~ion_d2.data.class_file.read_class_file`), or else the sorted names of all objects in
-    ``Annotations`` (in its subfolders, if no file lies outside of them). Sorting puts VOC's 20
-    classes into VOC's order.
+    They are the names in ``classes.txt`` of the folder or else of its parent, or else the sorted
+    names of all objects in ``Annotations`` (in its subfolders, if no file lies outside of them).
+    Sorting puts VOC's 20 classes into VOC's order.
 
     Raises:
         IONError: no class was found, ``classes.txt`` names one twice, or an annotation is broken.

@@ -35,10 +35,8 @@ class Release:
     Attributes:
         url: where the archive is.
         md5: its checksum.
-        content: lists of image IDs, each with the folder and the extension of the files that it
-            names; paths below the folder of VOC2007 and VOC2012.
-        unpack: takes the archive and an empty folder, and returns the path of a folder in it that
-            holds the content.
+        content: (list of image IDs, folder, extension of its files), by paths below that folder.
+        unpack: unpacks an archive into an empty folder; returns where in it the content lies.
     """
 
     url: str

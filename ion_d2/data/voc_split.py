@@ -43,12 +43,7 @@ def read_image_ids(root: PathLike, split: str, images: Collection[str]) -> list[
 
     A line is an image ID, alone or with the flag of VOC's per-class lists. Names of files, paths
     and pairs of paths, as other programs list them, are understood; lines that start with "#" and
-    name no image are comments.
-
-    Args:
-        root: folder in VOC layout.
-        split: name of the split, without ``.txt``.
-        images: the IDs of the pictures that are there.
+    name no image are comments. ``images`` are the IDs of the pictures that are there.
 
     Raises:
         IONError: the file is missing or empty, an image is not there, or is named twice.

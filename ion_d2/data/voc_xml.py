@@ -27,7 +27,7 @@ class VOCObject:
     """One labeled object.
 
     Attributes:
-        name: class name, as :func:`~ion_d2.data.class_file.clean_class_name` spells it.
+        name: class name, in its one spelling (:func:`~ion_d2.data.class_file.clean_class_name`).
         bbox: x0, y0, x1, y1 in pixels, 0-based, right and bottom exclusive.
         difficult: 1 if marked as hard to recognize, else 0.
     """
@@ -55,14 +55,12 @@ class Annotation:
 
 
 def parse_annotation(path: str | os.PathLike) -> Annotation:
-    """Read one annotation file.
+    """Read one annotation file; boxes are neither clipped nor checked for extent.
 
-    ``difficult`` and ``size`` may be missing, and coordinates may be fractions. Boxes are neither
-    clipped nor checked for extent.
+    ``difficult`` and ``size`` may be missing, and coordinates may be fractions.
 
     Raises:
-        IONError: the file cannot be read, is not VOC XML, declares entities, or an object lacks its
-            name or a number of its box.
+        IONError: the file is no VOC XML, declares entities, or an object lacks its name or box.
     """
     root = _parse_xml(path)
     if root.tag != "annotation":

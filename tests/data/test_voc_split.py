@@ -21,26 +21,13 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
-        "im0",
-        "im0.jpg",
-        "im0.PNG",
-        "im0.xml",
-        "JPEGImages/im0.jpg",
-        "./JPEGImages/im0.jpg",
-        "JPEGImages\\im0.jpg",
-        "C:\\data\\VOC\\JPEGImages\\im0.jpg",
-        "/some where/VOC/JPEGImages/im0.jpg",
-        "./VOC/JPEGImages/im0.jpg ./VOC/Annotations/im0.xml",
-        "Annotations/im0.xml",
-        "data/train/im0",
-        "im0.jpg 1",
-        "im0 -1",
-        "im0  1",
-        "im0\t0",
-        "\ufeffim0  \r",
-        "\n\n  im0 \n\n",
+        "im0", "im0.jpg", "im0.PNG", "im0.xml", "im0.jpg 1", "im0 -1", "im0  1", "im0\t0",
+        "JPEGImages/im0.jpg", "./JPEGImages/im0.jpg", "JPEGImages\\im0.jpg", "Annotations/im0.xml",
+        "C:\\data\\VOC\\JPEGImages\\im0.jpg", "/some where/VOC/JPEGImages/im0.jpg",
+        "./VOC/JPEGImages/im0.jpg ./VOC/Annotations/im0.xml", "data/train/im0",
+        "\ufeffim0  \r", "\n\n  im0 \n\n",
     ],
-)
+)  # fmt: skip
 def test_lines_that_name_files(folder, line):
     write_split(folder, "odd", f"{line}\nmy im.1\n")
     assert load(folder) == ["im0", "my im.1"]

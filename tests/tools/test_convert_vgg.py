@@ -30,23 +30,17 @@ PLAIN = (
     "MODEL.BACKBONE.NAME", "build_ion_vgg_backbone", "MODEL.RPN.IN_FEATURES", "['conv5']",
     "MODEL.ROI_HEADS.IN_FEATURES", "['conv5']", "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
 )  # fmt: skip
+BOXES = ("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 2)
+LABELS = (
+    "MODEL.SEM_SEG_HEAD.NAME", "SemSegFPNHead",
+    "MODEL.SEM_SEG_HEAD.IN_FEATURES", "['conv3', 'conv4', 'conv5']",
+)  # fmt: skip
 OTHERS = {
-    "GeneralizedRCNN": (
-        "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 2,
-    ),
-    "RetinaNet": (
-        "MODEL.RETINANET.IN_FEATURES", "['conv4', 'conv5']"
-    ),
-    "SemanticSegmentor": (
-        "MODEL.SEM_SEG_HEAD.NAME", "SemSegFPNHead", "MODEL.SEM_SEG_HEAD.IN_FEATURES",
-        "['conv3', 'conv4', 'conv5']",
-    ),
-    "PanopticFPN": (
-        "MODEL.SEM_SEG_HEAD.NAME", "SemSegFPNHead", "MODEL.SEM_SEG_HEAD.IN_FEATURES",
-        "['conv3', 'conv4', 'conv5']",
-        "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 2,
-    ),
-}  # fmt: skip
+    "GeneralizedRCNN": BOXES,
+    "RetinaNet": ("MODEL.RETINANET.IN_FEATURES", "['conv4', 'conv5']"),
+    "SemanticSegmentor": LABELS,
+    "PanopticFPN": (*LABELS, *BOXES),
+}
 
 
 def classifier(width):
@@ -122,25 +116,26 @@ def test_ion_loads_their_state_dict_by_hand(theirs):
     assert_backbone(model, theirs)
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_another_meta_architecture_loads_the_converted_file(name, theirs, tmp_path, monkeypatch):
+@pytest.fixture
+def converted(theirs, tmp_path, monkeypatch):
     source, target = str(tmp_path / "vgg.pth"), str(tmp_path / "vgg.pkl")
     torch.save({"state_dict": theirs.state_dict(), "epoch": 3}, source)
     monkeypatch.setattr(sys, "argv", ["convert_vgg.py", source, target])
     convert_vgg.main()
+    return target
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_meta_architecture_loads_the_converted_file(name, theirs, converted):
     model = build_model(config(theirs, *PLAIN, "MODEL.META_ARCHITECTURE", name, *OTHERS[name]))
-    DetectionCheckpointer(model).load(target)
+    DetectionCheckpointer(model).load(converted)
     assert_backbone(model, theirs)
     if hasattr(model, "roi_heads"):
         assert_fc(model, theirs, ("fc1", "fc2"))
 
 
-def test_the_converted_file_fits_ion_as_well(theirs, tmp_path, monkeypatch):
-    source, target = str(tmp_path / "vgg.pth"), str(tmp_path / "vgg.pkl")
-    torch.save(theirs.state_dict(), source)
-    monkeypatch.setattr(sys, "argv", ["convert_vgg.py", source, target])
-    convert_vgg.main()
-    model = DefaultPredictor(config(theirs, "MODEL.WEIGHTS", target)).model
+def test_the_converted_file_fits_ion_as_well(theirs, converted):
+    model = DefaultPredictor(config(theirs, "MODEL.WEIGHTS", converted)).model
     assert_backbone(model, theirs)
     assert_fc(model, theirs, ("fc6", "fc7"))
 

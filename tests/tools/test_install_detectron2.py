@@ -14,11 +14,19 @@ def environment(tmp_path):
     return Environment(tmp_path)
 
 
-def one_sentence(done):
-    """Check that a run failed with one line and no traceback; returns the line."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("install_detectron2: ")
-    return done.stderr
+@pytest.fixture
+def refuses(environment):
+    """Runs the installer: it fails with one line, which holds the words, and changes no file."""
+
+    def run(*arguments, words):
+        before = environment.files()
+        done = environment.run(SCRIPT, *arguments)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert done.stderr.count("\n") == 1 and done.stderr.startswith("install_detectron2: ")
+        assert all(word in done.stderr for word in words), done.stderr
+        assert environment.files() == before
+
+    return run
 
 
 def test_installs_a_distribution_that_pip_lists_and_removes(environment, tmp_path):
@@ -58,8 +66,7 @@ for operator in (_C.anything, roi_align_rotated_forward, torch.ops.detectron2.nm
 
 
 def test_second_run_keeps_what_the_first_installed(environment, tmp_path):
-    options = make_archive(tmp_path)[1]
-    environment.run(SCRIPT, *options)
+    environment.run(SCRIPT, *make_archive(tmp_path)[1])
     before = environment.files()
     done = environment.run(SCRIPT)
     assert done.returncode == 0 and "0.5+pure works and is kept" in done.stdout
@@ -94,44 +101,29 @@ def test_working_other_detectron2_is_kept(environment, tmp_path):
         ("import detectron2._C", "No module named 'detectron2._C'"),
     ],
 )
-def test_broken_other_detectron2_is_named_and_untouched(environment, tmp_path, source, said):
+def test_broken_other_detectron2_is_named_and_untouched(
+    environment, refuses, tmp_path, source, said
+):
     environment.write("detectron2/__init__.py", "__version__ = '0.6'\n")
     environment.write("detectron2/modeling/__init__.py", source)
     metadata = "Metadata-Version: 2.1\nName: detectron2\nVersion: 0.6\n"
     environment.write("detectron2-0.6.dist-info/METADATA", metadata)
-    before = environment.files()
-    sentence = one_sentence(environment.run(SCRIPT, *make_archive(tmp_path)[1]))
-    assert "Detectron2 0.6" in sentence and "cannot be imported" in sentence and said in sentence
-    assert environment.files() == before
+    words = ("Detectron2 0.6", "cannot be imported", said)
+    refuses(*make_archive(tmp_path)[1], words=words)
 
 
-def test_archive_with_another_digest_is_refused(environment, tmp_path):
-    before = environment.files()
-    archive = make_archive(tmp_path)[0]
-    sentence = one_sentence(environment.run(SCRIPT, "--archive", archive))
-    assert "SHA-256" in sentence and "nothing was installed" in sentence
-    assert environment.files() == before
-
-
-def test_unusable_archives_are_refused(environment, tmp_path):
-    before = environment.files()
-    assert "absent.tar.gz" in one_sentence(environment.run(SCRIPT, "--archive", "absent.tar.gz"))
+def test_unusable_archives_are_refused(refuses, tmp_path):
+    refuses("--archive", "absent.tar.gz", words=["absent.tar.gz"])
+    refuses("--archive", make_archive(tmp_path)[0], words=["SHA-256"])
     other = make_archive(tmp_path, {"setup.py": ""})[1]
-    assert "detectron2/__init__.py" in one_sentence(environment.run(SCRIPT, *other))
+    refuses(*other, words=["detectron2/__init__.py"])
     text = tmp_path / "text.tar.gz"
     text.write_text("no archive")
-    options = ["--archive", text, "--sha256", hashlib.sha256(b"no archive").hexdigest()]
-    assert "not a readable" in one_sentence(environment.run(SCRIPT, *options))
-    assert environment.files() == before
+    digest = hashlib.sha256(b"no archive").hexdigest()
+    refuses("--archive", text, "--sha256", digest, words=["not a readable"])
 
 
-def test_failing_download_passes_on_what_pip_said(environment):
-    before = environment.files()
-    sentence = one_sentence(environment.run(SCRIPT))
-    assert "pip said: ERROR: No matching distribution found" in sentence
-    assert environment.files() == before
-
-
-def test_download_without_pytorch_says_what_to_install_first(environment):
+def test_failing_download_passes_on_what_pip_said(environment, refuses):
+    refuses(words=["pip said: ERROR: No matching distribution found"])
     (environment.packages / "torch.py").unlink()
-    assert "pip install torch==2.11.0" in one_sentence(environment.run(SCRIPT))
+    refuses(words=["pip install torch==2.11.0"])

@@ -44,12 +44,8 @@ def pure_build():
 def test_every_module_of_the_real_build_imports():
     package = pure_build()
     optional = {"caffe2", "onnx", "panopticapi"}  # none of them is a requirement of Detectron2
-    names = [
-        found.name
-        for found in pkgutil.walk_packages(
-            package.__path__, "detectron2.", onerror=lambda name: None
-        )
-    ]
+    walk = pkgutil.walk_packages(package.__path__, "detectron2.", onerror=lambda name: None)
+    names = [found.name for found in walk]
     assert len(names) > 100
     for name in names:
         try:
