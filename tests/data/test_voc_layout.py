@@ -37,13 +37,8 @@ def test_loads_images_in_the_order_of_the_split(folder):
     assert first["file_name"] == str(folder / "JPEGImages" / "b.jpg")
     assert (first["image_id"], first["height"], first["width"]) == ("b", 30, 40)
     cat, dog = first["annotations"]
-    assert cat == {
-        "bbox": [4.0, 5.0, 15.0, 16.0],
-        "bbox_mode": BoxMode.XYXY_ABS,
-        "category_id": 0,
-        "difficult": 0,
-        "iscrowd": 0,
-    }
+    form = {"bbox_mode": BoxMode.XYXY_ABS, "iscrowd": 0}
+    assert cat == {"bbox": [4.0, 5.0, 15.0, 16.0], "category_id": 0, "difficult": 0, **form}
     assert (dog["bbox"], dog["category_id"], dog["difficult"]) == ([0.0, 0.0, 40.0, 30.0], 1, 1)
     assert (second["image_id"], second["annotations"]) == ("a", [])
     assert "sem_seg_file_name" not in first
@@ -81,17 +76,11 @@ def test_jpg_wins_over_png_and_hidden_files_do_not_count(tmp_path):
 
 
 def test_boxes_are_clipped_and_those_without_extent_left_out_with_one_warning(tmp_path, caplog):
-    boxes = {
-        "clipped": (0, -3, 50, 31),
-        "edge": (39, 29, 99, 99),
-        "line": (7, 3, 7, 9),
-        "point": (7, 7, 7, 7),
-        "reversed": (20, 5, 10, 9),
-        "outside": (41, 1, 60, 9),
-        "sliver": (40, 1, 60, 9),
-    }
-    objects = [object_xml("cat", box) for box in boxes.values()]
-    write_voc(tmp_path, {"good": [CAT], "bad": objects, "worse": [objects[2]]})
+    clipped, edge, line, point = (0, -3, 50, 31), (39, 29, 99, 99), (7, 3, 7, 9), (7, 7, 7, 7)
+    turned, outside, sliver = (20, 5, 10, 9), (41, 1, 60, 9), (40, 1, 60, 9)
+    boxes = (clipped, edge, line, point, turned, outside, sliver)
+    bad = [object_xml("cat", box) for box in boxes]
+    write_voc(tmp_path, {"good": [CAT], "bad": bad, "worse": [object_xml("cat", line)]})
     with caplog.at_level(logging.WARNING):
         dicts = load(tmp_path)
     kept = [[a["bbox"] for a in record["annotations"]] for record in dicts]
