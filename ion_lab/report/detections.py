@@ -22,13 +22,7 @@ _TITLES = {"best": "Best", "typical": "Typical", "worst": "Worst"}
 
 
 def detection_section(outcome: Outcome) -> Section:
-    """Show images with their labels and with what was detected.
-
-    Args:
-        outcome: an evaluated one.
-
-    Returns:
-        A section; its images are chosen by F1.
+    """Show images of an evaluated dataset, chosen by F1, with their labels and detections.
 
     Raises:
         IONError: an image cannot be read.

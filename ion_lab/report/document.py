@@ -9,23 +9,14 @@ from typing import Union
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs.
-
-    Attributes:
-        paragraphs: plain text each; markup in it is shown, not obeyed, as everywhere in a report.
-    """
+    """Paragraphs of plain text; markup is shown, not obeyed, as everywhere in a report."""
 
     paragraphs: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names with their values, such as settings or headline figures.
-
-    Attributes:
-        items: (name, value) each.
-        large: whether the values are figures to be seen first.
-    """
+    """Names with their values; ``large`` ones are headline figures, to be seen first."""
 
     items: Sequence[tuple[str, str]]
     large: bool = False
@@ -84,12 +75,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Listing:
-    """A long text to be unfolded, with its line breaks kept.
-
-    Attributes:
-        summary: what it is.
-        text: the text.
-    """
+    """A long text to be unfolded under a summary, with its line breaks kept."""
 
     summary: str
     text: str
@@ -97,12 +83,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report under a heading.
-
-    Attributes:
-        title: the heading.
-        parts: what stands below it; a section in a section gets a lower heading.
-    """
+    """Parts under a heading; a section in a section gets a lower heading."""
 
     title: str
     parts: Sequence[Part]

@@ -23,28 +23,16 @@ _STALE = "evaluate again with train_net.py --eval-only"
 
 
 class Outcome(NamedTuple):
-    """Labels and detections of a dataset.
-
-    Attributes:
-        dataset: its name.
-        folder: where the evaluation wrote.
-        class_names: by class id.
-        records: image id -> dataset dict.
-        truth: image id -> labeled boxes.
-        found: image id -> detections, of every image; None if the run was not evaluated.
-        content: what the annotation file of a dataset in COCO's format holds, normalized; else
-            None.
-        raw: the detections as COCO's format has them, where the dataset does.
-    """
+    """Labels and detections of a dataset; the dicts are by image id."""
 
     dataset: str
-    folder: str
+    folder: str  # where the evaluation wrote
     class_names: list[str]
     records: dict[Hashable, dict[str, Any]]
     truth: dict[Hashable, GroundTruth]
-    found: dict[Hashable, Detections] | None
-    content: Content | None
-    raw: list[dict[str, Any]]
+    found: dict[Hashable, Detections] | None  # of every image; None if it was not evaluated
+    content: Content | None  # of the annotation file in COCO's format, normalized, if there is one
+    raw: list[dict[str, Any]]  # the detections as COCO's format has them, where the dataset does
 
     @property
     def labeled(self) -> bool:
@@ -53,14 +41,7 @@ class Outcome(NamedTuple):
 
 
 def read_outcome(cfg: CfgNode, dataset: str) -> Outcome:
-    """Read what an evaluation wrote.
-
-    Args:
-        cfg: the run's config.
-        dataset: one of ``DATASETS.TEST``, registered.
-
-    Returns:
-        Labels and detections.
+    """Read labels and detections of a registered dataset, one of ``DATASETS.TEST``.
 
     Raises:
         IONError: the files are broken or of another dataset.
@@ -89,13 +70,7 @@ def read_outcome(cfg: CfgNode, dataset: str) -> Outcome:
 
 
 def read_json(path: str) -> Any:
-    """Read a JSON file, if there is one.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Its content; None if it does not exist.
+    """The content of a JSON file; None if it does not exist.
 
     Raises:
         IONError: it is not JSON.

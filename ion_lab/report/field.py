@@ -65,10 +65,10 @@ def _energy(values: Tensor, x: Tensor, weights: Tensor) -> np.ndarray:
 
 
 def share_within(field: np.ndarray, center: tuple[float, float]) -> np.ndarray:
-    """Tell how much of a field lies within squares around its cell.
+    """How much of a field (H, W) lies within squares around its cell.
 
     Args:
-        field: (H, W), not negative.
+        field: not negative.
         center: (y, x) in pixels, 0 being the left or upper edge of the first pixel.
 
     Returns:

@@ -28,23 +28,16 @@ _DECADES = 3
 
 
 class Field(NamedTuple):
-    """The receptive field of one cell.
-
-    Attributes:
-        name: of the feature.
-        measured: (H, W), see :func:`ion_lab.report.field.effective_fields`.
-        possible: (H, W) bool array, the theoretical field; None where it is not known.
-        square: (x0, y0, x1, y1), the cell's own pixels.
-    """
+    """The receptive field of one cell of a feature."""
 
     name: str
-    measured: np.ndarray
-    possible: np.ndarray | None
-    square: tuple[int, int, int, int]
+    measured: np.ndarray  # (H, W), see effective_fields
+    possible: np.ndarray | None  # (H, W) bool, the theoretical field; None where it is not known
+    square: tuple[int, int, int, int]  # x0, y0, x1, y1 of the cell's own pixels
 
     @property
     def within(self) -> np.ndarray:
-        """See :func:`ion_lab.report.field.share_within`."""
+        """Shares of it in squares around the cell, see :func:`share_within`."""
         x0, y0, x1, y1 = self.square
         return share_within(self.measured, ((y0 + y1) / 2, (x0 + x1) / 2))
 
@@ -59,9 +52,6 @@ def measure_fields(
         model: the detector, in evaluation mode.
         samples: images; they are brought to the size of the first, and to 512 pixels at most.
         place: (y, x) of the cell, as shares of the image's height and width.
-
-    Returns:
-        A field for each feature.
     """
     images = _same_size(model, samples)
     with torch.no_grad():
@@ -77,14 +67,8 @@ def measure_fields(
         square = column * stride, row * stride, (column + 1) * stride, (row + 1) * stride
         cell = np.zeros(sizes[name], dtype=bool)
         cell[row, column] = True
-        fields.append(
-            Field(
-                name,
-                measured[name],
-                _possible(model.backbone, name, cell, (height, width)),
-                square,
-            )
-        )
+        possible = _possible(model.backbone, name, cell, (height, width))
+        fields.append(Field(name, measured[name], possible, square))
     return fields
 
 
@@ -93,13 +77,11 @@ def _same_size(model: nn.Module, samples: Sequence[Sample]) -> list[Tensor]:
     height, width = samples[0].inputs["image"].shape[1:]
     scale = min(1.0, _LONGEST / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
-    images = []
-    for sample in samples:
-        resized = F.interpolate(
-            sample.inputs["image"][None].float(), size, mode="bilinear", align_corners=False
-        )
-        images.append(model.preprocess_image([{"image": resized[0]}]).tensor[0])
-    return images
+    resized = [
+        F.interpolate(s.inputs["image"][None].float(), size, mode="bilinear", align_corners=False)
+        for s in samples
+    ]
+    return [model.preprocess_image([{"image": image[0]}]).tensor[0] for image in resized]
 
 
 def _names(cfg: CfgNode, model: nn.Module) -> list[str]:
@@ -129,15 +111,12 @@ def _possible(
 
 
 def fields_parts(fields: Sequence[Field], num_images: int, normalizes: bool) -> list[Part]:
-    """Show receptive fields.
+    """Show receptive fields: maps, a plot of how far they reach, and a table.
 
     Args:
         fields: of the deepest feature and, if there is one, of the context.
         num_images: over which they were averaged.
         normalizes: whether layers of the backbone average over the whole image.
-
-    Returns:
-        Maps, a plot of how far they reach, and a table.
     """
     height, width = fields[0].measured.shape
     named = " and ".join(field.name for field in fields)
@@ -160,12 +139,7 @@ def fields_parts(fields: Sequence[Field], num_images: int, normalizes: bool) -> 
 
 def _map(field: Field) -> Picture:
     shares = field.within
-    data = heat_map(
-        field.measured,
-        decades=_DECADES,
-        outline=field.possible,
-        spot=field.square,
-    )
+    data = heat_map(field.measured, decades=_DECADES, outline=field.possible, spot=field.square)
     alt = (
         f"Effective receptive field of a cell of {field.name}: half of it lies within "
         f"{_distance(shares, 0.5)} pixels of the cell's center."
@@ -180,14 +154,8 @@ def _distance(shares: np.ndarray, share: float) -> int:
 
 def _distance_plot(fields: Sequence[Field]) -> Figure:
     lines = [Line(f.name, np.arange(len(f.within)), 100 * f.within) for f in fields]
-    plot = line_plot(
-        lines,
-        "distance from the cell (pixels)",
-        "share of the field (%)",
-        size=(400, 280),
-        ylim=(0, 102),
-        xlim=(0, None),
-    )
+    axes = ("distance from the cell (pixels)", "share of the field (%)")
+    plot = line_plot(lines, *axes, size=(400, 280), ylim=(0, 102), xlim=(0, None))
     halves = [f"{f.name} within {_distance(f.within, 0.5)} pixels" for f in fields]
     caption = (
         "Share of the field inside a square around the cell that reaches so far to each side. Half "
@@ -206,14 +174,8 @@ def _field_table(fields: Sequence[Field]) -> Table:
         if base.possible is not None:
             beyond = field.measured[~base.possible].sum() / (field.measured.sum() or 1.0)
             outside = f"{100 * beyond:.1f} %"
-        rows.append(
-            [
-                field.name,
-                theoretical,
-                *(f"{_distance(field.within, share)} px" for share in (0.5, 0.9)),
-                outside,
-            ]
-        )
+        within = [f"{_distance(field.within, share)} px" for share in (0.5, 0.9)]
+        rows.append([field.name, theoretical, *within, outside])
     headers = ["feature", "theoretical field", "half within", "90 % within"]
     headers.append(f"beyond {base.name}'s theoretical field")
     return Table("The same in figures.", headers, rows)

@@ -24,7 +24,7 @@ def heat_map(
     outline: np.ndarray | None = None,
     spot: Sequence[int] | None = None,
 ) -> bytes:
-    """Draw a map in colors, black for nothing, pale yellow for the most.
+    """Draw a map as a PNG file, black for nothing, pale yellow for the most.
 
     Args:
         values: (H, W), not negative.
@@ -34,9 +34,6 @@ def heat_map(
         zoom: side in pixels of each value.
         outline: (H, W) bool array whose inner border is drawn.
         spot: (x0, y0, x1, y1) of a frame, in values from the upper left, ends exclusive.
-
-    Returns:
-        A PNG file.
     """
     shade = _shade(np.asarray(values, dtype=np.float64), top, decades)
     pixels = matplotlib.colormaps[_COLORS](shade, bytes=True)[:, :, :3]
@@ -66,15 +63,7 @@ def _shade(values: np.ndarray, top: float | None, decades: float | None) -> np.n
 
 
 def encode(image: Image.Image, kind: str) -> bytes:
-    """Write a picture into memory.
-
-    Args:
-        image: the picture.
-        kind: "PNG" or "JPEG".
-
-    Returns:
-        The file's content.
-    """
+    """The picture as a file of a kind, "PNG" or "JPEG"."""
     file = io.BytesIO()
     options = {"quality": 82, "subsampling": 0} if kind == "JPEG" else {}
     image.save(file, kind, optimize=True, **options)

@@ -25,17 +25,11 @@ _MAX_CLASSES = 20
 
 
 class RegionShares(NamedTuple):
-    """How much each layer has in the descriptors of R regions.
+    """How much each of L layers has in the descriptors of R regions."""
 
-    Attributes:
-        shares: (R, L), see :func:`ion_lab.report.shares.layer_shares`.
-        classes: (R,) class ids.
-        areas: (R,) areas in pixels of the image file.
-    """
-
-    shares: np.ndarray
-    classes: np.ndarray
-    areas: np.ndarray
+    shares: np.ndarray  # (R, L), see layer_shares
+    classes: np.ndarray  # (R,) class ids
+    areas: np.ndarray  # (R,) in pixels of the image file
 
 
 def inside_section(
@@ -51,9 +45,6 @@ def inside_section(
         seen: images, and what the model made of them.
         names: the features that are pooled, in order.
         class_names: by class id.
-
-    Returns:
-        A section.
     """
     title = "Inside: which layers a descriptor draws on"
     pooler = find_skip_pooler(model)
@@ -73,11 +64,6 @@ def measure_shares(
     pooler: SkipPooler, seen: Iterable[tuple[Sample, Observation]], names: Sequence[str]
 ) -> tuple[RegionShares, list[Tensor]]:
     """Measure the layers' shares in the descriptors of labeled objects.
-
-    Args:
-        pooler: the skip pooler.
-        seen: one image or more, and what the model made of them.
-        names: the features that are pooled, in order.
 
     Returns:
         The shares, and the features of the last image.

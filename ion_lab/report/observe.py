@@ -18,17 +18,11 @@ from .states import StackStates, watch_states
 
 
 class Sample(NamedTuple):
-    """One test image.
+    """One test image."""
 
-    Attributes:
-        record: its dataset dict.
-        inputs: what the model is given, with "image" (3, H, W) of 0 to 255.
-        truth: its labeled boxes, in pixels of the file.
-    """
-
-    record: dict[str, Any]
-    inputs: dict[str, Any]
-    truth: GroundTruth
+    record: dict[str, Any]  # its dataset dict
+    inputs: dict[str, Any]  # what the model is given, with "image" (3, H, W) of 0 to 255
+    truth: GroundTruth  # its labeled boxes, in pixels of the file
 
     @property
     def boxes(self) -> Boxes:
@@ -39,27 +33,14 @@ class Sample(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What a detector made of one image.
+    """What a detector made of one image."""
 
-    Attributes:
-        features: the backbone's features by name, (1, C, H, W).
-        states: of every recurrent stack, in the order of the passes.
-    """
-
-    features: dict[str, Tensor]
-    states: list[StackStates]
+    features: dict[str, Tensor]  # of the backbone by name, (1, C, H, W)
+    states: list[StackStates]  # of every recurrent stack, in the order of the passes
 
 
 def take_samples(cfg: CfgNode, dataset: str, count: int) -> list[Sample]:
-    """Prepare images spread evenly over a test dataset, as for its evaluation.
-
-    Args:
-        cfg: the run's config.
-        dataset: one of ``DATASETS.TEST``.
-        count: how many, if there are so many.
-
-    Returns:
-        The images.
+    """Prepare at most ``count`` images, spread evenly over a test dataset, as for its evaluation.
 
     Raises:
         IONError: an image or a file of proposals cannot be read.
@@ -71,14 +52,9 @@ def take_samples(cfg: CfgNode, dataset: str, count: int) -> list[Sample]:
 
 @torch.no_grad()
 def observe(model: nn.Module, sample: Sample) -> Observation:
-    """Let a detector look at an image, and note what its backbone computes.
+    """Let a two-stage detector in evaluation mode look at an image, and note what it computes.
 
-    Args:
-        model: a two-stage detector with a ``backbone``, in evaluation mode.
-        sample: the image.
-
-    Returns:
-        Features and states; those of the image itself where its mirror image is averaged in.
+    Features and states are those of the image itself where its mirror image is averaged in.
     """
     seen: list[dict[str, Tensor]] = []
     handle = model.backbone.register_forward_hook(lambda *call: seen.append(call[-1]))

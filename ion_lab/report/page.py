@@ -50,19 +50,7 @@ def write_report(
 
 
 def render_report(title: str, sections: Sequence[Section], *, lead: str = "") -> str:
-    """Render a report.
-
-    Args:
-        title: see :func:`write_report`, like the others.
-        sections: its sections.
-        lead: a sentence below the title.
-
-    Returns:
-        The HTML page.
-
-    Raises:
-        ValueError: see :func:`write_report`.
-    """
+    """A report as an HTML page; see :func:`write_report`."""
     environment = Environment(
         loader=PackageLoader("ion_lab.report"),
         autoescape=True,
@@ -77,13 +65,7 @@ def render_report(title: str, sections: Sequence[Section], *, lead: str = "") ->
 
 
 def embed(picture: Picture) -> str:
-    """Make a picture an element of a page. As an image an SVG file runs and fetches nothing.
-
-    Args:
-        picture: the picture.
-
-    Returns:
-        An ``<img>`` with its data.
+    """Make a picture an ``<img>`` with its data; as one, an SVG file runs and fetches nothing.
 
     Raises:
         ValueError: the data is of another kind, or there is no description.

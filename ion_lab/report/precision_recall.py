@@ -17,30 +17,18 @@ _MAX_POINTS = 300
 
 
 class Curve(NamedTuple):
-    """Precision and recall of a class at IoU 0.5, from the surest detection on.
+    """Precision and recall of a class at IoU 0.5, from the surest detection on."""
 
-    Attributes:
-        recall: (n,) in 0..1, not decreasing.
-        precision: (n,) in 0..1.
-        sure: index of the last point whose detections have a score of at least the one asked for;
-            None if there is none.
-    """
-
-    recall: np.ndarray
-    precision: np.ndarray
-    sure: int | None
+    recall: np.ndarray  # (n,) in 0..1, not decreasing
+    precision: np.ndarray  # (n,) in 0..1
+    sure: int | None  # index of the last point of at least the score asked for, if any
 
 
 def voc_curve(outcome: Outcome, class_index: int, score: float) -> Curve | None:
     """Precision and recall after each detection, as the VOC devkit counts them.
 
-    Args:
-        outcome: an evaluated one.
-        class_index: the class.
-        score: what to mark.
-
     Returns:
-        The curve; None if the class has no box to be found or no detection.
+        The curve, marked at a score; None if the class has no box to be found or no detection.
     """
     assert outcome.found is not None
     truth, found = in_devkit_boxes(outcome.truth), in_devkit_boxes(outcome.found)
@@ -57,7 +45,7 @@ def coco_curve(evaluation: COCOeval, class_index: int, score: float) -> Curve | 
 
     Args:
         evaluation: one that was run.
-        class_index: the class, in the order of the category ids.
+        class_index: in the order of the category ids.
         score: what to mark.
 
     Returns:
@@ -75,14 +63,7 @@ def coco_curve(evaluation: COCOeval, class_index: int, score: float) -> Curve | 
 
 
 def thin(curve: Curve) -> Curve:
-    """Drop points of a long curve evenly; its ends and the marked point stay.
-
-    Args:
-        curve: any curve.
-
-    Returns:
-        One of a bounded number of points.
-    """
+    """Drop points of a long curve evenly; its ends and the marked point stay."""
     last = len(curve.recall) - 1
     kept = np.linspace(0, last, min(last + 1, _MAX_POINTS)).round().astype(int)
     if curve.sure is not None:

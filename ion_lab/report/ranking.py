@@ -10,17 +10,11 @@ from ion_d2.evaluation.voc_matching import judge, match_class
 
 
 class Count(NamedTuple):
-    """Detections of one image against its labeled boxes.
+    """Detections of one image against its labeled boxes."""
 
-    Attributes:
-        right: boxes that were found.
-        wrong: detections of no box, or of one that a surer detection has found.
-        missed: boxes that were not found.
-    """
-
-    right: int
-    wrong: int
-    missed: int
+    right: int  # boxes that were found
+    wrong: int  # detections of no box, or of one that a surer detection has found
+    missed: int  # boxes that were not found
 
     @property
     def f1(self) -> float:
@@ -30,15 +24,9 @@ class Count(NamedTuple):
 
 
 def count_image(truth: GroundTruth, found: Detections, score: float) -> Count:
-    """Compare the detections of an image with its labels, as the VOC devkit does at IoU 0.5.
+    """Compare detections from a score on with labels, as the VOC devkit does at IoU 0.5.
 
-    Args:
-        truth: its labeled boxes; difficult ones count neither way.
-        found: its detections.
-        score: lowest score of a detection that counts.
-
-    Returns:
-        The counts over all classes.
+    Counts are over all classes; difficult boxes count neither way.
     """
     sure = found.scores >= score
     found = Detections(found.boxes[sure], found.scores[sure], found.classes[sure])
@@ -62,9 +50,9 @@ def choose_images(
 
     Args:
         counts: image id -> its counts.
-        best: how many of the highest F1 to take.
-        typical: how many from the middle.
-        worst: how many of the lowest.
+        best: how many of the highest F1 to take, and of the others likewise.
+        typical: from the middle.
+        worst: of the lowest.
 
     Returns:
         "best", "typical" and "worst" -> image ids, fewer where there are not enough images.

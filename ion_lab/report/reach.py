@@ -10,39 +10,25 @@ from torch import nn
 
 from ion_d2.layers.irnn import TRAVEL
 from ion_d2.modeling.backbone import VGG
-from ion_d2.modeling.backbone.vgg_layout import CONVS_PER_BLOCK
 from ion_d2.modeling.context import IRNN, RNN, Branches, Chain, Conv, GlobalAverage
 
 from ..scenes.geometry import ReceptiveField, receptive_field, vgg_conv5_layers
 
 
 def vgg_field(backbone: nn.Module, feature: str) -> ReceptiveField | None:
-    """Theoretical receptive field of a feature of a VGG, along either axis.
+    """Theoretical receptive field of "conv1" to "conv5" of a VGG, along either axis.
 
-    Args:
-        backbone: a backbone.
-        feature: "conv1" to "conv5".
-
-    Returns:
-        The field; None for other backbones, whose layers are not known here.
+    None for other backbones, whose layers are not known here.
     """
     if not isinstance(backbone, VGG):
         return None
-    blocks = int(feature[len("conv") :])
-    # One pooling between two blocks.
-    count = sum(CONVS_PER_BLOCK[backbone.depth][:blocks]) + blocks - 1
-    return receptive_field(vgg_conv5_layers(backbone.depth)[:count])
+    return receptive_field(vgg_conv5_layers(backbone.depth, int(feature[len("conv") :])))
 
 
 def context_reach(block: nn.Module, cells: np.ndarray) -> np.ndarray | None:
-    """Tell which cells of its input a context block can read for cells of its output.
+    """Which cells of its input a context block can read for cells of its output "context".
 
-    Args:
-        block: a context block.
-        cells: (H, W) bool array, the cells of the output "context".
-
-    Returns:
-        (H, W) bool array, the cells of the input; None for kinds of blocks that are not ION's own.
+    Both are (H, W) bool arrays; None for kinds of blocks that are not ION's own.
     """
     if isinstance(block, Chain):
         reach: np.ndarray | None = cells
@@ -65,14 +51,9 @@ def context_reach(block: nn.Module, cells: np.ndarray) -> np.ndarray | None:
 
 
 def swept_cells(cells: np.ndarray, directions: Sequence[str]) -> np.ndarray:
-    """Tell which cells of its input a directional recurrence reads for cells of its output.
+    """Which cells (H, W) of its input a directional recurrence reads for cells of its output.
 
-    Args:
-        cells: (H, W) bool array.
-        directions: directions of travel.
-
-    Returns:
-        (H, W) bool array: the cells themselves, and those from which a sweep comes to them.
+    They are the cells themselves, and those from which a sweep comes to them.
     """
     reached = np.zeros_like(cells)
     for direction in directions:
@@ -86,16 +67,7 @@ def swept_cells(cells: np.ndarray, directions: Sequence[str]) -> np.ndarray:
 
 
 def pixels_of(cells: np.ndarray, field: ReceptiveField, size: tuple[int, int]) -> np.ndarray:
-    """Join the receptive fields of cells.
-
-    Args:
-        cells: (H, W) bool array of cells of a feature.
-        field: the receptive field of each.
-        size: (height, width) of the image in pixels.
-
-    Returns:
-        Bool array of ``size``: the pixels in the field of at least one of the cells.
-    """
+    """The pixels of an image of ``size`` in the field of at least one of the cells (H, W)."""
     # Fields are square, so rows and columns can be widened one after the other.
     rows = np.stack([_covered(line, field, size[1]) for line in cells])
     return np.stack([_covered(line, field, size[0]) for line in rows.T], axis=1)

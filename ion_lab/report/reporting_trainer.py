@@ -21,22 +21,13 @@ class ReportingTrainer(IONTrainer):
     honored_settings = (*IONTrainer.honored_settings, *PROGRAM_KEYS)
 
     def train(self) -> Any:
-        """See :meth:`IONTrainer.train`.
-
-        Returns:
-            The last evaluation, where Detectron2's trainer returns one.
-        """
+        """See :meth:`IONTrainer.train`."""
         results = super().train()
         self.report(self.cfg, self.evaluated_model)
         return results
 
     @staticmethod
     def report(cfg: CfgNode, model: nn.Module) -> None:
-        """Write the report, if ``TEST.REPORT``, in the main process.
-
-        Args:
-            cfg: the full config.
-            model: with the weights that were evaluated.
-        """
+        """Write the report of the evaluated model, if ``TEST.REPORT``, in the main process."""
         if cfg.TEST.REPORT and comm.is_main_process():
             write_run_report(cfg, unwrap_distributed(model))

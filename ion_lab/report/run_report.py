@@ -72,16 +72,7 @@ def write_run_report(
 def run_sections(
     cfg: CfgNode, model: nn.Module, place: tuple[float, float] = _CENTER
 ) -> list[Section]:
-    """Put together the report of a run.
-
-    Args:
-        cfg: see :func:`write_run_report`.
-        model: in evaluation mode.
-        place: see :func:`write_run_report`.
-
-    Returns:
-        Its sections.
-    """
+    """The sections of a run's report, with the model in evaluation mode."""
     outcomes = [read_outcome(cfg, name) for name in cfg.DATASETS.TEST]
     sections = [Section(_titled("Result", o, outcomes), score_parts(o)) for o in outcomes]
     for outcome in outcomes:

@@ -16,13 +16,9 @@ from ion_d2.modeling import SkipPooler
 
 
 def find_skip_pooler(model: nn.Module) -> SkipPooler | None:
-    """Find the first skip pooler of a model, that of its box head.
+    """The first skip pooler of a model, that of its box head.
 
-    Args:
-        model: a detector.
-
-    Returns:
-        The pooler; None if it pools otherwise, or merges nothing because it reads one layer.
+    None if it pools otherwise, or merges nothing because it reads one layer.
     """
     poolers = [module for module in model.modules() if isinstance(module, SkipPooler)]
     return poolers[0] if poolers and poolers[0].reduce is not None else None
@@ -78,10 +74,6 @@ def layer_shares(contributions: Sequence[Tensor]) -> Tensor:
 
 def layer_scales(pooler: SkipPooler, features: Sequence[Tensor]) -> list[Tensor]:
     """Scale factors of each layer's channels after the L2 normalization (sec. 3.1).
-
-    Args:
-        pooler: a skip pooler.
-        features: L features, in the pooler's order; their channels tell the factors apart.
 
     Returns:
         L tensors of a factor per channel; empty where the pooler does not normalize.

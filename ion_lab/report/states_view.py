@@ -29,9 +29,6 @@ def states_parts(
         states: of its stacks, in order.
         rgb: whether the network's input has red first, not blue.
         stride: pixels of the input per cell.
-
-    Returns:
-        A figure for each stack.
     """
     text = (
         "Each stack sweeps the map in its directions; a state sums up what lies behind it on its "

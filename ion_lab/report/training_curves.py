@@ -60,14 +60,7 @@ def _columns(values: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def training_section(series: Series) -> Section:
-    """Show how a training went.
-
-    Args:
-        series: what :func:`read_metrics` found.
-
-    Returns:
-        A section with the losses, the learning rate and, if it was evaluated on the way, AP.
-    """
+    """The losses, the learning rate and, if it was evaluated on the way, AP of a training."""
     if "total_loss" not in series:
         text = "There is no metrics.json of a training in this folder."
         return Section("Training", [Text([text])])

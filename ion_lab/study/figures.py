@@ -13,15 +13,7 @@ from ion_d2.errors import IONError
 
 
 def read_figures(path: Path, columns: Mapping[str, str]) -> dict[str, float | None]:
-    """Read the figures of a table's columns.
-
-    Args:
-        path: a ``voc_results.json``.
-        columns: heading -> place: keys joined by "/", with wildcards as in file names. Where they
-            match several figures, as in "classes/tile_*/area/AP50", their mean is taken.
-
-    Returns:
-        Heading -> figure; None where there was nothing to find, such as objects of a size.
+    """Read the figures of a table's columns from a ``voc_results.json``; see :func:`figures_in`.
 
     Raises:
         IONError: the file cannot be read, or a place matches nothing in it.
@@ -38,11 +30,12 @@ def figures_in(content: Any, columns: Mapping[str, str], source: str) -> dict[st
 
     Args:
         content: of a ``voc_results.json``.
-        columns: as for :func:`read_figures`.
+        columns: heading -> place: keys joined by "/", with wildcards as in file names. Where they
+            match several figures, as in "classes/tile_*/area/AP50", their mean is taken.
         source: where the content is from, for the error.
 
     Returns:
-        As :func:`read_figures`.
+        Heading -> figure; None where there was nothing to find, such as objects of a size.
 
     Raises:
         IONError: a place matches nothing.

@@ -10,14 +10,11 @@ from typing import IO
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """Take a lock, unless somebody has it.
-
-    Args:
-        path: file that stands for it, created where it is missing.
+    """Take the lock that a file stands for, unless another process has it (None).
 
     Returns:
-        The open file that holds the lock; None if another process has it. Programs to which its
-        descriptor is passed hold the lock as well, until the last of them has closed it.
+        The open file that holds the lock. Programs to which its descriptor is passed hold the lock
+        as well, until the last of them has closed it.
     """
     file = path.open("a")
     try:
@@ -30,11 +27,7 @@ def try_lock(path: Path) -> IO[str] | None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock, and wait for it if somebody else has it.
-
-    Args:
-        path: file that stands for it.
-    """
+    """Hold the lock that a file stands for, and wait for it if somebody else has it."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

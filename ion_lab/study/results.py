@@ -21,14 +21,14 @@ from ion_lab.study.table import Table
 def collect_results(
     table: Table, cut: str, runs: Sequence[Run], store: Store, folder: Path
 ) -> dict[str, Any]:
-    """Gather what the finished runs measured.
+    """Gather what the finished runs of a cut measured.
 
     Args:
         table: the table.
         cut: which cut of it.
         runs: the runs of that cut.
         store: their folders.
-        folder: where the results are written; the folders of the runs are told relative to it.
+        folder: where the results are written; the runs' folders are named relative to it.
 
     Returns:
         Plain data. "table", "title", "question", "cut", "baseline", "plot"; "columns": headings;

@@ -21,14 +21,7 @@ _IGNORED = {
 
 
 def as_overrides(keys: Mapping[str, Any]) -> list[str]:
-    """Config overrides as they stand on a command line.
-
-    Args:
-        keys: key -> value.
-
-    Returns:
-        Alternating keys and values.
-    """
+    """Config overrides as alternating keys and values of a command line."""
     return [
         word
         for key, value in keys.items()
@@ -43,7 +36,7 @@ def run_settings(
     start: Mapping[str, Any] | None,
     parts: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """What a run is known by.
+    """What a run is known by, as JSON gives it back.
 
     Args:
         config: config file.
@@ -53,8 +46,7 @@ def run_settings(
         parts: of that run's detector that it takes over, or None for all.
 
     Returns:
-        "config": full key, such as "MODEL.VGG.DEPTH" -> value; "pictures"; "start"; "parts". As
-        JSON gives it back.
+        "config": full key, such as "MODEL.VGG.DEPTH" -> value; "pictures"; "start"; "parts".
 
     Raises:
         IONError: the file or an override is wrong.
@@ -68,16 +60,9 @@ def run_settings(
 
 
 def same_settings(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any] | None) -> bool:
-    """Whether a run that was made with some settings is the one that is wanted.
+    """Whether a run that was made with some settings is the one that is wanted; None is no run.
 
     Config keys may have come and gone since: one that is not stored counts as its default.
-
-    Args:
-        stored: settings of the run that was made, or None for no run.
-        wanted: settings of the run that is wanted, likewise.
-
-    Returns:
-        Whether they agree.
     """
     if stored is None or wanted is None:
         return stored is wanted

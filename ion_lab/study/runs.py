@@ -14,29 +14,17 @@ from ion_lab.study.table import Cut, Data, Row, Table
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a row on some data with a seed.
-
-    Attributes:
-        row: name of the row.
-        data: name of the data.
-        seed: of the training.
-        config: config file.
-        overrides: of the config; alternating keys and values, without data and output folder.
-        pictures: what it trains and tests on.
-        start: the training whose weights it starts from, or None.
-        parts: of that training's detector that it takes over; None takes all.
-        settings: what it is known by; JSON can hold it.
-    """
+    """One training: a row on some data with a seed."""
 
     row: str
     data: str
     seed: int
     config: Path
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...]  # alternating keys and values, without data and output folder
     pictures: Pictures
-    start: Run | None
-    parts: tuple[str, ...] | None
-    settings: Mapping[str, Any]
+    start: Run | None  # the training whose weights it starts from
+    parts: tuple[str, ...] | None  # of that training's detector that it takes over; None is all
+    settings: Mapping[str, Any]  # what it is known by, see run_settings
 
     @property
     def name(self) -> str:
@@ -51,7 +39,7 @@ def plan_runs(
     starts: Mapping[str, Pictures],
     seeds: Sequence[int] | None = None,
 ) -> list[Run]:
-    """List the trainings of a table, so that those of the first seed come first.
+    """List the trainings of a table, those of the first seed first, without their starts.
 
     Args:
         table: the table.
@@ -59,9 +47,6 @@ def plan_runs(
         pictures: data name -> pictures; the table's other data is left out.
         starts: name of a start -> pictures to train it on; not for those that take their row's.
         seeds: instead of those of the cut.
-
-    Returns:
-        The runs, without those that they start from.
 
     Raises:
         IONError: an override is wrong.

@@ -14,12 +14,7 @@ PARTS = ("backbone", "proposal_generator", "roi_heads", "sem_seg_head")
 
 
 def extract_parts(weights: Path, parts: Sequence[str], target: Path) -> None:
-    """Write a checkpoint with some parts of another; what is missing then starts at random.
-
-    Args:
-        weights: a checkpoint that a training left.
-        parts: names of the parts to keep, of ``PARTS``.
-        target: the checkpoint to write; what the other holds beside its weights is left out.
+    """Write a checkpoint of some parts (``PARTS``) of another's weights, and nothing else.
 
     Raises:
         IONError: the checkpoint cannot be read, or the target cannot be written.

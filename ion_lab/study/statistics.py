@@ -11,28 +11,15 @@ from scipy.stats import t as student
 
 
 class Spread(NamedTuple):
-    """What several seeds gave.
+    """What several seeds gave."""
 
-    Attributes:
-        mean: of the values; None without any.
-        spread: their sample standard deviation (divisor n - 1); None for fewer than two.
-        count: number of values, n.
-    """
-
-    mean: float | None
-    spread: float | None
-    count: int  # type: ignore[assignment]  # it hides tuple.count, which nothing calls
+    mean: float | None  # None without values
+    spread: float | None  # sample standard deviation (divisor n - 1); None for fewer than two
+    count: int  # type: ignore[assignment]  # n; it hides tuple.count, which nothing calls
 
 
 def spread_of(values: Iterable[float | None]) -> Spread:
-    """Mean and sample standard deviation.
-
-    Args:
-        values: one for each seed; None where there is none.
-
-    Returns:
-        Both, over the values that there are.
-    """
+    """Mean and sample standard deviation of the values that are not None."""
     there = [value for value in values if value is not None]
     return Spread(
         statistics.fmean(there) if there else None,
@@ -42,14 +29,11 @@ def spread_of(values: Iterable[float | None]) -> Spread:
 
 
 def half_width(values: Spread, level: float = 0.95) -> float | None:
-    """Half the confidence interval of a mean, by Student's t.
+    """Half the confidence interval of a mean, by Student's t; None for fewer than two values.
 
     Args:
         values: what the mean is of, taken for a sample of a normal distribution.
         level: share of such intervals that hold the true mean.
-
-    Returns:
-        How far the interval reaches from the mean to either side; None for fewer than two values.
     """
     if values.spread is None:
         return None
@@ -60,11 +44,7 @@ def half_width(values: Spread, level: float = 0.95) -> float | None:
 def pooled_spread(groups: Sequence[Spread]) -> float | None:
     """Standard deviation that several groups share: the root of their mean variance.
 
-    Args:
-        groups: the groups; each variance weighs by its degrees of freedom, n - 1.
-
-    Returns:
-        The pooled spread; None if no group has two values.
+    Each variance weighs by its degrees of freedom, n - 1; None if no group has two values.
     """
     known = [(group.count - 1, group.spread) for group in groups if group.spread is not None]
     freedom = sum(degrees for degrees, _ in known)

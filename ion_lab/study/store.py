@@ -25,24 +25,13 @@ def file_name(text: str) -> str:
 
 
 class RunFolder:
-    """Where a run trains, with the note of how far it is.
-
-    Attributes:
-        path: the folder, which is the training's ``OUTPUT_DIR``.
-        log: file with all that the training's processes printed.
-        weights: the checkpoint that a finished training leaves.
-        taken_over: checkpoint with the parts of another detector that the training starts from.
-    """
+    """Where a run trains (its ``OUTPUT_DIR``), with the note of how far it is."""
 
     def __init__(self, path: Path) -> None:
-        """
-        Args:
-            path: the folder.
-        """
         self.path = path
-        self.log = path / "study.log"
+        self.log = path / "study.log"  # all that the training's processes printed
         self.weights = path / "model_final.pth"
-        self.taken_over = path / "start.pth"
+        self.taken_over = path / "start.pth"  # parts of another detector that it starts from
 
     def state(self) -> dict[str, Any]:
         """The note: "name", "settings", "finished" and "seconds" that the training took so far.
@@ -78,16 +67,9 @@ class RunFolder:
 
 
 class Store:
-    """All runs under a folder."""
+    """All runs under a folder, which is created where it is missing."""
 
     def __init__(self, root: Path) -> None:
-        """
-        Args:
-            root: the folder, created where it is missing.
-
-        Raises:
-            IONError: it cannot be created.
-        """
         self._root = root
         self._known: dict[str, RunFolder] = {}
         try:
@@ -98,13 +80,7 @@ class Store:
             ) from error
 
     def folder(self, run: Run) -> RunFolder:
-        """The folder of a run: the one made for its settings, or a new one.
-
-        Args:
-            run: the run.
-
-        Returns:
-            Its folder, which has a note.
+        """The folder of a run: the one made for its settings, or a new one, with a note.
 
         Raises:
             IONError: a folder cannot be read or written.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +21,11 @@ from ion_lab.study.table import Data
 
 
 class Pictures(NamedTuple):
-    """Pictures that are there.
+    """Pictures that are there."""
 
-    Attributes:
-        train: dataset name to train on, as in ``DATASETS.TRAIN``.
-        test: dataset name to test on.
-        identity: what tells them from other pictures, wherever they lie; JSON can hold it.
-    """
-
-    train: str
+    train: str  # dataset name, as in ``DATASETS.TRAIN``
     test: str
-    identity: dict[str, Any]
+    identity: dict[str, Any]  # what tells them from other pictures, wherever they lie
 
 
 def prepare_pictures(data: Data, folder: Path, given: Mapping[str, Path]) -> Pictures:
@@ -40,9 +35,6 @@ def prepare_pictures(data: Data, folder: Path, given: Mapping[str, Path]) -> Pic
         data: which ones.
         folder: under which scenes are written.
         given: name -> VOC-layout folder, as the user gave them.
-
-    Returns:
-        The pictures.
 
     Raises:
         IONError: a folder was not given, or its data is missing or broken.
@@ -65,9 +57,8 @@ def _scenes(arguments: Mapping[str, Any], folder: Path) -> Pictures:
     counts = {"num_train": arguments["train"], "num_test": arguments["test"]}
     with locked(folder / "lock"):
         generate_scenes(root, **counts, **others)
-    identity = {"version": SCENES_VERSION, "distance": settings.min_distance, **counts}
-    identity.update(families=settings.families, seed=settings.seed)
-    identity.update(size=settings.size, cue=settings.cue)
+    identity = {"version": SCENES_VERSION, **counts, **asdict(settings)}
+    identity["distance"] = settings.min_distance
     train, test = (f"voc:{root}:{split}" for split in SPLITS)
     return Pictures(train, test, {"scenes": identity})
 

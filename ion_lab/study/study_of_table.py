@@ -66,9 +66,6 @@ def run_study(study: Study) -> list[str]:
     The first two are written after each training, so that at any time they tell what there is; the
     plots when all is done, or the study is interrupted.
 
-    Args:
-        study: what to run.
-
     Returns:
         A sentence for each run that failed.
 

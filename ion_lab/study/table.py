@@ -16,23 +16,14 @@ PLOTS = ("bars", "lines")
 
 @dataclass(frozen=True)
 class Data:
-    """Pictures to train and test on.
-
-    Attributes:
-        name: how the table calls them.
-        scenes: arguments of synthetic scenes, or None.
-        folder: name under which the user gives the path of a VOC-layout folder; "" for scenes.
-        train: split to train on.
-        test: split to test on.
-        keys: config overrides on this data.
-    """
+    """Pictures to train and test on."""
 
     name: str
-    scenes: Mapping[str, Any] | None = None
-    folder: str = ""
-    train: str = "trainval"
-    test: str = "test"
-    keys: Mapping[str, Any] = field(default_factory=dict)
+    scenes: Mapping[str, Any] | None = None  # arguments of synthetic scenes
+    folder: str = ""  # name under which the user gives a VOC-layout folder; "" for scenes
+    train: str = "trainval"  # split to train on
+    test: str = "test"  # split to test on
+    keys: Mapping[str, Any] = field(default_factory=dict)  # config overrides on this data
 
 
 @dataclass(frozen=True)
@@ -60,53 +51,35 @@ class Start:
 
 @dataclass(frozen=True)
 class Row:
-    """One model of the comparison.
-
-    Attributes:
-        name: of the row.
-        keys: config overrides.
-        start: name of the training whose weights it starts from; "" for a random start.
-    """
+    """One model of the comparison."""
 
     name: str
-    keys: Mapping[str, Any]
-    start: str = ""
+    keys: Mapping[str, Any]  # config overrides
+    start: str = ""  # name of the training whose weights it starts from; "" for a random start
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How much of a table is run.
+    """How much of a table is run."""
 
-    Attributes:
-        seeds: each row is trained once with each.
-        keys: config overrides, such as a shorter schedule.
-        rows: names of the rows; None is all.
-    """
-
-    seeds: tuple[int, ...]
-    keys: Mapping[str, Any]
-    rows: tuple[str, ...] | None = None
+    seeds: tuple[int, ...]  # each row is trained once with each
+    keys: Mapping[str, Any]  # config overrides, such as a shorter schedule
+    rows: tuple[str, ...] | None = None  # names of the rows; None is all
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a study; see :mod:`ion_lab.study.table_file`.
+    """A table of a study; see :mod:`ion_lab.study.table_file`."""
 
-    Attributes:
-        name: stem of its file.
-        config: path of the config file of every run.
-        columns: heading -> place of the figure in ``voc_results.json``.
-    """
-
-    name: str
+    name: str  # stem of its file
     title: str
     question: str
-    config: Path
+    config: Path  # of every run
     keys: Mapping[str, Any]
     data: tuple[Data, ...]
     starts: Mapping[str, Start]
     rows: tuple[Row, ...]
-    columns: Mapping[str, str]
+    columns: Mapping[str, str]  # heading -> place of the figure in ``voc_results.json``
     baseline: str
     plot: str
     cuts: Mapping[str, Cut]

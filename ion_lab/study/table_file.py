@@ -57,12 +57,6 @@ _PLACES = ("classes", "mean", "coco")
 def read_table(path: Path) -> Table:
     """Read and check a table.
 
-    Args:
-        path: of its YAML file.
-
-    Returns:
-        The table.
-
     Raises:
         IONError: the file is missing, not YAML, or says something else than the module describes.
     """
@@ -122,14 +116,9 @@ class _Reader:
         row, keys = str(pictures.pop("row", "")), pictures.pop("keys", None)
         config, parts = pictures.pop("config", None), pictures.pop("parts", None)
         data = self._data(name, pictures, where) if pictures else None
-        return Start(
-            name,
-            data,
-            row,
-            config=None if config is None else self._config(config),
-            keys=self._mapping(keys, f"{where}.keys"),
-            parts=None if parts is None else self._parts(parts, f"{where}.parts"),
-        )
+        config = None if config is None else self._config(config)
+        parts = None if parts is None else self._parts(parts, f"{where}.parts")
+        return Start(name, data, row, config, self._mapping(keys, f"{where}.keys"), parts)
 
     def _parts(self, content: Any, where: str) -> tuple[str, ...]:
         if not isinstance(content, list) or not content:

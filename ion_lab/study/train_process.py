@@ -18,23 +18,11 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class Training:
-    """A run, its folder and, once launched, its process.
-
-    Attributes:
-        run: what is trained.
-        folder: where.
-        start: folder of the finished run whose weights it starts from, or None.
-    """
+    """A run with its folder, that of the run it starts from and, once launched, its process."""
 
     process: subprocess.Popen[bytes]
 
     def __init__(self, run: Run, folder: RunFolder, start: RunFolder | None) -> None:
-        """
-        Args:
-            run: what to train.
-            folder: where.
-            start: folder of the run whose weights it starts from, or None.
-        """
         self.run, self.folder, self.start = run, folder, start
         self._lock: IO[str] | None = None
         self._begun = 0.0
