@@ -1,8 +1,13 @@
-"""Arguments for short runs of train_net.py, and what a told failure looks like."""
+"""Programs as modules, arguments for short runs, and what a told failure looks like."""
 
+import importlib.util
 import re
+from pathlib import Path
 
+import pytest
 from model_helpers import SMALL
+
+from ion_d2.engine.setup import run_cli
 
 # A small model, whose numbers of classes are the data's, on small pictures, for one step.
 FAST = [
@@ -22,6 +27,23 @@ def arguments(train, test, output, *opts, flags=()):
 def voc_arguments(folder, output, *opts, **kwargs):
     """Arguments of train_net.py for a folder in VOC layout."""
     return arguments(f"voc:{folder}:trainval", f"voc:{folder}:test", output, *opts, **kwargs)
+
+
+def load_tool(name):
+    """A program of tools/ as a module."""
+    path = Path(__file__).resolve().parents[1] / "tools" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_tool", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+def run_tool(tool, capfd, *arguments):
+    """Exit status, stdout and stderr of a tool in this process."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run_cli(lambda: tool.main([str(argument) for argument in arguments]))
+    return (stop.value.code or 0, *capfd.readouterr())
 
 
 def says(result, *words):

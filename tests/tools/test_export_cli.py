@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from cli_helpers import load_tool, run_tool, says
 from model_helpers import SMALL, small_model
 from PIL import Image
 
-from ion_d2.engine.setup import run_cli
-
 pytestmark = pytest.mark.slow
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "export.py"
 SMALLER = [*SMALL, "INPUT.MIN_SIZE_TEST", "96", "MODEL.RPN.POST_NMS_TOPK_TEST", "30",
            "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.2"]  # fmt: skip
 
@@ -30,19 +25,13 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def export(capfd, tmp_path, weights):
     """Runs tools/export.py: arguments -> (exit status, stdout, stderr)."""
-    spec = importlib.util.spec_from_file_location("export_tool", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("export")
     (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
 
     def run(output, *flags, opts=()):
         fixed = ["--config-file", "configs/ion_tiny.yaml", "--classes", tmp_path / "classes.txt"]
         opts = [*SMALLER, "MODEL.WEIGHTS", weights, *opts]
-        arguments = [*fixed, "--output", tmp_path / output, *flags, *opts]
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            run_cli(lambda: tool.main([str(argument) for argument in arguments]))
-        return (stop.value.code, *capfd.readouterr())
+        return run_tool(tool, capfd, *fixed, "--output", tmp_path / output, *flags, *opts)
 
     run.tool = tool
     return run
@@ -93,7 +82,5 @@ def test_a_difference_is_a_failure(export, pictures, monkeypatch):
     ],
 )
 def test_bad_input_is_one_sentence(export, tmp_path, output, flags, opts, word):
-    status, _, err = export(output, *flags, opts=opts)
-    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert status == 1 and word in line and "Traceback" not in err
+    assert says(export(output, *flags, opts=opts), word)
     assert not list(tmp_path.glob("a.*"))

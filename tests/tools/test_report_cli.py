@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
+from functools import partial
 
 import pytest
-from cli_helpers import own_lines, says, voc_arguments
+from cli_helpers import load_tool, own_lines, run_tool, says, voc_arguments
 from page_checks import check_page
 
-from ion_d2.engine.setup import run_cli
-
 pytestmark = pytest.mark.slow
-
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "report.py"
 
 
 @pytest.fixture
 def report(capfd):
     """Runs tools/report.py: arguments -> (exit status, stdout, stderr)."""
-    spec = importlib.util.spec_from_file_location("report_tool", TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def run(*arguments):
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            run_cli(lambda: tool.main([str(argument) for argument in arguments]))
-        return (stop.value.code or 0, *capfd.readouterr())
-
-    return run
+    return partial(run_tool, load_tool("report"), capfd)
 
 
 def test_a_finished_run_is_reported(report, train_net, scenes, tmp_path):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import _thread
-import importlib.util
 import json
 import threading
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from cli_helpers import load_tool
 from model_helpers import SMALL
+from process_helpers import wait_until
+
+from ion_d2.errors import IONError
 
 pytestmark = pytest.mark.slow
 
@@ -20,22 +22,16 @@ STEPS = 40
 
 
 @pytest.fixture
-def study(monkeypatch):
-    """The command as a module."""
-    spec = importlib.util.spec_from_file_location("study_command", ROOT / "tools" / "study.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def study():
+    return load_tool("study")
 
 
 def write_table(folder):
     """A row of the real program, on pictures of 128 pixels seen at 64."""
     keys = dict(zip(SMALL[::2], SMALL[1::2]))
-    keys.update({"MODEL.ROI_HEADS.NUM_CLASSES": 0, "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 0})
-    keys.update({"INPUT.MIN_SIZE_TRAIN": [64], "INPUT.MIN_SIZE_TEST": 64})
-    keys.update(
-        {"SOLVER.MAX_ITER": STEPS, "SOLVER.CHECKPOINT_PERIOD": 1, "SOLVER.IMS_PER_BATCH": 1}
-    )
+    keys.update({"MODEL.ROI_HEADS.NUM_CLASSES": 0, "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 0,
+                 "INPUT.MIN_SIZE_TRAIN": [64], "INPUT.MIN_SIZE_TEST": 64, "SOLVER.MAX_ITER": STEPS,
+                 "SOLVER.CHECKPOINT_PERIOD": 1, "SOLVER.IMS_PER_BATCH": 1})  # fmt: skip
     scenes = {"train": 3, "test": 3, "families": ["ordinary"], "size": 128}
     table = {
         "title": "Small",
@@ -59,9 +55,7 @@ def test_interrupted_and_continued_with_the_real_program(study, tmp_path, capsys
     folder = out / "runs" / "ION-scenes-seed-0"
 
     def interrupt():
-        deadline = time.monotonic() + 300
-        while not (folder / "model_0000002.pth").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until((folder / "model_0000002.pth").exists, seconds=300)
         _thread.interrupt_main()
 
     thread = threading.Thread(target=interrupt)
@@ -99,8 +93,6 @@ def test_lists_tables(study, capsys):
     ],
 )
 def test_bad_input_is_one_sentence(study, tmp_path, words, message):
-    from ion_d2.errors import IONError
-
     with pytest.raises(IONError, match=message):
         study.main([*words, "--out", str(tmp_path / "out")])
 

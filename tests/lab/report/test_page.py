@@ -51,8 +51,10 @@ def everything(text="plain"):
     return [Section(text, [*parts, Section(text, [figure])]), Section("B", [])]
 
 
-def test_any_text_is_shown_as_it_is():
-    page = check_page(render_report(NASTY, everything(NASTY), lead=NASTY))
+def test_any_text_is_shown_as_it_is_and_equal_content_gives_equal_files():
+    text = render_report(NASTY, everything(NASTY), lead=NASTY)
+    assert text == render_report(NASTY, everything(NASTY), lead=NASTY)
+    page = check_page(text)
     shown = page.text() + " ".join(data for tag, data in page.texts if tag == "pre")
     # title, h1, lead, contents; heading, 2 paragraphs, 2 facts, caption, 6 cells, 2 of the listing;
     # a label, a legend entry and a caption in each of two figures.
@@ -63,17 +65,11 @@ def test_any_text_is_shown_as_it_is():
 
 def test_parts_become_semantic_elements():
     page = check_page(render_report("Title", everything()))
-    assert page.all("th")[0] == {"scope": "col"}
-    assert [th for th in page.all("th") if th["scope"] == "row"] == [{"scope": "row"}] * 2
+    assert [th["scope"] for th in page.all("th")] == ["col"] * 2 + ["row"] * 2
     assert page.all("td") == [{"class": "number"}] * 2
     assert [a["href"] for a in page.all("a")] == ["#section-1", "#section-2"]
-    region = [div for div in page.all("div") if div.get("role") == "region"]
-    assert region == [{"class": "scroll", "role": "region", "tabindex": "0", "aria-label": "plain"}]
     levels = [tag for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels == ["h1", "h2", "h3", "h2"]
-
-
-def test_an_empty_report_is_a_page():
     assert "Nothing" in check_page(render_report("Nothing", [])).text()
 
 
@@ -84,22 +80,15 @@ def test_plots_have_the_ink_of_the_paper_and_the_colors_of_the_series():
     assert own and own <= set(SERIES)
 
 
-@pytest.mark.parametrize(
-    "picture, word",
-    [
-        (Picture(b"GIF89a", "x"), "neither PNG nor JPEG nor SVG"),
-        (Picture(picture_file("GIF", "P"), "x"), "neither PNG nor JPEG nor SVG"),
-        (Picture(b"<html/>", "x"), "neither PNG nor JPEG nor SVG"),
-        (Picture(b"<svg", "x"), "neither PNG nor JPEG nor SVG"),
-        (Picture(picture_file(), " "), "needs a description"),
-    ],
-)
-def test_pictures_of_other_kinds_or_without_description_are_refused(picture, word):
-    with pytest.raises(ValueError, match=word):
-        render_report("T", [Section("A", [Figure([picture], "y")])])
+@pytest.mark.parametrize("data", [b"GIF89a", picture_file("GIF", "P"), b"<html/>", b"<svg"])
+def test_pictures_of_other_kinds_are_refused(data):
+    with pytest.raises(ValueError, match="neither PNG nor JPEG nor SVG"):
+        render_report("T", [Section("A", [Figure([Picture(data, "x")], "y")])])
 
 
-def test_pictures_keep_their_data(tmp_path):
+def test_pictures_keep_their_data_and_need_a_description(tmp_path):
+    with pytest.raises(ValueError, match="description"):
+        render_report("T", [Section("A", [Figure([Picture(picture_file(), " ")], "y")])])
     path = tmp_path / "new" / "report.html"
     write_report(path, "T", [Section("A", [Figure([Picture(picture_file("JPEG"), "x")], "y")])])
     (image,) = check_page(path.read_text(encoding="utf-8")).all("img")
@@ -118,10 +107,6 @@ def test_a_failed_write_keeps_the_old_report(tmp_path, monkeypatch):
     with pytest.raises(IONError, match="report.html cannot be written .No space left on device"):
         write_report(path, "T", [])
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_equal_content_gives_equal_files():
-    assert render_report("T", everything()) == render_report("T", everything())
 
 
 def luminance(color):

@@ -6,9 +6,11 @@ import json
 
 import numpy as np
 import pytest
+from box_helpers import detections_of, truth_of
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from ion_d2.evaluation.coco_style import coco_figures, evaluate_coco_file
-from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 from ion_d2.evaluation.voc_ap import voc_average_precision
 from ion_lab.report.evaluated_run import Outcome
 from ion_lab.report.precision_recall import Curve, coco_curve, thin, voc_curve
@@ -21,14 +23,8 @@ FOUND = {"a": (A_BOXES, [0.9, 0.8, 0.5, 0.4]), "b": ([[10, 10, 30, 48]], [0.7])}
 
 
 def outcome(found=FOUND, classes=1):
-    truth = {
-        key: GroundTruth(np.array(b, float), np.zeros(len(b), int), np.zeros(len(b), bool))
-        for key, b in BOXES.items()
-    }
-    detections = {
-        key: Detections(np.array(b, float).reshape(-1, 4), np.array(s), np.zeros(len(s), int))
-        for key, (b, s) in found.items()
-    }
+    truth = {key: truth_of(boxes) for key, boxes in BOXES.items()}
+    detections = {key: detections_of(*both) for key, both in found.items()}
     return Outcome("set", ".", ["x"] * classes, {}, truth, detections, None, [])
 
 
@@ -101,9 +97,6 @@ def test_coco_without_detections_is_0_and_has_no_curve(annotations):
 
 
 def test_coco_figures_are_those_of_loadres(annotations, capsys):
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     truth = COCO(annotations[0])
     expected = COCOeval(truth, truth.loadRes(annotations[1]), "bbox")
     expected.evaluate()

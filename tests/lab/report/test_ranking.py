@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from box_helpers import detections_of as found
+from box_helpers import truth_of
 
-from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 from ion_lab.report.ranking import Count, choose_images, count_image
 
 SQUARES = np.array([[0, 0, 20, 20], [30, 0, 50, 20], [60, 0, 80, 20]], float)
 
 
 def truth(classes, difficult=None):
-    count = len(classes)
-    flags = np.array([False] * count if difficult is None else difficult)
-    return GroundTruth(SQUARES[:count], np.array(classes, int), flags)
-
-
-def found(boxes, scores, classes):
-    return Detections(
-        np.array(boxes, float).reshape(-1, 4), np.array(scores, float), np.array(classes, int)
-    )
+    return truth_of(SQUARES[: len(classes)], classes, difficult)
 
 
 def test_counts_by_hand():
@@ -37,17 +30,13 @@ def test_counts_by_hand():
     assert count_image(truth([0, 1, 2]), detections, 0.2) == Count(2, 3, 1)
 
 
-def test_difficult_boxes_count_neither_way():
-    detections = found([SQUARES[0]], [0.9], [0])
-    assert count_image(truth([0], [True]), detections, 0.5) == Count(0, 0, 0)
-    assert count_image(truth([0], [True]), found([], [], []), 0.5).f1 == 1.0
-
-
-def test_empty_images():
-    nothing = GroundTruth(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, bool))
-    assert count_image(nothing, found([], [], []), 0.5).f1 == 1.0
-    assert count_image(nothing, found([SQUARES[0]], [0.9], [0]), 0.5) == Count(0, 1, 0)
-    assert count_image(truth([0]), found([], [], []), 0.5).f1 == 0.0
+def test_difficult_boxes_count_neither_way_and_images_may_be_empty():
+    one, none = found([SQUARES[0]], [0.9]), found([])
+    assert count_image(truth([0], [True]), one, 0.5) == Count(0, 0, 0)
+    assert count_image(truth([0], [True]), none, 0.5).f1 == 1.0
+    assert count_image(truth([]), none, 0.5).f1 == 1.0
+    assert count_image(truth([]), one, 0.5) == Count(0, 1, 0)
+    assert count_image(truth([0]), none, 0.5).f1 == 0.0
 
 
 def test_choice_takes_extremes_and_the_middle():

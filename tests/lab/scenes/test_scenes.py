@@ -106,10 +106,8 @@ def test_sizes_gaps_and_packing():
 def test_same_arguments_give_the_same_bytes_and_more_pictures_extend_the_set(tmp_path, small_set):
     again = generate_scenes(tmp_path / "a", num_train=5, num_test=3, families=ALL[::-1], seed=3)
     assert contents(again.root) == contents(small_set.root)
-    larger = contents(
-        generate_scenes(tmp_path / "b", num_train=7, num_test=4, families=ALL, seed=3).root
-    )
-    smaller = contents(small_set.root)
+    larger = generate_scenes(tmp_path / "b", num_train=7, num_test=4, families=ALL, seed=3)
+    larger, smaller = contents(larger.root), contents(small_set.root)
     pictures = [name for name in smaller if "_0" in name]
     assert len(pictures) == 3 * 8 and all(larger[name] == smaller[name] for name in pictures)
     other = generate_scenes(tmp_path / "c", num_train=1, num_test=1, families=ALL, seed=4).root

@@ -34,10 +34,7 @@ def test_runs_in_order_and_tells_mean_and_spread(tmp_path):
     assert run_study(study) == []
     started = [line.split(": started")[0] for line in lines if ": started" in line]
     assert started == [
-        "conv5, scenes, seed 0",
-        "skip, scenes, seed 0",
-        "conv5, scenes, seed 1",
-        "skip, scenes, seed 1",
+        f"{row}, scenes, seed {seed}" for seed in (0, 1) for row in ("conv5", "skip")
     ]
     times = sorted(first_process(study).values())
     assert all(end <= begin for (_, end), (begin, _) in zip(times, times[1:]))
@@ -46,11 +43,8 @@ def test_runs_in_order_and_tells_mean_and_spread(tmp_path):
     # The program's figures: 10 a feature, 1 a seed, and 0 and 2 for the two classes.
     conv5, skip = told["rows"]
     assert [run["figures"]["ordinary"] for run in skip["runs"]] == [21.0, 22.0]
-    assert conv5["figures"]["ordinary"] == {
-        "mean": 11.5,
-        "spread": pytest.approx(0.5**0.5),
-        "count": 2,
-    }
+    expected = {"mean": 11.5, "spread": pytest.approx(0.5**0.5), "count": 2}
+    assert conv5["figures"]["ordinary"] == expected
     # Seed by seed 10 each, though either row differs over the seeds.
     spread = {"spread": 0.0, "half_width": 0.0, "pooled_spread": pytest.approx(0.5**0.5)}
     assert skip["difference"]["ordinary"] == {"mean": 10.0, "count": 2, **spread}
@@ -61,10 +55,8 @@ def test_runs_in_order_and_tells_mean_and_spread(tmp_path):
 
 
 def test_two_at_a_time_with_one_thread_each(tmp_path):
-    changes = {
-        "rows": {"a": {**CONV5, "TEST.EVAL_PERIOD": 5}, "b": {**SKIP, "TEST.EVAL_PERIOD": 5}}
-    }
-    study = make_study(tmp_path, jobs=2, changes={**changes, "baseline": "a"})
+    rows = {"a": {**CONV5, "TEST.EVAL_PERIOD": 5}, "b": {**SKIP, "TEST.EVAL_PERIOD": 5}}
+    study = make_study(tmp_path, jobs=2, changes={"rows": rows, "baseline": "a"})
     assert run_study(study) == []  # the first did not end before the second began
     times = sorted(first_process(study).values())
     for number, (begin, _) in enumerate(times):
@@ -110,10 +102,8 @@ def test_a_failed_run_is_named_and_the_others_go_on(tmp_path):
         assert f"conv5, scenes, seed {seed}" in failure and "the loss is not finite" in failure
         log = study.out.absolute() / "runs" / f"conv5-scenes-seed-{seed}" / "study.log"
         assert str(log) in failure and "not finite" in log.read_text()
-    conv5, skip = results(study)["rows"]
-    assert (
-        conv5["figures"]["ordinary"]["mean"] is None and skip["figures"]["ordinary"]["count"] == 2
-    )
+    conv5, skip = (row["figures"]["ordinary"] for row in results(study)["rows"])
+    assert conv5["mean"] is None and skip["count"] == 2
     assert "| conv5 | –" in (study.folder / "table.md").read_text()
     # Tried again, it goes on from its last checkpoint.
     assert len(run_study(study)) == 2

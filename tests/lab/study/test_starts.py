@@ -10,66 +10,53 @@ from study_helpers import CONV5, ROOT, SKIP, calls, make_study, results, run_fol
 
 from ion_lab.study import run_study
 
+SCENES = {"train": 1, "test": 1, "families": ["ordinary"], "size": 128, "seed": 7}
+
+
+def given_to(study, name):
+    """The weights that a run was given."""
+    return (study.out.absolute() / "runs" / name / "calls.txt").read_text().split()[2]
+
 
 def behind_one_start(**start):
     """Changes of a table: all its rows start from a training of conv5 with these fields."""
-    return {
-        "starts": {"before": {"row": "conv5", **start}},
-        "start": "before",
-        "full": {"seeds": [0]},
-    }
+    starts = {"before": {"row": "conv5", **start}}
+    return {"starts": starts, "start": "before", "full": {"seeds": [0]}}
 
 
 def test_a_row_starts_from_another_training(tmp_path):
-    scenes = {"train": 1, "test": 1, "families": ["ordinary"], "size": 128, "seed": 7}
     changes = {
-        "starts": {"pretrained": {"scenes": scenes}},
+        "starts": {"pretrained": {"scenes": SCENES}},
         "rows": {"conv5": CONV5, "from": {**SKIP, "start": "pretrained"}},
         "full": {"seeds": [0]},
     }
     study = make_study(tmp_path, changes=changes)
     assert run_study(study) == []
-    runs = study.out.absolute() / "runs"
-    assert run_folders(study) == [
-        "conv5-scenes-seed-0",
-        "from-pretrained-seed-0",
-        "from-scenes-seed-0",
-    ]
-    word = (runs / "from-scenes-seed-0" / "calls.txt").read_text().split()[2]
-    assert word == str(runs / "from-pretrained-seed-0" / "model_final.pth")
+    names = ["conv5-scenes-seed-0", "from-pretrained-seed-0", "from-scenes-seed-0"]
+    assert run_folders(study) == names
+    start = study.out.absolute() / "runs" / "from-pretrained-seed-0" / "model_final.pth"
+    assert given_to(study, "from-scenes-seed-0") == str(start)
     assert [row["row"] for row in results(study)["rows"]] == ["conv5", "from"]
 
 
 def test_rows_share_a_start_on_their_own_pictures(tmp_path):
-    changes = {
-        "starts": {
-            "before": {
-                "row": "conv5",
-                "config": str(ROOT / "configs" / "ion_study.yaml"),
-                "keys": {"SOLVER.MAX_ITER": 7},
-            }
-        },
-        "start": "before",
-        "full": {"seeds": [0], "keys": {"SOLVER.MAX_ITER": 5}},
-    }
+    config = str(ROOT / "configs" / "ion_study.yaml")
+    changes = behind_one_start(config=config, keys={"SOLVER.MAX_ITER": 7})
+    changes["full"] = {"seeds": [0], "keys": {"SOLVER.MAX_ITER": 5}}
     study = make_study(tmp_path, changes=changes)
     assert run_study(study) == []
     runs = study.out.absolute() / "runs"
-    assert run_folders(study) == [
-        "conv5-scenes-before-seed-0",
-        "conv5-scenes-seed-0",
-        "skip-scenes-seed-0",
-    ]
-    start = runs / "conv5-scenes-before-seed-0"
+    names = ["conv5-scenes-before-seed-0", "conv5-scenes-seed-0", "skip-scenes-seed-0"]
+    assert run_folders(study) == names
+    start = runs / names[0]
     settings = json.loads((start / "run.json").read_text())["settings"]
     assert settings["config"]["SOLVER.MAX_ITER"] == 7 and settings["start"] is None
     # The start's own config file: its backbone's normalization is not that of the others.
     assert settings["config"]["MODEL.VGG.NORM"] == "BRN"
     others = json.loads((runs / "skip-scenes-seed-0" / "run.json").read_text())["settings"]
     assert others["config"]["MODEL.VGG.NORM"] == "GN" and others["start"] == settings
-    for name in ("conv5-scenes-seed-0", "skip-scenes-seed-0"):
-        word = (runs / name / "calls.txt").read_text().split()[2]
-        assert word == str(start / "model_final.pth")
+    for name in names[1:]:
+        assert given_to(study, name) == str(start / "model_final.pth")
 
 
 def test_a_start_is_trained_only_where_its_weights_are_needed(tmp_path):
@@ -113,17 +100,14 @@ def test_rows_take_over_parts_of_a_start(tmp_path):
 def test_a_damaged_start_is_named(tmp_path):
     changes = behind_one_start(parts=["backbone"])
     told = run_study(make_study(tmp_path, changes=changes))
-    assert [sentence.split(":")[0] for sentence in told] == [
-        "conv5, scenes, seed 0",
-        "skip, scenes, seed 0",
-    ]
+    names = ["conv5, scenes, seed 0", "skip, scenes, seed 0"]
+    assert [sentence.split(":")[0] for sentence in told] == names
     assert all("conv5-scenes-before-seed-0/model_final.pth" in sentence for sentence in told)
 
 
 def test_a_failed_start_fails_what_starts_from_it(tmp_path):
-    scenes = {"train": 1, "test": 1, "families": ["ordinary"], "size": 128, "seed": 7}
     changes = {
-        "starts": {"pretrained": {"scenes": scenes}},
+        "starts": {"pretrained": {"scenes": SCENES}},
         "rows": {"from": {**SKIP, "TEST.EVAL_PERIOD": 1, "start": "pretrained"}},
         "baseline": "from",
         "full": {"seeds": [0]},

@@ -54,12 +54,8 @@ def test_figures_are_means_over_what_a_place_matches(tmp_path):
         "coco": {"AP": 33.0, "APs": None},
     }
     path.write_text(json.dumps(report))
-    columns = {
-        "inside": "classes/tile_*/area/AP50",
-        "ordinary": "classes/[ct]r*/area/AP50",
-        "AP": "coco/AP",
-        "small": "coco/APs",
-    }
+    columns = {"inside": "classes/tile_*/area/AP50", "ordinary": "classes/[ct]r*/area/AP50",
+               "AP": "coco/AP", "small": "coco/APs"}  # fmt: skip
     expected = {"inside": 85.0, "ordinary": 10.0, "AP": 33.0, "small": None}
     assert read_figures(path, columns) == expected
     for place in ("classes/lamp_*/area/AP50", "coco", "coco/AP/more"):
@@ -83,21 +79,11 @@ def row(name, data, *values, **others):
 
 
 def report(rows, **changes):
-    return {
-        "table": "small",
-        "title": "A table",
-        "question": "Which?",
-        "cut": "full",
-        "baseline": "a",
-        "plot": "bars",
-        "columns": ["AP"],
-        "data": list(dict.fromkeys(each["data"] for each in rows)),
-        "seeds": [0, 1],
-        "rows": rows,
-        "pooled_spread": {"AP": 2.0},
-        "environment": {"torch": "2.0", "detectron2": "0.5"},
-        **changes,
-    }
+    data = list(dict.fromkeys(each["data"] for each in rows))
+    return {"table": "small", "title": "A table", "question": "Which?", "cut": "full",
+            "baseline": "a", "plot": "bars", "columns": ["AP"], "data": data, "seeds": [0, 1],
+            "rows": rows, "pooled_spread": {"AP": 2.0},
+            "environment": {"torch": "2.0", "detectron2": "0.5"}, **changes}  # fmt: skip
 
 
 def difference(*values):

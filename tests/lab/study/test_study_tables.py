@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from detectron2.modeling import build_model
@@ -37,20 +36,11 @@ def config_of(table, row, data=None):
 
 
 def test_the_tables_of_the_study_are_there():
-    names = [
-        "context",
-        "far",
-        "layers",
-        "norm",
-        "outside-inside",
-        "photographs",
-        "reach",
-        "real",
-        "start",
-    ]
-    assert list(TABLES) == names
+    names = "context far layers norm outside-inside photographs reach real start"
+    assert list(TABLES) == names.split()
     for name, table in TABLES.items():
         assert table.title and table.question and len(table.cuts["full"].seeds) >= 3, name
+        assert table.config.is_file() and ROOT / "configs" in table.config.parents
         assert len(table.cuts["quick"].seeds) < len(table.cuts["full"].seeds), name
         assert len({row.name for row in table.rows}) == len(table.rows)
 
@@ -111,15 +101,11 @@ def scene_data(*names):
 
 
 def test_pictures_are_used_at_their_own_size():
-    for table, data, settings in scene_data(
-        "outside-inside", "layers", "norm", "context", "reach", "far", "start"
-    ):
-        cfg = config_of(table, table.rows[0], data)
-        assert (
-            cfg.INPUT.MIN_SIZE_TRAIN == (settings.size,)
-            and cfg.INPUT.MIN_SIZE_TEST == settings.size
-        )
-        assert cfg.INPUT.MAX_SIZE_TRAIN >= settings.size <= cfg.INPUT.MAX_SIZE_TEST
+    names = ("outside-inside", "layers", "norm", "context", "reach", "far", "start")
+    for table, data, settings in scene_data(*names):
+        sizes = config_of(table, table.rows[0], data).INPUT
+        assert sizes.MIN_SIZE_TRAIN == (settings.size,) and sizes.MIN_SIZE_TEST == settings.size
+        assert sizes.MAX_SIZE_TRAIN >= settings.size <= sizes.MAX_SIZE_TEST
 
 
 def test_cues_are_out_of_sight_of_conv5_and_nothing_normalizes_over_a_picture():
@@ -200,8 +186,3 @@ def test_the_reach_table_goes_from_within_conv5_to_beyond_the_convolutions():
     assert distances[0] < reach_of(3, 0) < reach_of(5, 2) < distances[-1]
     sizes = [settings.size - settings.min_distance for _, _, settings in scene_data("reach")]
     assert len(set(sizes)) == 1  # lamps have as many rows to be in at every distance
-
-
-def test_config_paths_are_in_the_project():
-    for table in TABLES.values():
-        assert table.config.is_file() and Path(ROOT / "configs") in table.config.parents
