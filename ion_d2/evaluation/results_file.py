@@ -30,7 +30,7 @@ def write_text(path: str, text: str) -> None:
     except OSError as error:
         raise IONError(
             f"Cannot write the result file {path} ({error.strerror}): make room or choose another "
-            "OUTPUT_DIR."
+            "folder (OUTPUT_DIR of a run)."
         ) from error
 
 

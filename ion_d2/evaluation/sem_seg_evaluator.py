@@ -137,11 +137,7 @@ class IONSemSegEvaluator(DatasetEvaluator):
 def confusion_matrix(
     truth: np.ndarray, predicted: np.ndarray, num_classes: int, ignore_label: int
 ) -> np.ndarray:
-    """Count the pixels of each pair of true and predicted class.
-
-    Args:
-        truth: (H, W) int array of ids; pixels with `ignore_label` are not counted.
-        predicted: (H, W) int array of ids below `num_classes`.
+    """Count the pixels (H, W) of each pair of true and predicted class, but for ignored ones.
 
     Returns:
         (num_classes, num_classes) int64 array, rows the true class, columns the predicted one.

@@ -26,7 +26,7 @@ from ion_d2.evaluation.image_boxes import (
 from ion_d2.evaluation.results_file import write_json
 from ion_d2.evaluation.tables import metrics_table, text_table, voc_cells
 from ion_d2.evaluation.voc_ap import METRICS, VOCResult, check_metric, evaluate_voc
-from ion_d2.evaluation.voc_server import check_image_ids, write_server_files
+from ion_d2.evaluation.voc_server import check_server_files, write_server_files
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,7 @@ class IONVOCEvaluator(DatasetEvaluator):
             output_dir: folder for voc_results.json and detections.json; None writes no file.
             distributed: collect the detections of all ranks; else evaluate those of this process.
             records: dicts of the images to evaluate; None is all of the dataset.
-            server_files: write files for VOC's evaluation server also where there are annotations;
-                see :func:`~ion_d2.evaluation.voc_server.write_server_files`.
+            server_files: write files for VOC's evaluation server also where there are annotations.
 
         Raises:
             IONError: for an unknown metric, repeated image ids, a dataset without class names, or
@@ -79,7 +78,7 @@ class IONVOCEvaluator(DatasetEvaluator):
         self._server_files = server_files or not self._labeled
         self._found: dict[Hashable, Detections] = {}
         if self._server_files:
-            self._check_server_files()
+            check_server_files(output_dir, self._truth, dataset_name)
 
     def reset(self) -> None:
         """Forget all detections."""
@@ -102,10 +101,10 @@ class IONVOCEvaluator(DatasetEvaluator):
         """Evaluate the detections of all ranks.
 
         Returns:
-            On the main process, task -> figures in percent: "bbox" (AP, AP50, AP75 by the chosen
-            metric, and "AP50-<class>"), "bbox_11point" and "bbox_area" (AP, AP50, AP75 by each
-            metric), "bbox_coco" (AP, AP50, AP75, APs, APm, APl as COCO defines them). NaN where
-            there is no box to be found. Empty elsewhere, and for a dataset without annotations.
+            On the main process, task -> figures in percent, NaN where there is no box to be found:
+            "bbox" (AP, AP50, AP75 by the chosen metric, and "AP50-<class>"), "bbox_11point" and
+            "bbox_area" (the same three), "bbox_coco" (AP, AP50, AP75, APs, APm, APl). Empty
+            elsewhere, and for a dataset without annotations.
 
         Raises:
             IONError: on the main process, if an image of the dataset has not been processed.
@@ -117,8 +116,12 @@ class IONVOCEvaluator(DatasetEvaluator):
         logger.info("Evaluating %d detections in %d images.", num_found, len(found))
         self._write("detections.json", self._detection_list(found))
         if self._server_files:
-            self._write_server_files(found)
+            assert self._output_dir is not None  # see check_server_files
+            write_server_files(self._output_dir, found, self._class_names, self._dataset_name)
         if not self._labeled:
+            logger.warning(
+                "%s has no annotations, so there is no average precision.", self._dataset_name
+            )
             return OrderedDict()
         truth = in_devkit_boxes(self._truth)
         result = evaluate_voc(truth, in_devkit_boxes(found), self._class_names)
@@ -170,30 +173,6 @@ class IONVOCEvaluator(DatasetEvaluator):
     def _write(self, name: str, content: Any, indent: int | None = None) -> None:
         if self._output_dir:
             write_json(os.path.join(self._output_dir, name), content, indent)
-
-    def _check_server_files(self) -> None:
-        if self._output_dir is None:
-            raise IONError(
-                f"Dataset '{self._dataset_name}' is to give files for VOC's server (it has no "
-                "annotations, or server_files is True); give an output_dir."
-            )
-        check_image_ids(self._truth, self._dataset_name)
-
-    def _write_server_files(self, found: dict[Hashable, Detections]) -> None:
-        assert self._output_dir is not None  # see _check_server_files
-        metadata = MetadataCatalog.get(self._dataset_name)
-        year, split = metadata.get("year", 2012), metadata.get("split", "test")
-        place = write_server_files(
-            self._output_dir, found, self._class_names, year=year, split=split
-        )
-        logger.info(
-            "Files for VOC's evaluation server are in %s; pack the folder 'results' above it.",
-            place,
-        )
-        if not self._labeled:
-            logger.warning(
-                "%s has no annotations, so there is no average precision.", self._dataset_name
-            )
 
     def _report(self, result: VOCResult, coco: dict[str, float]) -> dict[str, Any]:
         """The content of voc_results.json."""

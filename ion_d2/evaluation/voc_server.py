@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+from detectron2.data import MetadataCatalog
 
 from ion_d2.errors import IONError
 from ion_d2.evaluation.image_boxes import Detections, in_devkit_boxes
 from ion_d2.evaluation.results_file import write_text
 from ion_d2.files import distinct_file_names
 
+logger = logging.getLogger(__name__)
 
-def check_image_ids(image_ids: Iterable[Hashable], dataset_name: str) -> None:
-    """Raise IONError for an id that the server's files, with fields between spaces, cannot hold."""
+
+def check_server_files(
+    folder: str | None, image_ids: Iterable[Hashable], dataset_name: str
+) -> None:
+    """Raise IONError without a folder, or for an id that the files cannot hold."""
+    if folder is None:
+        raise IONError(
+            f"Dataset '{dataset_name}' is to give files for VOC's server (it has no annotations, "
+            "or server_files is True); give an output_dir."
+        )
     for image_id in image_ids:
         if len(str(image_id).split()) != 1:
             raise IONError(
@@ -26,30 +38,27 @@ def write_server_files(
     folder: str,
     found: Mapping[Hashable, Detections],
     class_names: Sequence[str],
-    *,
-    year: int,
-    split: str,
-) -> str:
+    dataset_name: str,
+) -> None:
     """Write one file a class: ``folder/results/VOCyear/Main/comp4_det_SPLIT_CLASS.txt``.
 
     A line is an image id, the score with six decimals, and the box in the devkit's convention
     (1-based, right and bottom inclusive) with one decimal, as in Detectron2's evaluator. A class
-    without detections has an empty file.
+    without detections has an empty file. Year and split are those of the dataset's metadata; 2012
+    and "test" where it has none.
 
     Args:
         folder: where to make the folders that the server's archive has.
         found: image id -> detections, 0-based with exclusive right and bottom edge.
         class_names: by class index.
-        year: of the challenge.
-        split: the image set, "test" in the challenge.
-
-    Returns:
-        The folder of the files.
+        dataset_name: a registered dataset.
 
     Raises:
         IONError: a file cannot be written.
     """
-    place = os.path.join(folder, "results", f"VOC{year}", "Main")
+    metadata = MetadataCatalog.get(dataset_name)
+    split = metadata.get("split", "test")
+    place = os.path.join(folder, "results", f"VOC{metadata.get('year', 2012)}", "Main")
     boxes = in_devkit_boxes(found)
     for category, name in enumerate(distinct_file_names(class_names)):
         lines = [
@@ -60,4 +69,6 @@ def write_server_files(
         ]
         path = os.path.join(place, f"comp4_det_{split}_{name}.txt")
         write_text(path, "".join(f"{line}\n" for line in lines))
-    return place
+    logger.info(
+        "Files for VOC's evaluation server are in %s; pack the folder 'results' above it.", place
+    )

@@ -110,21 +110,13 @@ def _add_legend(figure: Figure, names: Sequence[str], place: str) -> None:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a plot.
+    """One line of a plot."""
 
-    Attributes:
-        name: its entry in the legend, or "" for none.
-        x: positions.
-        y: heights; NaN leaves a gap.
-        mark: index of a point to be marked with a dot, if any.
-        spread: half lengths of whiskers at each point, if any.
-    """
-
-    name: str
+    name: str  # its entry in the legend, or "" for none
     x: Sequence[float] | np.ndarray
-    y: Sequence[float] | np.ndarray
-    mark: int | None = None
-    spread: Sequence[float] | None = None
+    y: Sequence[float] | np.ndarray  # NaN leaves a gap
+    mark: int | None = None  # index of a point to be marked with a dot
+    spread: Sequence[float] | None = None  # half lengths of whiskers at each point
 
 
 def lines_plot(
@@ -201,19 +193,12 @@ def stacked_bars(
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a plot.
+    """One bar of a plot."""
 
-    Attributes:
-        name: what stands above it.
-        length: its length, from 0.
-        spread: half length of a whisker at its end, if any.
-        dots: single values that it sums up.
-    """
-
-    name: str
-    length: float
-    spread: float | None = None
-    dots: Sequence[float] = ()
+    name: str  # stands above it
+    length: float  # from 0
+    spread: float | None = None  # half length of a whisker at its end
+    dots: Sequence[float] = ()  # single values that it sums up
 
 
 def bars_plot(bars: Sequence[Bar], x_label: str, *, width: int = 320, **limits: Any) -> Plot:

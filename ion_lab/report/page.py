@@ -12,8 +12,7 @@ from defusedxml import ElementTree
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from ion_d2.errors import IONError
-from ion_d2.files import replace_file
+from ion_d2.evaluation.results_file import write_text
 
 from .document import Picture, Section
 
@@ -37,16 +36,7 @@ def write_report(
         IONError: the file cannot be written.
         ValueError: a picture is neither a PNG nor a JPEG nor an SVG file, or lacks a description.
     """
-    path = os.fspath(path)
-    page = render_report(title, sections, lead=lead)
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        replace_file(path, lambda file: file.write(page.encode()))
-    except OSError as error:
-        raise IONError(
-            f"The report {path} cannot be written ({error.strerror}); make room or choose another "
-            "place."
-        ) from error
+    write_text(os.fspath(path), render_report(title, sections, lead=lead))
 
 
 def render_report(title: str, sections: Sequence[Section], *, lead: str = "") -> str:

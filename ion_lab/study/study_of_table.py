@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ion_d2.errors import IONError
-from ion_d2.evaluation.results_file import write_json
-from ion_d2.files import replace_file
+from ion_d2.evaluation.results_file import write_json, write_text
 from ion_lab.study.locks import locked
 from ion_lab.study.markdown import to_markdown
 from ion_lab.study.results import collect_results
@@ -116,5 +115,5 @@ def _write(study: Study, runs: Sequence[Run], store: Store) -> dict[str, Any]:
         results = collect_results(study.table, study.cut, runs, store, study.folder)
         write_json(str(study.folder / "results.json"), results, indent=1)
         text = to_markdown(results, study.told_command)
-        replace_file(str(study.folder / "table.md"), lambda file: file.write(text.encode()))
+        write_text(str(study.folder / "table.md"), text)
     return results
