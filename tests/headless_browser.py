@@ -92,11 +92,9 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
-    def screenshot(self, top=0, height=None):
-        """Take a PNG of the page, from a height on."""
-        size = self.send("Page.getLayoutMetrics")["cssContentSize"]
-        height = min(height or size["height"], size["height"] - top)
-        clip = {"x": 0, "y": top, "width": size["width"], "height": height, "scale": 1}
+    def screenshot(self):
+        """Take a PNG of the whole page."""
+        clip = {"x": 0, "y": 0, "scale": 1, **self.send("Page.getLayoutMetrics")["cssContentSize"]}
         shot = self.send("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         return base64.b64decode(shot["data"])
 
