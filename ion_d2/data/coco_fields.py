@@ -66,6 +66,11 @@ def as_text(value: Any) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
+def as_pixels(value: Any) -> int | None:
+    """A side of a picture; None if it is no whole number from 1 on."""
+    return int(value) if is_number(value) and value >= 1 and value == int(value) else None
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number, of Python or NumPy (and not true or false)."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -19,10 +19,10 @@ from ion_d2.data.coco_fields import (
     FieldFault,
     Rule,
     as_id,
+    as_pixels,
     as_text,
     clean_fields,
     fault,
-    is_number,
 )
 from ion_d2.errors import IONError
 
@@ -86,11 +86,7 @@ def _class_name(value: Any) -> str | None:
     return None if name is None or is_unprintable(name) else unicodedata.normalize("NFC", name)
 
 
-def _pixels(value: Any) -> int | None:
-    return int(value) if is_number(value) and value >= 1 and value == int(value) else None
-
-
-_SIDE = Rule("a number of pixels", _pixels)
+_SIDE = Rule("a number of pixels", as_pixels)
 _ID = Rule(
     "a whole number or text", as_id, unique="give each an id of its own, in annotations as well"
 )

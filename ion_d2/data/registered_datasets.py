@@ -12,7 +12,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from ion_d2.data.coco_fields import is_number
+from ion_d2.data.coco_fields import as_pixels, is_number
 from ion_d2.data.readable import read_size
 from ion_d2.errors import IONError
 
@@ -81,10 +81,11 @@ class CompleteDicts:
             except IONError as error:
                 raise IONError(f"Dataset '{self._name}': {error}") from error
         for side in ("height", "width"):
-            value = record[side]
-            if not is_number(value) or value < 1 or value != int(value):
-                raise self._wrong(record, f"has the {side} {value!r}, not a number of pixels")
-            record[side] = int(value)
+            pixels = as_pixels(record[side])
+            if pixels is None:
+                fault = f"has the {side} {record[side]!r}, not a number of pixels"
+                raise self._wrong(record, fault)
+            record[side] = pixels
         return record
 
     def _usable_annotations(self, record: Record, classes: Any) -> list[Record]:

@@ -8,27 +8,19 @@ Matlab file in the folder ``cls`` of the Semantic Boundaries Dataset (SBD, Harih
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from typing import Any
 
 import numpy as np
 from detectron2.data import transforms as T
 from PIL import Image, ImageFile
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
+from ion_d2.data.matlab import load_mat
 from ion_d2.errors import IONError
 
 _MODES = ("P", "L", "1")
 # Pillow stretches grayscale of 2 and 4 bits to 0..255; the divisor gives the stored id back.
 _GRAY_STRETCH = {"L;2": 85, "L;4": 17}
 _STRUCTURE, _FIELD = "GTcls", "Segmentation"
-# scipy's reader reports damage in all these ways; NotImplementedError is Matlab's HDF5 format.
-_MATLAB_ERRORS = (
-    MatReadError, OSError, ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError,
-    NotImplementedError, struct.error, zlib.error,
-)  # fmt: skip
 
 
 def read_label_map(
@@ -80,15 +72,10 @@ def _gray_stretch(image: ImageFile.ImageFile) -> int:
 
 
 def _read_sbd(path: str) -> np.ndarray:
-    try:
-        content = loadmat(path, appendmat=False)
-    except _MATLAB_ERRORS as error:
-        raise IONError(
-            f"Label {path} cannot be read as a Matlab file ({error}); replace or remove it."
-        ) from error
+    content = load_mat(path)
     labels = _segmentation(content)
     if labels is None:
-        keys = ", ".join(sorted(key for key in content if not key.startswith("__"))) or "nothing"
+        keys = ", ".join(sorted(content)) or "nothing"
         raise IONError(
             f"Label {path} has no array {_STRUCTURE}.{_FIELD}, but holds {keys}; SBD's files of "
             "class ids are those in its folder cls."

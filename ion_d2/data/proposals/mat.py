@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Union
 
 import numpy as np
-from scipy.io import loadmat
 
+from ion_d2.data.matlab import load_mat
 from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores
 from ion_d2.errors import IONError
 
@@ -82,7 +82,7 @@ def _folder(path: str, layout: str) -> Iterator[_Image]:
     if not files:
         raise IONError(f"Folder {path} holds no .mat file; give the folder with the proposals.")
     for file in files:
-        content = _load(str(file))
+        content = load_mat(str(file))
         boxes = _array(content, kind.boxes, layout, str(file))
         scored = kind.scored or any(name in content for name in kind.scores)
         scores = _array(content, kind.scores, layout, str(file)) if scored else None
@@ -90,7 +90,7 @@ def _folder(path: str, layout: str) -> Iterator[_Image]:
 
 
 def _image_set(path: str, layout: str, ids: Sequence[ImageId] | None) -> Iterator[_Image]:
-    content = _load(path)
+    content = load_mat(path)
     cells = _array(content, _LAYOUTS[layout].boxes, layout, path)
     if cells.dtype != object:
         raise IONError(
@@ -112,25 +112,11 @@ def _image_set(path: str, layout: str, ids: Sequence[ImageId] | None) -> Iterato
         yield image_id, cell, None, f"{path}, image '{image_id}'"
 
 
-def _load(path: str) -> dict[str, Any]:
-    try:
-        return loadmat(path, appendmat=False)
-    except NotImplementedError as error:
-        raise IONError(
-            f"{path} is in Matlab's format 7.3 (HDF5), which is not read here; in Matlab, load it "
-            "and save it again with the option '-v7'."
-        ) from error
-    except Exception as error:  # whatever a damaged file leads scipy to raise
-        raise IONError(
-            f"{path} cannot be read as a Matlab file ({error}); fetch or make it again."
-        ) from error
-
-
 def _array(content: dict[str, Any], names: Sequence[str], layout: str, path: str) -> np.ndarray:
     for name in names:
         if isinstance(content.get(name), np.ndarray):
             return content[name]
-    there = ", ".join(sorted(key for key in content if not key.startswith("__"))) or "nothing"
+    there = ", ".join(sorted(content)) or "nothing"
     raise IONError(
         f"{path} is of an unknown layout: it holds {there}, but layout {layout} has '{names[0]}'; "
         "choose the layout that fits, see `--help`."

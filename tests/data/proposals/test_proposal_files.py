@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from detectron2.data.build import load_proposals_into_dataset
 from detectron2.structures import BoxMode
+from refusals import refused
 
 from ion_d2.data.proposals import Proposals, rank_scores, read_proposals, write_proposals
-from ion_d2.errors import IONError
 
 BOXES = np.array([[0, 0, 10, 20], [5, 5, 6.5, 7]], dtype=np.float32)
 
@@ -65,7 +65,7 @@ class Evil:
 
 def test_a_file_cannot_run_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(IONError, match=r"p\.pkl.*mkdir"):
+    with refused("p.pkl", "mkdir"):
         read_proposals(pickled(tmp_path, content(more=Evil())))
     assert not (tmp_path / "evil").exists()
 
@@ -73,24 +73,23 @@ def test_a_file_cannot_run_code(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ([1], "a list"),
-        ({"ids": [], "boxes": []}, "ids, boxes.*objectness_logits"),
-        (content(ids=["a", "b"]), "2 ids, 1 arrays of boxes"),
-        (content(objectness_logits=[np.array([1.0, np.nan])]), "'a'.*score 1 is nan"),
-        (content(objectness_logits=[np.array([1.0])]), "'a'.*2 boxes but 1 scores"),
-        (content(boxes=[np.array([[0, 0, np.inf, 1.0]] * 2)]), "'a'.*box 0.*not a finite number"),
-        (content(boxes=[BOXES[:, [2, 1, 0, 3]]]), "'a'.*box 0.*10.*right or bottom"),
-        (content(boxes=[np.zeros((2, 5))]), r"'a'.*\(2, 5\)"),
-        (content(boxes=[[["x"] * 4] * 2]), "'a'.*not an"),
-        (content(bbox_mode=99), "'a'.*99"),
-        (content(bbox_mode=BoxMode.XYWHA_ABS), "'a'"),
-        ({key: value * 2 for key, value in content().items()}, "'a'.*more than once"),
+        ([1], ["list"]),
+        ({"ids": [], "boxes": []}, ["ids, boxes", "objectness_logits"]),
+        (content(ids=["a", "b"]), ["2 ids", "1 arrays of boxes"]),
+        (content(objectness_logits=[np.array([1.0, np.nan])]), ["'a'", "score 1", "nan"]),
+        (content(objectness_logits=[np.array([1.0])]), ["'a'", "2 boxes", "1 scores"]),
+        (content(boxes=[np.array([[0, 0, np.inf, 1.0]] * 2)]), ["'a'", "box 0", "inf"]),
+        (content(boxes=[BOXES[:, [2, 1, 0, 3]]]), ["'a'", "box 0", "[10.0, 0.0, 0.0, 20.0]"]),
+        (content(boxes=[np.zeros((2, 5))]), ["'a'", "(2, 5)"]),
+        (content(boxes=[[["x"] * 4] * 2]), ["'a'", "(N, 4)"]),
+        (content(bbox_mode=99), ["'a'", "99"]),
+        (content(bbox_mode=BoxMode.XYWHA_ABS), ["'a'", "bbox_mode"]),
+        ({key: value * 2 for key, value in content().items()}, ["'a'", "once"]),
     ],
 )
 def test_faults_are_told_with_file_and_image(tmp_path, value, words):
-    with pytest.raises(IONError, match=rf"p\.pkl.*{words}") as error:
+    with refused("p.pkl", *words):
         read_proposals(pickled(tmp_path, value))
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps(content())[:-20], None])
@@ -98,7 +97,7 @@ def test_damaged_and_missing_files(tmp_path, data):
     path = tmp_path / "p.pkl"
     if data is not None:
         path.write_bytes(data)
-    with pytest.raises(IONError, match=r"p\.pkl"):
+    with refused("p.pkl"):
         read_proposals(path)
 
 
@@ -107,6 +106,6 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     write_proposals(path, Proposals(["a"], [BOXES], [[1, 2]]))
     before = path.read_bytes()
     (tmp_path / "p.pkl.tmp").mkdir()  # in the way of the temporary file
-    with pytest.raises(IONError, match=r"p\.pkl cannot be written"):
+    with refused("p.pkl", "written"):
         write_proposals(path, Proposals(["b"], [BOXES], [[1, 2]]))
     assert path.read_bytes() == before

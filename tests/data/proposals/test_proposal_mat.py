@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from refusals import refused
 from scipy.io import savemat
 
 from ion_d2.data.proposals.mat import read_mat
-from ion_d2.errors import IONError
 
 # The first pixel of a picture; and the pixels x = 4..7, y = 2..3, counted from 1.
 YXYX = np.array([[1, 1, 1, 1], [2, 4, 3, 7]])
@@ -39,9 +39,9 @@ def test_fast_rcnns_selective_search_data(tmp_path, dtype, across):
 def test_images_from_the_dataset_where_the_file_has_none(tmp_path):
     savemat(tmp_path / "voc.mat", {"boxes": cells(YXYX, YXYX)})
     assert read_mat(tmp_path / "voc.mat", "fast-rcnn", ids=[4, 9]).ids == [4, 9]
-    with pytest.raises(IONError, match="voc.mat .*--dataset"):
+    with refused("voc.mat", "--dataset"):
         read_mat(tmp_path / "voc.mat", "fast-rcnn")
-    with pytest.raises(IONError, match="voc.mat .* 2 images.* 3 image names"):
+    with refused("voc.mat", "2 images", "3 image names"):
         read_mat(tmp_path / "voc.mat", "fast-rcnn", ids=[4, 9, 11])
 
 
@@ -78,37 +78,36 @@ SET = {"boxes": cells(XYWHS), "images": cells("x")}
 @pytest.mark.parametrize(
     ("layout", "is_set", "content", "words"),
     [
-        ("mcg", False, {"regions": YXYX}, "regions.*'boxes'"),
-        ("mcg", False, {"boxes": YXYX}, "'scores'"),
-        ("xyxy", False, {"boxes": XYWHS}, r"\(2, 5\).*4 numbers"),
-        ("xyxy", False, {"boxes": "text"}, ""),
-        ("xyxy", False, {"boxes": cells(XYXY)}, "object"),
-        ("edge-boxes", False, {"bbs": XYXY}, "5 numbers"),
-        ("xyxy", False, {"boxes": XYXY, "scores": [[np.nan], [1]]}, "image '1'.*score 0 is nan"),
-        ("fast-rcnn", False, {"boxes": cells(XYXY)}, "is not one file"),
-        ("mcg", False, None, "no .mat file"),
-        ("fast-rcnn", True, {"boxes": XYXY}, "1.mat.*cell array"),
-        ("mcg", True, {"boxes": XYXY}, "1.mat is not a folder"),
-        ("fast-rcnn", True, SET, "1.mat, image 'x'"),
-        ("fast-rcnn", True, None, "1.mat"),
+        ("mcg", False, {"regions": YXYX}, ["1.mat", "regions", "'boxes'"]),
+        ("mcg", False, {"boxes": YXYX}, ["1.mat", "'scores'"]),
+        ("xyxy", False, {"boxes": XYWHS}, ["1.mat", "(2, 5)", "4 numbers"]),
+        ("xyxy", False, {"boxes": "text"}, ["1.mat"]),
+        ("xyxy", False, {"boxes": cells(XYXY)}, ["1.mat", "object"]),
+        ("edge-boxes", False, {"bbs": XYXY}, ["1.mat", "5 numbers"]),
+        ("xyxy", False, {"boxes": XYXY, "scores": [[np.nan], [1]]}, ["image '1'", "score 0"]),
+        ("fast-rcnn", False, {"boxes": cells(XYXY)}, ["one file"]),
+        ("mcg", False, None, ["no .mat file"]),
+        ("fast-rcnn", True, {"boxes": XYXY}, ["1.mat", "cell array"]),
+        ("mcg", True, {"boxes": XYXY}, ["1.mat", "folder"]),
+        ("fast-rcnn", True, SET, ["1.mat", "image 'x'"]),
+        ("fast-rcnn", True, None, ["1.mat"]),
     ],
 )
 def test_faults_are_told(tmp_path, layout, is_set, content, words):
     path = tmp_path / "1.mat"
     if content is not None:
         savemat(path, content)
-    with pytest.raises(IONError, match=f"{tmp_path}.*{words}") as error:
+    with refused(tmp_path, *words):
         read_mat(path if is_set else tmp_path, layout)
-    assert "\n" not in str(error.value)
 
 
 def test_damaged_files_and_matlabs_hdf5_are_told(tmp_path):
     path = tmp_path / "a.mat"
     savemat(path, SET)
     path.write_bytes(path.read_bytes()[:150])
-    with pytest.raises(IONError, match=r"a\.mat cannot be read"):
+    with refused("a.mat", "cannot be read"):
         read_mat(path, "fast-rcnn")
     # The header that Matlab writes: text, version 2.0, byte order.
     path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n" * 80)
-    with pytest.raises(IONError, match=r"a\.mat is in Matlab's format 7\.3.*'-v7'"):
+    with refused("a.mat", "7.3", "'-v7'"):
         read_mat(path, "fast-rcnn")
