@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import signal
@@ -19,25 +20,25 @@ from ion_d2.engine.setup import run_cli
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def proposals(capfd):
-    """Runs tools/proposals.py: arguments -> (exit status, stdout, stderr)."""
-    module = load("proposals")
+def run_tool(capfd):
+    """Runs a program of tools: its name, arguments -> (exit status, stdout, stderr)."""
 
-    def run(*args):
+    def run(name, *args):
+        spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
         capfd.readouterr()
         with pytest.raises(SystemExit) as stop:
             run_cli(lambda: module.main([str(arg) for arg in args]))
         return (stop.value.code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture
+def proposals(run_tool):
+    return functools.partial(run_tool, "proposals")
 
 
 @pytest.fixture
@@ -104,17 +105,9 @@ def test_exchanged_axes_and_missing_images(proposals, voc, tmp_path):
 
 
 @pytest.fixture
-def make(capfd, monkeypatch):
-    """Runs tools/make_proposals.py, with the same answer."""
-    module = load("make_proposals")
+def make(run_tool, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-
-    def run(*args):
-        with pytest.raises(SystemExit) as stop:
-            run_cli(lambda: module.main([str(arg) for arg in args]))
-        return (stop.value.code, *capfd.readouterr())
-
-    return run
+    return functools.partial(run_tool, "make_proposals")
 
 
 def test_faults_of_the_generator_are_told_first(make, voc, tmp_path, monkeypatch):
