@@ -34,12 +34,10 @@ def forward(
 ) -> Tensor:
     """Sweep a map; see :mod:`ion_d2.layers.irnn.backends`."""
     count, channels, height, width = x.shape
-    source = x.permute(0, 2, 3, 1)
-    inside = None
-    if sizes is not None:
-        inside = valid_mask(sizes, height, width, x.device).permute(0, 2, 3, 1)
-        source = source.masked_fill(~inside, 0.0)
-    source = source.contiguous()
+    outside = None if sizes is None else ~valid_mask(sizes, height, width, x.device)
+    if outside is not None:
+        x = x.masked_fill(outside, 0.0)
+    source = x.permute(0, 2, 3, 1).contiguous()
     out = x.new_empty(count, height, width, len(directions), channels)
     if weight is not None:
         weight = weight.to(compute_dtype(x.dtype))
@@ -48,10 +46,8 @@ def forward(
             full_forward(source, weight, directions, out)
         else:
             elementwise_forward(source, weight, directions, out)
-    out = out.flatten(3)
-    if inside is not None:
-        out.masked_fill_(~inside, 0.0)
-    return out.permute(0, 3, 1, 2)
+    out = out.flatten(3).permute(0, 3, 1, 2)
+    return out if outside is None else out.masked_fill_(outside, 0.0)
 
 
 def backward(
