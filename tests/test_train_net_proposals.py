@@ -1,20 +1,23 @@
 """train_net.py with precomputed proposals: from the files to the figures, and their faults."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np
 import pytest
 from cli_helpers import arguments, output_of, says, voc_arguments
+from coco_json import BLUE, RED, write_coco
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.proposals import Proposals, write_proposals
 
-FAST_RCNN = ["MODEL.LOAD_PROPOSALS", "True"]
-FAST_RCNN += ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
+FAST_RCNN = [
+    "MODEL.LOAD_PROPOSALS",
+    "True",
+    "MODEL.PROPOSAL_GENERATOR.NAME",
+    "PrecomputedProposals",
+]
 
 
 def dicts_of(name):
@@ -67,37 +70,14 @@ def test_trains_and_evaluates_on_a_voc_folder(train_net, scenes, files, tmp_path
     assert (again / "detections.json").read_bytes() == (out / "detections.json").read_bytes()
 
 
-@pytest.fixture
-def coco(scenes, tmp_path):
-    """The scenes' test split as a COCO file, with numbers for ids."""
-    dicts = dicts_of(f"voc:{scenes}:test")
-    images, annotations = [], []
-    for number, record in enumerate(dicts, start=101):
-        name = record["file_name"].rsplit("/", 1)[1]
-        size = {key: record[key] for key in ("width", "height")}
-        images.append({"id": number, "file_name": name, **size})
-        for a in record["annotations"]:
-            box = [float(v) for v in BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYWH_ABS)]
-            entry = {"bbox": box, "area": box[2] * box[3], "category_id": 3 + a["category_id"]}
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "iscrowd": 0, **entry}
-            )
-    categories = [{"id": 3, "name": "cross"}, {"id": 4, "name": "triangle"}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (tmp_path / "instances.json").write_text(json.dumps(content))
-    return f"coco:{tmp_path / 'instances.json'}:{scenes / 'JPEGImages'}"
-
-
-def test_trains_and_evaluates_on_a_coco_file(train_net, coco, tmp_path):
-    path = tmp_path / "p.pkl"
+def test_trains_and_evaluates_on_a_coco_file(train_net, tmp_path):
+    coco = write_coco(tmp_path, *([(kind, 8, 10, 30, None)] for kind in (RED, BLUE)))
     proposals = near_objects(dicts_of(coco))
-    # Ids as text, as they come from a CSV file.
-    proposals.ids = [str(image_id) for image_id in proposals.ids]
-    write_proposals(path, proposals)
-    named = [f"('{path}',)"]
-    opts = [*FAST_RCNN, "DATASETS.PROPOSAL_FILES_TRAIN", *named]
-    opts += ["DATASETS.PROPOSAL_FILES_TEST", *named]
-    output_of(train_net(*arguments(coco, coco, tmp_path / "out", *opts)))
+    proposals.ids = [str(image_id) for image_id in proposals.ids]  # as they come from a CSV file
+    write_proposals(tmp_path / "p.pkl", proposals)
+    named = f"('{tmp_path / 'p.pkl'}',)"
+    opts = ["DATASETS.PROPOSAL_FILES_TRAIN", named, "DATASETS.PROPOSAL_FILES_TEST", named]
+    output_of(train_net(*arguments(coco, coco, tmp_path / "out", *FAST_RCNN, *opts)))
 
 
 def test_faults_are_told_before_the_training(train_net, scenes, files, tmp_path):

@@ -68,3 +68,8 @@ def run(cfg, *hooks, resume=False, seed=0):
     trainer.resume_or_load(resume=resume)
     trainer.train()
     return trainer
+
+
+def assert_same(found, expected):
+    """Two states of a model are equal bit for bit."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -6,6 +6,7 @@ import torch
 from checkpoint_helpers import make, values, zeroed
 from fvcore.common.checkpoint import PeriodicCheckpointer
 from torch import nn
+from trainer_helpers import assert_same
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 
@@ -38,7 +39,7 @@ def test_resume_restores_the_model_and_all_states(tmp_path):
     other = Counter()
     resumed = zeroed(make(tmp_path, counter=other))
     assert resumed.resume_or_load("", resume=True)["iteration"] == 2
-    torch.testing.assert_close(resumed.model.state_dict(), saved.model.state_dict(), rtol=0, atol=0)
+    assert_same(resumed.model.state_dict(), saved.model.state_dict())
     np.testing.assert_equal(other.state, counter.state)
 
     other.state = {}

@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from model_helpers import small_config
-from trainer_helpers import Record, make_config, run
+from trainer_helpers import Record, assert_same, make_config, run
 
 import ion_d2
 from ion_d2.engine.hooks import TrainingInterrupted
@@ -43,9 +43,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assert sorted(first.losses) == [0, 1] and sorted(second.losses) == [3, 4, 5]
     for iteration, losses in {**first.losses, **second.losses}.items():
         assert losses == whole.losses[iteration]
-    state = resumed.model.state_dict()
-    for name, value in expected.model.state_dict().items():
-        assert torch.equal(value, state[name]), name
+    assert_same(resumed.model.state_dict(), expected.model.state_dict())
 
 
 def test_a_signal_in_the_last_step_leaves_the_evaluation_to_resume(scenes, tmp_path, monkeypatch):
