@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 
 
-def autocasts_to_float16(device_type: str) -> bool:
-    """Whether autocast is on for a kind of device ("cuda", "cpu"), in float16."""
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """What autocast computes in on a kind of device ("cuda", "cpu"); None where it is off."""
     if hasattr(torch, "get_autocast_dtype"):
-        on = torch.is_autocast_enabled(device_type)
-        return on and torch.get_autocast_dtype(device_type) == torch.float16
-    if device_type == "cpu":  # PyTorch before 2.4; its CPU autocast has bfloat16 alone
-        return False
-    return torch.is_autocast_enabled() and torch.get_autocast_gpu_dtype() == torch.float16
+        on, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
+    elif device_type == "cpu":  # PyTorch before 2.4
+        on, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
+    else:
+        on, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
+    return dtype if on else None
 
 
 def keep_range(x: Tensor) -> contextlib.AbstractContextManager:
     """A context in which no autocast rounds a float32 ``x``, which is read inside, to float16."""
     kind = x.device.type
-    if x.dtype == torch.float32 and autocasts_to_float16(kind):
+    if x.dtype == torch.float32 and autocast_dtype(kind) == torch.float16:
         return torch.autocast(kind, enabled=False)
     return contextlib.nullcontext()
 
@@ -37,7 +38,7 @@ def in_float32(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(forward)
     def run(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if not autocasts_to_float16(x.device.type):
+        if autocast_dtype(x.device.type) != torch.float16:
             return forward(self, x, *args, **kwargs)
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,9 +1,10 @@
-"""ROI max pooling that is fast on a CPU, where no gradient is needed.
+"""ROI max pooling that is fast on a CPU; the results are torchvision's, bit for bit.
 
-torchvision's CPU operator visits every channel of every bin by itself, in memory that lies far
-apart; at the strides of skip pooling it takes longer than the network's fully connected layers.
-Here all channels of a cell lie side by side, and a ROI is reduced first over rows, then over
-columns. The result is the same, bit for bit.
+torchvision's CPU operator works in one thread and visits every channel of every bin by itself, in
+memory that lies far apart; at the strides of skip pooling it takes longer than the network's fully
+connected layers. In training, threads share the channels. Where no gradient is needed, threads
+share the ROIs, all channels of a cell lie side by side, and a ROI is reduced first over rows, then
+over columns.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_pool
+
+from .channel_threads import common_dtype, in_threads, pool_in_threads
 
 
 def roi_max_pool(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: float) -> Tensor:
@@ -25,14 +28,35 @@ def roi_max_pool(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: f
     Returns:
         (M, C, *output_size); empty bins are 0. Gradients flow as torchvision's do.
     """
-    # One type for both, as torchvision asks; 16 bits would round boxes to several pixels.
-    common = torch.promote_types(torch.promote_types(x.dtype, rois.dtype), torch.float32)
-    rois = rois.to(common)
-    slow = x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad)
+    rois = rois.to(common_dtype(x, rois))
     # In ONNX, torchvision's operator is a single node.
-    if slow or torch.onnx.is_in_onnx_export():
+    if x.device.type != "cpu" or torch.onnx.is_in_onnx_export():
         return roi_pool(x.to(rois.dtype), rois, output_size, scale).to(x.dtype)
-    return _pool_all(x.detach(), rois, list(output_size), scale)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return pool_in_threads(x, rois, _MaxPool(output_size, scale))
+    x = x.detach()
+    if torch.jit.is_tracing():
+        return _pool_all(x, rois, list(output_size), scale)
+    x = x.contiguous(memory_format=torch.channels_last)
+    parts = rois.tensor_split(torch.get_num_threads())
+    return torch.cat(in_threads(lambda part: _pool_all(x, part, list(output_size), scale), parts))
+
+
+class _MaxPool:
+    """What :func:`pool_in_threads` calls: torchvision's operator and its gradient."""
+
+    def __init__(self, size: tuple[int, int], scale: float) -> None:
+        self.size, self.scale = size, scale
+
+    def pool(self, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+        out, argmax = torch.ops.torchvision.roi_pool(x, rois, self.scale, *self.size)
+        # Half the memory, where an index of a cell has 15 bits.
+        return out, argmax.short() if x[0, 0].numel() < 2**15 else argmax
+
+    def spread(self, grad: Tensor, rois: Tensor, argmax: Tensor, shape: torch.Size) -> Tensor:
+        return torch.ops.torchvision._roi_pool_backward(
+            grad, rois, argmax.int(), self.scale, *self.size, *shape
+        )
 
 
 class ROIMaxPool(nn.Module):

@@ -1,4 +1,4 @@
-"""The fast gradient is torchvision's, and the numerical one."""
+"""In threads: torchvision's results and gradients, bit for bit."""
 
 import pytest
 import torch
@@ -7,7 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pooled_rois import random_rois
 
-from ion_d2.layers.roi_align import ROIAlign, roi_align
+from ion_d2.layers.roi_align import ROIAlign
+
+
+def roi_align(x, rois, *arguments):
+    return ROIAlign(*arguments)(x, rois)
 
 
 def gradient(pool, x, rois, *arguments):
@@ -28,13 +32,13 @@ def gradient(pool, x, rois, *arguments):
     aligned=st.booleans(),
 )
 def test_equals_torchvision(seed, size, bins, stride, samples, aligned):
-    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(seed)).double()
+    x = torch.randn(2, 40, *size, generator=torch.Generator().manual_seed(seed)).double()
     rois = random_rois(12, seed, extent=stride * max(size)).double()
     arguments = (x, rois, bins, 1 / stride, samples, aligned)
     out, grad = gradient(roi_align, *arguments)
     expected, expected_grad = gradient(torchvision.ops.roi_align, *arguments)
     assert torch.equal(out, expected)
-    torch.testing.assert_close(grad, expected_grad, rtol=1e-10, atol=1e-10)
+    assert torch.equal(grad, expected_grad)
 
 
 @pytest.mark.parametrize("aligned", [True, False])
@@ -51,14 +55,6 @@ def test_a_hand_computed_gradient():
     x = torch.zeros(1, 1, 2, 2, requires_grad=True)
     roi_align(x, torch.tensor([[0.0, 0, 0, 2, 2]]), (1, 1), 1.0, 1, True).sum().backward()
     assert torch.equal(x.grad, torch.full((1, 1, 2, 2), 0.25))
-
-
-def test_float32_agrees_with_float64():
-    x, rois = torch.randn(2, 8, 30, 40), random_rois(64, 7, extent=160)
-    arguments = ((7, 7), 0.25, 1, True)
-    _, single = gradient(ROIAlign(*arguments), x, rois)
-    _, double = gradient(torchvision.ops.roi_align, x.double(), rois.double(), *arguments)
-    torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-4)
 
 
 def test_rois_of_another_type_are_taken():

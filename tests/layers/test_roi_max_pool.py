@@ -28,9 +28,9 @@ def test_equals_torchvision(seed, size, bins, stride, dtype):
 
 
 def test_gradients_are_torchvisions():
-    x = torch.randn(2, 3, 20, 20, requires_grad=True)
+    x = torch.randn(2, 40, 20, 20, requires_grad=True)
     rois = random_rois(9, 0, extent=80)
-    weight = torch.randn(9, 3, 7, 7)
+    weight = torch.randn(9, 40, 7, 7)
     gradients = []
     for pool in (ROIMaxPool((7, 7), 0.25), lambda x, r: roi_pool(x, r, (7, 7), 0.25)):
         x.grad = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,10 +38,6 @@ class FeatureScale(nn.Module):
         self.register_buffer("norm_count", torch.zeros(()))
         # The same as batches_left, on the host: reading the buffer would stall a GPU in every step.
         self._measuring = not init
-
-    def split(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The (C_l,) factors of each of the features (..., C_l, H, W) that are concatenated."""
-        return self.factor.split([x.shape[-3] for x in features])
 
     @torch.no_grad()
     def observe(self, pooled: Tensor, norm: str) -> None:

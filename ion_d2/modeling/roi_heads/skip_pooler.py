@@ -6,7 +6,7 @@ the number of features.
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 from collections.abc import Sequence
 
 import fvcore.nn.weight_init as weight_init
@@ -17,8 +17,8 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ...errors import IONError
-from ...layers.l2_norm import NORMS, l2_normalize
-from ...layers.precision import keep_range
+from ...layers.l2_norm import NORMS
+from ...layers.normalized_projection import normalized_projection
 from ...layers.roi_align import ROIAlign
 from ...layers.roi_max_pool import ROIMaxPool
 from .feature_scale import FeatureScale
@@ -82,50 +82,57 @@ class SkipPooler(nn.Module):
         # since a second would change the scale under the gradient of the first.
         self.measures = True
         self.scale_source = scale_source
-        self._channels = [shape.channels for shape in input_shapes]
         self.level_poolers = nn.ModuleList(
             make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
             for shape in input_shapes
         )
-        merged = [shape for i, shape in enumerate(input_shapes) if i not in self.added]
-        channels = sum(shape.channels for shape in merged)
+        kept = [i for i in range(len(input_shapes)) if i not in self.added]
+        ends = list(itertools.accumulate(input_shapes[i].channels for i in kept))
+        channels = ends[-1]
+        # By which channels of the convolution each feature is read.
+        self._columns = dict(zip(kept, map(slice, [0, *ends], ends)))
+        self._columns.update(dict.fromkeys(self.added, self._columns[scale_source]))
         self.scale = None
         if norm != "none":
             self.scale = FeatureScale(channels, scale_init, learn_scale, scale_batches)
         self.reduce = None
-        if norm != "none" or len(merged) > 1 or channels != out_channels:
+        if norm != "none" or len(kept) > 1 or channels != out_channels:
             self.reduce = nn.Conv2d(channels, out_channels, kernel_size=1)
             weight_init.c2_xavier_fill(self.reduce)
         self.out_channels = out_channels
 
     def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
         """Pool M boxes, in pixels, from L maps (N, C_l, H_l, W_l): (M, out_channels, P, P)."""
-        pooled = [pooler([x], boxes) for pooler, x in zip(self.level_poolers, features)]
-        if self.scale is not None and self.measures:
-            self.scale.observe(pooled[self.scale_source], self.norm)
-        kept = [i for i in range(len(pooled)) if i not in self.added]
-        scales: Sequence[Tensor | None] = [None] * len(kept)
-        if self.scale is not None:
-            scales = self.scale.split([pooled[i] for i in kept])
-        normalized = {i: l2_normalize(pooled[i], self.norm, s) for i, s in zip(kept, scales)}
-        for number, i in enumerate(self.added):
-            assert self.gate is not None
-            scale = self.gate[number] * scales[kept.index(self.scale_source)]
-            more = l2_normalize(pooled[i], self.norm, scale)
-            normalized[self.scale_source] = normalized[self.scale_source] + more
-        merged = torch.cat(list(normalized.values()), dim=1)
         if self.reduce is None:
-            return merged
-        # Without a norm, the context may be beyond float16.
-        with keep_range(merged) if self.norm == "none" else contextlib.nullcontext():
-            return self.reduce(merged)
+            return self.level_poolers[0](features, boxes)
+        total = self.reduce.bias[:, None, None]
+        # First the feature whose norm is measured, since the scales of all follow from it.
+        for i in sorted(range(len(features)), key=lambda i: i != self.scale_source):
+            pooled = self.level_poolers[i](features[i : i + 1], boxes)
+            if i == self.scale_source and self.scale is not None and self.measures:
+                self.scale.observe(pooled, self.norm)
+            # At once, so that the gradients of one feature's pooled values exist at a time.
+            projected = self._project(i, pooled)
+            total = total + projected
+        # Heads flatten it, Detectron2's keypoint head by a view.
+        return total.to(projected.dtype).contiguous()
+
+    def _project(self, i: int, pooled: Tensor) -> Tensor:
+        """What feature ``i`` contributes to the convolution of all: (M, out_channels, P, P)."""
+        columns = self._columns[i]
+        scale = None if self.scale is None else self.scale.factor[columns]
+        if i in self.added:
+            assert self.gate is not None
+            scale = self.gate[self.added.index(i)] * scale
+        assert self.reduce is not None  # or there is nothing to project
+        weight = self.reduce.weight[:, columns, 0, 0]
+        return normalized_projection(pooled, weight, self.norm, scale)
 
     @torch.no_grad()
     def weaken(self, index: int, gain: float) -> None:
         """Multiply the weights with which the convolution reads a concatenated feature."""
-        first = sum(self._channels[i] for i in range(index) if i not in self.added)
         assert self.reduce is not None  # where several features are concatenated
-        self.reduce.weight[:, first : first + self._channels[index]] *= gain
+        self.reduce.weight[:, self._columns[index]] *= gain
 
 
 def make_pooler(

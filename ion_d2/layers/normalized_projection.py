@@ -1,0 +1,87 @@
+"""L2 normalization, scale and 1x1 convolution of a pooled feature in one step (paper sec. 3.1).
+
+They are linear in the feature up to its norm: W (s * x / ||x||) = (W diag(s)) x / ||x||. Several
+features are concatenated by adding what each projects to, so that nothing normalized, scaled or
+concatenated is ever written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .l2_norm import EPS, inverse_norm, l2_normalize, norm_dims
+from .precision import autocast_dtype, keep_range
+
+
+def normalized_projection(
+    x: Tensor, weight: Tensor, norm: str, scale: Tensor | None = None
+) -> Tensor:
+    """``F.conv2d(l2_normalize(x, norm, scale), weight)``, without its intermediate results.
+
+    Args:
+        x: (M, C, P, P) pooled features of M ROIs.
+        weight: (D, C) of the 1x1 convolution.
+        norm: see :func:`ion_d2.layers.l2_normalize`.
+        scale: (C,) factors of the channels after the division; None is 1. Not with "none".
+
+    Returns:
+        (M, D, P, P); equal to the composition up to rounding.
+
+    Raises:
+        ValueError: see :func:`ion_d2.layers.l2_normalize`.
+    """
+    if norm == "none" or _is_narrow(x):
+        # In 16 bits, what is not yet divided by its norm would be beyond the range.
+        x = l2_normalize(x, norm, scale)
+        with keep_range(x):
+            return _project(x, weight)
+    if scale is None:
+        scale = x.new_ones(x.shape[1])
+    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, scale))
+    if differentiated and x.device.type == "cpu":
+        return _Projection.apply(x, weight, scale, norm)
+    return _project(x, weight * scale) * inverse_norm(x, norm)
+
+
+def _is_narrow(x: Tensor) -> bool:
+    return x.element_size() < 4 or autocast_dtype(x.device.type) is not None
+
+
+def _project(x: Tensor, weight: Tensor) -> Tensor:
+    if x.device.type != "cpu":
+        return F.conv2d(x, weight[:, :, None, None])
+    # One large matrix product; the convolution would reorder its input first.
+    return F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(M, C, P, P) as (M * P * P, C)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+class _Projection(torch.autograd.Function):
+    """Keeps only what is there anyway, the pooled feature; the gradient needs no more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, norm: str) -> Tensor:
+        inverse = inverse_norm(x, norm)
+        ctx.save_for_backward(x, weight, scale, inverse)
+        ctx.norm = norm
+        return _project(x, weight * scale).mul_(inverse)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, scale, inverse = ctx.saved_tensors
+        grad = (grad * inverse).contiguous(memory_format=torch.channels_last)
+        by_weight = _rows(grad).t() @ _rows(x)
+        grad_x = _project(grad, (weight * scale).t())
+        # A unit vector does not change along itself; a norm that is held at its least is constant.
+        along = (grad_x * x).sum(norm_dims(ctx.norm), keepdim=True) * inverse.square()
+        grad_x.addcmul_(x, along.masked_fill_(inverse >= 1 / EPS, 0), value=-1)
+        return grad_x, by_weight * scale, (by_weight * weight).sum(0), None
