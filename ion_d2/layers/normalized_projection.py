@@ -45,7 +45,8 @@ def normalized_projection(
     differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, scale))
     if differentiated and x.device.type == "cpu":
         return _Projection.apply(x, weight, scale, norm)
-    return _project(x, weight * scale) * inverse_norm(x, norm)
+    projected, inverse = _project(x, weight * scale), inverse_norm(x, norm)
+    return projected * inverse if differentiated else projected.mul_(inverse)
 
 
 def _is_narrow(x: Tensor) -> bool:

@@ -113,7 +113,8 @@ class SkipPooler(nn.Module):
                 self.scale.observe(pooled, self.norm)
             # At once, so that the gradients of one feature's pooled values exist at a time.
             projected = self._project(i, pooled)
-            total = total + projected
+            # The first sum has the bias's type, float32 also in mixed precision.
+            total = total + projected if i == self.scale_source else total.add_(projected)
         # Heads flatten it, Detectron2's keypoint head by a view.
         return total.to(projected.dtype).contiguous()
 
