@@ -67,14 +67,18 @@ def check_rules(cfg: CfgNode, rules: Mapping[str, Rule]) -> None:
         IONError: one does; the message has the key, the value and what it must be.
     """
     missing = object()
-    for key, (is_right, wanted) in rules.items():
+    for key, rule in rules.items():
         value = value_of(cfg, key, missing)
-        if value is not missing and not _keeps(value, is_right):
-            raise IONError(f"{key} is {value!r}; it must be {wanted}.")
+        if value is not missing:
+            check_value(key, value, rule)
 
 
-def _keeps(value: Any, is_right: Callable[[Any], bool]) -> bool:
+def check_value(key: str, value: Any, rule: Rule) -> None:
+    """Refuse the value of a key, whose full name is told, if it breaks the rule."""
+    is_right, wanted = rule
     try:
-        return is_right(value)
+        right = is_right(value)
     except TypeError:  # e.g. text, which cannot be compared with a number
-        return False
+        right = False
+    if not right:
+        raise IONError(f"{key} is {value!r}; it must be {wanted}.")

@@ -18,10 +18,8 @@ _SUFFIX = "_TTA"  # as Detectron2 names these results
 def with_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """Wrap a detector in Detectron2's test-time augmentation, with the sizes of ``TEST.AUG``.
 
-    The wrapper has the same inputs and outputs, without segmentation.
-
-    Raises:
-        IONError: Detectron2 has no augmentation for such a model.
+    The wrapper has the same inputs and outputs, without segmentation. ``IONError`` for a model that
+    Detectron2 has no augmentation for.
     """
     check_augmentation(cfg)
     if not isinstance(unwrap_distributed(model), GeneralizedRCNN):
@@ -30,11 +28,7 @@ def with_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
 
 
 def check_augmentation(cfg: CfgNode) -> None:
-    """Refuse what Detectron2's augmentation cannot do.
-
-    Raises:
-        IONError: a key contradicts ``TEST.AUG.ENABLED``, or there is no size.
-    """
+    """Raise ``IONError`` for a key that contradicts ``TEST.AUG.ENABLED``, or for want of a size."""
     for key in ("KEYPOINT_ON", "LOAD_PROPOSALS"):
         if cfg.MODEL[key]:
             raise _refusal(f"MODEL.{key} True")
@@ -51,13 +45,8 @@ def test_augmented(
 ) -> dict[str, dict[str, Any]]:
     """Evaluate with test-time augmentation, into ``OUTPUT_DIR/tta``.
 
-    Args:
-        cfg: the full config.
-        model: the detector.
-        test: evaluates a model on ``DATASETS.TEST``, as ``DefaultTrainer.test`` does.
-
-    Returns:
-        The figures by dataset; the name of each task ends in "_TTA".
+    ``test`` evaluates on ``DATASETS.TEST``, as ``DefaultTrainer.test`` does. The figures come by
+    dataset and task, whose name ends in "_TTA".
     """
     names = cfg.DATASETS.TEST
     plain = without_augmentation(cfg)

@@ -23,11 +23,9 @@ def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
     """Build the moving average that ``SOLVER.EMA_DECAY`` asks for; None without a decay.
 
     After n steps the average keeps the share min(EMA_DECAY, (1 + n) / (10 + n)) of itself, so that
-    it forgets the random start of a training early. Buffers, such as the statistics of batch
-    normalization, are the model's own.
-
-    The ``module`` of what is returned has the averaged weights; ``model`` may not be wrapped for
-    distributed training.
+    it forgets the random start of a training early. Its ``module`` has the averaged weights; its
+    buffers, such as the statistics of batch normalization, are those of ``model``, which may not be
+    wrapped for distributed training.
 
     Raises:
         IONError: the decay is out of range, or ``TEST.PRECISE_BN`` measures other weights.
@@ -39,8 +37,8 @@ def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
         return None
     if cfg.TEST.PRECISE_BN.ENABLED:
         raise IONError(
-            "TEST.PRECISE_BN.ENABLED measures statistics for the trained weights, but with "
-            "SOLVER.EMA_DECAY their average is evaluated; switch one of the two off."
+            "TEST.PRECISE_BN.ENABLED measures statistics of the trained weights, SOLVER.EMA_DECAY "
+            "has their average evaluated; switch one of the two off."
         )
 
     def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:

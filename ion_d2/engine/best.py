@@ -31,26 +31,15 @@ class PatienceExhausted(Exception):
 
 
 def check_best(cfg: CfgNode) -> None:
-    """Refuse settings of the best checkpoint and of early stopping that have no effect.
-
-    Raises:
-        IONError: one of them; the message names the key.
-    """
+    """Raise ``IONError`` for settings of best checkpoint and early stopping without effect."""
     metric, patience = cfg.TEST.BEST_METRIC, cfg.TEST.PATIENCE
+    fault = f"TEST.PATIENCE is {patience}, but"
     if patience and not metric:
-        raise IONError(
-            f"TEST.PATIENCE is {patience}, but no metric is watched; set TEST.BEST_METRIC, for "
-            "instance to bbox/AP50."
-        )
+        raise IONError(f"{fault} no metric is watched; set TEST.BEST_METRIC, e.g. to bbox/AP50.")
     if patience and not cfg.TEST.EVAL_PERIOD:
-        raise IONError(
-            f"TEST.PATIENCE is {patience}, but TEST.EVAL_PERIOD is 0, so that only the finished "
-            "model is evaluated; set it to a number of iterations."
-        )
+        raise IONError(f"{fault} TEST.EVAL_PERIOD is 0; set it to a number of iterations.")
     if metric and not cfg.DATASETS.TEST:
-        raise IONError(
-            f"TEST.BEST_METRIC is {metric!r}, but DATASETS.TEST names no dataset to evaluate on."
-        )
+        raise IONError(f"TEST.BEST_METRIC is {metric!r}, but DATASETS.TEST names no dataset.")
 
 
 class KeepBest(HookBase):
@@ -58,10 +47,10 @@ class KeepBest(HookBase):
 
     The file holds the weights that were evaluated, without the state of the training. A resumed run
     knows the evaluations before it.
-    """
 
-    # Detectron2's BestCheckpointer (not in 0.5) forgets the best when a run is resumed, which would
-    # then go on from that file, and saves the trained weights where their average was evaluated.
+    Detectron2's BestCheckpointer (not in 0.5) forgets the best when a run is resumed, which would
+    then go on from that file, and saves the trained weights where their average was evaluated.
+    """
 
     def __init__(
         self, metric: str, patience: int, period: int, checkpointer: IONCheckpointer
@@ -70,8 +59,7 @@ class KeepBest(HookBase):
         Args:
             metric: its name in ``metrics.json``, e.g. "bbox/AP50"; lower is better in
                 "validation/...", whose figures are losses.
-            patience: evaluations in a row without improvement after which the training stops; 0
-                for never.
+            patience: evaluations in a row without improvement that stop the training; 0: never.
             period: iterations between evaluations; 0 for one at the end.
             checkpointer: of the training; it writes in the main process only.
         """
@@ -88,12 +76,10 @@ class KeepBest(HookBase):
         self._history = comm.all_gather(self._read(start))[0]
         known = [entry["iteration"] for entry in self._history]
         self._judged = start if start in known else start - 1
-        missed = self._period and 0 < start < self.trainer.max_iter and start % self._period == 0
-        if missed and start not in known:
+        if start and self._is_due(start) and start not in known:
             self.trainer.evaluate()
             self._judge(start)
-        if self._patience and self._since_best() >= self._patience:
-            raise self._exhausted(start)
+        self._stop_if_exhausted(start)
 
     def after_step(self) -> None:
         """Judge an evaluation in the midst of the training.
@@ -103,18 +89,18 @@ class KeepBest(HookBase):
             IONError: it did not give the metric.
         """
         done = self.trainer.iter + 1
-        if self._period and done % self._period == 0 and done < self.trainer.max_iter:
+        if self._is_due(done):
             self._judge(done)
-            if self._patience and self._since_best() >= self._patience:
-                self._checkpointer.save(FINAL, iteration=done - 1)
-                comm.synchronize()
-                raise self._exhausted(done)
+            self._stop_if_exhausted(done, save=True)
 
     def after_train(self) -> None:
         """Judge the evaluation at the end."""
         # One more than that where there was no step left to do.
         if self.trainer.iter >= self.trainer.max_iter and self._judged < self.trainer.max_iter:
             self._judge(self.trainer.max_iter)
+
+    def _is_due(self, done: int) -> bool:
+        return bool(self._period) and done % self._period == 0 and done < self.trainer.max_iter
 
     def _read(self, start: int) -> list[dict[str, Any]]:
         if not (comm.is_main_process() and os.path.isfile(self._path)):
@@ -130,8 +116,8 @@ class KeepBest(HookBase):
             return [{**e, "value": math.nan if e["value"] is None else e["value"]} for e in known]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise IONError(
-                f"{self._path} cannot be read ({error!r}), so that the best evaluation so far is "
-                "not known; delete it to compare with those from now on."
+                f"{self._path} cannot be read ({error!r}), which holds the evaluations so far; "
+                "delete it to compare with those from now on."
             ) from error
 
     def _judge(self, done: int) -> None:
@@ -167,17 +153,19 @@ class KeepBest(HookBase):
         entries = [entry for entry in self._history if math.isfinite(entry["value"])]
         return max(entries, key=lambda entry: self._sign * entry["value"], default=None)
 
-    def _since_best(self) -> int:
-        """Evaluations after the best one."""
+    def _stop_if_exhausted(self, done: int, *, save: bool = False) -> None:
         best = self._best()
-        return 0 if best is None else len(self._history) - 1 - self._history.index(best)
-
-    def _exhausted(self, done: int) -> PatienceExhausted:
-        best = self._best()
-        assert best is not None  # or else patience is not exhausted
-        return PatienceExhausted(
+        if not self._patience or best is None:
+            return
+        since = len(self._history) - 1 - self._history.index(best)
+        if since < self._patience:
+            return
+        if save:
+            self._checkpointer.save(FINAL, iteration=done - 1)
+            comm.synchronize()
+        raise PatienceExhausted(
             f"Stopped after iteration {done - 1}: {self._metric} has not improved on "
-            f"{best['value']:.4f} in {self._since_best()} evaluations (TEST.PATIENCE)."
+            f"{best['value']:.4f} in {since} evaluations (TEST.PATIENCE)."
         )
 
 

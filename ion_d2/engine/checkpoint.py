@@ -45,12 +45,10 @@ class IONCheckpointer(DetectionCheckpointer):
         classes: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """
-        Args:
-            model: whose weights are loaded and saved.
-            save_dir: folder of the checkpoints; "" saves none.
-            classes: names of the model's classes; None takes those of the file that is loaded.
-            kwargs: training states to load and save, and options of Detectron2's checkpointer.
+        """Take what Detectron2's checkpointer takes, and the names of the model's classes.
+
+        Without ``classes``, they are those of the file that is loaded. "" as ``save_dir`` saves
+        nothing.
         """
         super().__init__(model, save_dir, **kwargs)
         self._classes = classes
@@ -60,12 +58,8 @@ class IONCheckpointer(DetectionCheckpointer):
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights and training states from a file or URL; "" loads nothing.
 
-        Args:
-            path: the file or URL.
-            checkpointables: which states to load; None loads all that the file has.
-
-        Returns:
-            What else the file holds, e.g. the iteration.
+        Of the states, ``checkpointables`` are loaded, or all that the file has. What else it holds,
+        e.g. the iteration, is returned.
 
         Raises:
             IONError: it is missing, damaged or of another model, or cannot be downloaded.
@@ -85,8 +79,7 @@ class IONCheckpointer(DetectionCheckpointer):
         """Load a trained model; unlike :meth:`load`, every parameter must be in the file.
 
         Raises:
-            IONError: a parameter is missing or has another shape, the classes are others, or as
-                ``load``.
+            IONError: a parameter is missing or has another shape, the classes differ, or as load.
         """
         self._complete = True
         try:
@@ -103,10 +96,10 @@ class IONCheckpointer(DetectionCheckpointer):
         if resume and self.has_checkpoint():
             last = self.get_checkpoint_file()
             if not os.path.isfile(last):
+                note = os.path.join(self.save_dir, "last_checkpoint")
                 raise IONError(
-                    f"{os.path.join(self.save_dir, 'last_checkpoint')} names "
-                    f"{os.path.basename(last)!r}, which is not in that folder; put the file back, "
-                    "name another checkpoint of the folder there, or start without --resume."
+                    f"{note} names {os.path.basename(last)!r}, which is not in that folder; put it "
+                    "back, name another one there, or start without --resume."
                 )
         return super().resume_or_load(path, resume=resume)
 
@@ -123,11 +116,7 @@ class IONCheckpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, model: nn.Module, **kwargs: Any) -> None:
-        """Save the weights of a model and ``kwargs`` as ``name``.pth, not as last checkpoint.
-
-        Raises:
-            IONError: the file cannot be written.
-        """
+        """Save a model's weights and ``kwargs`` as ``name``.pth, which ``--resume`` ignores."""
         self._write(name, unwrap_distributed(model), kwargs)
 
     def _write(self, name: str, model: nn.Module, further: dict[str, Any]) -> bool:
@@ -144,11 +133,7 @@ class IONCheckpointer(DetectionCheckpointer):
         return True
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Note, by its file name, the checkpoint from which ``--resume`` goes on.
-
-        Raises:
-            IONError: the note cannot be written.
-        """
+        """Note, by its file name, the checkpoint from which ``--resume`` goes on."""
         path = os.path.join(self.save_dir, "last_checkpoint")
         write_atomically(path, lambda file: file.write(last_filename_basename.encode()))
 
@@ -161,14 +146,11 @@ class IONCheckpointer(DetectionCheckpointer):
         except (OSError, HTTPException, ValueError) as error:
             raise IONError(
                 f"MODEL.WEIGHTS {path} could not be downloaded ({error}); check the address and "
-                "the network, or fetch the file by other means and give its local path as "
-                "MODEL.WEIGHTS."
+                "the network, or fetch the file by other means and give its local path."
             ) from error
         if not found:
-            raise IONError(
-                f"MODEL.WEIGHTS {path} is not a file; give the path or URL of a checkpoint, or '' "
-                "to start from random weights."
-            )
+            expected = "give the path or URL of a checkpoint, or '' to start from random weights"
+            raise IONError(f"MODEL.WEIGHTS {path} is not a file; {expected}.")
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         with reading(filename):
@@ -205,29 +187,26 @@ class IONCheckpointer(DetectionCheckpointer):
             shape = "".join(f"; {key} {text}" for key, text in list(shapes.items())[:1])
             raise IONError(
                 f"Nothing in {self._source} fits the model: it holds {_some(keys)}, the model "
-                f"has {_some(parameters)}{shape}; choose a checkpoint of this model or of its "
-                "backbone (of torchvision's VGG for another meta-architecture than ION: "
-                "tools/convert_vgg.py makes one)."
+                f"has {_some(parameters)}{shape}; choose a checkpoint of this model or its "
+                "backbone; tools/convert_vgg.py makes one of torchvision's VGG that does not fit."
             )
         if self._complete or self._resuming:
-            statistics = [k for k, _ in self.model.named_buffers() if k.endswith(_STATISTICS)]
-            _check_complete(faults, [*parameters, *statistics], self._source)
+            self._check_complete(faults, parameters)
         return incompatible
 
-
-def _check_complete(faults: dict[str, str], needed: list[str], source: str) -> None:
-    serious = [key for key in faults if key in needed]
-    if serious:
-        raise IONError(
-            f"{source} is not of this model: {len(serious)} of {len(needed)} parameters do not "
-            f"fit, for instance {serious[0]}, which {faults[serious[0]]}; give the config.yaml of "
-            "its training, and as many classes as it was trained on "
-            "(MODEL.ROI_HEADS.NUM_CLASSES, classes.txt)."
-        )
+    def _check_complete(self, faults: dict[str, str], parameters: list[str]) -> None:
+        statistics = [k for k, _ in self.model.named_buffers() if k.endswith(_STATISTICS)]
+        needed = [*parameters, *statistics]
+        serious = [key for key in faults if key in needed]
+        if serious:
+            raise IONError(
+                f"{self._source} is not of this model: {len(serious)} of {len(needed)} parameters "
+                f"do not fit, e.g. {serious[0]}, which {faults[serious[0]]}; give the config.yaml "
+                "of its training, and its classes (MODEL.ROI_HEADS.NUM_CLASSES, classes.txt)."
+            )
 
 
 def _some(keys: list[str]) -> str:
     """Name the first few keys, and how many there are."""
-    if not keys:
-        return "no tensors"
-    return ", ".join(keys[:3]) + (f", ... ({len(keys)} in all)" if len(keys) > 3 else "")
+    more = f", ... ({len(keys)} in all)" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more or "no tensors"

@@ -32,10 +32,10 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
         reason = next((str(c.strerror or c) for c in causes if isinstance(c, OSError)), None)
         if reason is None:
             raise
+        folder = os.path.dirname(path) or os.curdir
         raise IONError(
-            f"{path} could not be written ({reason}); what was saved earlier in "
-            f"{os.path.dirname(path) or os.curdir} is intact: free space there or choose another "
-            "OUTPUT_DIR, then go on with --resume."
+            f"{path} could not be written ({reason}); what was saved before in {folder} is intact: "
+            "free space there or choose another OUTPUT_DIR, then go on with --resume."
         ) from error
 
 
@@ -48,13 +48,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn any failure inside the ``with`` block into one sentence that names the checkpoint.
+    """Turn any failure inside the ``with`` block into an ``IONError`` that names the checkpoint.
 
     NumPy arrays and scalars, which Detectron2's training state may hold, are admitted beside
     tensors where ``torch.load`` restricts what a file may contain.
-
-    Raises:
-        IONError: anything failed inside the block.
     """
     try:
         with _numpy_admitted():
@@ -73,12 +70,11 @@ def _read_failure(path: str, error: Exception) -> str:
     if zipfile.is_zipfile(path) and "weights_only" in str(error):
         return (
             "holds Python objects besides tensors, NumPy arrays and plain values, which may run "
-            "code and so are not loaded; save its state dict alone, from a program that trusts "
-            "the file."
+            "code; save its state dict alone, from a program that trusts the file."
         )
     return (
         f"is not a readable checkpoint ({type(error).__name__}): it is empty, cut short or of "
-        "another kind; fetch or save it again (a download that broke off must be deleted first)."
+        "another kind; fetch or save it again (delete a download that broke off first)."
     )
 
 
@@ -96,11 +92,7 @@ def _numpy_admitted() -> contextlib.AbstractContextManager[Any]:
 
 
 def load_lazily(path: str) -> Any:
-    """Load a checkpoint whose tensors are read from the disk only when they are used, if possible.
-
-    Raises:
-        IONError: it cannot be read.
-    """
+    """Load a checkpoint, its tensors only once they are used if possible; see :func:`reading`."""
     # PyTorch 2.0 has no such option, and it is for files in PyTorch's zip format alone.
     known = "mmap" in inspect.signature(torch.load).parameters
     options: dict[str, Any] = {"mmap": True} if known and zipfile.is_zipfile(path) else {}

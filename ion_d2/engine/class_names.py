@@ -47,14 +47,10 @@ def names_in(checkpoint: Any) -> list[str] | None:
 
 
 def read_class_names(weights: str) -> list[str] | None:
-    """Read the class names of a checkpoint, without a model and without its tensors.
+    """Read the class names of a checkpoint, by id, without a model and without its tensors.
 
-    Returns:
-        The names by class id; None where it has none, or where there is no such file, which is an
-        error only when the weights are loaded.
-
-    Raises:
-        IONError: it cannot be read.
+    None where it has none, or where there is no such file, which is an error only when the weights
+    are loaded. ``IONError`` if it cannot be read.
     """
     if not weights or weights.endswith(_FOREIGN):
         return None
@@ -66,11 +62,9 @@ def read_class_names(weights: str) -> list[str] | None:
 
 
 def difference(theirs: Sequence[str] | None, ours: Sequence[str] | None) -> str:
-    """Say how the classes of a checkpoint, by id, differ from those at hand.
+    """Say how the classes of a checkpoint, by id, differ from those at hand: a part of a sentence.
 
-    Returns:
-        A part of a sentence that names them; "" where they are equal, in whichever Unicode form,
-        or where one of the two is not known.
+    It is "" where they are equal, in whichever Unicode form, or where one of the two is unknown.
     """
     theirs, ours = _normal(theirs or ()), _normal(ours or ())
     if theirs == ours or not theirs or not ours:
@@ -78,30 +72,20 @@ def difference(theirs: Sequence[str] | None, ours: Sequence[str] | None) -> str:
     gone = [name for name in theirs if name not in ours]
     new = [name for name in ours if name not in theirs]
     if not gone and not new and len(theirs) == len(ours):
-        place = next(i for i, name in enumerate(theirs) if name != ours[i])
-        return (
-            f"another order of classes: class {place} is {theirs[place]!r} in it, and "
-            f"{ours[place]!r} here"
-        )
+        i, its, own = next((i, a, b) for i, (a, b) in enumerate(zip(theirs, ours)) if a != b)
+        return f"another order of classes: class {i} is {its!r} in it, and {own!r} here"
     parts = [f"without {listed(new)}"] if new else []
     parts += [f"with {listed(gone)}, which the data here does not have"] if gone else []
-    return ", ".join([f"other classes ({listed(theirs)})", " and ".join(parts)])
+    return f"other classes ({listed(theirs)}), {' and '.join(parts)}"
 
 
 def check_classes(theirs: Sequence[str] | None, ours: Sequence[str] | None, source: str) -> None:
-    """Raise ``IONError`` if the classes of a trained model are not those of the data.
-
-    Args:
-        theirs: of the model, by class id; None where they are not known.
-        ours: of the data, likewise.
-        source: the model, as the user knows it.
-    """
-    differs = difference(theirs, ours)
-    if differs:
+    """Raise ``IONError`` if a trained model, ``source``, has other classes than the data, ours."""
+    if differs := difference(theirs, ours):
         raise IONError(
-            f"{source} was trained on {differs}; give the data the model's classes in the model's "
-            "order (classes.txt of a folder in VOC layout, categories of a COCO file), or start a "
-            "new training for these classes from it (MODEL.WEIGHTS, without --resume)."
+            f"{source} was trained on {differs}; give the data the model's classes in its order "
+            "(classes.txt, or categories of a COCO file), or start a new training of these "
+            "classes from it (MODEL.WEIGHTS, without --resume)."
         )
 
 

@@ -30,11 +30,7 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
 
 
 def find_config(path: str) -> str:
-    """Locate a config file, given by its path or as ``model_zoo:NAME``.
-
-    Raises:
-        IONError: there is no such file, or Detectron2 packages no such config.
-    """
+    """Find a config file by path or as ``model_zoo:NAME``; ``IONError`` where there is none."""
     if path.startswith(_PREFIX):
         return _find_packaged(path[len(_PREFIX) :])
     if not os.path.isfile(path):
@@ -65,8 +61,8 @@ def _find_packaged(name: str) -> str:
     path = MODEL_ZOO / name
     if not MODEL_ZOO.is_dir():
         raise IONError(
-            f"{_PREFIX}{name} cannot be found, because this installation of Detectron2 came "
-            f"without its configs ({MODEL_ZOO}); install it anew, or name a file of your own."
+            f"{_PREFIX}{name} cannot be found: this Detectron2 came without its configs "
+            f"({MODEL_ZOO}); install it anew, or name a file of your own."
         )
     if not path.is_file():
         near = difflib.get_close_matches(name, packaged_configs(), n=1)

@@ -24,8 +24,7 @@ def make_deterministic(cfg: CfgNode) -> None:
         return
     if cfg.SEED < 0:
         raise IONError(
-            "SOLVER.DETERMINISTIC needs a fixed seed, but SEED is negative, which draws a new one "
-            "for each run; set SEED to 0 or more."
+            "SOLVER.DETERMINISTIC needs a seed, but SEED is negative; set it to 0 or more."
         )
     if cfg.CUDNN_BENCHMARK:
         raise IONError(

@@ -32,10 +32,7 @@ class Place(NamedTuple):
 
 
 def read_place(environ: Mapping[str, str] | None = None) -> Place | None:
-    """Read from torchrun's environment variables which process this is.
-
-    Returns:
-        The place; None where torchrun has not started this process.
+    """Read from torchrun's variables which process this is; None where torchrun did not start it.
 
     Raises:
         IONError: a variable is missing beside others, or has a bad value.
@@ -43,12 +40,11 @@ def read_place(environ: Mapping[str, str] | None = None) -> Place | None:
     environ = os.environ if environ is None else environ
     if any(name not in environ for name in _NEEDED):
         return None
-    for name in _MEETING:
-        if not environ.get(name):
-            raise IONError(
-                f"RANK and WORLD_SIZE are set, but {name} is not, so that the processes cannot "
-                "meet; start them with torchrun, or unset RANK for a single process."
-            )
+    if missing := [name for name in _MEETING if not environ.get(name)]:
+        raise IONError(
+            f"RANK and WORLD_SIZE are set, but {missing[0]} is not, so that the processes cannot "
+            "meet; start them with torchrun, or unset RANK for a single process."
+        )
     values = {name: environ[name] for name in _NEEDED}
     values["LOCAL_WORLD_SIZE"] = environ.get("LOCAL_WORLD_SIZE", values["WORLD_SIZE"])
     if all(value.isdigit() for value in values.values()):
@@ -58,9 +54,8 @@ def read_place(environ: Mapping[str, str] | None = None) -> Place | None:
             return place
     told = ", ".join(f"{name} is {value!r}" for name, value in values.items())
     raise IONError(
-        f"The environment variables do not describe a process of a training: {told}; ranks count "
-        "from 0, and WORLD_SIZE is a multiple of LOCAL_WORLD_SIZE. Start the processes with "
-        "torchrun."
+        f"The environment describes no process of a training: {told}; ranks count from 0, and "
+        "WORLD_SIZE is a multiple of LOCAL_WORLD_SIZE. Start the processes with torchrun."
     )
 
 
@@ -68,8 +63,7 @@ def join(place: Place, cfg: CfgNode) -> None:
     """Meet the other processes: with NCCL where ``MODEL.DEVICE`` is a GPU, otherwise with gloo.
 
     Raises:
-        IONError: there are fewer GPUs than processes on this machine, or the others do not come
-            within ``DISTRIBUTED.TIMEOUT``.
+        IONError: this machine has too few GPUs, or the others are not there in time.
     """
     gpu = cfg.MODEL.DEVICE.startswith("cuda")
     if gpu:
@@ -87,8 +81,8 @@ def join(place: Place, cfg: CfgNode) -> None:
         address = ":".join(os.environ[name] for name in _MEETING)
         raise IONError(
             f"Process {place.rank} of {place.world_size} did not meet the others at {address} "
-            f"({_first_line(error)}); check MASTER_ADDR and MASTER_PORT, and that all processes "
-            "are started within DISTRIBUTED.TIMEOUT."
+            f"({_first_line(error)}); check MASTER_ADDR and MASTER_PORT, and start all processes "
+            "within DISTRIBUTED.TIMEOUT."
         ) from error
     create_local_process_group(place.local_world_size)
     comm.synchronize()
@@ -123,8 +117,7 @@ def tell_lost_peer(error: BaseException) -> str:
     """Say in one sentence that another process is lost, and what to do."""
     return (
         f"Process {comm.get_rank()} lost another process of the {comm.get_world_size()} "
-        f"({_first_line(error)}); that one or its log tells why it stopped: mend it, then start "
-        "all again with --resume to go on from the last checkpoint."
+        f"({_first_line(error)}); mend what its log tells, then start all again with --resume."
     )
 
 

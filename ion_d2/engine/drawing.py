@@ -20,8 +20,6 @@ import numpy as np
 from detectron2.utils.logger import log_first_n
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["Box", "Marks", "class_color", "draw_panel", "draw_panels"]
-
 Box = tuple[float, float, float, float]
 Color = tuple[int, int, int]
 
@@ -70,9 +68,8 @@ def draw_panels(
     Args:
         image: (H, W, 3) uint8, RGB.
         panels: title ("" for no title strip) and boxes of each panel, from left to right.
-        class_names: names by class id; ids beyond them, and names that no font has, appear as
-            numbers.
-        panel_size: longer side of each panel in pixels; the image is enlarged or reduced to it.
+        class_names: by class id; ids beyond them, and names that no font has, appear as numbers.
+        panel_size: longer side of each panel in pixels, to which the image is resized.
     """
     known = _drawable(dict(enumerate(class_names)))
     shown = sorted({label for _, marks in panels for label in marks.classes})
@@ -105,13 +102,11 @@ def draw_panel(
     for box, label in zip(boxes, marks.classes):
         pen.rectangle(box, outline=class_color(label), width=_LINE)
     taken: list[Box] = []
-    for number in reversed(range(len(boxes))):
-        label = marks.classes[number]
-        texts = [names[label]]
-        if marks.scores is not None:
-            score = f"{marks.scores[number]:.2f}"
-            texts = [f"{names[label]} {score}", score]
-        _draw_label(pen, boxes[number], texts, class_color(label), taken)
+    scores: Sequence[float | None] = marks.scores or [None] * len(boxes)
+    for box, label, score in reversed(list(zip(boxes, marks.classes, scores))):
+        name = names[label]
+        texts = [name] if score is None else [f"{name} {score:.2f}", f"{score:.2f}"]
+        _draw_label(pen, box, texts, class_color(label), taken)
     return panel
 
 
@@ -174,12 +169,11 @@ def _drawable(names: Mapping[int, str]) -> dict[int, str]:
     lines = {k: " ".join(str(name).split()) for k, name in names.items()}
     missing = {k: line for k, line in lines.items() if _font_file(line) is None}
     if missing:
-        log_first_n(
-            logging.WARNING,
+        told = (
             "No font on this machine has the signs of these class names, so pictures show the "
-            f"classes by number; install a font of their script: {', '.join(missing.values())}",
-            key="message",
+            f"classes by number; install a font of their script: {', '.join(missing.values())}"
         )
+        log_first_n(logging.WARNING, told, key="message")
     return {**lines, **{k: f"class {k}" for k in missing}}
 
 

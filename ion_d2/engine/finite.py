@@ -23,11 +23,7 @@ _SMALLEST_SCALE = 2.0**-24
 
 
 def check_losses(losses: Mapping[str, Tensor]) -> None:
-    """Look at the losses of a step, in all processes together, so that all of them stop.
-
-    Args:
-        losses: scalars by name, detached.
-    """
+    """Look at the detached losses of a step, in all processes together, so that all stop."""
     total: Any = sum(losses.values())
     finite = torch.isfinite(total).all().float()
     if comm.get_world_size() > 1:
@@ -51,11 +47,7 @@ def check_weights(model: nn.Module) -> None:
 
 
 def check_scale(scale: float) -> None:
-    """Look at the factor of the loss in mixed precision, whose steps skip gradients that overflow.
-
-    Raises:
-        FloatingPointError: it is so small that all steps are skipped.
-    """
+    """Look at mixed precision's factor of the loss: one so small that all steps are skipped."""
     if scale < _SMALLEST_SCALE:
         raise FloatingPointError("gradients have not been finite for many steps, all skipped")
 
@@ -76,21 +68,16 @@ def tell_divergence(
 ) -> IONError:
     """Turn what was raised into an error that says where it happened and what to do.
 
-    Args:
-        error: what was raised.
-        iteration: index of the step.
-        images: the step's input dicts in this process; none outside of a step.
-        rate: the step's learning rate; None outside of a step.
+    Within a step, ``images`` are its input dicts in this process, ``rate`` its learning rate.
     """
     names = [os.path.basename(str(x["file_name"])) for x in images if "file_name" in x]
-    faults = [" ".join(str(error).split()).rstrip(".")]
+    fault = " ".join(str(error).split()).rstrip(".")
     if names:
         more = ", ..." if len(names) > _SHOWN else ""
-        faults.append(f"pictures: {', '.join(names[:_SHOWN])}{more}")
+        fault += f"; pictures: {', '.join(names[:_SHOWN])}{more}"
     told = "" if rate is None else f" (the rate was {rate:g})"
     return IONError(
-        f"The loss became NaN or infinite in iteration {iteration} ({'; '.join(faults)}): lower "
-        f"SOLVER.BASE_LR{told}, warm up longer with SOLVER.WARMUP_ITERS, or clip with "
-        "SOLVER.CLIP_GRADIENTS; if no rate helps, look at the boxes of the pictures. Earlier "
-        "checkpoints are intact."
+        f"The loss became NaN or infinite in iteration {iteration} ({fault}): lower SOLVER.BASE_LR"
+        f"{told}, warm up longer (SOLVER.WARMUP_ITERS), clip (SOLVER.CLIP_GRADIENTS), or look at "
+        "the boxes of the pictures. Earlier checkpoints are intact."
     )

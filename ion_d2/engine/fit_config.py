@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from ..clipping import settle_clipping
@@ -21,7 +21,7 @@ from ..evaluation import build_evaluators, check_metric
 from ..modeling.unread_settings import check_switches
 from .augmented_test import check_augmentation
 from .best import check_best
-from .class_names import check_classes, difference, listed, read_class_names
+from .class_names import check_classes, dataset_classes, difference, listed, read_class_names
 from .ranges import check_ranges
 from .setup import choose_device
 from .stages import follow_stages
@@ -32,26 +32,22 @@ logger = logging.getLogger(__name__)
 def settle_data(cfg: CfgNode, *, train: bool) -> None:
     """Register the datasets of a run, make the config's numbers of classes theirs, check files.
 
-    A training looks at its test data as well, so that a fault there is not found hours later.
-
-    Args:
-        cfg: the config, changed in place and frozen.
-        train: whether the run trains; otherwise it needs ``DATASETS.TEST`` alone.
+    The config is changed in place and frozen. A training looks at its test data as well, so that a
+    fault there is not found hours later; other runs need ``DATASETS.TEST`` alone.
 
     Raises:
         IONError: a dataset or proposal file is missing or broken, or contradicts the config.
     """
     cfg.defrost()
-    tests = list(cfg.DATASETS.TEST)
-    names = [*cfg.DATASETS.TRAIN, *tests] if train else tests
+    tests = cfg.DATASETS.TEST
+    names = [*cfg.DATASETS.TRAIN, *tests] if train else list(tests)
     ensure_registered(names)
     check_num_classes(cfg, names)
     check_proposals(cfg, train=train)
     cfg.freeze()
     check_switches(cfg)
-    for name in tests:
-        if tests.count(name) > 1:
-            raise IONError(f"DATASETS.TEST names '{name}' more than once; keep one of it.")
+    if repeated := [name for name in tests if tests.count(name) > 1]:
+        raise IONError(f"DATASETS.TEST names '{repeated[0]}' more than once; keep one of it.")
     for name in tests:
         dicts = load_dicts(name)
         check_test_labels(cfg, name, dicts)
@@ -64,16 +60,13 @@ def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
     """Make the config's numbers of classes agree with the data; a 0 becomes the data's number.
 
     MODEL.ROI_HEADS.NUM_CLASSES is K, and MODEL.SEM_SEG_HEAD.NUM_CLASSES, where
-    MODEL.SEG_REGULARIZER_ON, K + 1 (the background). The config must not be frozen.
-
-    Args:
-        cfg: the config, changed in place.
-        names: the datasets; None means DATASETS.TRAIN and DATASETS.TEST.
+    MODEL.SEG_REGULARIZER_ON, K + 1 (the background). The config, changed in place, must not be
+    frozen. Without ``names``, the datasets are DATASETS.TRAIN and DATASETS.TEST.
 
     Raises:
         IONError: a number contradicts the data, or the datasets have different classes.
     """
-    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] if names is None else list(names)
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] if names is None else names
     classes = class_names(names)
     told = f"dataset '{names[0]}' has {len(classes)} classes ({', '.join(classes)})"
     wanted = {"ROI_HEADS": (len(classes), told)}
@@ -94,30 +87,22 @@ def settle_classes(
 ) -> list[str]:
     """Find a name for every class, and make the config's numbers of classes agree.
 
-    The names are those of the file, of the weights, or of the first dataset of DATASETS.TEST or,
-    without one, of DATASETS.TRAIN. Where MODEL.ROI_HEADS.NUM_CLASSES is 0, any number fits.
-
-    Args:
-        cfg: the model's config, changed in place and frozen.
-        classes_file: see :func:`ion_d2.data.class_file.read_class_file`.
-        weights: the checkpoint of the model; "" for one that is not trained yet.
-
-    Returns:
-        The names; "class 0", "class 1", ... (with a warning) where the dataset is unknown here or
-        has another number of classes than the model.
+    The names are those of the file (see :func:`ion_d2.data.class_file.read_class_file`), of the
+    weights, or of the first dataset of DATASETS.TEST or, without one, of DATASETS.TRAIN; "class 0",
+    "class 1", ... (with a warning) where that is unknown here or has another number of classes than
+    the model. Where MODEL.ROI_HEADS.NUM_CLASSES is 0, any number fits. The config is changed in
+    place and frozen.
 
     Raises:
-        IONError: a file cannot be read, or does not fit the model or the weights, or the number of
-            classes cannot be found.
+        IONError: a file cannot be read or does not fit, or the number of classes is not known.
     """
-    heads = cfg.MODEL.ROI_HEADS
+    heads, segmentation = cfg.MODEL.ROI_HEADS, cfg.MODEL.SEM_SEG_HEAD
     names = _find_names(cfg, classes_file, weights)
     if names is None:
         names = [f"class {label}" for label in range(heads.NUM_CLASSES)]
     cfg.defrost()
     heads.NUM_CLASSES = len(names)
-    if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 0:
-        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(names) + 1
+    segmentation.NUM_CLASSES = segmentation.NUM_CLASSES or len(names) + 1
     cfg.freeze()
     return names
 
@@ -133,8 +118,7 @@ def _find_names(cfg: CfgNode, classes_file: str | None, weights: str) -> list[st
     found = _dataset_classes(cfg, logging.WARNING if trained is None else logging.DEBUG)
     if trained is not None:
         _check_number(expected, trained, weights)
-        differs = difference(trained, found)
-        if differs:
+        if differs := difference(trained, found):
             logger.warning("%s was trained on %s; its own names are used.", weights, differs)
         return trained
     if expected == 0 and found is None:
@@ -160,13 +144,10 @@ def _check_number(expected: int, names: Sequence[str], source: str) -> None:
 def _dataset_classes(cfg: CfgNode, level: int) -> list[str] | None:
     """Ask the catalogs, which know Detectron2's own datasets also where their files are missing."""
     datasets = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)[:1]
-    if not datasets:
-        return None
     try:
-        return class_names(datasets)
+        return class_names(datasets) if datasets else None
     except IONError as error:
-        known = datasets[0] in DatasetCatalog.list()
-        names = MetadataCatalog.get(datasets[0]).get("thing_classes") if known else None
+        names = dataset_classes(datasets) if datasets[0] in DatasetCatalog.list() else None
         if names is None:
             logger.log(level, "The names of the classes are not known: %s", error)
         return names
@@ -188,22 +169,19 @@ def prepared(cfg: CfgNode) -> CfgNode:
 def check_settings(cfg: CfgNode) -> None:
     """Raise ``IONError`` for settings that are out of range or contradict each other."""
     check_ranges(cfg)
-    batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference and batch % reference:
-        raise IONError(
-            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a multiple of "
-            f"SOLVER.REFERENCE_WORLD_SIZE {reference}, or that be 0."
-        )
-    if reference and cfg.SOLVER.STAGES:
-        raise IONError(
-            "SOLVER.REFERENCE_WORLD_SIZE cannot scale SOLVER.STAGES; set it to 0 and adapt the "
-            "stages to the number of processes."
-        )
+    solver = cfg.SOLVER
+    if reference := solver.REFERENCE_WORLD_SIZE:
+        _check_batch(cfg, f"SOLVER.REFERENCE_WORLD_SIZE {reference}", reference)
+        if solver.STAGES:
+            raise IONError(
+                "SOLVER.REFERENCE_WORLD_SIZE cannot scale SOLVER.STAGES; set it to 0 and adapt the "
+                "stages to the number of processes."
+            )
     check_best(cfg)
     check_metric(cfg.TEST.VOC_METRIC)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
-    half = cfg.SOLVER.AMP.ENABLED and cfg.SOLVER.AMP.PRECISION == "float16"
+    half = solver.AMP.ENABLED and solver.AMP.PRECISION == "float16"
     if half and cfg.MODEL.DEVICE == "cpu":
         raise IONError(
             "SOLVER.AMP.ENABLED needs a GPU with SOLVER.AMP.PRECISION 'float16', but MODEL.DEVICE "
@@ -211,18 +189,18 @@ def check_settings(cfg: CfgNode) -> None:
         )
 
 
+def _check_batch(cfg: CfgNode, divisor: str, number: int) -> None:
+    batch = cfg.SOLVER.IMS_PER_BATCH
+    if batch % number:
+        raise IONError(f"SOLVER.IMS_PER_BATCH is {batch}; it must be a multiple of {divisor}.")
+
+
 def check_data(cfg: CfgNode) -> None:
     """Raise ``IONError`` for settings of the batches that the training loader cannot honor."""
     if not cfg.DATASETS.TRAIN:
         raise IONError("DATASETS.TRAIN names no dataset to train on.")
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
-        raise IONError(
-            f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; ION's trainer has "
-            "'TrainingSampler' only."
-        )
-    batch, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    if batch % processes:
-        raise IONError(
-            f"SOLVER.IMS_PER_BATCH is {batch}; it must be a multiple of the number of processes "
-            f"({processes})."
-        )
+        sampler = f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}"
+        raise IONError(f"{sampler}; ION's trainer has 'TrainingSampler' only.")
+    processes = comm.get_world_size()
+    _check_batch(cfg, f"the number of processes ({processes})", processes)

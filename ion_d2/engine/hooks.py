@@ -44,10 +44,9 @@ class SeedEachStep(HookBase):
 
 
 class EvaluatePeriodically(EvalHook):
-    """Detectron2's evaluation hook, with two faults repaired.
+    """Detectron2's evaluation hook, repaired: none after an error, and no NaN in metrics.json.
 
-    It evaluates although the last step raised an error, and it logs NaN, the AP of a class of which
-    nothing was found, which would make metrics.json invalid JSON.
+    NaN, the AP of a class of which nothing was found, would make the file invalid JSON.
     """
 
     def __init__(self, period: int, evaluate: Callable[[], dict[str, Any]]) -> None:
@@ -56,8 +55,7 @@ class EvaluatePeriodically(EvalHook):
 
     def after_train(self) -> None:
         """Evaluate what was trained to its end."""
-        # Otherwise the step at hand was not finished: an error is on its way out of it, and in
-        # several processes the others wait in that step.
+        # Otherwise an error is on its way out of a step, in which other processes may wait.
         if self.trainer.iter >= self.trainer.max_iter:
             self._do_eval()
         del self._func
@@ -77,12 +75,7 @@ class SaveBeforeEvaluation(HookBase):
     """
 
     def __init__(self, checkpointer: DetectionCheckpointer, period: int, saved_every: int) -> None:
-        """
-        Args:
-            checkpointer: of the training; it writes in the main process only.
-            period: iterations between evaluations.
-            saved_every: iterations between the checkpoints that are written anyway.
-        """
+        """Take the iterations between evaluations, and between checkpoints written anyway."""
         self._checkpointer, self._period, self._saved_every = checkpointer, period, saved_every
 
     def after_step(self) -> None:
@@ -110,10 +103,7 @@ class TrainingInterrupted(Exception):
 
 
 def exit_undisturbed() -> None:
-    """Let a program that :class:`TrainingInterrupted` ends exit undisturbed.
-
-    The second of two signals that came together would otherwise meet it on its way out.
-    """
+    """Let no second signal meet a program that :class:`TrainingInterrupted` ends on its way out."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -21,15 +21,6 @@ from ..errors import NO_SPACE
 from ..files import fitting_name
 from .drawing import Marks, draw_panels
 
-__all__ = [
-    "PictureEvaluator",
-    "draw_detections",
-    "marks_of",
-    "save_picture",
-    "save_pictures",
-    "truth_of",
-]
-
 logger = logging.getLogger(__name__)
 
 _LONGEST_TITLE = 100  # bytes; TensorBoard makes file names of it, with more around it
@@ -53,13 +44,9 @@ def truth_of(record: dict[str, Any]) -> Marks:
 def draw_detections(
     image: np.ndarray, detections: Instances, names: Sequence[str], *, panel_size: int = 640
 ) -> Image.Image:
-    """Draw a picture with all its detections.
+    """Draw a picture, (H, W, 3) uint8 BGR, with all its detections; names are by class id.
 
-    Args:
-        image: (H, W, 3) uint8, BGR, as :class:`~ion_d2.engine.predictor.IONPredictor` takes it.
-        detections: Instances in its pixels.
-        names: class names by id.
-        panel_size: longer side of the drawing in pixels.
+    The longer side of the drawing has ``panel_size`` pixels.
     """
     panels = [("", marks_of(detections))]
     return draw_panels(image[:, :, ::-1], panels, names, panel_size=panel_size)
@@ -152,10 +139,10 @@ class PictureEvaluator(DatasetEvaluator):
         gathered = comm.gather(self._detections, dst=0)
         if not comm.is_main_process():
             return
-        detections = {k: v for part in gathered for k, v in part.items()}
-        dicts = [d for k, d in self._chosen.items() if k in detections]
-        chosen = [detections[d["image_id"]] for d in dicts]
-        files = save_pictures(dicts, chosen, self._metadata, self._output_dir)
+        found = {k: v for part in gathered for k, v in part.items()}
+        dicts = [d for k, d in self._chosen.items() if k in found]
+        detections = [found[d["image_id"]] for d in dicts]
+        files = save_pictures(dicts, detections, self._metadata, self._output_dir)
         logger.info("Pictures of %d images are in %s", len(files), self._output_dir)
         _show(files)
 

@@ -18,8 +18,6 @@ from .checkpoint import IONCheckpointer
 from .class_names import classes_of
 from .setup import build_model
 
-__all__ = ["IONPredictor", "Prediction", "as_picture"]
-
 _WANTED = "give a NumPy array (H, W, 3) of type uint8, BGR, as cv2.imread does, or (H, W) in gray"
 
 
@@ -63,25 +61,18 @@ class IONPredictor:
             IONError: no weights are given, they cannot be loaded, or they are for other classes.
         """
         if not cfg.MODEL.WEIGHTS:
-            raise IONError(
-                "MODEL.WEIGHTS is empty, but detecting needs a trained model; add MODEL.WEIGHTS "
-                "path/to/model_final.pth to the command."
-            )
+            raise IONError("MODEL.WEIGHTS is empty; add MODEL.WEIGHTS path/to/model_final.pth.")
         model = build_model(cfg)
         IONCheckpointer(model, classes=class_names).load_complete(cfg.MODEL.WEIGHTS)
         return cls(cfg, model, classes_of(model))
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Prediction:
-        """Detect the objects of a picture.
-
-        Args:
-            image: (H, W, 3) uint8, BGR, or gray; see :func:`as_picture`.
+        """Detect the objects of a picture: (H, W, 3) uint8, BGR, or as :func:`as_picture` takes it.
 
         Returns:
-            "instances", with ``pred_boxes`` in pixels of ``image``, ``scores`` and
-            ``pred_classes``, and "sem_seg" (num_classes, H, W) if the model predicts it; on the
-            CPU.
+            On the CPU, "instances", with ``pred_boxes`` in pixels of ``image``, ``scores`` and
+            ``pred_classes``, and "sem_seg" (num_classes, H, W) if the model predicts it.
 
         Raises:
             IONError: it is no picture, or too narrow for INPUT.MAX_SIZE_TEST.
@@ -91,11 +82,7 @@ class IONPredictor:
         return Prediction({key: x.to("cpu") for key, x in self.model([inputs])[0].items()})
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
-        """Turn a picture into the model's input.
-
-        Returns:
-            (C, H', W') uint8, resized and with its channels in the order of INPUT.FORMAT.
-        """
+        """Turn a picture into the model's input: (C, H', W') uint8, resized, in INPUT.FORMAT."""
         image = np.ascontiguousarray(as_picture(image, self._format))
         transform = self._resize.get_transform(image)
         try:
@@ -122,8 +109,7 @@ def as_picture(image: Any, image_format: str) -> np.ndarray:
     Raises:
         IONError: it is no such array.
     """
-    fault = _fault(image)
-    if fault:
+    if fault := _fault(image):
         raise IONError(f"The picture is {fault}; {_WANTED}.")
     if image.ndim == 2:
         image = image[:, :, None]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from detectron2.config import CfgNode
 
 from ..errors import IONError
@@ -24,14 +22,6 @@ from ..value_rules import (
 CHANNELS = {"BGR": 3, "RGB": 3, "L": 1}
 
 
-def _rising_integers(values: Any) -> bool:
-    return all(map(COUNT[0], values)) and list(values) == sorted(set(values))
-
-
-def _expected_results(values: Any) -> bool:
-    return all(isinstance(v, (list, tuple)) and len(v) == 4 for v in values)
-
-
 _RULES: dict[str, Rule] = {
     "SOLVER.MAX_ITER": COUNT,
     "SOLVER.IMS_PER_BATCH": COUNT,
@@ -49,7 +39,10 @@ _RULES: dict[str, Rule] = {
         "at least 0, or None to be WEIGHT_DECAY",
     ),
     "SOLVER.GAMMA": POSITIVE,
-    "SOLVER.STEPS": (_rising_integers, "rising iterations above 0, such as (60000, 80000)"),
+    "SOLVER.STEPS": (
+        lambda values: all(map(COUNT[0], values)) and list(values) == sorted(set(values)),
+        "rising iterations above 0, such as (60000, 80000)",
+    ),
     "SOLVER.NUM_DECAYS": COUNT,
     "SOLVER.WARMUP_FACTOR": NOT_NEGATIVE,
     "SOLVER.WARMUP_ITERS": COUNT_OR_0,
@@ -75,34 +68,23 @@ _RULES: dict[str, Rule] = {
     "TEST.EVAL_PERIOD": COUNT_OR_0,
     "TEST.NUM_PICTURES": COUNT_OR_0,
     "TEST.PATIENCE": (COUNT_OR_0[0], "at least 0, which never stops"),
-    "TEST.DETECTIONS_PER_IMAGE": (
-        lambda value: value >= 1 or value == -1,
-        "above 0, or -1 for all",
-    ),
-    "TEST.AUG.MIN_SIZES": (
-        lambda values: all(map(COUNT[0], values)),
-        f"a list, each {COUNT[1]}",
-    ),
+    "TEST.DETECTIONS_PER_IMAGE": (lambda value: value >= 1 or value == -1, "above 0, or -1: all"),
+    "TEST.AUG.MIN_SIZES": (lambda values: all(map(COUNT[0], values)), f"a list, each {COUNT[1]}"),
     "TEST.AUG.MAX_SIZE": COUNT,
     "TEST.PRECISE_BN.NUM_ITER": COUNT,
     "TEST.EXPECTED_RESULTS": (
-        _expected_results,
+        lambda values: all(isinstance(v, (list, tuple)) and len(v) == 4 for v in values),
         "a list of [task, metric, value, tolerance], such as [['bbox', 'AP', 38.5, 0.2]]",
     ),
 }
 
 
 def check_ranges(cfg: CfgNode) -> None:
-    """Refuse values of a config that Detectron2 or PyTorch would fail on, or misunderstand.
-
-    Raises:
-        IONError: one of them; the message names the key, the value and what it must be.
-    """
+    """Raise ``IONError`` for values that Detectron2 or PyTorch would fail on, or misunderstand."""
     check_rules(cfg, _RULES)
     channels = CHANNELS[cfg.INPUT.FORMAT]
     for name in ("PIXEL_MEAN", "PIXEL_STD"):
-        values = cfg.MODEL[name]
-        if len(values) != channels:
+        if len(values := cfg.MODEL[name]) != channels:
             raise IONError(
                 f"MODEL.{name} has {len(values)} numbers ({values}), but INPUT.FORMAT is "
                 f"{cfg.INPUT.FORMAT!r}, which has {channels}; give one number a channel."

@@ -14,14 +14,10 @@ TRAINED, EVALUATED = "config.yaml", "config_eval.yaml"
 
 @contextlib.contextmanager
 def writing_config(folder: str, *, evaluate: bool) -> Iterator[None]:
-    """Let Detectron2 write ``config.yaml``, without losing what a training wrote there.
+    """Let Detectron2 write ``config.yaml`` of a run, without losing what a training wrote there.
 
     The config of an evaluation goes to ``config_eval.yaml`` where there is one of a training; a
     training removes that of an earlier evaluation.
-
-    Args:
-        folder: of the run.
-        evaluate: whether the run is an evaluation alone.
     """
     path, evaluated = (os.path.join(folder, name) for name in (TRAINED, EVALUATED))
     aside = f"{path}.aside"

@@ -37,7 +37,7 @@ def load_config(
     weights: str | None = None,
     adapt: Callable[[CfgNode], Any] | None = None,
 ) -> CfgNode:
-    """Read a config file, apply overrides and choose the device.
+    """Read a config file, apply overrides, choose the device (see :func:`choose_device`), freeze.
 
     Args:
         config_file: a YAML file with Detectron2's and ION's keys, or ``model_zoo:NAME``; see
@@ -46,12 +46,8 @@ def load_config(
         weights: overrides ``MODEL.WEIGHTS``.
         adapt: changes the file's config before the overrides.
 
-    Returns:
-        The config, frozen. ``MODEL.DEVICE`` "cuda" has become "cpu" where there is no GPU.
-
     Raises:
-        IONError: the file is missing or not valid YAML, a key is unknown, or a value has the wrong
-            type or is out of its range.
+        IONError: the file is missing or not valid YAML, or a key is unknown or its value wrong.
     """
     cfg = get_cfg()
     add_ion_config(cfg)
@@ -73,11 +69,8 @@ def load_config(
 
 
 def _check_pairs(opts: Sequence[Any]) -> None:
-    for flag in opts[::2]:
-        if flag.startswith("-"):
-            raise IONError(
-                f"Put {flag} before the first KEY VALUE override; after one it has no effect."
-            )
+    if flags := [key for key in opts[::2] if key.startswith("-")]:
+        raise IONError(f"Put {flags[0]} before the first KEY VALUE; after one it has no effect.")
     if len(opts) % 2:
         raise IONError(f"Overrides come as pairs KEY VALUE, but {opts[-1]!r} has no value.")
 
@@ -97,8 +90,7 @@ def _reason(error: Exception, cfg: CfgNode) -> str:
         return f"there is no file {error.filename}, which a _BASE_ names; correct its path"
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = " ".join(text.split())
-    if text.startswith("Non-existent"):
-        # yacs: "Non-existent config key: A.B.C", or "Non-existent key: A.B.C".
+    if text.startswith("Non-existent"):  # yacs: "Non-existent (config) key: A.B.C"
         key = text.rsplit(" ", 1)[-1]
         close = difflib.get_close_matches(key, list(_keys(cfg)), n=1, cutoff=0.7)
         hint = f" Did you mean {close[0]}?" if close else ""
@@ -143,8 +135,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     """Build the model that a config describes, on its device (see :func:`choose_device`).
 
     Raises:
-        IONError: the config names a part that is not registered, a part refuses its settings, or
-            there is no such device.
+        IONError: a part is not registered or refuses its settings, or there is no such device.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -154,8 +145,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
         model = modeling.build_model(cfg)
     except (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, KeyError) and "registry" in str(error.args[0]):
-            told = f"The config names an unknown part of the model: {error.args[0]}"
-            raise IONError(told) from error
+            raise IONError(f"The config names an unknown part: {error.args[0]}") from error
         if not isinstance(error, IONError):
             check_read_features(cfg)  # they may be the cause, and this names their key
         raise
@@ -186,13 +176,11 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
 def _sentence(error: BaseException) -> str:
     if is_lost_peer(error):
         return tell_lost_peer(error)
-    if isinstance(error, OSError):
-        place = f" {error.filename}" if error.filename else " the output"
-        return (
-            f"Writing{place} failed ({error.strerror}); checkpoints saved earlier are intact: free "
-            "space, then go on with --resume."
-        )
-    return str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    place = error.filename or "the output"
+    intact = "checkpoints saved earlier are intact: free space, then go on with --resume"
+    return f"Writing {place} failed ({error.strerror}); {intact}."
 
 
 def _is_expected(error: BaseException | None) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,11 +21,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..errors import IONError
+from ..value_rules import COUNT, POSITIVE, check_value, number
 
 logger = logging.getLogger(__name__)
 
-_REQUIRED = ("MAX_ITER", "BASE_LR")
-_KEYS = (*_REQUIRED, "END_LR", "FREEZE_AT", "WARMUP_ITERS")
+_REQUIRED, _OPTIONAL = ("MAX_ITER", "BASE_LR"), ("END_LR", "FREEZE_AT", "WARMUP_ITERS")
+_EXAMPLE = "\"{'MAX_ITER': 40000, 'BASE_LR': 5e-3, 'END_LR': 1e-4, 'FREEZE_AT': 5}\""
 # Keys of SOLVER that describe a schedule without stages.
 _OVERRULED = ("MAX_ITER", "BASE_LR", "BASE_LR_END", "LR_SCHEDULER_NAME", "STEPS", "GAMMA",
               "NUM_DECAYS", "WARMUP_ITERS")  # fmt: skip
@@ -58,51 +59,30 @@ def read_stages(cfg: CfgNode) -> list[Stage]:
 
 def _read_stage(name: str, stage: Any, frozen: int) -> Stage:
     if not isinstance(stage, Mapping):
-        raise IONError(
-            f"{name} is {stage!r}; it must be a mapping, for instance \"{{'MAX_ITER': 40000, "
-            "'BASE_LR': 5e-3, 'END_LR': 1e-4, 'FREEZE_AT': 5}\"."
-        )
-    for key in stage:
-        if key not in _KEYS:
-            raise IONError(f"{name} has the unknown key {key!r}; the keys are {', '.join(_KEYS)}.")
-    for key in _REQUIRED:
-        if key not in stage:
-            raise IONError(f"{name} has no {key}; a stage needs {' and '.join(_REQUIRED)}.")
-    max_iter = _integer(f"{name}.MAX_ITER", stage["MAX_ITER"], 1)
-    base_lr = _rate(f"{name}.BASE_LR", stage["BASE_LR"])
-    freeze_at = _integer(f"{name}.FREEZE_AT", stage.get("FREEZE_AT", frozen), 0, 5)
-    if freeze_at < frozen:
-        raise IONError(
-            f"{name}.FREEZE_AT is {freeze_at}, but MODEL.BACKBONE.FREEZE_AT {frozen} freezes more "
-            f"for good; set MODEL.BACKBONE.FREEZE_AT to {freeze_at} or less."
-        )
-    return Stage(
-        max_iter=max_iter,
-        base_lr=base_lr,
-        end_lr=_rate(f"{name}.END_LR", stage.get("END_LR", base_lr)),
-        freeze_at=freeze_at,
-        warmup_iters=_integer(
-            f"{name}.WARMUP_ITERS", stage.get("WARMUP_ITERS", 0), 0, max_iter - 1
-        ),
-    )
-
-
-def _integer(key: str, value: Any, least: int, most: float = math.inf) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        limit = f"from {least} to {most}" if most < math.inf else f"of at least {least}"
-        raise IONError(f"{key} is {value!r}; it must be an integer {limit}.")
-    return value
-
-
-def _rate(key: str, value: Any) -> float:
-    try:
-        # YAML reads 5e-3, without a point, as a string.
-        rate = float(value)
-    except (TypeError, ValueError):
-        rate = math.nan
-    if isinstance(value, bool) or not 0 < rate < math.inf:
-        raise IONError(f"{key} is {value!r}; it must be a learning rate above 0.")
-    return rate
+        raise IONError(f"{name} is {stage!r}; it must be a mapping, for instance {_EXAMPLE}.")
+    faults = [f"the unknown key {k!r}" for k in stage if k not in (*_REQUIRED, *_OPTIONAL)]
+    faults += [f"no {key}" for key in _REQUIRED if key not in stage]
+    if faults:
+        keys = f"needs {' and '.join(_REQUIRED)}, and may have {', '.join(_OPTIONAL)}"
+        raise IONError(f"{name} has {faults[0]}; a stage {keys}.")
+    values = {"END_LR": stage["BASE_LR"], "FREEZE_AT": frozen, "WARMUP_ITERS": 0, **stage}
+    for key in ("BASE_LR", "END_LR"):
+        if not isinstance(values[key], bool):
+            with contextlib.suppress(TypeError, ValueError):
+                values[key] = float(values[key])  # YAML reads 5e-3, without a point, as a string
+    least = f"MODEL.BACKBONE.FREEZE_AT {frozen}, which holds in all stages,"
+    rules = {
+        "MAX_ITER": COUNT,
+        "BASE_LR": POSITIVE,
+        "END_LR": POSITIVE,
+        "FREEZE_AT": number(f"from {least} to 5", lambda n: max(frozen, 0) <= n <= 5, whole=True),
+    }
+    for key, rule in rules.items():
+        check_value(f"{name}.{key}", values[key], rule)
+    last = values["MAX_ITER"] - 1
+    warmup = number(f"from 0 to {last}", lambda n: 0 <= n <= last, whole=True)
+    check_value(f"{name}.WARMUP_ITERS", values["WARMUP_ITERS"], warmup)
+    return Stage(**{key.lower(): value for key, value in values.items()})
 
 
 def follow_stages(cfg: CfgNode) -> None:
@@ -115,8 +95,9 @@ def follow_stages(cfg: CfgNode) -> None:
 
 def check_overrides(cfg: CfgNode, keys: Sequence[str]) -> None:
     """Raise ``IONError`` for a key on the command line that the config's stages overrule."""
+    overruled = [f"SOLVER.{name}" for name in _OVERRULED] if cfg.SOLVER.STAGES else []
     for key in keys:
-        if cfg.SOLVER.STAGES and key in [f"SOLVER.{name}" for name in _OVERRULED]:
+        if key in overruled:
             raise IONError(
                 f"{key} has no effect on a training in stages; change SOLVER.STAGES, or add "
                 'SOLVER.STAGES "[]" for a training without.'
@@ -126,8 +107,7 @@ def check_overrides(cfg: CfgNode, keys: Sequence[str]) -> None:
 def build_stage_scheduler(optimizer: Optimizer, stages: list[Stage], cfg: CfgNode) -> LRMultiplier:
     """Build the schedule of the learning rate over all stages, to be stepped once an iteration.
 
-    The rates that the optimizer has are for the start of the first stage. The config gives the kind
-    of warm-up, ``SOLVER.WARMUP_METHOD`` and ``WARMUP_FACTOR``.
+    The optimizer has the rates of the first stage's start; the config gives the kind of warm-up.
     """
     total = sum(stage.max_iter for stage in stages)
     multiplier = CompositeParamScheduler(
@@ -162,15 +142,8 @@ def rest_backbone(model: nn.Module, freeze_at: int, optimizer: Optimizer) -> boo
     """Let the first blocks of the backbone rest, and train the others.
 
     The optimizer forgets gradient and momentum of parameters that rest, so that it neither moves
-    them nor lets old momentum move them when they are trained again.
-
-    Args:
-        model: the detector, not wrapped for distributed training.
-        freeze_at: number of blocks to rest.
-        optimizer: of its parameters.
-
-    Returns:
-        Whether this changed which parameters are trained.
+    them nor lets old momentum move them when they are trained again. The model may not be wrapped
+    for distributed training. Returns whether this changed which parameters are trained.
     """
     before = [p.requires_grad for p in model.parameters()]
     backbone = _find_resting(model)
@@ -189,10 +162,7 @@ def _find_resting(model: nn.Module) -> Any:
 
 
 class EnterStages(HookBase):
-    """Calls the trainer's ``enter_stage`` before the first iteration of each stage.
-
-    A run that is resumed in the middle of a stage enters it there.
-    """
+    """Calls the trainer's ``enter_stage`` when a stage begins, or is resumed in its middle."""
 
     def __init__(self, stages: list[Stage]) -> None:
         self._stages = stages
@@ -202,9 +172,7 @@ class EnterStages(HookBase):
     def before_step(self) -> None:
         """Enter a stage, if the iteration is the first one in it."""
         index = next(i for i, end in enumerate(self._ends) if self.trainer.iter < end)
-        if index == self._current:
-            return
-        self._current = index
-        stage = self._stages[index]
-        logger.info("Stage %d of %d: %s", index + 1, len(self._stages), stage)
-        self.trainer.enter_stage(stage)
+        if index != self._current:
+            self._current, stage = index, self._stages[index]
+            logger.info("Stage %d of %d: %s", index + 1, len(self._stages), stage)
+            self.trainer.enter_stage(stage)

@@ -46,12 +46,12 @@ def accumulate_gradients(
     model treats each image alike in both. It does so up to rounding where nothing is random
     (sampling of boxes, dropout), no batch statistics are used or measured (batch normalization;
     ``MODEL.SKIP_POOLER.SCALE_INIT`` 0) and all images have one size, so that none is padded.
+    Processes exchange gradients once, in the last pass, which may have fewer images.
 
     Args:
-        model: maps a list of input dicts to its losses; wrapped for distributed training, its
-            processes exchange gradients once, in the last pass.
+        model: maps a list of input dicts to its losses; may be wrapped for distributed training.
         images: input dicts, one per image.
-        images_per_pass: images of one pass; 0 for all. The last pass may have fewer.
+        images_per_pass: images of one pass; 0 for all.
         forward: calls the model; None to call it plainly.
         backward: adds the gradients of a scalar.
 

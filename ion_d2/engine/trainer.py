@@ -82,8 +82,7 @@ class IONTrainer(IONBuilders):
     def _build_step(self, model: nn.Module, optimizer: Optimizer) -> PassTrainer:
         cfg = self.cfg
         parts = (wrap_distributed(model), self.build_train_loader(cfg), optimizer)
-        precision = getattr(torch, cfg.SOLVER.AMP.PRECISION)
-        half = cfg.SOLVER.AMP.ENABLED
+        half, precision = cfg.SOLVER.AMP.ENABLED, getattr(torch, cfg.SOLVER.AMP.PRECISION)
         step = AMPPassTrainer(*parts, precision=precision) if half else PassTrainer(*parts)
         step._hooks = self._hooks  # some of them look at the gradients of a step
         step.images_per_pass = cfg.SOLVER.IMS_PER_PASS
@@ -101,17 +100,13 @@ class IONTrainer(IONBuilders):
 
     def _evaluating(self, hooks: list[HookBase | None]) -> list[HookBase | None]:
         """Detectron2's hooks with our evaluation, followed by the choice of the best weights."""
-        test = self.cfg.TEST
+        test, saver = self.cfg.TEST, self.checkpointer
+        period, saved_every = test.EVAL_PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD
         place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        ours: list[HookBase] = [EvaluatePeriodically(test.EVAL_PERIOD, self.evaluate)]
-        if test.EVAL_PERIOD:
-            saved_every = self.cfg.SOLVER.CHECKPOINT_PERIOD
-            saving = SaveBeforeEvaluation(self.checkpointer, test.EVAL_PERIOD, saved_every)
-            ours.insert(0, saving)
+        ours: list[HookBase] = [SaveBeforeEvaluation(saver, period, saved_every)] if period else []
+        ours.append(EvaluatePeriodically(period, self.evaluate))
         if test.BEST_METRIC:
-            ours.append(
-                KeepBest(test.BEST_METRIC, test.PATIENCE, test.EVAL_PERIOD, self.checkpointer)
-            )
+            ours.append(KeepBest(test.BEST_METRIC, test.PATIENCE, period, saver))
         return [*hooks[:place], *ours, *hooks[place + 1 :]]
 
     def build_writers(self) -> list[EventWriter]:
@@ -129,10 +124,7 @@ class IONTrainer(IONBuilders):
         return self.model if self.averaged is None else self.averaged.module
 
     def train(self) -> Any:
-        """Train to the end, or until ``TEST.PATIENCE`` is exhausted.
-
-        Returns:
-            The last evaluation, where Detectron2's trainer returns one.
+        """Train to the end, or until ``TEST.PATIENCE`` is exhausted; returns as Detectron2's does.
 
         Raises:
             IONError: the training diverged, or a picture cannot be read.
@@ -147,11 +139,7 @@ class IONTrainer(IONBuilders):
             raise tell_divergence(error, self.iter) from error
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate, with test-time augmentation after the last step only.
-
-        Returns:
-            The results, in the main process.
-        """
+        """Evaluate, with test-time augmentation after the last step only; see :meth:`test`."""
         cfg = self.cfg if self.iter >= self.max_iter else without_augmentation(self.cfg)
         self.last_results = self._last_eval_results = self.test(cfg, self.evaluated_model)
         return self.last_results
@@ -172,10 +160,10 @@ class IONTrainer(IONBuilders):
         super().resume_or_load(resume=resume)
         starts = comm.all_gather(self.start_iter)
         if len(set(starts)) > 1:
+            told = f"The processes start from the iterations {', '.join(map(str, starts))}"
             raise IONError(
-                f"The processes start from the iterations {', '.join(map(str, starts))}: some find "
-                f"another checkpoint, or none, in OUTPUT_DIR {self.cfg.OUTPUT_DIR!r}; put it on a "
-                "disk that all machines share, or copy last_checkpoint and its file to each."
+                f"{told}: checkpoints in OUTPUT_DIR {self.cfg.OUTPUT_DIR!r} differ; put it on "
+                "a disk that all machines share, or copy last_checkpoint and its file to each."
             )
         if self.averaged is not None and not self.averaged.n_averaged:
             self.averaged.module.load_state_dict(unwrap_distributed(self.model).state_dict())
@@ -184,10 +172,7 @@ class IONTrainer(IONBuilders):
             loader.first_iteration = self.start_iter
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps besides the weights: iteration, schedule and optimizer.
-
-        It has the layout of Detectron2's main branch, whichever version runs.
-        """
+        """Iteration, schedule and optimizer, in the layout of Detectron2's main branch."""
         state = super().state_dict()
         state.setdefault("_trainer", self._trainer.state_dict())
         return state
@@ -207,7 +192,7 @@ class IONTrainer(IONBuilders):
         except (KeyError, ValueError) as error:
             raise IONError(
                 f"{self.checkpointer.get_checkpoint_file()} is of a training with other parameters "
-                f"or another optimizer ({error}); resume with the config.yaml of that training, or "
+                f"or another optimizer ({error}); resume with that training's config.yaml, or "
                 "start a new one from its weights (MODEL.WEIGHTS) in another OUTPUT_DIR."
             ) from error
         # The checkpoint's rates, which the schedule would multiply, are those of the config then.

@@ -42,9 +42,7 @@ class IONBuilders(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``, with losses and test-time augmentation if asked for.
 
-        Returns:
-            Results by task, or by dataset and task where there are several datasets; in the main
-            process.
+        The main process gets results by task, or by dataset and task where there are several.
 
         Raises:
             IONError: the classes of a dataset are not those that the model was trained on.
@@ -54,10 +52,8 @@ class IONBuilders(DefaultTrainer):
             check_classes(classes_of(model), dataset_classes([name]), "The model")
         results = super().test(cfg, model, evaluators)
         further: dict[str, dict[str, Any]] = {name: {} for name in names}
-        if cfg.TEST.LOSS:
-            for name in names:
-                losses = validation_losses(cfg, unwrap_distributed(model), name)
-                further[name]["validation"] = losses
+        for name in names if cfg.TEST.LOSS else ():
+            further[name]["validation"] = validation_losses(cfg, unwrap_distributed(model), name)
         if cfg.TEST.AUG.ENABLED and names:
             for name, figures in test_augmented(cfg, model, cls.test).items():
                 further[name].update(figures)
@@ -139,8 +135,7 @@ def _warn_of_low_rates(schedule: Any, cfg: CfgNode) -> None:
     if not warmup or not isinstance(schedule, LRMultiplier):
         return
     sample = range(0, length, max(1, length // 1000))
-    highest = max(schedule._multiplier(i / length) for i in sample)
-    if highest < 0.5:
+    if (highest := max(schedule._multiplier(i / length) for i in sample)) < 0.5:
         logger.warning(
             "The learning rate stays below %.2g of SOLVER.BASE_LR %g: SOLVER.WARMUP_ITERS is %d, "
             "SOLVER.MAX_ITER %d; set SOLVER.WARMUP_ITERS to a tenth of that or less.",

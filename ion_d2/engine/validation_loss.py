@@ -33,11 +33,6 @@ def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict
     statistics are measured; which regions are sampled depends on the image alone, so that the
     figure is comparable between evaluations and does not depend on the number of processes.
 
-    Args:
-        cfg: the full config.
-        model: of Detectron2's ``GeneralizedRCNN`` family, not wrapped.
-        dataset_name: one of ``DATASETS.TEST``.
-
     Returns:
         The mean of each loss, and their sum as "total_loss", in the main process; {} elsewhere.
 
@@ -45,10 +40,8 @@ def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict
         IONError: the dataset has no boxes, or the model is of another family.
     """
     if not isinstance(model, GeneralizedRCNN):
-        raise IONError(
-            f"TEST.LOSS needs a model of the R-CNN family, but MODEL.META_ARCHITECTURE is "
-            f"{type(model).__name__}; set it to False."
-        )
+        architecture = f"MODEL.META_ARCHITECTURE {type(model).__name__}"
+        raise IONError(f"TEST.LOSS does not work with {architecture}; set it to False.")
     dicts = test_dicts(cfg, dataset_name, with_proposals=True)
     mapper = IONDatasetMapper(_without_augmentation(cfg), is_train=True)
     loader = SingleImageLoader(dicts, mapper, cfg.DATALOADER.NUM_WORKERS)
@@ -67,8 +60,8 @@ def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict
 def computing_losses(model: GeneralizedRCNN) -> Iterator[None]:
     """Let a detector return losses while all its layers behave as in evaluation.
 
-    Only the modules that choose between losses and predictions are told to train; dropout,
-    normalization and what else measures something in training are not.
+    Only the modules that choose between losses and predictions are told to train, not dropout,
+    normalization and others.
     """
     before = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -94,17 +87,15 @@ def _sum_losses(
     with torch.random.fork_rng(), EventStorage(start_iter=1):
         for (x,) in batches:
             if "instances" not in x:
-                raise IONError(
-                    f"TEST.LOSS needs boxes, but {dataset_name} has none for {x['file_name']}; set "
-                    "it to False."
-                )
+                fault = f"{dataset_name} has none for {x['file_name']}"
+                raise IONError(f"TEST.LOSS needs boxes, but {fault}; set it to False.")
             torch.manual_seed(zlib.crc32(str(x["image_id"]).encode()))
             try:
                 losses = model([x])
             except FloatingPointError as error:  # Detectron2's, of proposals in training mode
                 raise IONError(
-                    f"TEST.LOSS: the model gives NaN or infinity for {x['file_name']}, so that its "
-                    "training has diverged; lower SOLVER.BASE_LR."
+                    f"TEST.LOSS: the model gives NaN or infinity for {x['file_name']}; its "
+                    "training has diverged: lower SOLVER.BASE_LR."
                 ) from error
             for name, value in losses.items():
                 sums[name] += float(value)
@@ -116,11 +107,12 @@ def _without_augmentation(cfg: CfgNode) -> CfgNode:
     """A config whose training pictures look like those of the evaluation."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST  # where Detectron2 looks for names of keypoints
-    cfg.INPUT.CROP.ENABLED = False
-    cfg.INPUT.RANDOM_FLIP = "none"
-    cfg.INPUT.MIN_SIZE_TRAIN = (cfg.INPUT.MIN_SIZE_TEST,)
-    cfg.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST
-    cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "choice"
-    cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN = cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST
+    data, pictures = cfg.DATASETS, cfg.INPUT
+    data.TRAIN = data.TEST  # where Detectron2 looks for names of keypoints
+    data.PRECOMPUTED_PROPOSAL_TOPK_TRAIN = data.PRECOMPUTED_PROPOSAL_TOPK_TEST
+    pictures.CROP.ENABLED = False
+    pictures.RANDOM_FLIP = "none"
+    pictures.MIN_SIZE_TRAIN_SAMPLING = "choice"
+    pictures.MIN_SIZE_TRAIN = (pictures.MIN_SIZE_TEST,)
+    pictures.MAX_SIZE_TRAIN = pictures.MAX_SIZE_TEST
     return cfg

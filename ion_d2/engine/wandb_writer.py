@@ -24,11 +24,7 @@ class WandbWriter(EventWriter):
     """
 
     def __init__(self, cfg: CfgNode, resumed: Callable[[], bool]) -> None:
-        """
-        Args:
-            cfg: the full config, which the run shows; ``WANDB_PROJECT`` is the run's project.
-            resumed: tells, once the training has begun, whether it goes on with an earlier one.
-        """
+        """Take the config, and what tells, once the training has begun, whether it is resumed."""
         try:
             self._wandb = importlib.import_module("wandb")
         except ImportError as error:
