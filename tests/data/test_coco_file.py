@@ -173,7 +173,7 @@ def test_what_cannot_be_used_is_told_by_file_place_and_field(coco, part, field, 
 A = {"categories": [{"id": 1, "name": "a"}]}
 B = {**A, "images": []}
 LAYOUTS = {
-    "categories": ([], None, "text", *({"categories": x} for x in ({"1": "cat"}, ["cat"], []))),
+    "categories": ({}, [], None, "text", *({"categories": x} for x in ({"1": "cat"}, ["cat"], []))),
     "images": (A, {**A, "images": {}}, {**A, "images": [5]}),
     "annotations": ({**B, "annotations": None}, {**B, "annotations": [[]]}),
 }

@@ -78,10 +78,9 @@ def test_polygons_with_whole_corners_are_exact():
 def test_polygons_agree_with_opencv_but_for_their_outline():
     angles = np.sort(np.random.default_rng(0).uniform(0, 2 * np.pi, 9))
     corners = 100 + 80 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    filled = cv2.fillPoly(np.zeros((200, 200), np.uint8), [corners.round().astype(np.int32)], 1)
-    outline = cv2.polylines(
-        np.zeros((200, 200), np.uint8), [corners.round().astype(np.int32)], True, 1, thickness=3
-    )
+    empty, whole = np.zeros((200, 200), np.uint8), [corners.round().astype(np.int32)]
+    filled = cv2.fillPoly(empty.copy(), whole, 1)
+    outline = cv2.polylines(empty.copy(), whole, True, 1, thickness=3)
     mine = decode_mask([corners.ravel().tolist()], 200, 200)
     assert mine.sum() > 10_000
     np.testing.assert_array_equal(mine[outline == 0], filled[outline == 0].astype(bool))
@@ -118,12 +117,8 @@ def test_against_pixel_by_pixel(seed):
     masks = [rng.random((H, W)) < rng.random() for _ in range(5)]
     classes, crowds = rng.integers(0, 3, 5), rng.random(5) < 0.3
     forms = [(rle, compressed)[i] for i in rng.integers(0, 2, 5)]
-    labels = draw(
-        *(
-            instance(form(mask), int(c), iscrowd=int(crowd))
-            for form, mask, c, crowd in zip(forms, masks, classes, crowds)
-        )
-    )
+    drawn = zip(forms, masks, classes, crowds)
+    labels = draw(*(instance(form(m), int(c), iscrowd=int(crowd)) for form, m, c, crowd in drawn))
     for y in range(H):
         for x in range(W):
             here = [i for i in range(5) if masks[i][y, x]]
@@ -134,33 +129,29 @@ def test_against_pixel_by_pixel(seed):
             assert labels[y, x] == expected
 
 
-HALF = box_mask(0, 0, 8, 12)
+def runs(*counts):
+    return [{"size": [H, W], "counts": each} for each in counts]
+
+
+BROKEN = {
+    rf"have the size \[{W}, {H}\], not \[{H}, {W}\]": [rle(np.zeros((W, H)))],
+    rf"have the size \[{H}, {W + 1}\]": [compressed(np.zeros((H, W + 1)))],
+    "have the size None": [{"counts": [H * W]}],
+    "cover 180 pixels, not 12 x 16 = 192": runs([90, 90]),
+    "cover 193 pixels": runs([90, 103]),
+    "cover 192 pixels": runs([200, -8]),
+    "cannot be decoded": [{"size": [H, W]}, *runs(["many"], "", "~~", "\u00e9", "o" * 40 + "0")],
+    "cover|decoded": runs(compressed(box_mask(0, 0, 8, 12))["counts"][:-1]),
+    "neither a list of polygons nor run lengths": ["text"],
+    "has 4 numbers": [[[1, 1, 5, 5]]],
+    "has 7 numbers": [[[1, 1, 5, 5, 9, 9, 3]]],
+    "far outside": [[[1, 1, 5, number, 9, 9]] for number in (float("nan"), 1e12)],
+    "not a list of numbers": [[7], [["a"] * 6]],
+}
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "words"),
-    [
-        (rle(np.zeros((W, H))), rf"have the size \[{W}, {H}\], not \[{H}, {W}\]"),
-        (compressed(np.zeros((H, W + 1))), rf"have the size \[{H}, {W + 1}\]"),
-        ({"counts": [H * W]}, "have the size None"),
-        ({"size": [H, W]}, "cannot be decoded"),
-        ({"size": [H, W], "counts": [90, 90]}, r"cover 180 pixels, not 12 x 16 = 192"),
-        ({"size": [H, W], "counts": [90, 103]}, "cover 193 pixels"),
-        ({"size": [H, W], "counts": [200, -8]}, "cover 192 pixels"),
-        ({"size": [H, W], "counts": ["many"]}, "cannot be decoded"),
-        ({"size": [H, W], "counts": ""}, "cannot be decoded"),
-        ({"size": [H, W], "counts": "~~"}, "cannot be decoded"),
-        ({"size": [H, W], "counts": "\u00e9"}, "cannot be decoded"),
-        ({"size": [H, W], "counts": "o" * 40 + "0"}, "cannot be decoded"),
-        ({"size": [H, W], "counts": compressed(HALF)["counts"][:-1]}, "cover|decoded"),
-        ("text", "neither a list of polygons nor run lengths"),
-        ([[1, 1, 5, 5]], "has 4 numbers"),
-        ([[1, 1, 5, 5, 9, 9, 3]], "has 7 numbers"),
-        ([[1, 1, 5, float("nan"), 9, 9]], "far outside"),
-        ([[1, 1, 5, 1e12, 9, 9]], "far outside"),
-        ([7], "not a list of numbers"),
-        ([["a"] * 6], "not a list of numbers"),
-    ],
+    ("segmentation", "words"), [(mask, words) for words, masks in BROKEN.items() for mask in masks]
 )
 def test_broken_masks_name_the_image(segmentation, words):
     with pytest.raises(IONError, match=rf"photo\.jpg .*{words}") as caught:

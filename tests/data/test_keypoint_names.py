@@ -50,23 +50,16 @@ def test_skeleton_and_names_of_the_one_category_that_has_some():
     assert keypoint_metadata([{"name": "x"}], "f.json") == {}
 
 
+WRONG = {
+    "keypoints": ("ab", ["a", 2], ["a", " "], ["a", "a"], 2),
+    "skeleton": ([[0, 1]], [[1, 3]], [[1]], [["a", "b"]], 1, [1, 2]),
+}
+
+
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"keypoints": "ab"},
-        {"keypoints": ["a", 2]},
-        {"keypoints": ["a", " "]},
-        {"keypoints": ["a", "a"]},
-        {"keypoints": 2},
-        {"skeleton": [[0, 1]]},
-        {"skeleton": [[1, 3]]},
-        {"skeleton": [[1]]},
-        {"skeleton": [["a", "b"]]},
-        {"skeleton": 1},
-        {"skeleton": [1, 2]},
-    ],
+    ("field", "value"), [(field, value) for field, values in WRONG.items() for value in values]
 )
-def test_wrong_names_and_skeletons_are_told(change):
-    category = {"name": "hand", "keypoints": ["a", "b"], **change}
-    with refused("f.json", "categories[0] (hand)", [*change][0]):
+def test_wrong_names_and_skeletons_are_told(field, value):
+    category = {"name": "hand", "keypoints": ["a", "b"], field: value}
+    with refused("f.json", "categories[0] (hand)", field):
         keypoint_metadata([category], "f.json")

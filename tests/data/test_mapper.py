@@ -95,15 +95,9 @@ def test_crop_moves_image_label_and_boxes_alike(record, tmp_path):
     write_label(tmp_path / "label.png", ids)
     Image.fromarray(np.stack([ids] * 3, axis=-1)).save(record["file_name"])
     record["annotations"] = [box([4, 8, 30, 20])]
-    crop = [
-        "INPUT.CROP.ENABLED",
-        True,
-        "INPUT.CROP.TYPE",
-        "relative",
-        "INPUT.CROP.SIZE",
-        [0.5, 0.5],
-    ]
-    mapper = make_mapper(*crop, "INPUT.MIN_SIZE_TRAIN", (15,))  # 0.5 * 30: no resizing
+    crop = ("INPUT.CROP.ENABLED", True, "INPUT.CROP.TYPE", "relative")
+    sizes = ("INPUT.CROP.SIZE", [0.5, 0.5], "INPUT.MIN_SIZE_TRAIN", (15,))  # 0.5 * 30: no resizing
+    mapper = make_mapper(*crop, *sizes)
     np.random.seed(3)
     for _ in range(5):
         data = mapper(record)
@@ -201,12 +195,9 @@ def test_masks_keypoints_and_proposals_come_out_as_from_detectron2s_mapper(recor
     record["proposal_objectness_logits"] = np.array([2.0, 1.0])
     record["proposal_bbox_mode"] = BoxMode.XYXY_ABS
     del record["sem_seg_file_name"]
-    cfg = make_config(
-        *("MODEL.MASK_ON", True, "MODEL.KEYPOINT_ON", True, "MODEL.LOAD_PROPOSALS", True)
-    )
+    opts = ("MODEL.MASK_ON", True, "MODEL.KEYPOINT_ON", True, "MODEL.LOAD_PROPOSALS", True)
+    cfg = make_config(*opts, "INPUT.MIN_SIZE_TRAIN", (45,), "INPUT.RANDOM_FLIP", "horizontal")
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.MASK_FORMAT = crop, mask_format
-    cfg.INPUT.MIN_SIZE_TRAIN = (45,)
-    cfg.INPUT.RANDOM_FLIP = "horizontal"
     cfg.DATASETS.TRAIN = ("keypoints_coco_2017_val",)
     ours, theirs = IONDatasetMapper(cfg, is_train=True), DatasetMapper(cfg, is_train=True)
     for seed in range(6):
@@ -216,17 +207,15 @@ def test_masks_keypoints_and_proposals_come_out_as_from_detectron2s_mapper(recor
         other = theirs(copy.deepcopy(record))
         assert torch.equal(mine["image"], other["image"])
         assert_same_instances(mine["instances"], other["instances"])
-        assert torch.equal(
-            mine["proposals"].proposal_boxes.tensor, other["proposals"].proposal_boxes.tensor
-        )
+        boxes = [each["proposals"].proposal_boxes.tensor for each in (mine, other)]
+        assert torch.equal(*boxes)
 
 
 def _mask(x0, y0, x1, y1, run_lengths):
     """A triangle as a polygon, or as COCO's run lengths."""
     polygon = [[float(v) for v in (x0, y0, x1, y0, x1, y1)]]
-    if not run_lengths:
-        return polygon
-    return mask_util.merge(mask_util.frPyObjects(polygon, HEIGHT, WIDTH))
+    runs = mask_util.merge(mask_util.frPyObjects(polygon, HEIGHT, WIDTH))
+    return runs if run_lengths else polygon
 
 
 def assert_same_instances(mine, other):

@@ -16,7 +16,7 @@ from ion_d2.data.catalog import ensure_registered, evaluator_type
 from ion_d2.data.dataset_names import DATASET_FORMS
 from ion_d2.data.run_images import train_dicts
 
-ABSENT = object()
+ABSENT, NAN, INF, XYWH = object(), float("nan"), float("inf"), BoxMode.XYWH_ABS
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -64,32 +64,32 @@ def test_what_detectron2_takes_is_taken(picture):
     assert len(record["annotations"]) == 2
 
 
-@pytest.mark.parametrize(
-    ("annotation", "words"),
-    [
-        (a_box(bbox=ABSENT), "'bbox'"),
-        (a_box(bbox_mode=ABSENT), "'bbox_mode'"),
-        (a_box(category_id=ABSENT), "'category_id'"),
-        (a_box(bbox=None), "'bbox'"),
-        (a_box(bbox="1 2 9 9"), "bbox"),
-        (a_box(bbox=[1, 2, 9]), "4 numbers"),
-        (a_box(bbox=[1, 2, "9", 9]), "4 numbers"),
-        (a_box(bbox=[1, 2, float("nan"), 9]), "4 numbers"),
-        (a_box(bbox=[1, 2, float("inf"), 9]), "4 numbers"),
-        (a_box(bbox=[9, 2, 1, 9]), "right or bottom"),
-        (a_box(bbox=[1, 2, 9, -9], bbox_mode=BoxMode.XYWH_ABS), "right or bottom"),
-        (a_box(bbox_mode=BoxMode.XYXY_REL), "XYXY_ABS"),
-        (a_box(bbox_mode=99), "99"),
-        (a_box(category_id="0"), "category_id '0'"),
-        (a_box(category_id=True), "category_id True"),
-        (a_box(category_id=2), "0 to 1"),
-        (a_box(category_id=-1), "category_id -1"),
-        ([1, 2, 3, 4], "not a dict"),
-    ],
-)
-def test_annotations_that_are_told(picture, annotation, words):
+# Words of the message -> what is wrong with a box.
+WRONG = {
+    "'bbox'": [{"bbox": ABSENT}, {"bbox": None}],
+    "bbox": [{"bbox": "1 2 9 9"}],
+    "4 numbers": [{"bbox": [1, 2, *rest]} for rest in ([9], ["9", 9], [NAN, 9], [INF, 9])],
+    "right or bottom": [{"bbox": [9, 2, 1, 9]}, {"bbox": [1, 2, 9, -9], "bbox_mode": XYWH}],
+    "'bbox_mode'": [{"bbox_mode": ABSENT}],
+    "XYXY_ABS": [{"bbox_mode": BoxMode.XYXY_REL}],
+    "99": [{"bbox_mode": 99}],
+    "'category_id'": [{"category_id": ABSENT}],
+    "category_id '0'": [{"category_id": "0"}],
+    "category_id True": [{"category_id": True}],
+    "category_id -1": [{"category_id": -1}],
+    "0 to 1": [{"category_id": 2}],
+}
+
+
+@pytest.mark.parametrize(("words", "change"), [(w, c) for w, cs in WRONG.items() for c in cs])
+def test_annotations_that_are_told(picture, words, change):
     with refused("'mine'", "im0.jpg", words):
-        load(picture, annotation)
+        load(picture, a_box(**change))
+
+
+def test_an_annotation_that_is_no_dict_is_told(picture):
+    with refused("'mine'", "im0.jpg", "not a dict"):
+        load(picture, [1, 2, 3, 4])
 
 
 @pytest.mark.parametrize(

@@ -102,16 +102,14 @@ def test_ids_that_matlab_keeps_as_doubles(tmp_path):
         ({"other": 1.0, "another": 2.0}, "another, other"),
         ({}, "nothing"),
         ({"GTinst": {"Segmentation": SBD_IDS, "Categories": [1]}}, "GTinst"),
-        ({"GTcls": {"Boundaries": SBD_IDS}}, "GTcls.Segmentation"),
-        ({"GTcls": SBD_IDS}, "GTcls.Segmentation"),
-        ({"GTcls": {"Segmentation": "text"}}, "GTcls.Segmentation"),
-        ({"GTcls": {"Segmentation": np.stack([SBD_IDS] * 3)}}, "GTcls.Segmentation"),
-        ({"GTcls": [{"Segmentation": SBD_IDS}, {"Segmentation": SBD_IDS}]}, "GTcls.Segmentation"),
+        *(({"GTcls": content}, "GTcls.Segmentation") for content in (
+            SBD_IDS, {"Boundaries": SBD_IDS}, [{"Segmentation": SBD_IDS}] * 2,
+            {"Segmentation": "text"}, {"Segmentation": np.stack([SBD_IDS] * 3)})),
         ({"GTcls": {"Segmentation": SBD_IDS.astype(float) * 1000}}, "0..255"),
         ({"GTcls": {"Segmentation": np.full((2, 2), np.nan)}}, "0..255"),
         ({"GTcls": {"Segmentation": np.full((3, 3), 21)}}, "0..20"),
     ],
-)
+)  # fmt: skip
 def test_matlab_files_of_other_layouts_are_told(tmp_path, content, words):
     savemat(tmp_path / "odd.mat", content)
     with refused("odd.mat", words):

@@ -84,11 +84,7 @@ class Break(HookBase):
 @pytest.mark.parametrize("passes", [0, 1])
 @pytest.mark.parametrize(
     ("what", "words"),
-    [
-        ("loss", "loss_cls is nan"),
-        ("gradient", "a gradient is not"),
-        ("proposals", "Inf/NaN"),
-    ],
+    [("loss", "loss_cls is nan"), ("gradient", "a gradient is not"), ("proposals", "Inf/NaN")],
 )
 def test_a_step_tells_and_the_last_good_checkpoint_stays(scenes, tmp_path, what, words, passes):
     opts = ("SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.IMS_PER_PASS", passes, "DATASETS.TEST", "()")

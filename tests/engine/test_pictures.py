@@ -145,8 +145,7 @@ def test_truth_is_left_and_detections_right(tmp_path):
     sheet = np.asarray(Image.open(path)).astype(int)
     row = sheet[TOP + 280]
     is_line = np.abs(row - class_color(0)).sum(axis=1) < 60  # JPEG is not exact
-    expected = [LEFT + 100, LEFT + 101, LEFT + 198, LEFT + 199]
-    expected += [RIGHT + 400, RIGHT + 401, RIGHT + 498, RIGHT + 499]
+    expected = [start + x for start in (LEFT + 100, RIGHT + 400) for x in (0, 1, 98, 99)]
     assert is_line.nonzero()[0].tolist() == expected
     assert (np.abs(sheet[TOP + 30, RIGHT + 10 : RIGHT + 50] - 90).sum(axis=1) < 20).all()
 
@@ -316,13 +315,11 @@ def test_a_line_break_in_a_class_name_is_drawn_as_a_space():
 def test_real_images(tmp_path):
     classes = find_classes(BCCD)
     dicts = load_voc_layout(BCCD, "test", classes)[:2]
-    metadata = Metadata(thing_classes=classes)
     found = []
     for d in dicts:
-        boxes = [a["bbox"] for a in d["annotations"]]
-        labels = [a["category_id"] for a in d["annotations"]]
+        boxes, labels = zip(*((a["bbox"], a["category_id"]) for a in d["annotations"]))
         found.append(instances(boxes, [0.9] * len(boxes), labels, (d["height"], d["width"])))
-    for path in save_pictures(dicts, found, metadata, tmp_path):
+    for path in save_pictures(dicts, found, Metadata(thing_classes=classes), tmp_path):
         sheet = np.asarray(Image.open(path)).astype(int)
         halves = sheet[TOP : TOP + 480, LEFT : LEFT + 640], sheet[TOP : TOP + 480, RIGHT:-8]
         # Perfect detections look like the truth, but for the scores in their labels.

@@ -17,6 +17,8 @@ from ion_d2.errors import IONError
 
 pytestmark = pytest.mark.slow
 
+SCHEDULE, WORLD_SIZE = "SOLVER.LR_SCHEDULER_NAME", "SOLVER.REFERENCE_WORLD_SIZE"
+
 
 @pytest.fixture
 def no_test(monkeypatch):
@@ -108,15 +110,9 @@ def test_clipping_takes_the_norm_of_the_whole_gradient():
     [
         (("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"), "DATALOADER.SAMPLER_TRAIN"),
         (("TEST.REPORT", True), "IONTrainer would ignore TEST.REPORT"),
-        (("SOLVER.LR_SCHEDULER_NAME", "Linear"), "SOLVER.LR_SCHEDULER_NAME Linear"),
-        (
-            ("SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(6,)"),
-            r"SOLVER.STEPS \(6,\)",
-        ),
-        (
-            ("SOLVER.IMS_PER_BATCH", 2, "SOLVER.REFERENCE_WORLD_SIZE", 3),
-            "IMS_PER_BATCH is 2; .*REFERENCE_WORLD_SIZE 3",
-        ),
+        ((SCHEDULE, "Linear"), "SOLVER.LR_SCHEDULER_NAME Linear"),
+        ((SCHEDULE, "WarmupMultiStepLR", "SOLVER.STEPS", "(6,)"), r"SOLVER.STEPS \(6,\)"),
+        (("SOLVER.IMS_PER_BATCH", 2, WORLD_SIZE, 3), f"IMS_PER_BATCH is 2; .*{WORLD_SIZE} 3"),
     ],
 )
 def test_settings_that_the_trainer_refuses(scenes, tmp_path, opts, words):
@@ -125,8 +121,8 @@ def test_settings_that_the_trainer_refuses(scenes, tmp_path, opts, words):
 
 
 SHORTER = [
-    ("SOLVER.MAX_ITER", 2, "SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"),
-    ("SOLVER.MAX_ITER", 2, "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "()"),
+    ("SOLVER.MAX_ITER", 2, SCHEDULE, "WarmupCosineLR"),
+    ("SOLVER.MAX_ITER", 2, SCHEDULE, "WarmupMultiStepLR", "SOLVER.STEPS", "()"),
 ]
 
 
@@ -168,7 +164,7 @@ def test_resuming_another_model_is_one_sentence(scenes, tmp_path, no_test, opts,
 
 
 @pytest.mark.parametrize("iterations", [4, 100])
-@pytest.mark.parametrize("opts", SHORTER[:2], ids=["cosine", "multi-step"])
+@pytest.mark.parametrize("opts", SHORTER, ids=["cosine", "multi-step"])
 def test_a_warm_up_as_long_as_the_training_is_told(scenes, tmp_path, caplog, opts, iterations):
     cfg = make_config(scenes, tmp_path, *opts, "SOLVER.MAX_ITER", 4)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)

@@ -149,14 +149,9 @@ def test_several_sets_never_share_a_folder(tmp_path):
     long = "voc:" + "x/" * 200
     names = ["voc:a/b:test", "voc:a_b:test", "voc:a b:test", f"{long}1:test", f"{long}2:test"]
     cfg = small_config("DATASETS.TEST", f"{tuple(names)}", "OUTPUT_DIR", tmp_path)
-    folders = [evaluation_folder(cfg, name) for name in names]
-    assert len(set(folders)) == len(names)
-    assert [folder.removeprefix(f"{tmp_path}/") for folder in folders[:3]] == [
-        "voc_a_b_test",
-        "voc_a_b_test_2",
-        "voc_a_b_test_3",
-    ]
-    assert all(len(folder.removeprefix(f"{tmp_path}/")) < 100 for folder in folders)
+    folders = [evaluation_folder(cfg, name).removeprefix(f"{tmp_path}/") for name in names]
+    assert folders[:3] == ["voc_a_b_test", "voc_a_b_test_2", "voc_a_b_test_3"]
+    assert len(set(folders)) == len(names) and all(len(folder) < 100 for folder in folders)
 
 
 @pytest.mark.parametrize(("number", "count"), [(72, 4), (47, 24), (3, 24), (1, 1), (0, 4)])

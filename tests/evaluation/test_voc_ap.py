@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from box_helpers import detections_of, truth_of
 from detectron2.evaluation import pascal_voc_evaluation
+from voc_folder import annotation_xml, object_xml
 
 from ion_d2.errors import IONError
 from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS, evaluate_voc, voc_average_precision
@@ -21,16 +22,12 @@ CLASSES = ["cat", "dog", "cow", "absent", "unlabeled"]
 
 
 def write_xml(path, truth, class_names):
-    root = ElementTree.Element("annotation")
-    for box, category, difficult in zip(*truth):
-        node = ElementTree.SubElement(root, "object")
-        fields = {"name": class_names[category], "pose": "Unspecified", "truncated": "0"}
-        for name, text in {**fields, "difficult": str(int(difficult))}.items():
-            ElementTree.SubElement(node, name).text = text
-        corners = ElementTree.SubElement(node, "bndbox")
-        for name, value in zip(("xmin", "ymin", "xmax", "ymax"), box):
-            ElementTree.SubElement(corners, name).text = str(int(value))
-    ElementTree.ElementTree(root).write(path)
+    fields = "<pose>Unspecified</pose><truncated>0</truncated><difficult>{}</difficult>"
+    objects = [
+        object_xml(class_names[category], [int(v) for v in box], fields.format(int(difficult)))
+        for box, category, difficult in zip(*truth)
+    ]
+    path.write_text(annotation_xml(objects))
 
 
 @pytest.fixture

@@ -26,8 +26,7 @@ BCCD = Path(__file__).resolve().parents[2] / "../shared/data/bccd/VOC2007"
 NAME = "ion_test_voc_evaluator"
 
 
-def record_of(image_id, boxes, classes, difficult=None):
-    difficult = [0] * len(boxes) if difficult is None else difficult
+def record_of(image_id, boxes, classes, difficult=(0, 0, 0)):
     annotations = [
         {"bbox": b, "bbox_mode": BoxMode.XYXY_ABS, "category_id": c, "difficult": d, "iscrowd": 0}
         for b, c, d in zip(boxes, classes, difficult)
@@ -114,12 +113,10 @@ def test_figures_by_hand_and_files(dataset, tmp_path, caplog):
 def test_boxes_follow_the_devkit_convention(dataset):
     # As 1-based inclusive boxes [1,1,10,10] and [1,1,10,5]: 50 of 100 pixels, not above 0.5;
     # and one more column of pixels makes it so.
-    outputs = [output_of([[0, 0, 10, 5]]), output_of(), output_of()]
-    results = run(IONVOCEvaluator(dataset, metric="area"), RECORDS, outputs)
-    assert results["bbox"]["AP50-cat"] == 0
-    outputs[0] = output_of([[0, 0, 10, 5.1]])
-    results = run(IONVOCEvaluator(dataset, metric="area"), RECORDS, outputs)
-    assert results["bbox"]["AP50-cat"] == pytest.approx(50)
+    for bottom, expected in ((5, 0), (5.1, 50)):
+        outputs = [output_of([[0, 0, 10, bottom]]), output_of(), output_of()]
+        results = run(IONVOCEvaluator(dataset, metric="area"), RECORDS, outputs)
+        assert results["bbox"]["AP50-cat"] == pytest.approx(expected)
     # No detections at all are 0.
     results = run(IONVOCEvaluator(dataset), RECORDS, [output_of()] * 3)
     assert results["bbox"]["AP50"] == results["bbox"]["AP"] == results["bbox_coco"]["AP"] == 0

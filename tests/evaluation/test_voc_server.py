@@ -76,16 +76,9 @@ def test_the_files_hold_what_is_evaluated(folder, tmp_path):
     cfg = config(name, tmp_path / "out", "TEST.VOC_SERVER_FILES", True)
     records, outputs = detections(name)
     ours = run(build_evaluators(cfg, name), records, outputs)["bbox_area"]
-    files = tmp_path / "out" / "results" / "VOC2012" / "Main"
-    aps = [
-        voc_eval(
-            f"{files}/comp4_det_val_{{}}.txt",
-            f"{folder}/Annotations/{{}}.xml",
-            f"{folder}/ImageSets/Main/val.txt",
-            category,
-        )[2]
-        for category in CLASSES
-    ]
+    files = f"{tmp_path}/out/results/VOC2012/Main/comp4_det_val_{{}}.txt"
+    labels, split = f"{folder}/Annotations/{{}}.xml", f"{folder}/ImageSets/Main/val.txt"
+    aps = [voc_eval(files, labels, split, category)[2] for category in CLASSES]
     assert ours["AP50"] == pytest.approx(100 * np.mean(aps), abs=1e-6)
 
 
@@ -101,9 +94,8 @@ def withheld(folder):
 def test_a_set_without_annotations_gives_files_and_no_figures(withheld, tmp_path, caplog):
     cfg = config(withheld, tmp_path / "out")
     records = DatasetCatalog.get(withheld)
-    found = output_of(
-        [[0.0, 0, 40, 30], [1.25, 2.04, 10.96, 11.5]], [0.7027321, 1e-4], [0, 1], (30, 40)
-    )
+    boxes = [[0.0, 0, 40, 30], [1.25, 2.04, 10.96, 11.5]]
+    found = output_of(boxes, [0.7027321, 1e-4], [0, 1], (30, 40))
     nothing = output_of(size=(30, 40))
     outputs = [nothing, found, *[nothing] * 6]
     with caplog.at_level("WARNING", logger="ion_d2"):

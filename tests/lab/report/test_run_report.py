@@ -87,11 +87,9 @@ def test_several_test_sets_in_cocos_format(train_net, tmp_path):
     merged = {key: value for line in lines for key, value in json.loads(line).items()}
     tiles = [data for tag, data in page.texts if tag == "dd"]
     for number, name in enumerate((coco, other)):
-        names = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+        keys = [f"{name}/bbox/{figure}" for figure in ("AP", "AP50", "AP75", "APs", "APm", "APl")]
         # Figures of sizes that no object has are not in metrics.json.
-        expected = [
-            format_percent(merged.get(f"{name}/bbox/{figure}", math.nan)) for figure in names
-        ]
+        expected = [format_percent(merged.get(key, math.nan)) for key in keys]
         assert tiles[6 * number : 6 * number + 6] == expected
 
 

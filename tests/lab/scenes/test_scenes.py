@@ -50,18 +50,16 @@ def test_boxes_equal_the_extent_of_the_labels(small_set):
     for path in sorted((root / "Annotations").glob("*.xml")):
         tree = ET.parse(path)
         image = np.asarray(Image.open(root / "JPEGImages" / tree.findtext("filename")))
-        assert [int(tree.findtext(f"size/{k}")) for k in ("height", "width", "depth")] == list(
-            image.shape
-        )
+        size = [int(tree.findtext(f"size/{k}")) for k in ("height", "width", "depth")]
+        assert size == list(image.shape)
         png = Image.open(root / "SegmentationClass" / f"{path.stem}.png")
         assert png.mode == "P"
         left = np.asarray(png).copy()
         for item in tree.findall("object"):
             assert (item.findtext("truncated"), item.findtext("difficult")) == ("0", "0")
             assert item.findtext("pose")
-            x0, y0, x1, y1 = (
-                int(item.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")
-            )
+            corners = ("xmin", "ymin", "xmax", "ymax")
+            x0, y0, x1, y1 = (int(item.findtext(f"bndbox/{corner}")) for corner in corners)
             window = left[y0 - 1 : y1, x0 - 1 : x1]
             mask = window == classes.index(item.findtext("name")) + 1
             # Every edge of the box touches the mask, and nothing of another class is inside.
@@ -89,10 +87,9 @@ def test_sizes_gaps_and_packing():
         for item in scene.objects:
             x0, y0, x1, y1 = item.box
             sizes[item.name] += [x1 - x0, y1 - y0]
-        overlap = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - np.maximum(
-            boxes[:, None, :2], boxes[None, :, :2]
-        )
-        assert not (np.triu((overlap > 0).all(axis=2), 1)).any()
+        first, second = boxes[:, None], boxes[None]
+        ends, starts = (f(first, second) for f in (np.minimum, np.maximum))
+        assert not np.triu((ends[..., 2:] > starts[..., :2]).all(axis=2), 1).any()
         cells = (boxes[:, :2] + boxes[:, 2:]) // 32
         crowded += np.unique(cells, axis=0, return_counts=True)[1].max() > 1
     limits = dict.fromkeys(("tile_checked", "tile_striped"), (8, 14))

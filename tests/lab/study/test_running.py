@@ -186,13 +186,12 @@ def test_a_training_that_outlives_its_study_is_not_started_twice(tmp_path):
 def test_given_folders_and_reports(tmp_path, scenes):
     told = []
     changes = {"data": {"mine": {"folder": "mine"}, "other": {"folder": "other"}}}
-    study = make_study(
-        tmp_path,
-        changes=changes,
-        given={"mine": scenes},
-        seeds=(0,),
-        reporter=lambda content, folder: told.append((content["table"], folder)),
-    )
+
+    def report(content, folder):
+        told.append((content["table"], folder))
+
+    kept = {"given": {"mine": scenes}, "seeds": (0,), "reporter": report}
+    study = make_study(tmp_path, changes=changes, **kept)
     run_study(study)
     assert results(study)["data"] == ["mine"] and told == [("small", study.folder)]
     with pytest.raises(IONError, match="--data mine=PATH"):
@@ -215,7 +214,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_a_broken_note_is_named(tmp_path):
     study = make_study(tmp_path, seeds=(0,))
     run_study(study)
-    note = study.out / "runs" / "conv5-scenes-seed-0" / "run.json"
-    note.write_text("{")
+    (study.out / "runs" / "conv5-scenes-seed-0" / "run.json").write_text("{")
     with pytest.raises(IONError, match="run.json"):
         run_study(make_study(tmp_path, seeds=(0,)))
