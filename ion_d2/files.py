@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import IO, Any
 
 MAX_BYTES = 255  # of a file's name, the most that the usual file systems take
@@ -54,7 +55,7 @@ def fitting_name(stem: str, *, prefix: str = "", suffix: str = "", most: int = M
     name = f"{prefix}{stem}{suffix}"
     if len(os.fsencode(name)) <= most:
         return name
-    content = os.fsencode(stem)
-    ending = f"_{hashlib.sha256(content).hexdigest()[:12]}{suffix}"
+    ending = f"_{hashlib.sha256(os.fsencode(stem)).hexdigest()[:12]}{suffix}"
     room = most - len(os.fsencode(prefix + ending))
-    return prefix + content[:room].decode(errors="ignore") + ending  # no half characters
+    used = accumulate(len(os.fsencode(sign)) for sign in stem)  # whole characters only
+    return prefix + stem[: sum(size <= room for size in used)] + ending
