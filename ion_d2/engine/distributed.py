@@ -117,7 +117,7 @@ def tell_lost_peer(error: BaseException) -> str:
     """Say in one sentence that another process is lost, and what to do."""
     return (
         f"Process {comm.get_rank()} lost another process of the {comm.get_world_size()} "
-        f"({_first_line(error)}); mend what its log tells, then start all again with --resume."
+        f"({_first_line(error)}); its log tells why: mend that, then start all with --resume."
     )
 
 

@@ -149,9 +149,9 @@ class StopOnSignal(HookBase):
         iteration = self.trainer.iter
         last = iteration + 1 >= self.trainer.max_iter  # of which the final checkpoint is written
         number = max(comm.all_gather(self._signal))
+        if last and not number:
+            self.after_train()  # a signal may stop the evaluation at once
         if not number:
-            if last:
-                self.after_train()  # a signal may stop the evaluation at once
             return
         if self._checkpointer is not None and not last:
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)

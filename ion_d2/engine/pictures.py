@@ -69,7 +69,8 @@ def save_pictures(
 ) -> list[Path]:
     """Save each image with its ground truth on the left and its detections on the right.
 
-    An image that cannot be drawn, because it is unreadable, say, is left out with a warning.
+    An image that cannot be drawn, because it is unreadable, say, is left out with a warning; a full
+    disk is an ``OSError``.
 
     Args:
         dataset_dicts: Detectron2 dataset dicts with ``annotations``, one per picture wanted.
@@ -80,9 +81,6 @@ def save_pictures(
 
     Returns:
         The files written, ``NN_<name of the image>.jpg``; a name that would be too long is cut.
-
-    Raises:
-        OSError: the disk is full.
     """
     folder, names = Path(out_dir), metadata.get("thing_classes") or []
     written = []

@@ -59,10 +59,9 @@ def accumulate_gradients(
         The losses of all images, detached.
     """
     size = images_per_pass or len(images)
-    starts = range(0, len(images), size)
     total: Losses = {}
-    for start in starts:
-        part, last = images[start : start + size], start == starts[-1]
+    for start in range(0, len(images), size):
+        part, last = images[start : start + size], start + size >= len(images)
         apart = not last and isinstance(model, DistributedDataParallel)
         with model.no_sync() if apart else contextlib.nullcontext():
             weight = len(part) / len(images)
