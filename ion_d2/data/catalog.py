@@ -97,8 +97,7 @@ def class_names(names: Sequence[str]) -> list[str]:
         if other != first:
             raise IONError(
                 f"Datasets '{names[0]}' and '{name}' have different classes ({', '.join(first)} "
-                f"against {', '.join(other)}); give both the same classes in the same order, for "
-                "instance by one classes.txt."
+                f"against {', '.join(other)}); give both the same in the same order."
             )
     return first
 

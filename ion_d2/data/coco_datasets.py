@@ -71,13 +71,8 @@ def adopt_coco(name: str) -> None:
 def coco_content(name: str) -> Content:
     """The content of a dataset's annotation file, or of the file that any other would have.
 
-    It is read anew at each call, because labels may have changed since the last.
-
-    Args:
-        name: a registered dataset, in COCO's format or any other.
-
-    Returns:
-        See :func:`~ion_d2.data.coco_file.normalize_coco`.
+    It is read anew at each call, because labels may have changed since the last; for its form see
+    :func:`~ion_d2.data.coco_file.normalize_coco`.
 
     Raises:
         IONError: the file, or a dict of the dataset, cannot be used.

@@ -1,7 +1,7 @@
 """Annotation files in COCO's format, checked as a whole and put in order.
 
-Training, evaluation and report all read what this module returns, so that a field means the same
-to each of them, or is reported before any of them starts.
+Training, evaluation and report all read what this module returns, so a field means the same to
+each.
 """
 
 from __future__ import annotations
@@ -15,26 +15,14 @@ from detectron2.utils.file_io import PathManager
 
 from ion_d2.data.class_file import is_unprintable
 from ion_d2.data.coco_annotations import normalize_annotations
-from ion_d2.data.coco_fields import (
-    FieldFault,
-    Rule,
-    as_id,
-    as_pixels,
-    as_text,
-    clean_fields,
-    fault,
-)
+from ion_d2.data.coco_fields import FieldFault, Rule, as_id, as_pixels, as_text, clean_fields, fault
 from ion_d2.errors import IONError
 
 Content = dict[str, Any]
 
 
 def read_coco_file(json_file: str | os.PathLike[str]) -> Content:
-    """Read an annotation file and put it in order, see :func:`normalize_coco`.
-
-    Raises:
-        IONError: the file is not readable, or something in it cannot be used.
-    """
+    """Read an annotation file and put it in order; see :func:`normalize_coco`, also for errors."""
     return normalize_coco(_read(json_file), os.fspath(json_file))
 
 
@@ -87,17 +75,11 @@ def _class_name(value: Any) -> str | None:
 
 
 _SIDE = Rule("a number of pixels", as_pixels)
-_ID = Rule(
-    "a whole number or text", as_id, unique="give each an id of its own, in annotations as well"
-)
+_ID = Rule("a whole number or text", as_id, unique="give each its own id, in annotations as well")
 _CATEGORY = Rule(
-    "a name of visible characters on one line",
-    _class_name,
-    unique="give each category a name of its own",
+    "a name of visible characters on one line", _class_name, unique="give each its own name"
 )
-_PICTURE = Rule(
-    "the name of a picture", as_text, unique="list each picture once, with all its annotations"
-)
+_PICTURE = Rule("the name of a picture", as_text, unique="list each once, with all its annotations")
 _RULES = {
     "categories": {"id": _ID, "name": _CATEGORY},
     "images": {"id": _ID, "file_name": _PICTURE, "width": _SIDE, "height": _SIDE},
@@ -137,10 +119,7 @@ def _listed(content: Any, part: str, source: str) -> list[dict[str, Any]]:
     """The entries of a part of the file, each of which is a dict."""
     entries = content.get(part) if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise IONError(
-            f"{source} has no list '{part}', as annotations in COCO's format do; add it or give "
-            "another file."
-        )
+        raise IONError(f"{source} has no list '{part}', which COCO's format needs; add the list.")
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
             kind = type(entry).__name__

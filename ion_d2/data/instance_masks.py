@@ -69,16 +69,11 @@ def draw_label_map(
 
 
 def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Turn a mask of COCO's format into pixels.
+    """Turn a mask of COCO's format into a boolean array of the image's ``height`` and ``width``.
 
     Args:
         segmentation: polygons, a list of lists x0, y0, x1, y1, ... in pixels; or run lengths down
             the columns, {"size": [height, width], "counts": a list or COCO's compressed string}.
-        height: of the image in pixels.
-        width: of the image in pixels.
-
-    Returns:
-        (H, W) boolean array.
 
     Raises:
         ValueError: it is none of these, or of another size than the image; the text says which.
@@ -94,14 +89,8 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 def clean_mask(segmentation: Any, height: int, width: int) -> Any:
     """Drop polygons of fewer than three corners; None if nothing is left of the mask.
 
-    Args:
-        segmentation: see :func:`decode_mask`; or nothing, in any of the ways in which files say so:
-            None, [], [[]], {}, "".
-        height: of the image in pixels.
-        width: of the image in pixels.
-
-    Raises:
-        ValueError: see :func:`decode_mask`.
+    Arguments and errors are those of :func:`decode_mask`; files also write no mask at all as None,
+    [], [[]], {} or "".
     """
     if isinstance(segmentation, list):
         segmentation = [

@@ -39,8 +39,7 @@ class IONDatasetMapper(DatasetMapper):
         ignore_label: int = 255,
         **kwargs: Any,
     ) -> None:
-        """Set up the mapper.
-
+        """
         Args:
             is_train: whether augmentations for training, objects and labels are wanted.
             use_difficult: keep objects marked difficult in training.
@@ -93,8 +92,7 @@ class IONDatasetMapper(DatasetMapper):
             int64 tensor of ids. None for a picture that is to be skipped.
 
         Raises:
-            IONError: the picture, label map or mask is missing, broken or of another size than
-                stated.
+            IONError: the picture, label map or mask is missing, broken or of another size.
         """
         try:
             return self._map(copy.deepcopy(dataset_dict))
@@ -163,8 +161,7 @@ class IONDatasetMapper(DatasetMapper):
         if labels.shape != (height, width):
             raise IONError(
                 f"Segmentation label {file_name} is {labels.shape[1]}x{labels.shape[0]} pixels, "
-                f"but its image {record['file_name']} is {width}x{height}; make the label anew at "
-                "the image's size."
+                f"but its image {record['file_name']} is {width}x{height}; make them of one size."
             )
         return labels
 

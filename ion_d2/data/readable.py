@@ -42,10 +42,8 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
 
     Args:
         file_name: the picture.
-        image_format: "BGR", "RGB", ... as in INPUT.FORMAT; None keeps the file's own.
-
-    Returns:
-        (H, W, C) array, or (H, W) for a one-channel file and no ``image_format``.
+        image_format: "BGR", "RGB", ... as in INPUT.FORMAT; None keeps the file's own, and gives an
+            (H, W) array in place of (H, W, C) for one channel.
 
     Raises:
         UnreadableImageError: it is damaged, not a picture, or has more than 8 bits a channel.
@@ -102,10 +100,7 @@ def check_headers(
 ) -> None:
     """Look at the headers of pictures for what would stop a run; nothing is decoded.
 
-    Args:
-        dicts: Detectron2 dataset dicts.
-        resize: what the pictures will go through.
-        skip_unreadable: say nothing of pictures that :func:`filter_unreadable` leaves out.
+    With ``skip_unreadable``, nothing is said of pictures that :func:`filter_unreadable` leaves out.
 
     Raises:
         UnreadableImageError: a picture is empty, no picture, too deep or too thin.
@@ -119,11 +114,9 @@ def check_headers(
 def filter_unreadable(
     dicts: Sequence[dict[str, Any]], resize: ResizeShortestEdge | None = None
 ) -> list[dict[str, Any]]:
-    """Leave out the dicts whose picture cannot be decoded, with a warning that names each.
+    """Leave out the dicts whose picture cannot be decoded or is too thin for ``resize``.
 
-    Args:
-        dicts: Detectron2 dataset dicts; the order stays.
-        resize: what the pictures will go through; those too thin for it are left out as well.
+    The others keep their order; a warning names each that is left out.
 
     Raises:
         IONError: a picture is missing, or none can be decoded.

@@ -40,15 +40,13 @@ class CompleteDicts:
     """
 
     def __init__(self, name: str, load: Callable[[], Iterable[Record]]) -> None:
-        """Take a dataset's name and its function."""
         self._name, self._load = name, load
 
     def __call__(self) -> list[Record]:
         """Load the dataset as new dicts.
 
         Raises:
-            IONError: a dict lacks something or has something that is not usable; the message names
-                dataset, picture and key.
+            IONError: something in a dict is missing or not usable.
         """
         records = [self._complete(index, record) for index, record in enumerate(list(self._load()))]
         if not any("annotations" in record for record in records):

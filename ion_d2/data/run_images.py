@@ -49,11 +49,13 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
 
 
 def _with_keypoints(cfg: CfgNode, dicts: list[dict]) -> list[dict]:
-    key = "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE"
     least = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
     kept = filter_images_with_few_keypoints(dicts, least) if least else dicts
     if not kept:
-        raise IONError(f"No image of DATASETS.TRAIN has {least} labeled keypoints ({key}).")
+        raise IONError(
+            f"No image of DATASETS.TRAIN has {least} labeled keypoints; lower "
+            "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE."
+        )
     return kept
 
 

@@ -110,7 +110,6 @@ def transform_label_map(
         labels: (H, W) uint8 ids, 0 .. num_classes - 1 or ``ignore_label``.
         transforms: what was applied to the image.
         num_classes: number of ids, the background included, at most 254.
-        ignore_label: the id of pixels that belong to no class.
 
     Returns:
         (H', W') int64 array of ids.

@@ -32,9 +32,8 @@ def check_test_labels(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]]) 
     """Refuse test data (the dicts of dataset ``name``) without what the evaluation compares with.
 
     Raises:
-        IONError: masks or keypoints that COCO's evaluation compares with are missing or others than
-            the model's, or ``TEST.LOSS`` or ``TEST.BEST_METRIC`` asks for labels that are not
-            there.
+        IONError: masks or keypoints for COCO's evaluation are missing or others than the model's,
+            or ``TEST.LOSS`` or ``TEST.BEST_METRIC`` asks for labels that are not there.
     """
     labeled = any("annotations" in record for record in dicts)
     place = f"DATASETS.TEST ({name})"
@@ -57,10 +56,8 @@ def check_test_labels(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]]) 
 def _check_learned(cfg: CfgNode, dicts: Sequence[dict[str, Any]], place: str) -> None:
     for record in dicts:
         if "annotations" not in record:
-            raise IONError(
-                f"Image {record['file_name']} of {place} has no annotations to learn from; name a "
-                "dataset with labels."
-            )
+            text = f"Image {record['file_name']} of {place} has no annotations to learn from"
+            raise IONError(f"{text}; name a dataset with labels.")
     _check_fields(cfg, dicts, place)
     if not cfg.MODEL.MASK_ON or cfg.INPUT.MASK_FORMAT != "polygon":
         return

@@ -44,10 +44,7 @@ def voc(name: str) -> None:
 
 
 def register_further(name: str) -> bool:
-    """Register a split of VOC 2007 or 2012 that Detectron2 has no name for.
-
-    Returns:
-        Whether the name is one of them: "voc_2012_test", or a list of tools/prepare_voc.py.
+    """Register a split of VOC 2007 or 2012 that Detectron2 has no name for; False for other names.
 
     Raises:
         IONError: its list is not there.
@@ -70,8 +67,7 @@ def register_further(name: str) -> bool:
 def adopt_voc(name: str) -> bool:
     """Have a dataset of Detectron2's ``register_pascal_voc`` read by our reader, with its metadata.
 
-    Returns:
-        Whether it is one; other datasets stay as they are.
+    Other datasets stay as they are: False is returned for them.
 
     Raises:
         IONError: its list is missing or empty.

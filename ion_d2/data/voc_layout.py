@@ -89,11 +89,10 @@ def find_year(root: PathLike, split: str) -> int:
 
 
 def find_classes(root: PathLike) -> list[str]:
-    """Find the classes of a folder in VOC layout.
+    """The classes of a folder in VOC layout.
 
     They are the names in ``classes.txt`` of the folder or else of its parent, or else the sorted
     names of all objects in ``Annotations`` (in its subfolders, if no file lies outside of them).
-    Sorting puts VOC's 20 classes into VOC's order.
 
     Raises:
         IONError: no class was found, ``classes.txt`` names one twice, or an annotation is broken.
@@ -113,7 +112,7 @@ def find_classes(root: PathLike) -> list[str]:
             f"No file in {os.path.join(root, 'Annotations')} holds an object; name the classes in "
             f"{os.path.join(root, 'classes.txt')}, one a line."
         )
-    return sorted(names)
+    return sorted(names)  # which puts VOC's 20 classes into VOC's order
 
 
 def _index_if_there(root: str, name: str, extension: str) -> dict[str, str]:

@@ -78,15 +78,11 @@ def _parse_xml(path: str | os.PathLike) -> Element:
         with open(path, "rb") as file:
             return defusedxml.ElementTree.fromstring(file.read())
     except OSError as error:
-        raise IONError(
-            f"{path} cannot be read ({error.strerror}); restore it, or take its image out of the "
-            "split."
-        ) from error
+        text = f"{path} cannot be read ({error.strerror})"
+        raise IONError(f"{text}; restore it, or take its image out of the split.") from error
     except DefusedXmlException as error:
-        raise IONError(
-            f"{path} declares XML entities, which can exhaust the memory and which annotations "
-            "never need; remove its <!DOCTYPE ...> part."
-        ) from error
+        text = f"{path} declares XML entities, which can exhaust the memory"
+        raise IONError(f"{text}; remove its <!DOCTYPE ...> part.") from error
     except (ParseError, ValueError, LookupError) as error:
         raise IONError(f"{path} is not well-formed XML ({error}); repair or replace it.") from error
 
