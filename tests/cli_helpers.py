@@ -29,13 +29,17 @@ def voc_arguments(folder, output, *opts, **kwargs):
     return arguments(f"voc:{folder}:trainval", f"voc:{folder}:test", output, *opts, **kwargs)
 
 
+def load_program(path):
+    """A program, by its path from the project's root, as a new module."""
+    path = Path(__file__).resolve().parents[1] / path
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_program", path)
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    return program
+
+
 def load_tool(name):
-    """A program of tools/ as a module."""
-    path = Path(__file__).resolve().parents[1] / "tools" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_tool", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
+    return load_program(f"tools/{name}.py")
 
 
 def run_tool(tool, capfd, *arguments):

@@ -1,7 +1,6 @@
 """Paths and fixtures that tests of several folders share."""
 
 import contextlib
-import importlib.util
 import logging
 import os
 import signal
@@ -89,11 +88,11 @@ def catalogs():
 @pytest.fixture
 def train_net(monkeypatch, capfd):
     """Runs train_net.py in this process: arguments -> (exit status, stdout, stderr)."""
+    from cli_helpers import load_program
+
     from ion_d2.engine.setup import run_cli
 
-    spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_program("train_net.py")
 
     def run(*args):
         monkeypatch.setattr(sys, "argv", ["train_net.py", *map(str, args)])

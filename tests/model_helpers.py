@@ -5,6 +5,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.proposal_generator import proposal_utils
 from detectron2.modeling.roi_heads import fast_rcnn
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 from ion_d2.engine.setup import load_config
 
@@ -43,6 +44,23 @@ def small_config(*opts, config_file="configs/ion_tiny.yaml"):
 def small_model(*opts, config_file="configs/ion_tiny.yaml", seed=0):
     torch.manual_seed(seed)
     return build_model(small_config(*opts, config_file=config_file))
+
+
+def losses_of(model, *inputs):
+    """The losses of a batch in training."""
+    with EventStorage():
+        return model.train()(list(inputs))
+
+
+def train_step(model, *inputs):
+    """The losses of a batch: finite, as the gradients of all that trains; no other gets any."""
+    losses = losses_of(model, *inputs)
+    assert all(loss.isfinite() for loss in losses.values())
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.isfinite().all())
+        assert reached == parameter.requires_grad, name
+    return losses
 
 
 def make_input(height=96, width=128, *, labels=False, boxes=2, seed=0, proposals=False):

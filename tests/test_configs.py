@@ -8,8 +8,7 @@ import torch
 import yaml
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
-from model_helpers import SMALL, make_input
+from model_helpers import SMALL, make_input, train_step
 
 import ion_d2
 from ion_d2 import add_ion_config
@@ -38,12 +37,8 @@ def test_config_takes_a_training_step(path):
     model = build_model(cfg).train()
     optimizer = build_clipping_optimizer(cfg, model)
     wanted = {"labels": cfg.MODEL.SEG_REGULARIZER_ON, "proposals": cfg.MODEL.LOAD_PROPOSALS}
-    with EventStorage():
-        losses = model([make_input(64, 96, **wanted)])
-    sum(losses.values()).backward()
+    losses = train_step(model, make_input(64, 96, **wanted))
     assert ("loss_sem_seg" in losses) == cfg.MODEL.SEG_REGULARIZER_ON
-    trained = [p for p in model.parameters() if p.requires_grad]
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
     before = model.roi_heads.box_head.fc7.weight.detach().clone()
     optimizer.step()
     assert not torch.equal(before, model.roi_heads.box_head.fc7.weight)

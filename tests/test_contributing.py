@@ -9,9 +9,8 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
 from fvcore.common.registry import Registry
-from model_helpers import make_input, small_config, small_model
+from model_helpers import make_input, small_config, small_model, train_step
 from PIL import Image
 from worked_examples import EXAMPLES, ROOT, TEXT, files_after, import_changed, is_new, paths_in
 
@@ -37,9 +36,8 @@ def check_in_a_model(cases, variant, *opts):
     together, alone = block(x, torch.tensor([[4, 5], [6, 8]])), block(x[:1, :, :4, :5])
     torch.testing.assert_close(together[:1, :, :4, :5], alone)
     assert alone.any() and not together[0, :, 4:].any() and not together[0, :, :, 5:].any()
-    model = small_model(*cases.options(variant), *opts).train()
-    with EventStorage():
-        sum(model([make_input(96, 128), make_input(64, 96)]).values()).backward()
+    model = small_model(*cases.options(variant), *opts)
+    train_step(model, make_input(96, 128), make_input(64, 96))
     assert all(p.grad.any() for p in model.backbone.context.parameters())
     return model.backbone
 

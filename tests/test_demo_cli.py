@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_helpers import load_program
 from detectron2.modeling import build_model
 from PIL import Image
 
@@ -31,10 +31,7 @@ OPTS = [
 
 @pytest.fixture(scope="module")
 def demo():
-    spec = importlib.util.spec_from_file_location("demo_under_test", ROOT / "demo.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("demo.py")
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +85,18 @@ def test_folders_are_searched_and_keep_their_shape(demo, tmp_path):
     }
 
 
-def test_equal_names_do_not_collide(demo, tmp_path):
-    names = ("x/a.jpg", "y/a.jpg", "x/a.png", "y/A.bmp", "x/a_2.png")
-    inputs = [str(picture(tmp_path / name)) for name in names]
-    places = demo.find_pictures(inputs, tmp_path / "out").values()
-    assert len({str(place).lower() for place in places}) == len(inputs)
+LONG = "猫" * 83
 
 
-def test_drawings_of_long_names_fit_and_do_not_collide(demo, tmp_path):
-    stem = "猫" * 83
-    names = [f"x/{stem}aa.jpg", f"y/{stem}aa.jpg", f"x/{stem}ab.png", f"x/{stem}.webp"]
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x/a.jpg", "y/a.jpg", "x/a.png", "y/A.bmp", "x/a_2.png"),
+        (f"x/{LONG}aa.jpg", f"y/{LONG}aa.jpg", f"x/{LONG}ab.png", f"x/{LONG}.webp"),
+    ],
+    ids=["equal", "long"],
+)
+def test_names_of_drawings_fit_and_do_not_collide(demo, tmp_path, names):
     inputs = [str(picture(tmp_path / name)) for name in names]
     places = demo.find_pictures(inputs, tmp_path / "out").values()
     assert len({str(place).lower() for place in places}) == len(inputs)

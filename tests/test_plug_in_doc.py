@@ -9,8 +9,7 @@ from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.structures import Keypoints
-from detectron2.utils.events import EventStorage
-from model_helpers import make_input
+from model_helpers import make_input, train_step
 
 from ion_d2.engine.setup import build_model, load_config
 from ion_d2.modeling import SkipPooling
@@ -26,15 +25,10 @@ def block(kind, word):
     return found
 
 
-def train_step(model):
+def train_with_keypoints(model):
     inputs = make_input(64, 96, boxes=1)
     inputs["instances"].gt_keypoints = Keypoints(torch.full((1, 17, 3), 20.0))
-    with EventStorage():
-        losses = model.train()([inputs])
-    sum(losses.values()).backward()
-    for name, parameter in model.named_parameters():
-        assert not parameter.requires_grad or parameter.grad is not None, name
-    return losses
+    return train_step(model, inputs)
 
 
 class MyBackbone(Backbone):
@@ -59,7 +53,7 @@ def test_context_from_a_finer_level(tmp_path):
               "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,)]  # fmt: skip
     model = build_model(load_config(str(tmp_path / "a.yaml"), [*FAST, *narrow]))
     assert model.backbone.output_shape()["context"] == ShapeSpec(channels=256, stride=16)
-    assert "loss_keypoint" in train_step(model)
+    assert "loss_keypoint" in train_with_keypoints(model)
 
 
 def test_a_backbone_and_heads_of_your_own(tmp_path):
@@ -75,7 +69,7 @@ def test_a_backbone_and_heads_of_your_own(tmp_path):
             model = build_model(cfg)
             assert type(model.roi_heads).__name__ == heads
             assert model.roi_heads.box_pooler.reduce.in_channels == 8 + 12 + 512
-            train_step(model)
+            train_with_keypoints(model)
     finally:
         del BACKBONE_REGISTRY._obj_map["build_my_backbone"]
         del ROI_HEADS_REGISTRY._obj_map["MyROIHeads"]

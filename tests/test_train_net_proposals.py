@@ -12,12 +12,7 @@ from detectron2.structures import BoxMode
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.proposals import Proposals, write_proposals
 
-FAST_RCNN = [
-    "MODEL.LOAD_PROPOSALS",
-    "True",
-    "MODEL.PROPOSAL_GENERATOR.NAME",
-    "PrecomputedProposals",
-]
+FAST_RCNN = "MODEL.LOAD_PROPOSALS True MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals".split()
 
 
 def dicts_of(name):

@@ -9,8 +9,7 @@ from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.modeling.proposal_generator.rpn import build_rpn_head
-from detectron2.utils.events import EventStorage
-from model_helpers import make_input, small_model
+from model_helpers import losses_of, make_input, small_model
 from torch.nn import functional as F
 
 from ion_d2 import add_ion_config
@@ -85,10 +84,9 @@ def test_trains_in_the_small_model_on_two_features():
     opts = ["MODEL.RPN.HEAD_NAME", "IONRPNHead", "MODEL.RPN.MIXED_CHANNELS", "[12, 4]"]
     opts += ["MODEL.ANCHOR_GENERATOR.NAME", "IONAnchorGenerator"]
     opts += ["MODEL.ANCHOR_GENERATOR.SQUARE_SIZES", "[[8], [32]]"]
-    model = small_model(*opts).train()
+    model = small_model(*opts)
     assert model.proposal_generator.anchor_generator.num_anchors == [10, 10]
-    with EventStorage():
-        losses = model([make_input()])
+    losses = losses_of(model, make_input())
     (losses["loss_rpn_cls"] + losses["loss_rpn_loc"]).backward()
     head = model.proposal_generator.rpn_head
     for parameter in head.parameters():

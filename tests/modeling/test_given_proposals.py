@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from detectron2.utils.events import EventStorage
-from model_helpers import make_input, make_proposals, small_model
+from model_helpers import losses_of, make_input, make_proposals, small_model, train_step
 
 from ion_d2.errors import IONError
 
@@ -11,28 +10,18 @@ GIVEN = ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
 
 
 def test_trains_and_detects_on_given_boxes():
-    model = small_model(*GIVEN).train()
-    inputs = make_input()
-    inputs["proposals"] = make_proposals()
-    with EventStorage():
-        losses = model([inputs])
-    assert set(losses) == {"loss_cls", "loss_box_reg"}
-    sum(losses.values()).backward()
-    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
-    model.eval()
-    (result,) = model([inputs])
+    model, inputs = small_model(*GIVEN), make_input(proposals=True)
+    assert set(train_step(model, inputs)) == {"loss_cls", "loss_box_reg"}
+    (result,) = model.eval()([inputs])
     assert result["instances"].image_size == (96, 128)
 
 
 def test_no_boxes_at_all():
-    model = small_model(*GIVEN).train()
-    inputs = make_input()
+    model, inputs = small_model(*GIVEN), make_input()
     inputs["proposals"] = make_proposals(number=0)
-    with EventStorage():
-        losses = model([inputs])  # the objects themselves are sampled
+    losses = losses_of(model, inputs)  # the objects themselves are sampled
     assert all(torch.isfinite(loss) for loss in losses.values())
-    model.eval()
-    assert len(model([inputs])[0]["instances"]) == 0
+    assert len(model.eval()([inputs])[0]["instances"]) == 0
 
 
 def test_an_image_without_proposals_is_told():

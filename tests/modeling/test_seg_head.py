@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
-from detectron2.utils.events import EventStorage
-from model_helpers import make_input, small_config, small_model
+from model_helpers import losses_of, make_input, small_config, small_model
 
 from ion_d2.errors import IONError
 from ion_d2.modeling.backbone.vgg import ImageFeatures
@@ -122,8 +121,7 @@ def test_labels_that_are_no_class_are_refused(label):
 def test_every_meta_architecture_trains_and_predicts(name, size):
     opts = ("MODEL.META_ARCHITECTURE", name, "MODEL.SEG_REGULARIZER_ON", name == "ION")
     model = small_model(*opts, "TEST.SEM_SEG", name == "ION")
-    with EventStorage():
-        losses = model.train()([make_input(*size, labels=True)])
+    losses = losses_of(model, make_input(*size, labels=True))
     assert losses["loss_sem_seg"].isfinite()
     if name == "PanopticFPN":  # its predictions need masks, see below
         return

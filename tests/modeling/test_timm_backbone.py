@@ -6,8 +6,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
-from model_helpers import make_input
+from model_helpers import losses_of, make_input, train_step
 from timm_files import LITE, saved, timm
 
 import ion_d2
@@ -102,8 +101,7 @@ def config(file, **keys):
 
 
 def finite_losses(model):
-    with EventStorage():
-        losses = model.train()([make_input(96, 128)])
+    losses = losses_of(model, make_input(96, 128))
     assert all(torch.isfinite(loss) for loss in losses.values())
     return losses
 
@@ -111,10 +109,8 @@ def finite_losses(model):
 def test_context_and_skip_pooling_train_on_a_trunk_at_rest(tmp_path):
     saved(tmp_path / "weights.pth", LITE)
     model = build_model(config(tmp_path / "weights.pth"))
-    sum(finite_losses(model).values()).backward()
-    with_gradient = {k for k, p in model.named_parameters() if p.grad is not None}
-    assert trained(model) == with_gradient
-    assert not any(key.startswith("backbone.bottom_up") for key in with_gradient)
+    train_step(model, make_input(96, 128))
+    assert not any(key.startswith("backbone.bottom_up") for key in trained(model))
 
 
 def test_a_checkpoint_of_the_detector_needs_no_file_of_the_backbone(tmp_path):

@@ -112,24 +112,12 @@ def test_imagenet_weights_give_the_features_and_logits_of_their_own_package():
         assert (got[feature] - value).abs().max() < 1e-4
 
 
-def no_tensors(path):
-    torch.save({}, path)
-
-
-def of_another_network(path):
-    saved(path, "resnet18")
-
-
-def no_checkpoint(path):
-    path.write_bytes(b"not a checkpoint")
-
-
 def without_a_layer(path):
     state = saved(path, "resnet10t").state_dict()
     torch.save({k: v for k, v in state.items() if not k.startswith("layer1.0.conv1")}, path)
 
 
-def lite(path):
+def by_other_names(path):
     torch.save(lite_names(saved(path, LITE).state_dict()), path)
 
 
@@ -137,11 +125,11 @@ def lite(path):
     ("write", "words"),
     [
         (lambda path: None, "there is no such file"),
-        (no_checkpoint, "cannot be read"),
-        (no_tensors, "it holds no tensors"),
-        (of_another_network, "size mismatch"),
+        (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read"),
+        (lambda path: torch.save({}, path), "it holds no tensors"),
+        (lambda path: saved(path, "resnet18"), "size mismatch"),
         (without_a_layer, "lacks 1 of the .* 'layer1.0.conv1.weight'"),
-        (lite, "use 'tf_efficientnet_lite0'"),
+        (by_other_names, "use 'tf_efficientnet_lite0'"),
     ],
 )
 def test_weights_that_do_not_fit_are_told(tmp_path, write, words):

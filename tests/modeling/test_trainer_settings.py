@@ -150,16 +150,21 @@ def test_older_configs_are_read_as_they_were_meant(tmp_path):
     assert (clip.CLIP_TYPE, clip.FULL_MODEL, cfg.is_frozen()) == ("norm", True, True)
 
 
-def test_classes_from_the_data_are_ours_alone(tmp_path):
-    cfg = config("MODEL.ROI_HEADS.NUM_CLASSES", 0, "OUTPUT_DIR", tmp_path)
+@pytest.mark.parametrize(
+    ("key", "value", "part", "words"),
+    [
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 0, (), "is 0; give the number"),
+        (
+            "MODEL.SEG_REGULARIZER_ON",
+            True,
+            PARTS["context"],
+            "is True, but MODEL.META_ARCHITECTURE",
+        ),
+        ("TEST.FLIP_AVERAGING", True, PARTS["context"], "is True, but MODEL.META_ARCHITECTURE"),
+    ],
+)
+def test_what_needs_ion_itself_is_told(key, value, part, words, tmp_path):
+    cfg = config(*part, key, value, "OUTPUT_DIR", tmp_path)
     for use in (Trainer, DefaultPredictor):
-        with pytest.raises(IONError, match="MODEL.ROI_HEADS.NUM_CLASSES is 0; give the number"):
-            use(cfg)
-
-
-@pytest.mark.parametrize("key", ["MODEL.SEG_REGULARIZER_ON", "TEST.FLIP_AVERAGING"])
-def test_what_needs_ion_itself_is_told(key, tmp_path):
-    cfg = config(*PARTS["context"], key, True, "OUTPUT_DIR", tmp_path)
-    for use in (Trainer, DefaultPredictor):
-        with pytest.raises(IONError, match=f"{key} is True, but MODEL.META_ARCHITECTURE"):
+        with pytest.raises(IONError, match=f"{key} {words}"):
             use(cfg)

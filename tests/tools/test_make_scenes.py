@@ -1,21 +1,12 @@
 """The command that writes synthetic scenes."""
 
-from __future__ import annotations
-
-import importlib.util
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "make_scenes.py"
+from cli_helpers import load_tool
 
 
 @pytest.fixture(scope="module")
 def main():
-    spec = importlib.util.spec_from_file_location("make_scenes", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load_tool("make_scenes").main
 
 
 def test_writes_a_set_and_finds_it_again(main, tmp_path, capsys):

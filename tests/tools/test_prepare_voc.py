@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
+from cli_helpers import load_tool
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_pascal_voc
 from file_server import FileServer
@@ -17,15 +16,10 @@ from ion_d2.data.catalog import ensure_registered
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.engine.trainer import IONTrainer
 
-SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "prepare_voc.py"
-
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location("prepare_voc", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("prepare_voc")
 
 
 @pytest.fixture

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import signal
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from cli_helpers import load_tool, run_tool
 from scipy.io import savemat
 from voc_folder import BCCD, object_xml, write_voc
 
 from ion_d2.data.proposals import read_proposals
-from ion_d2.engine.setup import run_cli
-
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
 @pytest.fixture
-def run_tool(capfd):
-    """Runs a program of tools: its name, arguments -> (exit status, stdout, stderr)."""
-
-    def run(name, *args):
-        spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            run_cli(lambda: module.main([str(arg) for arg in args]))
-        return (stop.value.code, *capfd.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def proposals(run_tool):
-    return functools.partial(run_tool, "proposals")
+def proposals(capfd):
+    return functools.partial(run_tool, load_tool("proposals"), capfd)
 
 
 @pytest.fixture
@@ -82,8 +62,7 @@ def test_merge_and_the_order_of_ids(proposals, voc, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layout", "words"),
-    [("csv", "CSV"), ("mcg", "is not a folder"), ("edge-boxes", "'bbs'")],
+    ("layout", "words"), [("csv", "CSV"), ("mcg", "is not a folder"), ("edge-boxes", "'bbs'")]
 )
 def test_wrong_formats_are_one_sentence(proposals, tmp_path, layout, words):
     mat = fast_rcnn_mat(tmp_path / "voc.mat")
@@ -105,9 +84,9 @@ def test_exchanged_axes_and_missing_images(proposals, voc, tmp_path):
 
 
 @pytest.fixture
-def make(run_tool, monkeypatch):
+def make(capfd, monkeypatch):
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    return functools.partial(run_tool, "make_proposals")
+    return functools.partial(run_tool, load_tool("make_proposals"), capfd)
 
 
 def test_faults_of_the_generator_are_told_first(make, voc, tmp_path, monkeypatch):
