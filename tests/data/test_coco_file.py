@@ -248,7 +248,7 @@ def mess_up(content):
             entry["segmentation"] = [[]]
 
 
-def test_figures_of_a_messy_file_are_pycocotools_on_the_clean_one(tmp_path):
+def test_figures_of_a_messy_file_are_pycocotools_on_the_clean_one(tmp_path, capsys):
     """Random boxes, crowds and detections, evaluated by pycocotools without any code of ours."""
     rng = np.random.default_rng(5)
     images = [{"id": i, "file_name": f"{i}.png", "width": 300, "height": 200} for i in range(1, 13)]
@@ -277,8 +277,10 @@ def test_figures_of_a_messy_file_are_pycocotools_on_the_clean_one(tmp_path):
         step()
     assert 0.1 < expected.stats[0] < 0.9
     as_text = [{**r, **{k: str(r[k]) for k in ("image_id", "category_id")}} for r in results]
+    capsys.readouterr()
     for file, rows in ((messy, as_text), (clean, results)):
         np.testing.assert_array_equal(evaluate_coco_file(str(file), rows).stats, expected.stats)
+    assert capsys.readouterr().out == ""
     name = f"coco:{messy}:{tmp_path}"
     ensure_registered([name])
     found = []

@@ -26,20 +26,16 @@ def ids_of_objects():
 
 def masked_objects(ids):
     """An object per class; the encoder knows where."""
-    annotations = []
-    for label in (1, 2, 3):
-        mask = np.asfortranarray(ids == label).astype(np.uint8)
-        annotations.append(
-            {"segmentation": mask_util.encode(mask), "category_id": label - 1, "iscrowd": 0,
-             "bbox": [20, 10, 70, 50], "bbox_mode": BoxMode.XYWH_ABS}
-        )  # fmt: skip
-    return annotations
+    fields = {"iscrowd": 0, "bbox": [20, 10, 70, 50], "bbox_mode": BoxMode.XYWH_ABS}
+    masks = [mask_util.encode(np.asfortranarray(ids == k).astype(np.uint8)) for k in (1, 2, 3)]
+    return [{"segmentation": m, "category_id": k, **fields} for k, m in enumerate(masks)]
 
 
 @pytest.fixture
 def record(tmp_path):
     """Makes dicts of one picture with a label of a kind."""
     file_name = str(write_image(tmp_path / "a.png", (WIDTH, HEIGHT)))
+    writers = {"png": (write_label, "a_label.png"), "mat": (write_sbd, "a.mat")}
 
     def make(kind):
         result = {"file_name": file_name, "image_id": kind, "width": WIDTH, "height": HEIGHT}
@@ -47,12 +43,9 @@ def record(tmp_path):
         if kind != "masks":
             for annotation in result["annotations"]:
                 del annotation["segmentation"]
-        write, path = {
-            "png": (write_label, tmp_path / "a_label.png"),
-            "mat": (write_sbd, tmp_path / "a.mat"),
-        }.get(kind, (None, None))
-        if write:
-            result["sem_seg_file_name"] = str(write(path, ids_of_objects()))
+        if kind in writers:
+            write, name = writers[kind]
+            result["sem_seg_file_name"] = str(write(tmp_path / name, ids_of_objects()))
         return result
 
     return make

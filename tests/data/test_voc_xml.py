@@ -70,9 +70,7 @@ def test_difficult_as_labeling_tools_write_it(write, text, flag):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "well-formed"),
-        ("<annotation><object>", "well-formed"),
-        ("no xml at all", "well-formed"),
+        *((text, "well-formed") for text in ("", "<annotation><object>", "no xml at all")),
         ('<?xml version="1.0" encoding="nonsense"?><annotation/>', "well-formed"),
         ("<html></html>", "<html>"),
         (annotation_xml(["<object><name>cat</name></object>"]), "<bndbox>"),

@@ -10,7 +10,7 @@ import torch
 from box_helpers import register_dicts, run
 from detectron2.evaluation import print_csv_format
 from detectron2.utils import comm
-from PIL import Image
+from voc_folder import write_label
 
 from ion_d2.errors import IONError
 from ion_d2.evaluation import IONSemSegEvaluator
@@ -19,14 +19,6 @@ from ion_d2.evaluation.sem_seg_evaluator import confusion_matrix, scores_from_co
 pytestmark = pytest.mark.usefixtures("catalogs")
 
 STUFF = ["background", "cat", "dog", "cow"]
-
-
-def save_label(path, ids):
-    """A palette PNG whose colors say nothing about the ids."""
-    height, width = np.shape(ids)
-    image = Image.frombytes("P", (width, height), np.asarray(ids, dtype=np.uint8).tobytes())
-    image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
-    image.save(path)
 
 
 def scores_for(ids, num_classes=4):
@@ -43,7 +35,7 @@ def registered(records):
 def labeled(folder, **maps):
     """Image id -> its label map, as registered dicts."""
     for name, ids in maps.items():
-        save_label(folder / f"{name}.png", ids)
+        write_label(folder / f"{name}.png", ids)
     return [{"image_id": n, "sem_seg_file_name": str(folder / f"{n}.png")} for n in maps]
 
 
@@ -132,6 +124,6 @@ def test_bad_input_is_named(tmp_path):
         evaluator.process([record], [scores_for([[0, 1]], num_classes=5)])
     with pytest.raises(IONError, match="MODEL.SEM_SEG_HEAD.NUM_CLASSES"):
         IONSemSegEvaluator("mine", 3)
-    save_label(tmp_path / "a.png", [[0, 7]])
+    write_label(tmp_path / "a.png", [[0, 7]])
     with pytest.raises(IONError, match="a.png"):
         evaluator.process([record], [scores_for([[0, 1]])])
