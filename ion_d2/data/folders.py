@@ -12,10 +12,8 @@ from ion_d2.errors import IONError
 def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
     """Find the visible files with given extensions in a folder and its subfolders.
 
-    Args:
-        folder: the folder.
-        extensions: with dot and in lower case (files may have any case); where a stem has several
-            files, the earlier extension wins.
+    Extensions are given with dot and in lower case (files may have any case); where a stem has
+    several files, the earlier extension wins.
 
     Returns:
         Path by :func:`composed` file name without extension, as "a/im0" in the subfolder "a".

@@ -17,17 +17,14 @@ _EXTENSIONS = (".png", ".mat")
 
 
 def add_label_files(dicts: Sequence[dict[str, Any]], folders: Sequence[str]) -> list[dict]:
-    """Give label maps to images that have none of their own.
+    """Give a ``sem_seg_file_name`` to images that have no label map of their own.
 
     Args:
-        dicts: Detectron2 dataset dicts; they are not changed.
+        dicts: Detectron2 dataset dicts; they are not changed, and their order stays.
         folders: where to look, the first that has a label wins. A plain name is a folder beside the
             folder of the image (in VOC layout, beside ``JPEGImages``), where it may be missing;
             anything with a path separator is a path. A label has the image's file name with the
             extension ``.png``, or ``.mat`` for SBD.
-
-    Returns:
-        The dicts in their order, with ``sem_seg_file_name`` where there is a label.
 
     Raises:
         IONError: a path is not a folder.

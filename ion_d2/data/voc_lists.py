@@ -21,11 +21,7 @@ TRAINVAL, NO_VAL = "trainval_0712S", "train_0712S"
 def write_lists(root: str) -> dict[str, int]:
     """Write ``trainval_0712S`` into VOC2007 and VOC2012, and ``train_0712S`` into VOC2012.
 
-    Args:
-        root: the folder that holds VOC2007 and VOC2012.
-
-    Returns:
-        Number of images by "FOLDER:SPLIT".
+    ``root`` is the folder that holds both; returned are the numbers of images by "FOLDER:SPLIT".
 
     Raises:
         IONError: a list of VOC is missing, or no image would be left for a list.

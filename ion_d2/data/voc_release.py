@@ -118,13 +118,9 @@ RELEASES = (
 def install_releases(root: str, archives: str, releases: Sequence[Release] = RELEASES) -> None:
     """Download and unpack what is not there yet.
 
-    Files appear in ``root`` only once their archive has been unpacked and converted as a whole;
-    none there is replaced.
-
-    Args:
-        root: where VOC2007 and VOC2012 are or will be.
-        archives: folder of the downloaded archives; those that lie there are not fetched again.
-        releases: what is wanted.
+    Files appear in ``root``, the folder of VOC2007 and VOC2012, only once their archive has been
+    unpacked and converted as a whole; none there is replaced. Archives that lie in the folder
+    ``archives`` are not fetched again.
 
     Raises:
         IONError: a download fails, an archive is not the official one, or the disk is full.
