@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import torch
 from detectron2.structures import Boxes
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ion_d2.modeling import SkipPooler
 
@@ -30,10 +29,6 @@ def layer_contributions(
 ) -> list[Tensor]:
     """Split the merged descriptor of each region into what each layer adds to it.
 
-    The pooler's 1x1 convolution is linear, so its output is the sum over the layers of the
-    convolution's weights for that layer's channels, applied to the layer's pooled, normalized and
-    scaled feature, and the bias.
-
     Args:
         pooler: a skip pooler with such a convolution.
         features: L features, in the pooler's order.
@@ -42,16 +37,8 @@ def layer_contributions(
     Returns:
         L tensors (M, out_channels, P, P); with the bias they add up to what the pooler returns.
     """
-    assert pooler.reduce is not None
-    seen: list[Tensor] = []
-    handle = pooler.reduce.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        pooler(features, boxes)
-    finally:
-        handle.remove()
-    widths = [x.shape[1] for x in features]
-    weights = pooler.reduce.weight.split(widths, dim=1)
-    return [F.conv2d(x, weight) for x, weight in zip(seen[0].split(widths, dim=1), weights)]
+    pooled = [pool([x], boxes) for pool, x in zip(pooler.level_poolers, features)]
+    return [pooler.contribution(i, x) for i, x in enumerate(pooled)]
 
 
 def layer_shares(contributions: Sequence[Tensor]) -> Tensor:
@@ -78,6 +65,5 @@ def layer_scales(pooler: SkipPooler, features: Sequence[Tensor]) -> list[Tensor]
     Returns:
         L tensors of a factor per channel; empty where the pooler does not normalize.
     """
-    if pooler.scale is None:
-        return []
-    return [factors.detach().cpu() for factors in pooler.scale.split(features)]
+    factors = [pooler.factors(i) for i in range(len(features))]
+    return [each.detach().cpu() for each in factors if each is not None]

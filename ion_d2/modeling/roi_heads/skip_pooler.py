@@ -112,22 +112,30 @@ class SkipPooler(nn.Module):
             if i == self.scale_source and self.scale is not None and self.measures:
                 self.scale.observe(pooled, self.norm)
             # At once, so that the gradients of one feature's pooled values exist at a time.
-            projected = self._project(i, pooled)
+            projected = self.contribution(i, pooled)
             # The first sum has the bias's type, float32 also in mixed precision.
             total = total + projected if i == self.scale_source else total.add_(projected)
         # Heads flatten it, Detectron2's keypoint head by a view.
         return total.to(projected.dtype).contiguous()
 
-    def _project(self, i: int, pooled: Tensor) -> Tensor:
-        """What feature ``i`` contributes to the convolution of all: (M, out_channels, P, P)."""
-        columns = self._columns[i]
-        scale = None if self.scale is None else self.scale.factor[columns]
-        if i in self.added:
-            assert self.gate is not None
-            scale = self.gate[self.added.index(i)] * scale
-        assert self.reduce is not None  # or there is nothing to project
-        weight = self.reduce.weight[:, columns, 0, 0]
-        return normalized_projection(pooled, weight, self.norm, scale)
+    def contribution(self, index: int, pooled: Tensor) -> Tensor:
+        """What a pooled feature adds to the descriptor: (M, C_l, P, P) to (M, out_channels, P, P).
+
+        The contributions of all features and the bias add up to what ``forward`` returns.
+        """
+        assert self.reduce is not None  # or nothing is merged
+        weight = self.reduce.weight[:, self._columns[index], 0, 0]
+        return normalized_projection(pooled, weight, self.norm, self.factors(index))
+
+    def factors(self, index: int) -> Tensor | None:
+        """The (C_l,) factors of a feature's channels after the norm; None without a norm."""
+        if self.scale is None:
+            return None
+        factors = self.scale.factor[self._columns[index]]
+        if index not in self.added:
+            return factors
+        assert self.gate is not None
+        return self.gate[self.added.index(index)] * factors
 
     @torch.no_grad()
     def weaken(self, index: int, gain: float) -> None:
