@@ -158,7 +158,7 @@ def test_where_ion_cannot_be_switched_on_is_told(key, value):
          "RPN.IN_FEATURES names 'res4', but the backbone returns only p3, p4, p5, p6, p7"),
         ("faster_rcnn_R_50", "BACKBONE.NAME build_ion_context_backbone CONTEXT.BOTTOM_UP "
          "build_resnet_fpn_backbone CONTEXT.IN_FEATURE res9",
-         "CONTEXT.IN_FEATURE is 'res9', but the backbone returns only p2, p3, p4, p5, p6"),
+         "CONTEXT.IN_FEATURE names 'res9', but the backbone returns only p2, p3, p4, p5, p6"),
         ("faster_rcnn_R_50", "BACKBONE.NAME build_ion_context_backbone CONTEXT.BOTTOM_UP "
          "build_ion_context_backbone CONTEXT.IN_FEATURE p5",
          "CONTEXT.BOTTOM_UP is 'build_ion_context_backbone'"),

@@ -82,11 +82,8 @@ class IONRPNHead(BuiltFromConfig, StandardRPNHead):
         """Read ``MODEL.RPN.MIXED_KERNELS`` and ``MODEL.RPN.MIXED_CHANNELS``."""
         ret = super().from_config(cfg, input_shape)
         ret.pop("conv_dims", None)  # which Detectron2 0.5 may not have
-        return {
-            **ret,
-            "kernels": cfg.MODEL.RPN.MIXED_KERNELS,
-            "channels": cfg.MODEL.RPN.MIXED_CHANNELS,
-        }
+        rpn = cfg.MODEL.RPN
+        return {**ret, "kernels": rpn.MIXED_KERNELS, "channels": rpn.MIXED_CHANNELS}
 
 
 @ANCHOR_GENERATOR_REGISTRY.register()
@@ -95,11 +92,7 @@ class IONAnchorGenerator(DefaultAnchorGenerator):
 
     @configurable
     def __init__(self, *, square_sizes: Sequence[Sequence[float]], **kwargs: Any) -> None:
-        """
-        Args:
-            square_sizes: sides of the square anchors in pixels, a list for each feature, or one
-                list in a list for all.
-            kwargs: the arguments of Detectron2's ``DefaultAnchorGenerator``.
+        """``square_sizes``: sides in pixels, a list for each feature or one list in a list for all.
 
         Raises:
             IONError: there are more or fewer lists than features.

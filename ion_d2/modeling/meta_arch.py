@@ -49,8 +49,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         Args:
             sem_seg_head: the segmentation regularizer, or None.
             predict_sem_seg: whether inference returns the head's predictions as well.
-            flip_averaging: whether inference averages boxes and probabilities with those that the
-                mirrored image gives for the same proposals.
+            flip_averaging: whether inference averages its results with the mirrored image's.
             kwargs: the arguments of Detectron2's ``GeneralizedRCNN``.
 
         Raises:

@@ -28,12 +28,17 @@ def _nested(lists: Any) -> list[Any]:
     return [list(lists)] if plain else list(lists)
 
 
+_THRESHOLDS = (
+    lambda v: len(v) > 0 and list(v) == sorted(v) and all(0 < x <= 1 for x in v),
+    "a list of rising numbers above 0 and at most 1",
+)
 _each_feature = several(several(POSITIVE))[0]
 _ANCHORS = (lambda lists: _each_feature(_nested(lists)), "lists of numbers above 0")
 _RULES: dict[str, Rule] = {
     "MODEL.ROI_HEADS.NUM_CLASSES": COUNT_OR_0,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": COUNT,
     "MODEL.ROI_HEADS.POSITIVE_FRACTION": SHARE,
+    "MODEL.ROI_HEADS.IOU_THRESHOLDS": _THRESHOLDS,
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": SHARE,
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": SHARE,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": one_of(
@@ -44,6 +49,7 @@ _RULES: dict[str, Rule] = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": several(POSITIVE, 4),
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": COUNT,
     "MODEL.RPN.POSITIVE_FRACTION": SHARE,
+    "MODEL.RPN.IOU_THRESHOLDS": _THRESHOLDS,
     "MODEL.RPN.NMS_THRESH": SHARE,
     "MODEL.RPN.PRE_NMS_TOPK_TRAIN": COUNT,
     "MODEL.RPN.PRE_NMS_TOPK_TEST": COUNT,
@@ -64,15 +70,16 @@ def check_values(cfg: CfgNode) -> None:
     """
     check_rules(cfg, _RULES)
     for part in ("ROI_HEADS", "RPN"):
-        _check_thresholds(f"MODEL.{part}", cfg.MODEL[part])
+        labels, ranges = cfg.MODEL[part].IOU_LABELS, len(cfg.MODEL[part].IOU_THRESHOLDS) + 1
+        if len(labels) != ranges or not set(labels) <= {-1, 0, 1}:
+            raise IONError(
+                f"MODEL.{part}.IOU_LABELS is {labels!r}; give one of -1, 0 and 1 for each of the "
+                f"{ranges} ranges that MODEL.{part}.IOU_THRESHOLDS makes."
+            )
 
 
 def check_rpn(cfg: CfgNode, shapes: Mapping[str, ShapeSpec]) -> None:
     """Refuse features and anchors from which no region proposal network can be made.
-
-    Args:
-        cfg: the full config.
-        shapes: the backbone's features.
 
     Raises:
         IONError: features are missing, unknown, named twice or of unequal channels, or the lists
@@ -95,12 +102,7 @@ def check_rpn(cfg: CfgNode, shapes: Mapping[str, ShapeSpec]) -> None:
 
 
 def check_features(key: str, names: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> list[str]:
-    """Refuse names of features that a part of the model cannot read; returns the names.
-
-    Args:
-        key: the config key that names them.
-        names: its value.
-        shapes: the backbone's features.
+    """Refuse what a key names unless it can be read from a backbone's ``shapes``; returns it.
 
     Raises:
         IONError: there is none, one is unknown, or one is there twice.
@@ -110,7 +112,7 @@ def check_features(key: str, names: Sequence[str], shapes: Mapping[str, ShapeSpe
     if unknown:
         raise IONError(
             f"{key} names {', '.join(map(repr, unknown))}, but the backbone returns only "
-            f"{returned}; choose from these."
+            f"{returned}; choose from these, or add to the backbone's OUT_FEATURES."
         )
     if not names or len(set(names)) != len(names):
         fault = f"names a feature twice ({', '.join(names)})" if names else "names no feature"
@@ -128,17 +130,3 @@ def _anchor_counts(cfg: CfgNode, key: str, names: Sequence[str]) -> list[int]:
             "for all."
         )
     return [len(x) for x in (lists * len(names) if len(lists) == 1 else lists)]
-
-
-def _check_thresholds(part: str, node: CfgNode) -> None:
-    thresholds, labels = node.IOU_THRESHOLDS, node.IOU_LABELS
-    rising = list(thresholds) == sorted(thresholds) and all(0 < x <= 1 for x in thresholds)
-    if not thresholds or not rising:
-        raise IONError(
-            f"{part}.IOU_THRESHOLDS is {thresholds!r}; give rising numbers above 0 and at most 1."
-        )
-    if len(labels) != len(thresholds) + 1 or not set(labels) <= {-1, 0, 1}:
-        raise IONError(
-            f"{part}.IOU_LABELS is {labels!r}; give one of -1, 0 and 1 for each of the "
-            f"{len(thresholds) + 1} ranges that {part}.IOU_THRESHOLDS makes."
-        )

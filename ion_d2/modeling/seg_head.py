@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from ..errors import IONError
 from ..layers import l2_normalize
 from ..layers.precision import keep_range
+from ..value_rules import NOT_NEGATIVE, check_value, number
+from .model_values import check_features
 from .trainer_settings import BuiltFromConfig
+
+_CLASSES = number(
+    "above 1: that of the object classes plus 1 for the background", lambda v: v > 1, whole=True
+)
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -41,8 +47,7 @@ class IONSegHead(BuiltFromConfig):
     ) -> None:
         """
         Args:
-            input_shape: channels and stride of the backbone's features.
-            in_feature: the feature to segment from.
+            input_shape: of the backbone's features, of which ``in_feature`` is read.
             num_classes: background included (21 for VOC).
             ignore_value: label of the pixels that do not count.
             loss_weight: factor on the loss (paper: 1).
@@ -54,20 +59,9 @@ class IONSegHead(BuiltFromConfig):
             IONError: there is no such feature, fewer than 2 classes, or a negative gain.
         """
         super().__init__()
-        if init_gain < 0:
-            raise IONError(
-                f"MODEL.SEM_SEG_HEAD.INIT_GAIN is {init_gain}; give 1, or a factor from 0 on."
-            )
-        if in_feature not in input_shape:
-            raise IONError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {in_feature!r}, but the backbone returns "
-                f"only {', '.join(input_shape)}."
-            )
-        if num_classes < 2:
-            raise IONError(
-                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_classes}; it must be the number of object "
-                "classes plus 1 for the background."
-            )
+        check_value("MODEL.SEM_SEG_HEAD.INIT_GAIN", init_gain, NOT_NEGATIVE)
+        check_features("MODEL.SEM_SEG_HEAD.IN_FEATURES", [in_feature], input_shape)
+        check_value("MODEL.SEM_SEG_HEAD.NUM_CLASSES", num_classes, _CLASSES)
         shape = input_shape[in_feature]
         self.in_feature = in_feature
         self.ignore_value = ignore_value
@@ -103,17 +97,10 @@ class IONSegHead(BuiltFromConfig):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Segment, as the heads of Detectron2's registry do.
 
-        Args:
-            features: the backbone's, of which one is read, (N, C, H / stride, W / stride).
-            targets: in training, (N, H, W) integer labels; see :meth:`losses`.
-
         Returns:
-            In training, None and the losses. Otherwise (N, num_classes, H, W) logits and an empty
-            dict; H and W are the images' where the features know them (:class:`ImageFeatures`),
-            else whole cells times the stride.
-
-        Raises:
-            IONError: a label is out of range.
+            In training, None and the :meth:`losses`. Otherwise (N, num_classes, H, W) logits and an
+            empty dict; H and W are the images' where the features know them
+            (:class:`ImageFeatures`), else whole cells times the stride.
         """
         logits = self.layers(features)
         if self.training:

@@ -165,7 +165,7 @@ def test_random_start_keeps_the_signal_alive_through_19_layers():
         ({"freeze_at": 6}, "MODEL.BACKBONE.FREEZE_AT is 6"),
         ({"freeze_at": -1}, "MODEL.BACKBONE.FREEZE_AT is -1"),
         ({"norm": "Bn"}, "MODEL.VGG.NORM is 'Bn'"),
-        ({"gains": (1, 1, 1, 1), "norm": "GN"}, "five factors"),
+        ({"gains": (1, 1, 1, 1), "norm": "GN"}, "a list of 5"),
         ({"gains": (1, 1, 0, 1, 1), "norm": "GN"}, "above 0"),
         ({"gains": (1, 1, 2, 1, 1), "norm": ""}, "NORM"),
         ({"gains": (1, 1, 2, 1, 1), "norm": "FrozenBN"}, "NORM"),

@@ -10,12 +10,7 @@ from torch import Tensor
 
 
 class Travel(NamedTuple):
-    """How a direction sweeps a map.
-
-    Attributes:
-        axis: the axis of (N, C, H, W) along which it travels.
-        backwards: whether it starts at the last row or column.
-    """
+    """The axis of (N, C, H, W) along which a direction sweeps; backwards: from its last cell on."""
 
     axis: int
     backwards: bool

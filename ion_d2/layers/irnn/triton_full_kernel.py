@@ -35,17 +35,13 @@ def _product(
     states, weight, weight_out, weight_in, exists, c, channels,
     PRECISION: tl.constexpr, BLOCK_IN: tl.constexpr,
 ):  # fmt: skip
-    """Multiply the states of some lines by some rows of a matrix.
+    """Multiply the states of some lines by some rows of a matrix: [L, K].
 
     Args:
         states: [L] pointers to the lines' states, channels side by side.
-        weight: pointer to the matrix, strides ``weight_out`` and ``weight_in``.
+        weight: pointer to the matrix of ``channels`` rows and columns.
         exists: [L], whether there is such a line.
         c: [K] rows of the matrix.
-        channels: rows and columns of the matrix.
-
-    Returns:
-        [L, K].
     """
     total = tl.zeros([exists.shape[0], c.shape[0]], tl.float32)
     for first in range(0, channels, BLOCK_IN):

@@ -62,7 +62,6 @@ def _sweep_lines(
         before: [L] pointers like ``grad`` to the sum of the directions so far, by ``x_step``.
         after: [L] pointers to where the sum goes, by ``x_step``, possibly the same.
         weight: [1, L] factors, or 1.
-        steps: steps of the map.
         length: [L] steps of each line: ``steps``, or 0 where there is no such line.
         ADD: False takes the sum so far to be 0 and reads nothing.
         REVERSE: whether this sweep, not the one that it belongs to, starts at the last step.
@@ -116,7 +115,6 @@ def backward_kernel(
         slopes: None where ``weight`` is, or (NUM_SLOTS, N, C, others) contiguous in the state's
             type: the weight's gradient from each line.
         others: lines of a channel.
-        steps: steps of the map.
         blocks: programs of an image.
         SLOTS: for each direction of the axis 16 bits, the first in the lowest: its place among the
             D directions times 2, plus 1 if it travels towards step 0.

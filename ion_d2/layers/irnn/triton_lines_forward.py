@@ -54,7 +54,6 @@ def _sweep_lines(
         x: [L] pointers to step 0 of the lines; ``x_step`` leads from one step to the next.
         out: [L] pointers like ``x``, where the states go.
         weight: [1, L] factors, or 1.
-        steps: steps of the map.
         length: [L] steps of each line: ``steps``, or 0 where there is no such line.
         valid: [L] steps of each line within the image's valid area.
     """

@@ -54,7 +54,6 @@ def line_of(
 
     Args:
         block: the program's number among those of the same image and direction.
-        channels: number of channels.
         others: number of places.
         CHANNELS_LAST: whether neighboring lines are of one place, or of one channel.
         FLAT: True lets a block run on into the next place or channel, so that no thread idles.

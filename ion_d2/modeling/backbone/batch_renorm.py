@@ -58,18 +58,18 @@ class BatchRenorm2d(nn.BatchNorm2d):
             return x
         with torch.autocast(x.device.type, enabled=False):
             wide = x.to(compute_dtype(x.dtype))
-            mean, inverse = _statistics(wide, self.eps)
+            with torch.no_grad():
+                _, mean, inverse = torch.native_batch_norm(
+                    wide, None, None, None, None, True, 0.0, self.eps
+                )
             variance = (inverse.square().reciprocal() - self.eps).clamp(min=0)
-            past = self._past(mean, variance)
+            # The running statistics before this batch; for the first, its own.
+            first = self.num_batches_tracked == 0
+            past_mean = torch.where(first, mean, self.running_mean.to(mean.dtype))
+            past_variance = torch.where(first, variance, self.running_var.to(mean.dtype))
             self._follow(mean, variance)
-            statistics = (*past, mean, inverse, self.eps)
+            statistics = (past_mean, past_variance, mean, inverse, self.eps)
             return _Renormalize.apply(wide, self.weight, self.bias, *statistics).to(x.dtype)
-
-    def _past(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """The running statistics before this batch; for the first, its own."""
-        first = self.num_batches_tracked == 0
-        past_mean = torch.where(first, mean, self.running_mean.to(mean.dtype))
-        return past_mean, torch.where(first, variance, self.running_var.to(variance.dtype))
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
@@ -125,9 +125,3 @@ class _Renormalize(torch.autograd.Function):
         )
         for_weight = r * by_standardized + d * for_bias
         return for_x, for_weight, for_bias, *[None] * 5
-
-
-@torch.no_grad()
-def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and reciprocal of the deviation of each channel of a batch, (C,) each."""
-    return torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)[1:]

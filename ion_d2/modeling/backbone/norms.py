@@ -21,7 +21,6 @@ def build_norm(norm: str, channels: int, *, masked: bool = False) -> Any:
         norm: one of :data:`MASKED_NORMS`, or "" for None. Unless ``masked``, also any name known to
             Detectron2's ``get_norm``. "GN" has 32 groups where these get two or more channels each,
             and otherwise groups of 8 channels.
-        channels: of the input.
         masked: whether it will be called with the valid sizes, as in a context block, where
             normalizing over one image (GN) or a padded batch (BN) would see the padding.
 

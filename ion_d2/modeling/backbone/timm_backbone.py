@@ -38,14 +38,12 @@ class TimmBackbone(StagedBackbone):
         """
         Args:
             name: of the network in timm, such as "resnet50" or "convnext_tiny.in12k_ft_in1k".
-            out_features: names of the features to return.
             weights: a file of weights, "timm" to download timm's own, or "" for random ones.
             output_stride: largest stride of a feature in pixels; deeper stages are dilated. 0
                 leaves the network's own.
             freeze_at: stages 1 to ``freeze_at``, and what lies before them, are not trained.
             freeze_norm: whether batch normalization is constant in all stages; in frozen ones it
                 always is.
-            in_channels: channels of the image.
 
         Raises:
             IONError: timm is missing or has no such network, or the network no such features,
@@ -59,7 +57,9 @@ class TimmBackbone(StagedBackbone):
         self._out_feature_strides = dict(zip(self._out_features, info.reduction()))
         self._out_feature_channels = dict(zip(self._out_features, info.channels()))
         self._channels_last = getattr(self.net, "output_fmt", None) == "NHWC"
-        self._ends = self._find_ends()
+        # For each stage up to the deepest, the place of its last module among ``modules()``.
+        names = [module for module, _ in self.net.named_modules()]
+        self._ends = [_last_inside(it["module"], names) for it in info.info[: indices[-1] + 1]]
         self.freeze(freeze_at, freeze_norm)
 
     @property
@@ -101,13 +101,6 @@ class TimmBackbone(StagedBackbone):
                 parent, _, child = name.rpartition(".")
                 setattr(self.net.get_submodule(parent), child, freeze(module))
         return self
-
-    def _find_ends(self) -> list[int]:
-        """For each stage up to the deepest, the position of its last module among ``modules()``."""
-        names = [name for name, _ in self.net.named_modules()]
-        info = self.net.feature_info
-        stages = [info.info[i]["module"] for i in range(stage_number(self._out_features[-1]))]
-        return [_last_inside(stage, names) for stage in stages]
 
     def _end(self, count: int) -> int:
         """Number of modules up to the end of the first ``count`` stages."""

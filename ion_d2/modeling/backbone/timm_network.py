@@ -26,20 +26,10 @@ _ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False})
 def create_network(
     name: str, indices: Sequence[int], weights: str, output_stride: int, in_channels: int
 ) -> nn.Module:
-    """Create a network that returns features.
+    """Create a network of timm's that returns features, with timm's ``feature_info`` of them.
 
-    Args:
-        name: of the network in timm.
-        indices: of the features, ascending, in timm's list.
-        weights: a file, "timm" or "", see :class:`TimmBackbone`.
-        output_stride: largest stride of a feature; 0 for the network's own.
-        in_channels: channels of the image.
-
-    Returns:
-        The network; it has ``feature_info``.
-
-    Raises:
-        IONError: timm has no such network, or the network no such features, stride or weights.
+    ``indices`` are the features' places in timm's list, ascending; the rest and the errors are
+    those of :class:`TimmBackbone`.
     """
     _check_name(name)
     options: dict[str, Any] = {"in_chans": in_channels}

@@ -17,7 +17,7 @@ from ...errors import IONError
 from ..trainer_settings import BuiltFromConfig
 from .norms import build_norm
 from .stages import StagedBackbone
-from .vgg_layout import CHANNELS, FEATURES, check_arguments, check_gains, conv_names, scaled_width
+from .vgg_layout import CHANNELS, FEATURES, check_arguments, conv_names, scaled_width
 
 
 class ImageFeatures(dict):
@@ -54,13 +54,10 @@ class VGG(BuiltFromConfig, StagedBackbone):
         """
         Args:
             depth: number of weighted layers, 11, 13, 16 or 19.
-            width_multiplier: factor on the channel counts 64, 128, 256, 512, 512; the products
-                are rounded to multiples of 8, at least 8.
+            width_multiplier: factor on the channel counts, see :func:`.vgg_layout.scaled_width`.
             norm: normalization between convolution and ReLU, see :func:`.norms.build_norm`; the
                 convolutions then have no bias.
-            out_features: names of the features to return.
             freeze_at: blocks 1 to ``freeze_at`` are not trained; 0 trains all.
-            in_channels: channels of the image.
             gains: factors on the five features at the start. The normalization of the next block
                 cancels them, so that only direct readers of a feature see its factor.
 
@@ -68,9 +65,8 @@ class VGG(BuiltFromConfig, StagedBackbone):
             IONError: an argument is out of its range; the message names the config key.
         """
         super().__init__()
-        check_arguments(depth, width_multiplier, out_features, freeze_at)
-        check_gains(gains, norm)
-        num_blocks = max(FEATURES.index(name) for name in out_features) + 1
+        check_arguments(depth, width_multiplier, out_features, freeze_at, gains, norm)
+        num_blocks = max(map(FEATURES.index, out_features)) + 1
         self.depth = depth
         self._names = conv_names(depth)[:num_blocks]
         self._out_features = list(out_features)
@@ -113,7 +109,14 @@ class VGG(BuiltFromConfig, StagedBackbone):
         Raises:
             IONError: the image is smaller than one cell of the deepest feature.
         """
-        self._check_size(x)
+        feature, stride = list(self._out_feature_strides.items())[-1]
+        height, width = x.shape[-2:]
+        if min(height, width) < stride:
+            raise IONError(
+                f"An image batch of {height}x{width} pixels is too small for {feature} of the "
+                f"VGG, whose stride is {stride}: both sides need {stride} pixels or more, so "
+                "raise INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST or leave such images out."
+            )
         outputs = ImageFeatures(x.shape[-2:])
         for block, (feature, names) in enumerate(zip(FEATURES, self._names)):
             if block > 0:
@@ -123,16 +126,6 @@ class VGG(BuiltFromConfig, StagedBackbone):
             if feature in self._out_features:
                 outputs[feature] = x
         return outputs
-
-    def _check_size(self, x: torch.Tensor) -> None:
-        feature, stride = list(self._out_feature_strides.items())[-1]
-        height, width = x.shape[-2:]
-        if min(height, width) < stride:
-            raise IONError(
-                f"An image batch of {height}x{width} pixels is too small for {feature} of the "
-                f"VGG, whose stride is {stride}: both sides need {stride} pixels or more, so "
-                "raise INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST or leave such images out."
-            )
 
 
 @BACKBONE_REGISTRY.register()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...errors import IONError
+from ...value_rules import POSITIVE, check_value, number, one_of, several
 
 # Convolutions in each of the five blocks, by depth.
 CONVS_PER_BLOCK = {
@@ -30,30 +31,27 @@ def scaled_width(channels: int, multiplier: float) -> int:
     return max(8, 8 * round(channels * multiplier / 8))
 
 
+_DEPTH = (CONVS_PER_BLOCK.__contains__, f"one of {sorted(CONVS_PER_BLOCK)}")
+_BLOCKS = number("from 0 (train all) to 5 (freeze all)", lambda v: 0 <= v <= 5, whole=True)
+
+
 def check_arguments(
-    depth: int, width_multiplier: float, out_features: Sequence[str], freeze_at: int
+    depth: int,
+    width_multiplier: float,
+    out_features: Sequence[str],
+    freeze_at: int,
+    gains: Sequence[float],
+    norm: str,
 ) -> None:
     """Raise an IONError naming the config key if an argument of ``VGG`` is out of range."""
-    if depth not in CONVS_PER_BLOCK:
-        raise IONError(f"MODEL.VGG.DEPTH is {depth!r}; choose one of {sorted(CONVS_PER_BLOCK)}.")
-    if not width_multiplier > 0:
-        raise IONError(f"MODEL.VGG.WIDTH_MULTIPLIER is {width_multiplier!r}; it must be above 0.")
-    if not out_features or not set(out_features) <= set(FEATURES):
-        raise IONError(
-            f"MODEL.VGG.OUT_FEATURES is {list(out_features)}; it must name one or more of "
-            f"{list(FEATURES)}."
-        )
-    if freeze_at not in range(len(FEATURES) + 1):
-        raise IONError(
-            f"MODEL.BACKBONE.FREEZE_AT is {freeze_at!r}; a VGG has five blocks, so it must be 0 "
-            "(train all) to 5 (freeze all)."
-        )
-
-
-def check_gains(gains: Sequence[float], norm: str) -> None:
-    """Raise an IONError unless there are five gains above 0 whose effect ``norm`` cancels."""
-    if len(gains) != len(FEATURES) or not all(gain > 0 for gain in gains):
-        raise IONError(f"MODEL.VGG.GAINS is {list(gains)}; give five factors above 0.")
+    for key, value, rule in (
+        ("MODEL.VGG.DEPTH", depth, _DEPTH),
+        ("MODEL.VGG.WIDTH_MULTIPLIER", width_multiplier, POSITIVE),
+        ("MODEL.VGG.OUT_FEATURES", list(out_features), several(one_of(*FEATURES))),
+        ("MODEL.VGG.GAINS", list(gains), several(POSITIVE, len(FEATURES))),
+        ("MODEL.BACKBONE.FREEZE_AT", freeze_at, _BLOCKS),
+    ):
+        check_value(key, value, rule)
     if norm in ("", "FrozenBN") and any(gain != 1 for gain in gains):
         raise IONError(
             f"MODEL.VGG.GAINS is {list(gains)}, but MODEL.VGG.NORM is {norm!r}, so that a factor "

@@ -72,12 +72,8 @@ def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module)
     """Rename a torchvision VGG's tensors in place, before a model loads them.
 
     Any other state dict is left as it is. fc6 and fc7 are left out, with one warning, where their
-    shapes do not fit the model's or the file has no values for them.
-
-    Args:
-        state: tensors by key.
-        prefix: of the model's keys in it.
-        model: the detector, whose backbone is or contains our VGG.
+    shapes do not fit the model's or the file has no values for them. ``prefix`` is that of the
+    model's keys in ``state``.
 
     Raises:
         IONError: the model has no VGG, or one of another depth, normalization or width.
@@ -87,12 +83,11 @@ def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module)
         return
     theirs = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
     layout = recognize(theirs)
-    if layout is None:
-        return
-    renamed = map_vgg_weights(theirs, layout, model)
-    for key in theirs:
-        del state[prefix + key]
-    state.update({prefix + key: value for key, value in renamed.items()})
+    if layout is not None:
+        renamed = map_vgg_weights(theirs, layout, model)
+        for key in theirs:
+            del state[prefix + key]
+        state.update({prefix + key: value for key, value in renamed.items()})
 
 
 def map_vgg_weights(state: State, layout: VGGLayout, model: nn.Module) -> dict[str, torch.Tensor]:
@@ -220,14 +215,14 @@ def _warn_of_other_pixels(state: State, model: nn.Module) -> None:
         actual = getattr(model, name, None)
         if actual is None:
             continue
-        actual = actual.flatten().cpu()
-        if actual.numel() != 3 or (actual - torch.tensor(expected)).abs().max() > 2:
+        values = [round(value, 3) for value in actual.flatten().tolist()]
+        if len(values) != 3 or any(abs(a - b) > 2 for a, b in zip(values, expected)):
             logger.warning(
                 "This VGG was trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN %s and "
                 "MODEL.PIXEL_STD %s, but the model's %s is %s: expect a loss of accuracy.",
                 mean,
                 std,
                 name,
-                [round(value, 3) for value in actual.tolist()],
+                values,
             )
             return

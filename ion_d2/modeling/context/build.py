@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS
+from ...value_rules import COUNT, check_value
 
 # Name of the feature that a context block adds. Further ones start with it.
 CONTEXT = "context"
@@ -83,12 +84,6 @@ def run_context_block(block: nn.Module, x: Tensor, sizes: Tensor | None) -> dict
     return result if isinstance(result, dict) else {CONTEXT: result}
 
 
-def check_num_stacks(num_stacks: int) -> None:
-    """Refuse a block without layers by an IONError."""
-    if num_stacks < 1:
-        raise IONError(f"MODEL.CONTEXT.NUM_STACKS is {num_stacks}; it must be at least 1.")
-
-
 def directions_of_stacks(
     directions: Sequence[Sequence[str]], num_stacks: int
 ) -> list[tuple[str, ...]]:
@@ -98,7 +93,7 @@ def directions_of_stacks(
         IONError: there are fewer stacks than 1 or than lists, or a list is empty or names something
             else than distinct directions.
     """
-    check_num_stacks(num_stacks)
+    check_value("MODEL.CONTEXT.NUM_STACKS", num_stacks, COUNT)
     lists = list(directions)
     if not 0 < len(lists) <= num_stacks or not all(map(_are_distinct_directions, lists)):
         raise IONError(

@@ -12,6 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
 from ...errors import IONError
+from ..model_values import check_features
 from ..trainer_settings import BuiltFromConfig
 from .build import CONTEXT, build_context_block, run_context_block
 
@@ -35,10 +36,9 @@ class ContextBackbone(BuiltFromConfig, Backbone):
         self.bottom_up = bottom_up
         self.context = context
         self.in_feature = in_feature
-        self._shapes: dict[str, ShapeSpec] = dict(bottom_up.output_shape())
         channels = {CONTEXT: context.out_channels, **getattr(context, "extra_channels", {})}
-        for name, width in channels.items():
-            self._shapes[name] = ShapeSpec(channels=width, stride=stride)
+        added = {name: ShapeSpec(channels=c, stride=stride) for name, c in channels.items()}
+        self._shapes: dict[str, ShapeSpec] = {**bottom_up.output_shape(), **added}
         # Names under which Detectron2's own tools look for the features.
         self._out_features = list(self._shapes)
 
@@ -106,11 +106,7 @@ class ContextBackbone(BuiltFromConfig, Backbone):
 
 def _shape_of(feature: str, backbone: Backbone) -> ShapeSpec:
     shapes: dict[str, ShapeSpec] = backbone.output_shape()
-    if feature not in shapes:
-        raise IONError(
-            f"MODEL.CONTEXT.IN_FEATURE is {feature!r}, but the backbone returns only "
-            f"{', '.join(shapes)}; choose one of these or add it to the backbone's OUT_FEATURES."
-        )
+    check_features("MODEL.CONTEXT.IN_FEATURE", [feature], shapes)
     return shapes[feature]
 
 
@@ -122,14 +118,12 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
         IONError: the builder or the feature does not exist.
     """
     builder = cfg.MODEL.CONTEXT.BOTTOM_UP
-    if builder not in BACKBONE_REGISTRY:
+    itself = builder == build_ion_context_backbone.__name__
+    if itself or builder not in BACKBONE_REGISTRY:
+        fault = "would wrap itself" if itself else "is not a registered backbone builder"
         raise IONError(
-            f"MODEL.CONTEXT.BOTTOM_UP is {builder!r}, which is not a registered backbone builder."
-        )
-    if builder == build_ion_context_backbone.__name__:
-        raise IONError(
-            f"MODEL.CONTEXT.BOTTOM_UP is {builder!r}, which would wrap itself; name the backbone "
-            "that is to get a context feature."
+            f"MODEL.CONTEXT.BOTTOM_UP is {builder!r}, which {fault}; name the backbone that is to "
+            "get a context feature."
         )
     bottom_up = BACKBONE_REGISTRY.get(builder)(cfg, input_shape)
     in_feature = cfg.MODEL.CONTEXT.IN_FEATURE

@@ -7,24 +7,20 @@ import torch
 from detectron2.config import configurable
 from torch import Tensor, nn
 
-from ...errors import IONError
 from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
+from ...value_rules import COUNT, check_value, number
 from ..backbone.norms import build_norm
-from .build import CONTEXT_REGISTRY, ContextBlock, check_num_stacks
+from .build import CONTEXT_REGISTRY, ContextBlock
+
+_ODD = number("above 0 that is odd", lambda value: value > 0 and value % 2 == 1, whole=True)
 
 
 class NormedConv(nn.Conv2d):
     """A convolution that keeps the size of the map, and a normalization that knows padding."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, *, norm: str) -> None:
-        """
-        Args:
-            in_channels: channels of the input.
-            out_channels: channels of the output.
-            kernel: side of the kernel in cells, odd.
-            norm: see :func:`build_norm`; with one, the convolution has no bias of its own.
-        """
+        """``kernel`` is odd, in cells. With a ``norm`` (:func:`build_norm`) there is no bias."""
         normed = build_norm(norm, out_channels, masked=True)
         super().__init__(
             in_channels, out_channels, kernel, padding=kernel // 2, bias=normed is None
@@ -62,9 +58,8 @@ class Conv(ContextBlock):
     ) -> None:
         """The settings are keys of ``MODEL.CONTEXT``; one that is out of range raises IONError."""
         super().__init__()
-        check_num_stacks(num_stacks)
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise IONError(f"MODEL.CONTEXT.KERNEL_SIZE is {kernel_size}; use an odd number.")
+        check_value("MODEL.CONTEXT.NUM_STACKS", num_stacks, COUNT)
+        check_value("MODEL.CONTEXT.KERNEL_SIZE", kernel_size, _ODD)
         widths = [in_channels, *[hidden_dim] * (num_stacks - 1), out_dim]
         self.convs = nn.ModuleList(
             NormedConv(before, after, kernel_size, norm=norm)

@@ -9,11 +9,11 @@ import torch
 from detectron2.config import configurable
 from torch import Tensor, nn
 
-from ...errors import IONError
 from ...layers import DIRECTIONS
 from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
+from ...value_rules import check_value, one_of
 from .build import CONTEXT, CONTEXT_REGISTRY, ContextBlock, directions_of_stacks
 from .conv import NormedConv
 from .spatial_irnn import SpatialIRNN
@@ -22,11 +22,9 @@ INITS = ("xavier", "pass_through", "rows_then_columns")
 
 
 def _pass_through(conv: nn.Conv2d, read: Sequence[bool], outputs: int) -> None:
-    """Start a 1x1 convolution as the mean of some of the directions that its input concatenates.
+    """Start each of ``outputs`` blocks of channels as the mean of the input blocks to be ``read``.
 
-    Each of ``outputs`` equal blocks of channels gets the mean of those input blocks that are to be
-    ``read``. Channels beyond those of an output are dropped, channels beyond those of an input
-    start at 0.
+    Channels beyond those of an output are dropped, channels beyond those of an input start at 0.
     """
     identity = torch.eye(conv.out_channels // outputs, conv.in_channels // len(read))
     blocks = torch.cat([identity * float(taken) / sum(read) for taken in read], dim=1)
@@ -96,8 +94,7 @@ class IRNN(ContextBlock):
         self._init_weights(init, bias_init)
 
     def _init_weights(self, init: str, bias_init: float) -> None:
-        if init not in INITS:
-            raise IONError(f"MODEL.CONTEXT.INIT is {init!r}; use one of {INITS}.")
+        check_value("MODEL.CONTEXT.INIT", init, one_of(*INITS))
         stacks = enumerate(self.irnns)
         read = [[True], *(_read_first(init, stack, irnn.directions) for stack, irnn in stacks)]
         outputs = [*(irnn.num_inputs for irnn in self.irnns), 1]

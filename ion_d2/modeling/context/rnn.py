@@ -9,11 +9,11 @@ import torch
 from detectron2.config import configurable
 from torch import Tensor, nn
 
-from ...errors import IONError
 from ...layers import DIRECTIONS
 from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
+from ...value_rules import check_value, one_of
 from .build import CONTEXT_REGISTRY, ContextBlock, directions_of_stacks
 
 CELLS: dict[str, type[nn.RNNBase]] = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
@@ -32,15 +32,11 @@ class SpatialRNN(nn.Module):
         Args:
             in_channels: channels of the input.
             channels: channels of each of the D directional states.
-            cell: "tanh" (``torch.nn.RNN``), "gru" (``torch.nn.GRU``) or "lstm" (``torch.nn.LSTM``).
+            cell: a key of ``CELLS``; IONError for another.
             directions: of travel, in the order of the output.
-
-        Raises:
-            IONError: unknown cell.
         """
         super().__init__()
-        if cell not in CELLS:
-            raise IONError(f"MODEL.CONTEXT.CELL is {cell!r}; use one of {tuple(CELLS)}.")
+        check_value("MODEL.CONTEXT.CELL", cell, one_of(*CELLS))
         self.directions = tuple(directions)
         self.cells = nn.ModuleList(
             CELLS[cell](in_channels, channels, batch_first=True) for _ in self.directions

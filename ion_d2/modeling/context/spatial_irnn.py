@@ -8,10 +8,10 @@ from typing import Optional
 import torch
 from torch import Tensor, nn
 
-from ...errors import IONError
 from ...layers import DIRECTIONS, spatial_irnn, spatial_irnn_portable
 from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import keep_valid, valid_mask
+from ...value_rules import check_value, one_of
 
 TRANSITIONS = ("full", "diagonal", "identity", "max")
 
@@ -46,8 +46,7 @@ class SpatialIRNN(nn.Module):
             IONError: unknown transition.
         """
         super().__init__()
-        if transition not in TRANSITIONS:
-            raise IONError(f"MODEL.CONTEXT.TRANSITION is {transition!r}; use one of {TRANSITIONS}.")
+        check_value("MODEL.CONTEXT.TRANSITION", transition, one_of(*TRANSITIONS))
         self.transition = transition
         self.directions = tuple(directions)
         self._indices = [DIRECTIONS.index(name) for name in directions]

@@ -11,7 +11,7 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor
 
-from ...errors import IONError
+from ...value_rules import POSITIVE, check_value
 
 # What Detectron2 draws the weights of the class scores with, as Fast R-CNN does.
 _DETECTRON2_STD = 0.01
@@ -32,17 +32,12 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
         Args:
             input_shape: of the box head's output.
             cls_init_std: standard deviation of the class scores' weights at the start. A small one
-                leaves hardly any gradient to a feature that alone separates two classes.
+                leaves hardly any gradient to a feature that alone separates two classes. IONError
+                if it is not above 0.
             kwargs: the arguments of Detectron2's ``FastRCNNOutputLayers``.
-
-        Raises:
-            IONError: ``cls_init_std`` is not positive.
         """
         super().__init__(input_shape, **kwargs)
-        if not cls_init_std > 0:
-            raise IONError(
-                f"MODEL.ROI_BOX_HEAD.CLS_INIT_STD is {cls_init_std}; give a positive number."
-            )
+        check_value("MODEL.ROI_BOX_HEAD.CLS_INIT_STD", cls_init_std, POSITIVE)
         with torch.no_grad():
             # Stretched, not drawn anew: the random numbers stay those of Detectron2.
             self.cls_score.weight.mul_(cls_init_std / _DETECTRON2_STD)

@@ -130,18 +130,15 @@ def run_rounds(
     Returns:
         The boxes and the probabilities, each indexed by image, then by round.
     """
+    sizes = [p.image_size for p in proposals]
     current = [p.proposal_boxes for p in proposals]
-    boxes: list[list[Tensor]] = [[] for _ in proposals]
-    scores: list[list[Tensor]] = [[] for _ in proposals]
-    for step in range(rounds):
-        if step > 0:
-            current = [
-                _best_boxes(boxes[i][-1], scores[i][-1], current[i].tensor, p.image_size)
-                for i, p in enumerate(proposals)
-            ]
-        for image, (regressed, probabilities) in enumerate(zip(*predict(current))):
-            boxes[image].append(regressed)
-            scores[image].append(probabilities)
+    found = [predict(current)]
+    while len(found) < rounds:
+        # The last round's boxes and scores, and what they were regressed from, image by image.
+        last = zip(*found[-1], current, sizes)
+        current = [_best_boxes(b, s, previous.tensor, size) for b, s, previous, size in last]
+        found.append(predict(current))
+    boxes, scores = ([list(image) for image in zip(*each)] for each in zip(*found))
     return boxes, scores
 
 

@@ -25,10 +25,7 @@ def average_with_mirrored(
 ) -> Predictions:
     """Average the boxes and probabilities of images with those of their mirrors.
 
-    Args:
-        predictions: of each image.
-        mirrored: of its mirror, for the mirrored boxes in the same order.
-        sizes: (height, width) of each image in pixels, without padding.
+    ``mirrored`` are for the mirrored boxes in the same order; ``sizes`` as in :func:`mirror_boxes`.
     """
     widths = [width for _, width in sizes]
     boxes = [(a + _mirror(b, w)) / 2 for a, b, w in zip(predictions[0], mirrored[0], widths)]

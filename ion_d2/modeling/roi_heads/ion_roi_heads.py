@@ -10,11 +10,16 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-from ...errors import IONError
+from ...value_rules import COUNT, check_value, number
 from .box_predictor import ImageMeanOutputLayers
 from .box_refinement import Predictions, refine_and_vote, run_rounds
 from .flip_averaging import average_with_mirrored, mirror_boxes
 from .skip_pooling_heads import SkipPooling
+
+_VOTE_IOU = number(
+    "above 0 and at most 1 (TEST.BOX_REFINEMENT.VOTE False turns the vote off)",
+    lambda value: 0 < value <= 1,
+)
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -29,15 +34,15 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
     def __init__(self, *, rounds: int = 1, vote_iou: float | None = None, **kwargs: Any) -> None:
         """
         Args:
-            rounds: passes through the box head at test time, at least 1.
-            vote_iou: overlap from which a box votes for a kept one; None for no vote.
+            rounds: passes through the box head at test time; IONError for less than 1.
+            vote_iou: overlap from which a box votes for a kept one, None for no vote; IONError
+                unless it is in (0, 1].
             kwargs: the arguments of Detectron2's ``StandardROIHeads``.
-
-        Raises:
-            IONError: ``rounds`` or ``vote_iou`` is out of range.
         """
         super().__init__(**kwargs)
-        _check_refinement(rounds, vote_iou)
+        check_value("TEST.BOX_REFINEMENT.ROUNDS", rounds, COUNT)
+        if vote_iou is not None:
+            check_value("TEST.BOX_REFINEMENT.VOTE_IOU", vote_iou, _VOTE_IOU)
         self.rounds = rounds
         self.vote_iou = vote_iou
 
@@ -68,9 +73,8 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """Find objects as Detectron2's heads do, or compute their losses.
 
-        Args:
-            mirrored: features of the mirrored images, with whose predictions those from
-                ``features`` are averaged; at test time only.
+        ``mirrored`` are features of the mirrored images, with whose predictions those from
+        ``features`` are averaged; at test time only.
         """
         if mirrored is None:
             return super().forward(images, features, proposals, targets)
@@ -114,17 +118,4 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
         return (
             self.box_predictor.predict_boxes(predictions, rois),
             self.box_predictor.predict_probs(predictions, rois),
-        )
-
-
-def _check_refinement(rounds: int, vote_iou: float | None) -> None:
-    if rounds < 1:
-        raise IONError(
-            f"TEST.BOX_REFINEMENT.ROUNDS is {rounds}, but the boxes must pass through the head at "
-            "least once; set it to 1 or more."
-        )
-    if vote_iou is not None and not 0 < vote_iou <= 1:
-        raise IONError(
-            f"TEST.BOX_REFINEMENT.VOTE_IOU is {vote_iou}; it must be above 0 and at most 1 "
-            "(TEST.BOX_REFINEMENT.VOTE False turns the vote off)."
         )

@@ -10,32 +10,23 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 
 from ...errors import IONError
+from ...value_rules import check_value, one_of, value_of
 from ..context import CONTEXT
 from ..model_values import check_features
 from .skip_pooler import SkipPooler
 
-# How context joins the other pooled features.
-_MERGES = ("concat", "residual")
+# Makes the constructor arguments of a head for features of such shapes.
+BuildHead = Callable[[CfgNode, dict[str, ShapeSpec]], dict[str, Any]]
 
 
 def build_over(
-    pooler: nn.Module,
-    bins: int,
-    build: Callable[[CfgNode, dict[str, ShapeSpec]], dict[str, Any]],
-    cfg: CfgNode,
-    kind: str,
+    pooler: nn.Module, bins: int, build: BuildHead, cfg: CfgNode, kind: str
 ) -> dict[str, Any]:
     """Let Detectron2, or who derives from it, build a head that reads a pooler's output.
 
-    Their constructors know poolers of one feature only, or of a pyramid of equal widths. So they
-    are shown a single feature as wide as the output, and their pooler is replaced.
-
-    Args:
-        pooler: has ``out_channels`` and is called with the features and the boxes.
-        bins: per side of its output.
-        build: makes the constructor arguments of the head, its pooler among them.
-        cfg: the full config.
-        kind: "box", "mask" or "keypoint".
+    What builds a "box", "mask" or "keypoint" head there knows poolers of one feature only, or of a
+    pyramid of equal widths. So it is shown a single feature as wide as the pooler's
+    ``out_channels``, of ``bins`` per side, and its own pooler is replaced.
     """
     alone = cfg.clone()
     alone.defrost()
@@ -62,8 +53,7 @@ def build_skip_pooler(
     """
     names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
     head, settings = cfg.MODEL[head_key(kind)], cfg.MODEL.SKIP_POOLER
-    if settings.CONTEXT not in _MERGES:
-        raise IONError(f"MODEL.SKIP_POOLER.CONTEXT is {settings.CONTEXT!r}; use one of {_MERGES}.")
+    check_value("MODEL.SKIP_POOLER.CONTEXT", settings.CONTEXT, one_of("concat", "residual"))
     context = [i for i, name in enumerate(names) if name.startswith(CONTEXT)]
     concatenated = settings.CONTEXT == "concat"
     pooler = SkipPooler(
@@ -94,26 +84,22 @@ def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) ->
 
 def check_heads(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
     """Raise an IONError if boxes are rotated, or there are no classes or no such features."""
-    _check_upright(cfg)
-    if cfg.MODEL.ROI_HEADS.NUM_CLASSES < 1:
-        raise IONError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}; give the number of "
-            "object classes, which only train_net.py and ion_d2's functions take from the data."
-        )
-    check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
-
-
-def _check_upright(cfg: CfgNode) -> None:
-    generator, pooler = cfg.MODEL.PROPOSAL_GENERATOR.NAME, cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE
-    for key, value, rotated, upright in (
-        ("PROPOSAL_GENERATOR.NAME", generator, "RRPN", "RPN"),
-        ("ROI_BOX_HEAD.POOLER_TYPE", pooler, "ROIAlignRotated", "ROIAlignV2"),
+    heads = cfg.MODEL.ROI_HEADS
+    for key, rotated, upright in (
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "RPN"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated", "ROIAlignV2"),
     ):
-        if value == rotated:
+        if value_of(cfg, key) == rotated:
             raise IONError(
-                f"MODEL.{key} is {value!r}, which makes rotated boxes; {cfg.MODEL.ROI_HEADS.NAME} "
-                f"pools upright ones only, so set it to {upright!r}."
+                f"{key} is {rotated!r}, which makes rotated boxes; {heads.NAME} pools upright ones "
+                f"only, so set it to {upright!r}."
             )
+    if heads.NUM_CLASSES < 1:
+        raise IONError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {heads.NUM_CLASSES}; give the number of object "
+            "classes, which only train_net.py and ion_d2's functions take from the data."
+        )
+    check_features("MODEL.ROI_HEADS.IN_FEATURES", heads.IN_FEATURES, shapes)
 
 
 def check_no_refinement(cfg: CfgNode, reason: str) -> None:

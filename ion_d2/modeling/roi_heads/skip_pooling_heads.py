@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ..trainer_settings import BuiltFromConfig
 from .skip_pooler_config import (
+    BuildHead,
     build_over,
     build_skip_pooler,
     check_heads,
@@ -37,21 +38,26 @@ class SkipPooling(BuiltFromConfig):
 
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        return build_over(*cls._pooler(cfg, input_shape, "box"), super()._init_box_head, cfg, "box")
+        return cls._init_head("box", super()._init_box_head, cfg, input_shape)
 
     @classmethod
     def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        build = super()._init_mask_head
-        if not (cfg.MODEL.MASK_ON and cfg.MODEL.ROI_MASK_HEAD.POOLER_TYPE):
-            return build(cfg, input_shape)
-        return build_over(*cls._pooler(cfg, input_shape, "mask"), build, cfg, "mask")
+        return cls._init_head("mask", super()._init_mask_head, cfg, input_shape)
 
     @classmethod
     def _init_keypoint_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        build = super()._init_keypoint_head
-        if not (cfg.MODEL.KEYPOINT_ON and cfg.MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE):
+        return cls._init_head("keypoint", super()._init_keypoint_head, cfg, input_shape)
+
+    @classmethod
+    def _init_head(
+        cls, kind: str, build: BuildHead, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
+    ) -> dict[str, Any]:
+        """Build a head, over a pooler of its own if it is on and reads pooled regions."""
+        is_on = kind == "box" or cfg.MODEL[f"{kind.upper()}_ON"]
+        pools = kind == "box" or cfg.MODEL[head_key(kind)].POOLER_TYPE
+        if not (is_on and pools):
             return build(cfg, input_shape)
-        return build_over(*cls._pooler(cfg, input_shape, "keypoint"), build, cfg, "keypoint")
+        return build_over(*cls._pooler(cfg, input_shape, kind), build, cfg, kind)
 
     @classmethod
     def _pooler(

@@ -14,7 +14,7 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from ...errors import IONError
+from ...value_rules import COUNT, check_value, several
 from .ion_roi_heads import IONROIHeads
 from .skip_pooler import make_pooler
 
@@ -33,18 +33,11 @@ class PyramidPooler(nn.Module):
         """
         Args:
             input_shapes: channels and stride of each feature that ``forward`` gets.
-            levels: bins per side at each level of the pyramid.
+            levels: bins per side at each level of the pyramid; IONError for none, or one below 1.
             sampling_ratio: see :func:`.skip_pooler.make_pooler`, also for ``pooler_type``.
-
-        Raises:
-            IONError: there is no level, or one has no bins; or ``pooler_type`` is unknown.
         """
         super().__init__()
-        if not levels or min(levels) < 1:
-            raise IONError(
-                f"MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS is {list(levels)}; give the bins per side of "
-                "each level, for instance [6, 3, 2, 1]."
-            )
+        check_value("MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS", list(levels), several(COUNT))
         self.poolers = nn.ModuleList(
             nn.ModuleList(
                 make_pooler(bins, shape.stride, sampling_ratio, pooler_type) for bins in levels
