@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from model_helpers import EXACT, make_input, small_config, suppress_in_float64
 
-from ion_d2.layers.roi_max_pool import roi_max_pool
+from ion_d2.layers.roi_max_pool import ROIMaxPool
 
 TINY, VOC = "configs/ion_tiny.yaml", "configs/ion_vgg16_voc.yaml"
 TRANSITION, BRN = "MODEL.CONTEXT.TRANSITION", ("MODEL.VGG.NORM", "BRN", "MODEL.CONTEXT.NORM", "BRN")
@@ -94,8 +94,8 @@ def test_max_pooling_of_rois_equals_the_cpus(differentiable):
     corners = torch.rand(50, 2) * 200
     boxes = torch.cat([corners, corners + torch.rand(50, 2) * 120], dim=1)
     rois = torch.cat([torch.arange(50.0)[:, None] % 2, boxes], dim=1)
-    expected = roi_max_pool(x, rois, (7, 7), 1 / 8)
-    found = roi_max_pool(x.cuda(), rois.cuda(), (7, 7), 1 / 8)
+    expected = ROIMaxPool((7, 7), 1 / 8)(x, rois)
+    found = ROIMaxPool((7, 7), 1 / 8)(x.cuda(), rois.cuda())
     assert torch.equal(found.cpu(), expected)
 
 

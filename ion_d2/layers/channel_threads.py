@@ -21,20 +21,21 @@ R = TypeVar("R")
 class Pooling(Protocol):
     """A kind of ROI pooling with its gradient, of any number of channels."""
 
-    size: tuple[int, int]
+    output_size: tuple[int, int]
 
     def pool(self, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(M, C, *size) of (N, C, H, W), and what the gradient has to know, (M, C, ...)."""
+        """(M, C, *output_size) of (N, C, H, W), and what the gradient has to know, (M, C, ...)."""
 
     def spread(self, grad: Tensor, rois: Tensor, known: Any, shape: torch.Size) -> Tensor:
-        """The gradient of (N, C, H, W), the ``shape``, of that of (M, C, *size)."""
+        """The gradient of (N, C, H, W), the ``shape``, of that of (M, C, *output_size)."""
 
 
 def pool_in_threads(x: Tensor, rois: Tensor, pooling: Pooling) -> Tensor:
     """Pool (N, C, H, W) on a CPU, with gradient, in float32 at least.
 
     Returns:
-        (M, C, *size), of x's type, with the channels innermost, as a product over them wants it.
+        (M, C, *output_size) of x's type; the channels are innermost, as a product over them wants
+        it.
     """
     wide = common_dtype(x, rois)
     return _Pooled.apply(x.to(wide), rois.to(wide), pooling).to(x.dtype)
@@ -54,7 +55,7 @@ def in_threads(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
 class _Pooled(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rois: Tensor, pooling: Pooling) -> Tensor:
-        out = x.new_empty(len(rois), *pooling.size, x.shape[1]).permute(0, 3, 1, 2)
+        out = x.new_empty(len(rois), *pooling.output_size, x.shape[1]).permute(0, 3, 1, 2)
         parts = _parts(x.shape[1])
 
         def pool(part: slice) -> Tensor | None:

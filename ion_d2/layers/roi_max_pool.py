@@ -16,61 +16,53 @@ from torchvision.ops import roi_pool
 from .channel_threads import common_dtype, in_threads, pool_in_threads
 
 
-def roi_max_pool(x: Tensor, rois: Tensor, output_size: tuple[int, int], scale: float) -> Tensor:
-    """Pool the maximum of each bin of each ROI, as ``torchvision.ops.roi_pool`` does.
-
-    Args:
-        x: (N, C, H, W) feature map.
-        rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels.
-        output_size: number of bins down and across.
-        scale: cells a pixel, e.g. 1/16.
-
-    Returns:
-        (M, C, *output_size); empty bins are 0. Gradients flow as torchvision's do.
-    """
-    rois = rois.to(common_dtype(x, rois))
-    # In ONNX, torchvision's operator is a single node.
-    if x.device.type != "cpu" or torch.onnx.is_in_onnx_export():
-        return roi_pool(x.to(rois.dtype), rois, output_size, scale).to(x.dtype)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return pool_in_threads(x, rois, _MaxPool(output_size, scale))
-    x = x.detach()
-    if torch.jit.is_tracing():
-        return _pool_all(x, rois, list(output_size), scale)
-    x = x.contiguous(memory_format=torch.channels_last)
-    parts = rois.tensor_split(torch.get_num_threads())
-    return torch.cat(in_threads(lambda part: _pool_all(x, part, list(output_size), scale), parts))
-
-
-class _MaxPool:
-    """What :func:`pool_in_threads` calls: torchvision's operator and its gradient."""
-
-    def __init__(self, size: tuple[int, int], scale: float) -> None:
-        self.size, self.scale = size, scale
-
-    def pool(self, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
-        out, argmax = torch.ops.torchvision.roi_pool(x, rois, self.scale, *self.size)
-        # Half the memory, where an index of a cell has 15 bits.
-        return out, argmax.short() if x[0, 0].numel() < 2**15 else argmax
-
-    def spread(self, grad: Tensor, rois: Tensor, argmax: Tensor, shape: torch.Size) -> Tensor:
-        return torch.ops.torchvision._roi_pool_backward(
-            grad, rois, argmax.int(), self.scale, *self.size, *shape
-        )
-
-
 class ROIMaxPool(nn.Module):
-    """:func:`roi_max_pool` as a module, in the place of ``torchvision.ops.RoIPool``."""
+    """In place of ``torchvision.ops.RoIPool``."""
 
     def __init__(self, output_size: tuple[int, int], scale: float) -> None:
-        """The arguments are those of :func:`roi_max_pool`."""
+        """
+        Args:
+            output_size: number of bins down and across.
+            scale: cells a pixel, e.g. 1/16.
+        """
         super().__init__()
         self.output_size = output_size
         self.scale = scale
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
-        """(N, C, H, W) and (M, 5) to (M, C, *output_size)."""
-        return roi_max_pool(x, rois, self.output_size, self.scale)
+        """Pool the maximum of each bin of each ROI.
+
+        Args:
+            x: (N, C, H, W) feature map.
+            rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels.
+
+        Returns:
+            (M, C, *output_size); empty bins are 0. Gradients flow as torchvision's do.
+        """
+        rois = rois.to(common_dtype(x, rois))
+        # In ONNX, torchvision's operator is a single node.
+        if x.device.type != "cpu" or torch.onnx.is_in_onnx_export():
+            return roi_pool(x.to(rois.dtype), rois, self.output_size, self.scale).to(x.dtype)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return pool_in_threads(x, rois, self)
+        x, size = x.detach(), list(self.output_size)
+        if torch.jit.is_tracing():
+            return _pool_all(x, rois, size, self.scale)
+        x = x.contiguous(memory_format=torch.channels_last)
+        parts = rois.tensor_split(torch.get_num_threads())
+        return torch.cat(in_threads(lambda part: _pool_all(x, part, size, self.scale), parts))
+
+    def pool(self, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`.channel_threads.Pooling`."""
+        out, argmax = torch.ops.torchvision.roi_pool(x, rois, self.scale, *self.output_size)
+        # Half the memory, where an index of a cell has 15 bits.
+        return out, argmax.short() if x[0, 0].numel() < 2**15 else argmax
+
+    def spread(self, grad: Tensor, rois: Tensor, known: Tensor, shape: torch.Size) -> Tensor:
+        """See :class:`.channel_threads.Pooling`."""
+        return torch.ops.torchvision._roi_pool_backward(
+            grad, rois, known.int(), self.scale, *self.output_size, *shape
+        )
 
 
 # The functions below are TorchScript too: a trace holds their loops, so that an exported model

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ion_d2.layers import spatial_irnn
-from ion_d2.layers.roi_max_pool import roi_max_pool
+from ion_d2.layers.roi_max_pool import ROIMaxPool
 from ion_d2.modeling.context.irnn_block import IRNN
 
 
@@ -36,12 +36,12 @@ def test_roi_max_pooling_in_every_type(dtype, grad, count):
     torch.manual_seed(0)
     x = torch.randn(1, 4, 9, 9).to(dtype)
     rois = torch.tensor([[0, 1.0, 2, 60, 70], [0, 5, 5, 33, 34], [0, 0, 0, 9, 99]])[:count]
-    expected = roi_max_pool(x.float(), rois, (3, 3), 1 / 8)
-    got = roi_max_pool(x.requires_grad_(grad), rois, (3, 3), 1 / 8)
+    expected = ROIMaxPool((3, 3), 1 / 8)(x.float(), rois)
+    got = ROIMaxPool((3, 3), 1 / 8)(x.requires_grad_(grad), rois)
     assert torch.equal(got, expected.to(dtype)) and got.shape == (count, 4, 3, 3)
 
 
 def test_gradient_of_roi_max_pooling():
     x = torch.randperm(128).double().view(1, 2, 8, 8).requires_grad_()
     rois = torch.tensor([[0, 0.0, 0, 40, 60], [0, 8, 8, 60, 60]])
-    assert torch.autograd.gradcheck(lambda x: roi_max_pool(x, rois, (2, 2), 1 / 8), x)
+    assert torch.autograd.gradcheck(lambda x: ROIMaxPool((2, 2), 1 / 8)(x, rois), x)

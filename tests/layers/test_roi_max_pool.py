@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pooled_rois import random_rois
 from torchvision.ops import roi_pool
 
-from ion_d2.layers.roi_max_pool import ROIMaxPool, roi_max_pool
+from ion_d2.layers.roi_max_pool import ROIMaxPool
 
 
 @settings(max_examples=40, deadline=None)
@@ -24,7 +24,7 @@ def test_equals_torchvision(seed, size, bins, stride, dtype):
     rois = random_rois(12, seed, extent=stride * max(size)).to(dtype)
     with torch.no_grad():
         expected = roi_pool(x, rois, bins, 1 / stride)
-        assert torch.equal(roi_max_pool(x, rois, bins, 1 / stride), expected)
+        assert torch.equal(ROIMaxPool(bins, 1 / stride)(x, rois), expected)
 
 
 def test_gradients_are_torchvisions():
@@ -44,7 +44,7 @@ def test_features_of_16_bits_keep_exact_boxes(dtype):
     """As under autocast: a box at 1000 pixels has no exact bfloat16."""
     x = torch.randn(1, 3, 80, 80).to(dtype).requires_grad_()
     rois = torch.tensor([[0.0, 901.0, 905.0, 1003.0, 1007.0]])
-    out = roi_max_pool(x, rois, (7, 7), 1 / 16)
+    out = ROIMaxPool((7, 7), 1 / 16)(x, rois)
     assert out.dtype == dtype
     assert torch.equal(out.float(), roi_pool(x.detach().float(), rois, (7, 7), 1 / 16))
     out.sum().backward()
@@ -55,7 +55,7 @@ def test_the_input_is_left_as_it_was():
     x = torch.randn(1, 2, 9, 9)
     before = x.clone()
     with torch.no_grad():
-        roi_max_pool(x, random_rois(5, 1, images=1, extent=9), (3, 3), 1.0).add_(1)
+        ROIMaxPool((3, 3), 1.0)(x, random_rois(5, 1, images=1, extent=9)).add_(1)
     assert torch.equal(x, before)
 
 
