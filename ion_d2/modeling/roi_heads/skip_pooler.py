@@ -21,9 +21,11 @@ from ...layers.l2_norm import NORMS
 from ...layers.normalized_projection import normalized_projection
 from ...layers.roi_align import ROIAlign
 from ...layers.roi_max_pool import ROIMaxPool
+from ...value_rules import check_value, number, one_of
 from .feature_scale import FeatureScale
 
-_KINDS = ("ROIPool", "ROIAlign", "ROIAlignV2")
+_KINDS = one_of("ROIPool", "ROIAlign", "ROIAlignV2")
+_SCALE_INIT = number("of at least 0, which measures it", lambda value: value >= 0)
 
 
 class SkipPooler(nn.Module):
@@ -72,7 +74,10 @@ class SkipPooler(nn.Module):
                 ``scale_init``, or a feature that cannot be ``added``.
         """
         super().__init__()
-        _check(input_shapes, norm, scale_init)
+        if not input_shapes:
+            raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")
+        check_value("MODEL.SKIP_POOLER.NORM", norm, one_of(*NORMS))
+        check_value("MODEL.SKIP_POOLER.SCALE_INIT", scale_init, _SCALE_INIT)
         scale_source %= len(input_shapes)
         _check_added(input_shapes, norm, scale_source, added)
         self.added = tuple(added)
@@ -158,8 +163,7 @@ def make_pooler(
     Raises:
         IONError: unknown ``kind``.
     """
-    if kind not in _KINDS:
-        raise IONError(f"MODEL.ROI_BOX_HEAD.POOLER_TYPE is {kind!r}; use one of {_KINDS}.")
+    check_value("MODEL.ROI_BOX_HEAD.POOLER_TYPE", kind, _KINDS)
     # Detectron2 takes powers of two alone for strides; the layer itself has no such limit.
     pooler = ROIPooler(output_size, (1.0,), sampling_ratio, kind)
     size, scale = pooler.output_size, 1.0 / stride
@@ -168,18 +172,6 @@ def make_pooler(
     else:
         pooler.level_poolers[0] = ROIAlign(size, scale, sampling_ratio, kind == "ROIAlignV2")
     return pooler
-
-
-def _check(input_shapes: Sequence[ShapeSpec], norm: str, scale_init: float) -> None:
-    if not input_shapes:
-        raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")
-    if norm not in NORMS:
-        raise IONError(f"MODEL.SKIP_POOLER.NORM is {norm!r}; use one of {NORMS}.")
-    if scale_init < 0:
-        raise IONError(
-            f"MODEL.SKIP_POOLER.SCALE_INIT is {scale_init}; use a positive number, "
-            "or 0 to measure it."
-        )
 
 
 def _check_added(shapes: Sequence[ShapeSpec], norm: str, target: int, added: Sequence[int]) -> None:
