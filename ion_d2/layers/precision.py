@@ -52,3 +52,8 @@ def narrow(x: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype == torch.float16:
         x = x.clamp(max=65504.0)
     return x.to(dtype)
+
+
+def common_dtype(x: Tensor, rois: Tensor) -> torch.dtype:
+    """One type for both, as torchvision asks; 16 bits would round boxes to several pixels."""
+    return torch.promote_types(torch.promote_types(x.dtype, rois.dtype), torch.float32)

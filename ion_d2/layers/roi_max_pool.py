@@ -9,11 +9,19 @@ over columns.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torchvision.ops import roi_pool
 
-from .channel_threads import common_dtype, in_threads, pool_in_threads
+from .precision import common_dtype
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ROIMaxPool(nn.Module):
@@ -44,25 +52,63 @@ class ROIMaxPool(nn.Module):
         if x.device.type != "cpu" or torch.onnx.is_in_onnx_export():
             return roi_pool(x.to(rois.dtype), rois, self.output_size, self.scale).to(x.dtype)
         if torch.is_grad_enabled() and x.requires_grad:
-            return pool_in_threads(x, rois, self)
+            return _ROIMaxPool.apply(x.to(rois.dtype), rois, self).to(x.dtype)
         x, size = x.detach(), list(self.output_size)
         if torch.jit.is_tracing():
             return _pool_all(x, rois, size, self.scale)
         x = x.contiguous(memory_format=torch.channels_last)
         parts = rois.tensor_split(torch.get_num_threads())
-        return torch.cat(in_threads(lambda part: _pool_all(x, part, size, self.scale), parts))
+        return torch.cat(_in_threads(lambda part: _pool_all(x, part, size, self.scale), parts))
 
-    def pool(self, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`.channel_threads.Pooling`."""
-        out, argmax = torch.ops.torchvision.roi_pool(x, rois, self.scale, *self.output_size)
+
+class _ROIMaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rois: Tensor, layer: ROIMaxPool) -> Tensor:
+        x = x.detach()  # gradients are on in a new thread
+        # Channels innermost in memory, as a product over them wants it.
+        out = x.new_empty(len(rois), *layer.output_size, x.shape[1]).permute(0, 3, 1, 2)
         # Half the memory, where an index of a cell has 15 bits.
-        return out, argmax.short() if x[0, 0].numel() < 2**15 else argmax
+        index = torch.int16 if x.shape[2:].numel() < 2**15 else torch.int32
 
-    def spread(self, grad: Tensor, rois: Tensor, known: Tensor, shape: torch.Size) -> Tensor:
-        """See :class:`.channel_threads.Pooling`."""
-        return torch.ops.torchvision._roi_pool_backward(
-            grad, rois, known.int(), self.scale, *self.output_size, *shape
-        )
+        def pool(part: slice) -> Tensor:
+            out[:, part], argmax = torch.ops.torchvision.roi_pool(
+                x[:, part], rois, layer.scale, *layer.output_size
+            )
+            return argmax.to(index)
+
+        parts = _parts(x.shape[1])
+        ctx.save_for_backward(rois, *_in_threads(pool, parts))
+        ctx.parts, ctx.shape, ctx.layer = parts, x.shape, layer
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        rois, *argmax = ctx.saved_tensors
+        n, _, *size = ctx.shape
+        grad_x = grad.new_empty(ctx.shape)
+
+        def spread(part: tuple[slice, Tensor]) -> None:
+            channels = grad[:, part[0]].contiguous()
+            shape = n, channels.shape[1], *size
+            grad_x[:, part[0]] = torch.ops.torchvision._roi_pool_backward(
+                channels, rois, part[1].int(), ctx.layer.scale, *ctx.layer.output_size, *shape
+            )
+
+        _in_threads(spread, list(zip(ctx.parts, argmax)))
+        return grad_x, None, None
+
+
+def _parts(channels: int) -> list[slice]:
+    """Small slices: what lies between two layouts stays in a cache."""
+    step = max(16, -(-channels // (8 * torch.get_num_threads())))
+    return [slice(i, min(i + step, channels)) for i in range(0, channels, step)]
+
+
+def _in_threads(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    """What ``work`` returns for each part, in order, by as many threads as PyTorch uses."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return list(threads.map(work, parts))
 
 
 # The functions below are TorchScript too: a trace holds their loops, so that an exported model

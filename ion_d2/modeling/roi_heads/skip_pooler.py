@@ -108,8 +108,9 @@ class SkipPooler(nn.Module):
 
     def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
         """Pool M boxes, in pixels, from L maps (N, C_l, H_l, W_l): (M, out_channels, P, P)."""
+        # Contiguous: heads flatten it, Detectron2's keypoint head by a view.
         if self.reduce is None:
-            return self.level_poolers[0](features, boxes)
+            return self.level_poolers[0](features, boxes).contiguous()
         total = self.reduce.bias[:, None, None]
         # First the feature whose norm is measured, since the scales of all follow from it.
         for i in sorted(range(len(features)), key=lambda i: i != self.scale_source):
@@ -120,7 +121,6 @@ class SkipPooler(nn.Module):
             projected = self.contribution(i, pooled)
             # The first sum has the bias's type, float32 also in mixed precision.
             total = total + projected if i == self.scale_source else total.add_(projected)
-        # Heads flatten it, Detectron2's keypoint head by a view.
         return total.to(projected.dtype).contiguous()
 
     def contribution(self, index: int, pooled: Tensor) -> Tensor:
