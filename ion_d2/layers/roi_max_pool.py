@@ -2,18 +2,20 @@
 
 torchvision's CPU operator works in one thread and visits every channel of every bin by itself, in
 memory that lies far apart; at the strides of skip pooling it takes longer than the network's fully
-connected layers. In training, threads share the channels. Where no gradient is needed, threads
-share the ROIs, all channels of a cell lie side by side, and a ROI is reduced first over rows, then
-over columns.
+connected layers. In training, threads share the channels. Where no gradient is needed, all channels
+of a cell lie side by side, and PyTorch's adaptive pooling, whose bins are Fast R-CNN's, takes a ROI
+at a time.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.ops import roi_pool
@@ -53,12 +55,8 @@ class ROIMaxPool(nn.Module):
             return roi_pool(x.to(rois.dtype), rois, self.output_size, self.scale).to(x.dtype)
         if torch.is_grad_enabled() and x.requires_grad:
             return _ROIMaxPool.apply(x.to(rois.dtype), rois, self).to(x.dtype)
-        x, size = x.detach(), list(self.output_size)
-        if torch.jit.is_tracing():
-            return _pool_all(x, rois, size, self.scale)
-        x = x.contiguous(memory_format=torch.channels_last)
-        parts = rois.tensor_split(torch.get_num_threads())
-        return torch.cat(_in_threads(lambda part: _pool_all(x, part, size, self.scale), parts))
+        x = x.detach().to(rois.dtype)
+        return _pool(x, rois, list(self.output_size), self.scale).to(x.dtype)
 
 
 class _ROIMaxPool(torch.autograd.Function):
@@ -111,50 +109,53 @@ def _in_threads(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
         return list(threads.map(work, parts))
 
 
-# The functions below are TorchScript too: a trace holds their loops, so that an exported model
-# pools as fast as the one it came from.
+# The functions below are TorchScript too: a trace holds their loop, so that an exported model pools
+# as fast as the one it came from.
 
 
 @torch.jit.script_if_tracing
-def _pool_all(x: Tensor, rois: Tensor, output_size: list[int], scale: float) -> Tensor:
-    cells = x.permute(0, 2, 3, 1).contiguous()
-    rows = _bins(rois[:, 2], rois[:, 4], output_size[0], scale, x.size(2))
-    columns = _bins(rois[:, 1], rois[:, 3], output_size[1], scale, x.size(3))
-    images: list[int] = rois[:, 0].long().tolist()
-    out = x.new_zeros([len(images), output_size[0], output_size[1], x.size(1)])
-    for i, image in enumerate(images):
-        _pool_one(cells[image], rows[i], columns[i], out[i])
-    return out.permute(0, 3, 1, 2)
+def _pool(x: Tensor, rois: Tensor, output_size: list[int], scale: float) -> Tensor:
+    height, width = x.size(2), x.size(3)
+    tops, bottoms, regular = _spans(rois[:, 2], rois[:, 4], output_size[0], scale, height)
+    lefts, rights, as_regular = _spans(rois[:, 1], rois[:, 3], output_size[1], scale, width)
+    regular &= as_regular
+    out = x.new_empty([rois.size(0), output_size[0], output_size[1], x.size(1)])
+    out = out.permute(0, 3, 1, 2)
+    other = (~regular).nonzero()[:, 0]
+    out[other] = torch.ops.torchvision.roi_pool(
+        x, rois[other], scale, output_size[0], output_size[1]
+    )[0]
+    x = x.contiguous(memory_format=torch.channels_last)
+    images = rois[:, 0].long()
+    spans: list[list[int]] = torch.stack([images, tops, bottoms, lefts, rights], dim=1).tolist()
+    indices: list[int] = regular.nonzero()[:, 0].tolist()
+    for i in indices:
+        image, top, bottom, left, right = spans[i]
+        roi = x[image : image + 1, :, top:bottom, left:right]
+        beyond = [0, max(right - width, 0), 0, max(bottom - height, 0)]
+        if max(beyond) > 0:
+            roi = F.pad(roi, beyond, value=-math.inf)
+        out[i] = F.adaptive_max_pool2d(roi, output_size)[0]
+    return out
 
 
-def _pool_one(cells: Tensor, rows: list[list[int]], columns: list[list[int]], out: Tensor) -> None:
-    """Write the maxima of (H, W, C) cells over bins into a zeroed (rows, columns, C)."""
-    left, right = columns[0][0], columns[-1][1]
-    strips = cells.new_zeros([len(rows), max(right - left, 0), cells.size(2)])
-    for i, row in enumerate(rows):
-        first, last = row[0], row[1]
-        if first < last and left < right:
-            torch.amax(cells[first:last, left:right], dim=[0], out=strips[i])
-    for j, column in enumerate(columns):
-        first, last = column[0], column[1]
-        if first < last:
-            torch.amax(strips[:, first - left : last - left], dim=[1], out=out[:, j])
+def _spans(
+    start: Tensor, end: Tensor, bins: int, scale: float, limit: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """First and one past the last cell of each ROI along one side, and which ROIs are regular.
 
-
-def _bins(
-    start: Tensor, end: Tensor, count: int, scale: float, limit: int
-) -> list[list[list[int]]]:
-    """First and one past the last cell of each bin along one side: M lists of ``count`` pairs.
-
-    The arithmetic is Fast R-CNN's: whole cells, and bins that may share a cell.
+    The arithmetic is Fast R-CNN's, of whole cells. Bins of a regular ROI are those of adaptive
+    pooling, which they may not be by rounding; none is empty; and it reaches at most 2 cells beyond
+    the end of the map, as a box that ends with its image does.
     """
     first = _round(start * scale)
-    size = (_round(end * scale) - first + 1).clamp(min=1) / count
-    index = torch.arange(count + 1, dtype=start.dtype) * size[:, None]
-    lower = (index[:, :-1].floor() + first[:, None]).clamp(0, limit)
-    upper = (index[:, 1:].ceil() + first[:, None]).clamp(0, limit)
-    bins: list[list[list[int]]] = torch.stack([lower, upper], dim=2).long().tolist()
-    return bins
+    span = (_round(end * scale) - first + 1).clamp(min=1)
+    index = torch.arange(bins + 1, dtype=start.dtype)
+    edges = index * (span / bins)[:, None]
+    exact = index.double() * span.double()[:, None] / bins
+    regular = ((edges.floor() == exact.floor()) & (edges.ceil() == exact.ceil())).all(dim=1)
+    regular &= (first >= 0) & (first + span <= limit + 2) & (first + edges[:, -2].floor() < limit)
+    return first.long(), (first + span).long(), regular
 
 
 def _round(x: Tensor) -> Tensor:
