@@ -14,6 +14,7 @@ Times are medians. Peak memory is what a step needs beyond what was there before
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -25,7 +26,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
-from torchvision.ops import roi_pool
+from torchvision.ops import roi_align, roi_pool
 
 from ion_d2.engine.setup import build_model, load_config, run_cli
 from ion_d2.layers import l2_normalize
@@ -79,13 +80,26 @@ def _status(key: str) -> float:
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(key))
 
 
-def model_works(config: str, args: argparse.Namespace) -> dict[str, Work]:
-    """An inference and a training step of a config with random weights."""
+def model_works(
+    config: str, args: argparse.Namespace, weights: dict[str, Tensor]
+) -> dict[str, Work]:
+    """An inference and a training step of a config with random weights.
+
+    Args:
+        config: its path.
+        args: of the command.
+        weights: of the models so far, by name. What this one has as well it takes from them: RPNs
+            that differ propose other boxes, of which NMS alone can take twice as long.
+    """
     own = ["MODEL.ROI_HEADS.NUM_CLASSES", "20", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "21"]
     own += ["MODEL.RPN.POST_NMS_TOPK_TEST", str(args.proposals), "MODEL.WEIGHTS", ""]
     cfg = load_config(config, [*own, *args.opts])
     torch.manual_seed(0)
     model = build_model(cfg)
+    for name, own_weights in model.state_dict().items():
+        shared = weights.setdefault(name.replace("bottom_up.", ""), own_weights)
+        if shared.shape == own_weights.shape:
+            own_weights.copy_(shared)
     x = _input(args.image_size)
 
     def infer() -> None:
@@ -128,7 +142,7 @@ def pooler_works(args: argparse.Namespace) -> dict[str, Work]:
     start = torch.rand(args.rois, 2) * torch.tensor([width, height]) * 0.9
     end = start + torch.rand(args.rois, 2) * 300 + 20
     boxes = Boxes(torch.cat([start, end.clamp(max=max(args.image_size) - 1)], 1).to(device))
-    pooler = SkipPooler(shapes).to(device)
+    pooler = SkipPooler(shapes, pooler_type=args.kind).to(device)
     inputs = [*features, *pooler.parameters()]
 
     def run(pool: Callable[[list[Tensor], list[Boxes]], Tensor]) -> Work:
@@ -138,14 +152,17 @@ def pooler_works(args: argparse.Namespace) -> dict[str, Work]:
 
         return work
 
-    literal = lambda *given: literal_pooler(pooler, *given)  # noqa: E731
+    literal = lambda *given: literal_pooler(pooler, args.kind, *given)  # noqa: E731
     return {"step by step": run(literal), "SkipPooler": run(pooler)}
 
 
-def literal_pooler(pooler: nn.Module, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
+def literal_pooler(
+    pooler: nn.Module, kind: str, features: list[Tensor], boxes: list[Boxes]
+) -> Tensor:
     """Pool, normalize, concatenate, scale and merge, each by an operator of its own."""
     rois = [each.tensor for each in boxes]
-    pooled = [roi_pool(x, rois, 7, 1 / s) for x, (_, s) in zip(features, _FEATURES)]
+    pool = roi_pool if kind == "ROIPool" else functools.partial(roi_align, aligned=True)
+    pooled = [pool(x, rois, 7, 1 / s) for x, (_, s) in zip(features, _FEATURES)]
     normalized = torch.cat([l2_normalize(x, "roi") for x in pooled], dim=1)
     return pooler.reduce(normalized * pooler.scale.factor[:, None, None])
 
@@ -167,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     models.add_argument("--opts", nargs="+", default=[], help="overrides of all, KEY VALUE ...")
     pooler = commands.add_parser("pooler", parents=[shared])
     pooler.add_argument("--rois", type=int, default=512)
+    pooler.add_argument("--kind", choices=("ROIPool", "ROIAlignV2"), default="ROIPool")
     return parser
 
 
@@ -176,7 +194,8 @@ def main() -> None:
     if args.command == "pooler":
         tables = {"forward and backward": pooler_works(args)}
     else:
-        works = {Path(config).stem: model_works(config, args) for config in args.configs}
+        weights: dict[str, Tensor] = {}
+        works = {Path(config).stem: model_works(config, args, weights) for config in args.configs}
         tables = {
             title: {name: each[title] for name, each in works.items()}
             for title in ("inference", "training step")
