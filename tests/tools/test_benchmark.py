@@ -27,19 +27,24 @@ def run(monkeypatch, tmp_path):
     return run
 
 
-def test_pooler(run):
-    (rows,) = run("pooler", "--rois", "6").values()
+KINDS = ("ROIPool", "ROIAlignV2")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pooler(run, kind):
+    (rows,) = run("pooler", "--rois", "6", "--kind", kind).values()
     assert list(rows) == ["step by step", "SkipPooler"]
     assert all(row["seconds"] > 0 for row in rows.values())
 
 
-def test_what_is_compared_gives_the_same(run):
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_compared_gives_the_same(run, kind):
     torch.manual_seed(0)
     shapes = [ShapeSpec(channels=c, stride=s) for c, s in run.tool._FEATURES]
     features = [torch.rand(1, s.channels, 96 // s.stride, 128 // s.stride) for s in shapes]
     boxes = [Boxes(torch.tensor([[3.0, 5, 60, 70], [10, 10, 22, 19]]))]
-    pooler = SkipPooler(shapes)
-    got, expected = pooler(features, boxes), run.tool.literal_pooler(pooler, features, boxes)
+    pooler = SkipPooler(shapes, pooler_type=kind)
+    got, expected = pooler(features, boxes), run.tool.literal_pooler(pooler, kind, features, boxes)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-3)
 
 
