@@ -31,16 +31,13 @@ def get_config(
     *,
     plug_in: bool = False,
 ) -> CfgNode:
-    """Read a config file, with ION's keys and the device that there is.
+    """Read a config file, with ION's keys and the device that there is; the result is frozen.
 
     Args:
         config_file: a YAML file, or ``model_zoo:NAME`` for a config that Detectron2 packages, e.g.
             "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml".
         overrides: config key -> value, e.g. ``{"SOLVER.MAX_ITER": 100}``.
         plug_in: switch ION on before the overrides; see :func:`ion_d2.plug_in`.
-
-    Returns:
-        The config, frozen.
 
     Raises:
         IONError: the file, a key or a value is wrong, or ION cannot be switched on.
@@ -65,15 +62,12 @@ def build_model(cfg: CfgNode) -> nn.Module:
 
 
 def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
-    """Build a trainer, with its data, model, weights and a folder for its results.
+    """Build a trainer, with data, model, weights and a folder; ``train()`` trains and evaluates.
 
     Args:
         cfg: the config, which stays as it is. The trainer's own, with the data's number of classes,
             is its ``cfg``, and ``config.yaml`` in ``OUTPUT_DIR``.
         resume: continue from the last checkpoint in ``OUTPUT_DIR``, if there is one.
-
-    Returns:
-        The trainer; its ``train()`` trains, saves and evaluates.
 
     Raises:
         IONError: data, weights or config are not usable.
@@ -92,16 +86,13 @@ def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
 def build_predictor(
     cfg: CfgNode, weights: str | os.PathLike[str] | None = None, *, classes_file: str | None = None
 ) -> IONPredictor:
-    """Build a predictor: a function from a picture to its detections.
+    """Build a predictor: a function from a picture to detections, with the ``class_names``.
 
     Args:
         cfg: the model's config, which stays as it is.
         weights: a checkpoint; None for ``MODEL.WEIGHTS``.
         classes_file: a text file with one class name a line; None takes them from the weights, if
             our trainer wrote these, or else from the data.
-
-    Returns:
-        The predictor, which has the ``class_names``.
 
     Raises:
         IONError: there are no weights or they do not fit, or the classes cannot be found.

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import IO, Any
 
+from .errors import IONError
+
 MAX_BYTES = 255  # of a file's name, the most that the usual file systems take
 
 
@@ -37,6 +39,21 @@ def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
         with contextlib.suppress(OSError):  # it may never have been created
             os.remove(temporary)
         raise
+
+
+def write_result(path: str, write: Callable[[IO[bytes]], Any], advice: str) -> None:
+    """Write a file as :func:`replace_file` does; its folder is made if need be.
+
+    Raises:
+        IONError: the file cannot be written; the message ends with the advice.
+    """
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        replace_file(path, write)
+    except OSError as error:
+        raise IONError(
+            f"{path} cannot be written ({error.strerror or error}); {advice}."
+        ) from error
 
 
 def distinct_file_names(names: Sequence[str]) -> list[str]:

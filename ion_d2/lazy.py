@@ -41,10 +41,7 @@ _ROI_HEADS = {
 def skip_pooler(channels: Sequence[int], strides: Sequence[int], **kwargs: Any) -> SkipPooler:
     """Build a :class:`SkipPooler` from plain numbers, which a LazyConfig can hold.
 
-    Args:
-        channels: of each feature.
-        strides: of each feature, in pixels.
-        kwargs: further arguments of ``SkipPooler``.
+    ``channels`` and ``strides`` (in pixels) are those of each feature.
     """
     shapes = [ShapeSpec(channels=c, stride=s) for c, s in zip(channels, strides)]
     return SkipPooler(shapes, **kwargs)

@@ -8,12 +8,28 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 
-from .errors import IONError
 from .modeling.context import CONTEXT
 from .modeling.model_values import check_features
 from .modeling.unread_settings import ROI_HEADS
+from .value_rules import Rule, check_rules
 
 CONTEXT_BACKBONE = "build_ion_context_backbone"
+
+# What a config must be for ION to plug in.
+_PLUGGABLE: dict[str, Rule] = {
+    "MODEL.META_ARCHITECTURE": (
+        lambda name: name == "GeneralizedRCNN",
+        "'GeneralizedRCNN' (Faster, Mask, Keypoint or Cascade R-CNN), whose ROI heads ION replaces",
+    ),
+    "MODEL.PROPOSAL_GENERATOR.NAME": (
+        lambda name: name != "RRPN",
+        "one that makes upright boxes, as 'RPN' does; ION does not pool rotated ones",
+    ),
+    "MODEL.ROI_HEADS.NAME": (
+        ROI_HEADS.__contains__,
+        f"one of {', '.join(ROI_HEADS)}, which ION has its own version of",
+    ),
+}
 
 
 def plug_in(cfg: CfgNode) -> dict[str, Any]:
@@ -33,30 +49,10 @@ def plug_in(cfg: CfgNode) -> dict[str, Any]:
     Raises:
         IONError: the config has no ROI heads that ION's can replace, or has ION's already.
     """
-    _check_pluggable(cfg)
+    check_rules(cfg, _PLUGGABLE)
     overrides = _overrides(cfg)
     cfg.merge_from_list([item for pair in overrides.items() for item in pair])
     return overrides
-
-
-def _check_pluggable(cfg: CfgNode) -> None:
-    model = cfg.MODEL
-    if model.META_ARCHITECTURE != "GeneralizedRCNN":
-        raise IONError(
-            f"MODEL.META_ARCHITECTURE is {model.META_ARCHITECTURE!r}; ION plugs into the ROI heads "
-            "of 'GeneralizedRCNN' (Faster, Mask, Keypoint and Cascade R-CNN), so start from such a "
-            "config."
-        )
-    if model.PROPOSAL_GENERATOR.NAME == "RRPN":
-        raise IONError(
-            "MODEL.PROPOSAL_GENERATOR.NAME is 'RRPN', which makes rotated boxes; ION pools upright "
-            "ones only, so start from a config with 'RPN'."
-        )
-    if model.ROI_HEADS.NAME not in ROI_HEADS:
-        raise IONError(
-            f"MODEL.ROI_HEADS.NAME is {model.ROI_HEADS.NAME!r}; ION has its own version of "
-            f"{', '.join(ROI_HEADS)} only."
-        )
 
 
 def _overrides(cfg: CfgNode) -> dict[str, Any]:

@@ -57,11 +57,9 @@ def value_of(cfg: CfgNode, key: str, missing: Any = None) -> Any:
 
 
 def check_rules(cfg: CfgNode, rules: Mapping[str, Rule]) -> None:
-    """Refuse values of a config that break a rule.
+    """Refuse values of a config that break a rule of their key.
 
-    Args:
-        cfg: the full config.
-        rules: by key; keys that this version of Detectron2 lacks are passed over.
+    Keys that this version of Detectron2 lacks are passed over.
 
     Raises:
         IONError: one does; the message has the key, the value and what it must be.

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from ion_d2.files import fitting_name, replace_file
+from ion_d2.errors import IONError
+from ion_d2.files import fitting_name, replace_file, write_result
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 255, "猫" * 85, "\n" * 255], ids=ascii)
@@ -15,6 +16,13 @@ def test_a_file_of_the_longest_name_is_replaced(name, tmp_path):
         replace_file(str(tmp_path / name), lambda file, content=content: file.write(content))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_a_result_makes_its_folder_or_says_why_it_cannot(tmp_path):
+    write_result(str(tmp_path / "new" / "a"), lambda file: file.write(b"b"), "move it")
+    below_a_file = str(tmp_path / "new" / "a" / "c")
+    with pytest.raises(IONError, match=r"/new/a/c cannot be written \(.+\); move it\.$"):
+        write_result(below_a_file, lambda file: file.write(b"d"), "move it")
 
 
 def test_a_shorter_limit():

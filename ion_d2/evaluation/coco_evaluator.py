@@ -57,18 +57,13 @@ class IONCOCOEvaluator(COCOEvaluator):
         self._image_ids = None if image_ids is None else [self._id(i) for i in image_ids]
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Take the detections of some images.
-
-        Raises:
-            IONError: an "image_id" is none of the dataset.
-        """
+        """Take the detections of some images; IONError if an "image_id" is none of the dataset."""
         super().process([{**x, "image_id": self._id(x["image_id"])} for x in inputs], outputs)
 
     def evaluate(self, img_ids: Sequence[Hashable] | None = None) -> dict[str, Any]:
         """Figures as Detectron2's evaluator gives them; none if there are no annotations.
 
-        Args:
-            img_ids: the images to evaluate; None for those of the constructor.
+        ``img_ids`` are the images to evaluate; None for those of the constructor.
         """
         results = super().evaluate(img_ids=self._image_ids if img_ids is None else img_ids)
         if not self._labeled and self._folder is not None and comm.is_main_process():

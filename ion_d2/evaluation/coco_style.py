@@ -75,9 +75,6 @@ def evaluate_coco_content(
         content: normalized, see :func:`ion_d2.data.coco_file.normalize_coco`.
         results: detections in COCO's format, "bbox" as (x, y, width, height); there may be none.
         image_ids: the images to evaluate; None for all.
-
-    Returns:
-        pycocotools' evaluation, with its "eval" and "stats".
     """
     boxes = [{**r, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0} for r in results]
     # pycocotools prints as it goes; what it prints is in the result.
@@ -93,12 +90,10 @@ def evaluate_coco_content(
 
 
 def coco_figures(evaluation: COCOeval) -> dict[str, float]:
-    """Name the figures of an evaluation.
+    """The `COCO_METRICS` of an evaluation in percent; NaN where there is no object to be found.
 
-    Returns:
-        `COCO_METRICS` in percent: AP (IoU 0.50:0.95), AP50, AP75, AP of small, medium and large
-        objects; AR with 1, 10 and 100 detections an image, AR by size. NaN where there is no object
-        to be found.
+    AP (IoU 0.50:0.95), AP50, AP75, AP of small, medium and large objects; AR with 1, 10 and 100
+    detections an image, AR by size.
     """
     return {
         name: 100 * float(value) if value >= 0 else float("nan")

@@ -76,8 +76,7 @@ def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
 @EVALUATORS.register()
 def pascal_voc(cfg: CfgNode, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
     """Average precision as VOC and COCO define it, of the boxes in the dataset's dicts."""
-    records = test_dicts(cfg, dataset_name)
-    where: dict[str, Any] = {"output_dir": folder, "records": records}
+    where: dict[str, Any] = {"output_dir": folder, "records": test_dicts(cfg, dataset_name)}
     metric, server_files = cfg.TEST.VOC_METRIC, cfg.TEST.VOC_SERVER_FILES
     boxes = IONVOCEvaluator(dataset_name, metric=metric, server_files=server_files, **where)
     if not cfg.TEST.SEM_SEG:

@@ -57,14 +57,12 @@ def detections_from_instances(instances: Instances) -> Detections:
 
 
 def in_devkit_boxes(images: Mapping[Hashable, _Boxes]) -> dict[Hashable, _Boxes]:
-    """The same boxes in the PASCAL VOC devkit's convention: 1-based, right and bottom inclusive.
+    """0-based boxes with exclusive edges in the PASCAL VOC devkit's convention.
 
-    Left and top edge of what was 0-based with exclusive edges become one higher.
+    That is 1-based, right and bottom inclusive: left and top become one higher.
     """
     shift = np.array([1.0, 1.0, 0.0, 0.0])
-    return {
-        image_id: image._replace(boxes=image.boxes + shift) for image_id, image in images.items()
-    }
+    return {key: image._replace(boxes=image.boxes + shift) for key, image in images.items()}
 
 
 def require_all(wanted: Collection[Hashable], seen: Collection[Hashable], of_what: str) -> None:

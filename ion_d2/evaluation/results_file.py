@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from typing import Any
 
-from ion_d2.errors import IONError
-from ion_d2.files import replace_file
+from ion_d2.files import write_result
 
 
 def write_json(path: str, content: Any, indent: int | None = None) -> None:
@@ -17,21 +15,9 @@ def write_json(path: str, content: Any, indent: int | None = None) -> None:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file in UTF-8, creating its folder.
-
-    A reader sees the old file or the whole new one, never half of it.
-
-    Raises:
-        IONError: the file cannot be written.
-    """
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        replace_file(path, lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise IONError(
-            f"Cannot write the result file {path} ({error.strerror}): make room or choose another "
-            "folder (OUTPUT_DIR of a run)."
-        ) from error
+    """Write a text file in UTF-8; see :func:`~ion_d2.files.write_result`, also for errors."""
+    advice = "make room or choose another folder (OUTPUT_DIR of a run)"
+    write_result(path, lambda file: file.write(text.encode()), advice)
 
 
 def _finite_or_none(value: Any) -> Any:

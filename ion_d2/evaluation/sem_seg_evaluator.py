@@ -80,23 +80,22 @@ class IONSemSegEvaluator(DatasetEvaluator):
         Raises:
             IONError: a label map cannot be used, or does not fit the prediction.
         """
+        labels = (self._num_classes, self._ignore_label)
         for record, output in zip(inputs, outputs):
             image_id, scores = record["image_id"], output["sem_seg"]
             if image_id not in self._label_files or image_id in self._seen:
                 continue
             file = self._label_files[image_id]
-            truth = read_label_map(file, self._num_classes, self._ignore_label)
-            if tuple(scores.shape) != (self._num_classes, *truth.shape):
+            truth = read_label_map(file, *labels)
+            wanted = (self._num_classes, *truth.shape)
+            if tuple(scores.shape) != wanted:
                 raise IONError(
                     f"The segmentation of image {image_id} has shape {tuple(scores.shape)}, but "
-                    f"{self._num_classes} classes and the label map {file} ask for "
-                    f"{(self._num_classes, *truth.shape)}: check the label map's size and "
-                    "MODEL.SEM_SEG_HEAD.NUM_CLASSES."
+                    f"{self._num_classes} classes and the label map {file} ask for {wanted}: check "
+                    "the label map's size and MODEL.SEM_SEG_HEAD.NUM_CLASSES."
                 )
             predicted = scores.argmax(dim=0).cpu().numpy()
-            self._confusion += confusion_matrix(
-                truth, predicted, self._num_classes, self._ignore_label
-            )
+            self._confusion += confusion_matrix(truth, predicted, *labels)
             self._seen.add(image_id)
 
     def evaluate(self) -> dict[str, dict[str, float]]:

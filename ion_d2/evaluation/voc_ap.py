@@ -38,10 +38,7 @@ class VOCResult:
     num_images: np.ndarray
 
     def class_ap(self, metric: str, iou_threshold: float | None = None) -> np.ndarray:
-        """AP of each class at one of the thresholds, or (None) the mean over all of them.
-
-        Returns:
-            (C,) array in 0..1, NaN for classes without a box to be found.
+        """AP (C,) of each class at one of the thresholds, or (None) the mean over all of them.
 
         Raises:
             IONError: for an unknown metric or a threshold that was not evaluated.

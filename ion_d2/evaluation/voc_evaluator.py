@@ -118,29 +118,22 @@ class IONVOCEvaluator(DatasetEvaluator):
         if self._server_files:
             assert self._output_dir is not None  # see check_server_files
             write_server_files(self._output_dir, found, self._class_names, self._dataset_name)
+        name, metric = self._dataset_name, self._metric
         if not self._labeled:
-            logger.warning(
-                "%s has no annotations, so there is no average precision.", self._dataset_name
-            )
+            logger.warning("%s has no annotations, so there is no average precision.", name)
             return OrderedDict()
         truth = in_devkit_boxes(self._truth)
         result = evaluate_voc(truth, in_devkit_boxes(found), self._class_names)
         coco = evaluate_coco_style(self._truth, found, self._class_names)
+        sizes = {figure: coco[figure] for figure in _SIZE_METRICS}
         report = self._report(result, coco)
-        sizes = {name: coco[name] for name in _SIZE_METRICS}
-        logger.info(
-            "VOC average precision on %s (%d images, percent):\n%s",
-            *(self._dataset_name, len(self._truth), text_table(voc_cells(report))),
-        )
-        logger.info(
-            "COCO average precision on %s (percent):\n%s", self._dataset_name, metrics_table(sizes)
-        )
+        table, number = text_table(voc_cells(report)), len(self._truth)
+        logger.info("VOC average precision on %s (%d images, percent):\n%s", name, number, table)
+        logger.info("COCO average precision on %s (percent):\n%s", name, metrics_table(sizes))
         self._write("voc_results.json", report, indent=1)
-        by_class = {
-            f"AP50-{name}": entry[self._metric]["AP50"] for name, entry in report["classes"].items()
-        }
-        results = OrderedDict(bbox={**report["mean"][self._metric], **by_class})
-        results.update({f"bbox_{metric}": report["mean"][metric] for metric in METRICS})
+        by_class = {f"AP50-{c}": entry[metric]["AP50"] for c, entry in report["classes"].items()}
+        results = OrderedDict(bbox={**report["mean"][metric], **by_class})
+        results.update({f"bbox_{kind}": report["mean"][kind] for kind in METRICS})
         results["bbox_coco"] = sizes
         return results
 

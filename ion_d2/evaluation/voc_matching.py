@@ -33,11 +33,7 @@ class ClassMatches(NamedTuple):
 
 
 def inclusive_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Intersection over union of (N, 4) and (G, 4) boxes in the devkit's convention.
-
-    Returns:
-        (N, G) float64 array.
-    """
+    """Intersection over union (N, G) of (N, 4) and (G, 4) boxes in the devkit's convention."""
     boxes, truth = boxes[:, None, :].astype(np.float64), truth[None, :, :].astype(np.float64)
     corner_min = np.maximum(boxes[..., :2], truth[..., :2])
     corner_max = np.minimum(boxes[..., 2:], truth[..., 2:])
@@ -59,10 +55,7 @@ def match_class(
     Detections of equal score stay in the order given: that of the images in `detections`, then
     within an image.
 
-    Args:
-        ground_truth: image id -> its labeled boxes.
-        detections: image id -> its detections. Images that `ground_truth` lacks have no boxes.
-        class_index: the class to look at.
+    Both mappings are by image id; images that `ground_truth` lacks have no boxes.
     """
     truth_of, difficult = _truth_of_class(ground_truth, class_index)
     parts = [
@@ -72,9 +65,8 @@ def match_class(
     columns = [np.concatenate(column) for column in zip(*parts)] if parts else [np.zeros(0)] * 3
     order = np.argsort(-columns[0], kind="stable")
     scores, overlaps, truth_index = (column[order] for column in columns)
-    num_images = sum(
-        not all(difficult[start : start + len(boxes)]) for start, boxes in truth_of.values()
-    )
+    spans = (slice(start, start + len(boxes)) for start, boxes in truth_of.values())
+    num_images = sum(not difficult[span].all() for span in spans)
     return ClassMatches(scores, overlaps, truth_index.astype(np.int64), difficult, num_images)
 
 

@@ -45,13 +45,7 @@ def write_server_files(
     A line is an image id, the score with six decimals, and the box in the devkit's convention
     (1-based, right and bottom inclusive) with one decimal, as in Detectron2's evaluator. A class
     without detections has an empty file. Year and split are those of the dataset's metadata; 2012
-    and "test" where it has none.
-
-    Args:
-        folder: where to make the folders that the server's archive has.
-        found: image id -> detections, 0-based with exclusive right and bottom edge.
-        class_names: by class index.
-        dataset_name: a registered dataset.
+    and "test" where it has none. Detections are 0-based with exclusive right and bottom edge.
 
     Raises:
         IONError: a file cannot be written.

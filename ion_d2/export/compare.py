@@ -44,16 +44,9 @@ class Comparison:
 
 @torch.no_grad()
 def compare(original: Detect, exported: Detect, images: Iterable[Tensor]) -> Comparison:
-    """Run both models on the same images in turns.
+    """Run the model in Python and the exported one on the same images (C, H, W) uint8 in turns.
 
-    Args:
-        original: the model in Python, e.g. a :class:`DetectorAdapter`.
-        exported: what :func:`load_exported` returned.
-        images: (C, H, W) uint8 each.
-
-    Returns:
-        How far apart they are, and the time of each on every image. The first image is run twice
-        more before, since first runs are slow.
+    The first image is run twice more before, since first runs are slow.
     """
     result = Comparison()
     for index, image in enumerate(images):

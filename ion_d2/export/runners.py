@@ -20,9 +20,8 @@ Detect = Callable[[Tensor], tuple[Tensor, ...]]
 def load_exported(path: str | os.PathLike[str]) -> Detect:
     """Load a ``.ts`` or ``.onnx`` file that :func:`ion_d2.export.export_detector` wrote.
 
-    Returns:
-        A function from an image (C, H, W) uint8 to boxes (M, 4), scores (M,) and classes (M,). ONNX
-        Runtime uses as many threads as PyTorch.
+    The result maps an image (C, H, W) uint8 to boxes (M, 4), scores (M,) and classes (M,). ONNX
+    Runtime uses as many threads as PyTorch.
 
     Raises:
         IONError: the file is missing or damaged, or ONNX Runtime is not installed.

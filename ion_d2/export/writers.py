@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..errors import IONError
-from ..files import replace_file
+from ..files import write_result
 from .adapter import DetectorAdapter, tracing
 
 # What an exported detector returns, in this order.
@@ -59,20 +59,15 @@ def export_detector(model: nn.Module, path: str | os.PathLike[str], facts: dict[
     Raises:
         IONError: another suffix, a model that cannot be exported, or a file that cannot be written.
     """
-    path = Path(path)
     formats = {".ts": _torchscript, ".onnx": _onnx}
-    if path.suffix not in formats:
+    suffix = Path(path).suffix
+    if suffix not in formats:
         raise IONError(f"{path} should end in {' or '.join(formats)}, which tells the format.")
-    content = formats[path.suffix](DetectorAdapter(model))
+    content = formats[suffix](DetectorAdapter(model))
     text = json.dumps(facts, indent=1) + "\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(str(path), lambda file: file.write(content))
-        replace_file(f"{path}.json", lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise IONError(
-            f"{path} cannot be written ({error.strerror}); choose another place for it."
-        ) from error
+    advice = "choose another place for it"
+    write_result(str(path), lambda file: file.write(content), advice)
+    write_result(f"{path}.json", lambda file: file.write(text.encode()), advice)
 
 
 def _torchscript(adapter: DetectorAdapter) -> bytes:
@@ -99,8 +94,7 @@ def _onnx(adapter: DetectorAdapter) -> bytes:
             "file (TorchScript)."
         )
     buffer = io.BytesIO()
-    # The annotations of newer releases leave buffers out.
-    options: dict[str, Any] = {"f": buffer}
+    options: dict[str, Any] = {"f": buffer}  # newer releases' annotations leave buffers out
     if "dynamo" in inspect.signature(torch.onnx.export).parameters:
         options["dynamo"] = False
     with tracing():

@@ -53,35 +53,27 @@ def proposal_files(cfg: CfgNode, split: str) -> tuple[str, ...] | None:
 
 
 def check_proposals(cfg: CfgNode, train: bool) -> None:
-    """Report faults of the proposal files before anything is trained.
+    """Report faults of the proposal files before anything is trained; datasets are registered.
 
-    Files for training are read along with the images. Those for the evaluation after it would
-    otherwise show their faults only then.
-
-    Args:
-        cfg: the config; its datasets are registered.
-        train: whether the run trains and then evaluates, or only evaluates.
+    Only the files for the evaluation after a training are read here: those that a run needs first
+    are read along with the images.
 
     Raises:
         IONError: a file is missing or broken, or does not belong to its dataset.
     """
-    if not train:
-        proposal_files(cfg, "TEST")
-        return
-    proposal_files(cfg, "TRAIN")
-    for name, path in zip(cfg.DATASETS.TEST, proposal_files(cfg, "TEST") or ()):
+    if train:
+        proposal_files(cfg, "TRAIN")
+    files = proposal_files(cfg, "TEST") or ()
+    for name, path in zip(cfg.DATASETS.TEST, files if train else ()):
         match_proposals(read_proposals(path), DatasetCatalog.get(name), name)
 
 
 def get_dicts(
     names: Sequence[str], *, filter_empty: bool, proposal_files: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Detectron2's ``get_detection_dataset_dicts`` with checked proposals.
+    """Detectron2's ``get_detection_dataset_dicts``, but checks the proposals.
 
-    Args:
-        names: registered datasets.
-        filter_empty: whether to leave out images without objects.
-        proposal_files: one per dataset, or None.
+    ``proposal_files`` has one per dataset.
 
     Raises:
         IONError: a proposal file is broken or does not belong to its dataset.
@@ -133,17 +125,17 @@ def match_proposals(proposals: Proposals, dicts: Sequence[dict[str, Any]], name:
 
 
 def _missing_error(proposals: Proposals, missing: list[str], number: int, name: str) -> IONError:
-    source = proposals.source
+    told = f"Proposal file {proposals.source}"
     if len(missing) == number and proposals.ids:
         return IONError(
-            f"Proposal file {source} belongs to another image set: it has {len(proposals.ids)} "
-            f"images such as '{proposals.ids[0]}', none of the {number} of dataset '{name}' such "
-            f"as '{missing[0]}'; give the file made for this dataset."
+            f"{told} belongs to another image set: it has {len(proposals.ids)} images such as "
+            f"'{proposals.ids[0]}', none of the {number} of dataset '{name}' such as "
+            f"'{missing[0]}'; give the file made for this dataset."
         )
     return IONError(
-        f"Proposal file {source} misses {len(missing)} of the {number} images of dataset '{name}', "
-        f"the first '{missing[0]}'; make it for the whole dataset, or convert it with "
-        "tools/proposals.py and --fill, which gives them no boxes."
+        f"{told} misses {len(missing)} of the {number} images of dataset '{name}', the first "
+        f"'{missing[0]}'; make it for the whole dataset, or convert it with tools/proposals.py and "
+        "--fill, which gives them no boxes."
     )
 
 

@@ -22,12 +22,10 @@ BY_FILE = ("mcg", "xyxy", "edge-boxes")
 
 
 def read_any(path: str, file_format: str, ids: Sequence[ImageId] | None = None) -> Proposals:
-    """Read a file or folder of proposals.
+    """Read a file or folder of proposals of one of the ``FORMATS``.
 
-    Args:
-        path: file or folder.
-        file_format: one of ``FORMATS``; for those of Matlab see :mod:`ion_d2.data.proposals.mat`.
-        ids: image ids in the order of a file that does not name its images.
+    ``ids`` are image ids in the order of a file that does not name its images; see
+    :mod:`ion_d2.data.proposals.mat`.
 
     Raises:
         IONError: it cannot be read or is of another format.
@@ -52,8 +50,7 @@ def for_dataset(
 
     Args:
         proposals: boxes of at least these images.
-        dicts: Detectron2 dataset dicts.
-        name: of the dataset, for messages.
+        dicts, name: the dataset's dicts, and its name for messages.
         fill: whether an image without an entry gets no boxes, instead of being an error.
         by_file: whether the proposals call images by their files, and never by a number.
 
@@ -83,14 +80,8 @@ def for_dataset(
 def merge_proposals(several: Sequence[Proposals]) -> Proposals:
     """Put the boxes of several programs together ("SS+EB" of Tables 1 and 2).
 
-    Their scores do not compare, so the boxes alternate: the best of each, the second of each, ...
-    A box that is there already is left out.
-
-    Args:
-        several: proposals of the same images.
-
-    Returns:
-        The boxes, scored by rank.
+    Scores of different programs do not compare, so the boxes alternate: the best of each, the
+    second of each, ... Repeated boxes are left out, and the result is scored by rank.
 
     Raises:
         IONError: an image is not in all of them.

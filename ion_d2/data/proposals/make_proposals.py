@@ -30,7 +30,7 @@ from ion_d2.data.proposals.opencv import Proposer
 from ion_d2.data.proposals.proposal_file import Proposals, write_proposals
 from ion_d2.data.readable import UnreadableImageError, read_image_of
 from ion_d2.errors import IONError
-from ion_d2.files import replace_file
+from ion_d2.files import write_result
 
 logger = logging.getLogger(__name__)
 
@@ -56,13 +56,7 @@ class Job:
 def generate_proposals(
     dicts: Sequence[dict[str, Any]], job: Job, output: str, *, num_workers: int
 ) -> Proposals:
-    """Make and write the proposals of a dataset.
-
-    Args:
-        dicts: Detectron2 dataset dicts.
-        job: what to do with each picture.
-        output: the proposal file to write.
-        num_workers: processes, at least 1.
+    """Make the proposals of a dataset's dicts in several processes, and write them to a file.
 
     Raises:
         IONError: the result exists already, a picture is missing or broken, a file cannot be
@@ -151,20 +145,13 @@ def _part(folder: str, record: dict[str, Any], job: Job) -> str:
         stat = os.stat(record["file_name"])
         state = (stat.st_size, stat.st_mtime_ns)
     key = [record["image_id"], record["file_name"], state, job.settings]
-    return os.path.join(
-        folder, f"{hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()}.npz"
-    )
+    name = hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()
+    return os.path.join(folder, f"{name}.npz")
 
 
 def _save(part: str, boxes: np.ndarray, scores: np.ndarray) -> None:
-    try:
-        os.makedirs(os.path.dirname(part), exist_ok=True)
-        replace_file(part, lambda file: np.savez(file, boxes=boxes, scores=scores))
-    except OSError as error:
-        raise IONError(
-            f"{part} cannot be written ({error.strerror}); make room, then the same command goes "
-            "on where it stopped."
-        ) from error
+    advice = "make room, then the same command goes on where it stopped"
+    write_result(part, lambda file: np.savez(file, boxes=boxes, scores=scores), advice)
 
 
 def _load(part: str) -> tuple[np.ndarray, np.ndarray] | None:

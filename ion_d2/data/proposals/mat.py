@@ -54,13 +54,12 @@ def read_mat(
 ) -> Proposals:
     """Read proposals from a Matlab file, or from a folder (and those in it) of one file per image.
 
+    An image of a folder is called as its file.
+
     Args:
         path: the file or folder.
         layout: one of ``MAT_LAYOUTS``.
         ids: the image ids in the order of the file, for a file that does not name its images.
-
-    Returns:
-        The boxes, from 0 and exclusive; an image of a folder is called as its file.
 
     Raises:
         IONError: something is missing, unreadable or of another layout.

@@ -13,7 +13,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from ion_d2.errors import IONError
-from ion_d2.files import replace_file
+from ion_d2.files import write_result
 
 ImageId = Union[int, str]
 _Image = tuple[ImageId, np.ndarray, np.ndarray]
@@ -64,12 +64,9 @@ class Proposals:
     @classmethod
     def from_images(cls, images: Iterable[_Image], source: str = "memory") -> Proposals:
         """Collect the id, boxes and scores of single images."""
-        ids, boxes, scores = [], [], []
-        for image_id, boxes_of, scores_of in images:
-            ids.append(image_id)
-            boxes.append(boxes_of)
-            scores.append(scores_of)
-        return cls(ids, boxes, scores, source)
+        several = list(images)
+        ids, boxes = [image_id for image_id, _, _ in several], [found for _, found, _ in several]
+        return cls(ids, boxes, [scores for _, _, scores in several], source)
 
     def images(self) -> Iterator[_Image]:
         """The id, boxes and scores of each image."""
@@ -94,10 +91,7 @@ def rank_scores(number: int) -> np.ndarray:
 
 
 def read_proposals(path: str | os.PathLike) -> Proposals:
-    """Read a proposal file of Detectron2 or Detectron.
-
-    Nothing but lists, numbers, text and NumPy arrays is unpickled, so that the file cannot run
-    code.
+    """Read a proposal file of Detectron2 or Detectron; what could run code is not unpickled.
 
     Raises:
         IONError: it is missing or damaged, is of another layout, names an image twice, or holds a
@@ -114,7 +108,7 @@ def read_proposals(path: str | os.PathLike) -> Proposals:
     if not len(ids) == len(boxes) == len(scores):
         raise IONError(
             f"Proposal file {path} has {len(ids)} ids, {len(boxes)} arrays of boxes and "
-            f"{len(scores)} of scores; it must have one of each per image: write it anew."
+            f"{len(scores)} of scores instead of one of each per image; write it anew."
         )
     mode = content.get("bbox_mode", BoxMode.XYXY_ABS)
     boxes = [_to_xyxy(b, mode, path, i) for b, i in zip(boxes, ids)]
@@ -127,21 +121,14 @@ def write_proposals(path: str | os.PathLike, proposals: Proposals) -> None:
     Raises:
         IONError: it cannot be written.
     """
-    path = os.fspath(path)
     content = {
         "ids": proposals.ids,
         "boxes": proposals.boxes,
         "objectness_logits": proposals.scores,
         "bbox_mode": int(BoxMode.XYXY_ABS),
     }
-    try:
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        replace_file(path, lambda file: pickle.dump(content, file, protocol=4))
-    except OSError as error:
-        raise IONError(
-            f"Proposal file {path} cannot be written ({error.strerror}); make room or choose "
-            "another place."
-        ) from error
+    advice = "make room or choose another place"
+    write_result(os.fspath(path), lambda file: pickle.dump(content, file, protocol=4), advice)
 
 
 def _fault(boxes: np.ndarray, scores: np.ndarray) -> str | None:
@@ -185,10 +172,8 @@ def _unpickle(path: str) -> dict[str, Any]:
             "convert .mat, .csv and .json files with tools/proposals.py convert."
         ) from error
     if not isinstance(content, dict):
-        raise IONError(
-            f"Proposal file {path} holds a {type(content).__name__} instead of a dict; write it "
-            "anew."
-        )
+        kind = type(content).__name__
+        raise IONError(f"Proposal file {path} holds a {kind} instead of a dict; write it anew.")
     return content
 
 

@@ -19,15 +19,11 @@ _Row = tuple[str, ImageId, list[Any]]
 
 
 def read_csv(path: str | os.PathLike) -> Proposals:
-    """Read proposals from a CSV file, one box a row.
+    """Read proposals from a CSV file, one box a row; images in the order in which they first occur.
 
-    Args:
-        path: a file with the header ``image_id,x0,y0,x1,y1``, in any order, and ``score`` where
-            boxes have one; pixels from 0, right and bottom exclusive. Without scores, the boxes of
-            an image count as sorted, the best first.
-
-    Returns:
-        The boxes; images in the order in which they first occur.
+    The header has ``image_id,x0,y0,x1,y1``, in any order, and ``score`` where boxes have one;
+    pixels from 0, right and bottom exclusive. Without scores, the boxes of an image count as
+    sorted, the best first.
 
     Raises:
         IONError: it cannot be read, lacks a column, or a value is not a number.
@@ -41,16 +37,11 @@ def read_csv(path: str | os.PathLike) -> Proposals:
 
 
 def read_json(path: str | os.PathLike) -> Proposals:
-    """Read proposals from a JSON file.
+    """Read proposals from a JSON file; order of images and missing scores as :func:`read_csv`.
 
-    Args:
-        path: either a list in COCO's format of results (``[{"image_id": 42, "bbox": [x, y, width,
-            height], "score": 0.5}, ...]``; other keys do not count) or a mapping
-            ``{"42": [[x0, y0, x1, y1, score], ...], ...}``. Scores are optional, see
-            :func:`read_csv`.
-
-    Returns:
-        The boxes; images in the order in which they first occur.
+    It holds either a list in COCO's format of results (``[{"image_id": 42, "bbox": [x, y, width,
+    height], "score": 0.5}, ...]``; other keys do not count) or a mapping
+    ``{"42": [[x0, y0, x1, y1, score], ...], ...}``.
 
     Raises:
         IONError: it cannot be read or is of another layout.
