@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, Callable
 
@@ -16,7 +17,8 @@ Rule = tuple[Callable[[Any], bool], str]
 
 def number(words: str, fits: Callable[[Any], bool], *, whole: bool = False) -> Rule:
     """Finite numbers of some range, which ``words`` describes."""
-    kinds = int if whole else (int, float)
+    # NumPy's as well, which arguments may be.
+    kinds = numbers.Integral if whole else numbers.Real
 
     def is_right(value: Any) -> bool:
         is_number = isinstance(value, kinds) and not isinstance(value, bool)

@@ -1,12 +1,13 @@
 """Values that a training cannot run with are told by key, before it starts."""
 
+import numpy as np
 import pytest
 from model_helpers import SMALL
 
 from ion_d2.engine.ranges import check_ranges
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
-from ion_d2.value_rules import value_of
+from ion_d2.value_rules import COUNT, POSITIVE, check_value, value_of
 
 NAN, INF = float("nan"), float("inf")
 WRONG = {
@@ -87,3 +88,16 @@ def test_pictures_have_as_many_channels_as_means(cfg):
     put(cfg, "MODEL.PIXEL_MEAN", [1.0])
     with pytest.raises(IONError, match="MODEL.PIXEL_MEAN .*INPUT.FORMAT"):
         check_ranges(cfg)
+
+
+@pytest.mark.parametrize("value", [np.float32(2.5), np.int64(2), 2])
+def test_numbers_of_numpy_are_numbers(value):
+    check_value("KEY", value, POSITIVE)
+    with pytest.raises(IONError, match="KEY is .* a whole number above 0"):
+        check_value("KEY", type(value)(0), COUNT)
+
+
+def test_truth_values_are_no_numbers():
+    for value in (True, np.bool_(True)):
+        with pytest.raises(IONError, match="a whole number"):
+            check_value("KEY", value, COUNT)
