@@ -50,9 +50,10 @@ _DEFAULTS: dict[str, Any] = {
     # Number of stacked four-directional IRNNs (sec. 3.2: 2, so that every cell sees every other),
     # or of layers of "Conv".
     "MODEL.CONTEXT.NUM_STACKS": 2,
-    # Channels of each directional state (Table 8: 512), or of each layer of "Conv" but the last.
+    # Channels of each directional state (Table 8: 512), or of each layer of "Conv" but the last; 0:
+    # as many as IN_FEATURE.
     "MODEL.CONTEXT.HIDDEN_DIM": 512,
-    # Channels of the context feature (Fig. 2: 512).
+    # Channels of the context feature (Fig. 2: 512); 0: as many as IN_FEATURE.
     "MODEL.CONTEXT.OUT_DIM": 512,
     # Hidden-to-hidden transition: "full" matrix (Eq. 1), "diagonal" (a weight a channel),
     # "identity" (Eq. 2), or "max", the largest value so far instead of a sum, for cues of a few

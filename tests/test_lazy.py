@@ -75,7 +75,10 @@ def zoo_model(name):
 def test_context_of_another_level_and_other_settings():
     model = zoo_model("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py")
     plug_in_lazy(
-        model, in_feature="p3", context={"hidden_dim": 8, "out_dim": 24}, pooler={"norm": "none"}
+        model,
+        in_feature="p3",
+        context={"hidden_dim": 8, "out_dim": 24},
+        pooler={"norm": "none", "added": ()},
     )
     detector = instantiate(model)
     assert detector.backbone.output_shape()["context"].stride == 8

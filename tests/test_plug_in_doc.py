@@ -52,7 +52,7 @@ def test_context_from_a_finer_level(tmp_path):
     narrow = ["MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8,
               "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,)]  # fmt: skip
     model = build_model(load_config(str(tmp_path / "a.yaml"), [*FAST, *narrow]))
-    assert model.backbone.output_shape()["context"] == ShapeSpec(channels=256, stride=16)
+    assert model.backbone.output_shape()["context"] == ShapeSpec(channels=32, stride=16)
     assert "loss_keypoint" in train_with_keypoints(model)
 
 

@@ -13,6 +13,7 @@ import ion_d2
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.setup import build_model, load_config
 from ion_d2.errors import IONError
+from ion_d2.modeling import SkipPooler
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,7 @@ SMALL = {
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 32, "MODEL.RESNETS.WIDTH_PER_GROUP": 8,
     "MODEL.FPN.OUT_CHANNELS": 32, "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
 }  # fmt: skip
-CONTEXT = {"MODEL.CONTEXT.HIDDEN_DIM": 16, "MODEL.CONTEXT.OUT_DIM": 16}
+CONTEXT = {"MODEL.CONTEXT.HIDDEN_DIM": 16}
 # The six keys of which every family needs a value of its own or ION's.
 SWITCHES = {
     "MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.CONTEXT.BOTTOM_UP",
@@ -87,6 +88,29 @@ def test_context_from_another_level_of_the_pyramid():
     levels = [p.level_poolers[0] for p in model.roi_heads.box_pooler.level_poolers]
     assert [1 / level.spatial_scale for level in levels] == [4, 8, 16, 32, 8]
     train_step(model, make_input(64, 96, boxes=1))
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn_R_50_FPN_1x", "faster_rcnn_R_50_DC5_1x"])
+def test_it_begins_as_skip_pooling_alone_and_learns_to_use_context(name):
+    torch.manual_seed(0)
+    model = ion_d2.build_model(ion_d2.get_config(zoo(name), SMALL, plug_in=True))
+    inputs = make_input(64, 96, boxes=1)
+
+    def loss():
+        torch.manual_seed(1)
+        return sum(losses_of(model, inputs).values())
+
+    (pooler,) = (m for m in model.modules() if isinstance(m, SkipPooler))
+    pooler.scale.observe = lambda *args: None  # it would measure once more
+    before = loss()
+    before.backward()
+    assert pooler.gate.abs().sum() == 0 and pooler.gate.grad.abs().sum() > 0
+    with torch.no_grad():
+        model.backbone.context.output.shift.uniform_()
+    assert torch.equal(loss(), before)
+    with torch.no_grad():
+        pooler.gate += 1
+    assert not torch.equal(loss(), before)
 
 
 def test_weights_of_the_plain_model_fit(tmp_path):

@@ -70,11 +70,15 @@ def build_context_block(cfg: CfgNode, in_channels: int, name: str | None = None)
     if name not in CONTEXT_REGISTRY:
         known = ", ".join(sorted(block for block, _ in CONTEXT_REGISTRY))
         raise IONError(f"{key} is {name!r}, but the context blocks are: {known}.")
+    cfg = cfg.clone()
+    cfg.defrost()
+    settings = cfg.MODEL.CONTEXT
+    settings.HIDDEN_DIM, settings.OUT_DIM = (
+        width or in_channels for width in (settings.HIDDEN_DIM, settings.OUT_DIM)
+    )
     if not cfg.MODEL.DROPOUT_ON:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.CONTEXT.DROPOUT = 0.0
-        cfg.freeze()
+        settings.DROPOUT = 0.0
+    cfg.freeze()
     return CONTEXT_REGISTRY.get(name)(cfg, in_channels)
 
 

@@ -182,5 +182,6 @@ def _check_added(shapes: Sequence[ShapeSpec], norm: str, target: int, added: Seq
                 f"MODEL.SKIP_POOLER.CONTEXT is 'residual', which adds context of "
                 f"{shapes[i].channels} channels to the deepest other feature, of "
                 f"{shapes[target].channels}, with MODEL.SKIP_POOLER.NORM {norm!r}; it needs such "
-                "a feature, a norm, and as many channels (MODEL.CONTEXT.OUT_DIM)."
+                "a feature, a norm, and as many channels (MODEL.CONTEXT.OUT_DIM; 0: as many as "
+                "MODEL.CONTEXT.IN_FEATURE)."
             )
