@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ion_d2.data import coco_datasets
+from ion_d2.data import coco_datasets, labelme, yolo  # noqa: F401 (they register themselves)
 from ion_d2.data.class_file import check_class_names
 from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
 from ion_d2.data.registered_datasets import adopt_function
@@ -15,18 +15,18 @@ from ion_d2.data.voc_datasets import adopt_voc, register_further
 from ion_d2.errors import IONError
 
 _FORMS = (
-    "a dataset is voc:PATH:SPLIT (a folder in VOC layout), coco:JSON:IMAGE_DIR, or a name "
-    "registered with Detectron2"
+    "a dataset is voc:PATH:SPLIT (a folder in VOC layout), coco:JSON:IMAGE_DIR, "
+    "yolo:DATA.YAML:SPLIT, labelme:DIR, or a name registered with Detectron2"
 )
 
 
 def ensure_registered(names: Sequence[str]) -> None:
     """Make datasets available in Detectron2's catalogs, and check that their files are there.
 
-    ``voc:PATH:SPLIT``, ``coco:JSON:IMAGE_DIR`` and the other forms of
-    :data:`~ion_d2.data.dataset_names.DATASET_FORMS` are registered when first seen, and so are
-    ``voc_2012_test`` and the lists of tools/prepare_voc.py (``voc_2007_trainval_0712S``,
-    ``voc_2012_trainval_0712S``, ``voc_2012_train_0712S``).
+    ``voc:PATH:SPLIT``, ``coco:JSON:IMAGE_DIR``, ``yolo:DATA.YAML:SPLIT``, ``labelme:DIR`` and the
+    other forms of :data:`~ion_d2.data.dataset_names.DATASET_FORMS` are registered when first seen,
+    and so are ``voc_2012_test`` and the lists of tools/prepare_voc.py
+    (``voc_2007_trainval_0712S``, ``voc_2012_trainval_0712S``, ``voc_2012_train_0712S``).
 
     What is registered already keeps its metadata. Datasets of Detectron2's ``register_pascal_voc``
     and ``register_coco_instances`` are read by our readers, and the dicts that other functions

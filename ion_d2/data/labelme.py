@@ -1,0 +1,210 @@
+"""Folders of labelme's files: a JSON file for each picture, which lies beside it or inside."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import hashlib
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pycocotools.mask as mask_util
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from iopath.common.file_io import get_cache_dir
+from PIL import Image
+
+from ion_d2.data.class_file import check_class_names, clean_class_name, read_class_file
+from ion_d2.data.coco_fields import is_number
+from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
+from ion_d2.data.folders import index_folder
+from ion_d2.data.instance_masks import decode_mask
+from ion_d2.data.outlines import object_of, outline_boxes
+from ion_d2.data.readable import read_size
+from ion_d2.data.registered_datasets import CompleteDicts
+from ion_d2.errors import IONError
+from ion_d2.files import write_result
+
+logger = logging.getLogger(__name__)
+
+# labelme's own names for what is no object.
+_NO_CLASS = ("__ignore__", "_background_")
+# Shapes with an extent, and how many points each has at least; others are left out.
+_POINTS = {"rectangle": 2, "circle": 2, "polygon": 3, "mask": 2}
+_CIRCLE_CORNERS = 64
+
+
+@DATASET_FORMS.register()
+def labelme(name: str) -> None:
+    """Register ``labelme:DIR``, with the classes of its ``classes.txt``, or else all its labels.
+
+    Raises:
+        IONError: the folder is missing or has no such file, or one is not usable.
+    """
+    folder = absolute(name[len("labelme:") :])
+    require_path(name, folder)
+    files = sorted(index_folder(folder, [".json"]).values())
+    if not files:
+        raise IONError(f"Dataset '{name}': {folder} has no .json file of labelme.")
+    listed = os.path.join(folder, "classes.txt")
+    if os.path.exists(listed):
+        classes = read_class_file(listed)
+    else:
+        shapes = [shape for file in files for shape in _shapes(_read(file), file)]
+        labels = {shape["label"] for shape in shapes if shape["shape_type"] in _POINTS}
+        if not labels:
+            raise IONError(f"Dataset '{name}': no file in {folder} has an object; write {listed}.")
+        classes = check_class_names(sorted(labels), f"Dataset '{name}'")
+    load = functools.partial(load_labelme, files, classes)
+    DatasetCatalog.register(name, CompleteDicts(name, load))
+    MetadataCatalog.get(name).set(thing_classes=classes)
+
+
+def load_labelme(files: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Load pictures and their shapes; those of one label and group are one object.
+
+    Lines and points, which have no extent, are left out with a warning.
+
+    Returns:
+        Detectron2's dataset dicts.
+
+    Raises:
+        IONError: a file is not labelme's, lacks its picture, or has an unknown class.
+    """
+    records, left_out = [], 0
+    for file in files:
+        content = _read(file)
+        picture = _picture(content, file)
+        height, width = size = read_size(picture)
+        shapes = list(_shapes(content, file))
+        objects = [shape for shape in shapes if shape["shape_type"] in _POINTS]
+        left_out += len(shapes) - len(objects)
+        annotations = _annotations(objects, classes, size, file)
+        record = {"file_name": picture, "height": height, "width": width}
+        records.append({**record, "annotations": annotations})
+    if left_out:
+        logger.warning("Left out %d line(s) and point(s), which have no extent.", left_out)
+    outline_boxes(records)
+    return records
+
+
+def _annotations(
+    shapes: list[dict[str, Any]], classes: Sequence[str], size: tuple[int, int], file: str
+) -> list[dict[str, Any]]:
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for index, shape in enumerate(shapes):
+        label, group = shape["label"], shape.get("group_id")
+        if label not in classes:
+            raise IONError(f"{file} has the label {label!r}, which classes.txt does not name.")
+        groups.setdefault((label, index if group is None else str(group)), []).append(shape)
+    return [
+        _object(group, classes.index(label), size, file) for (label, _), group in groups.items()
+    ]
+
+
+def _object(
+    shapes: list[dict[str, Any]], category: int, size: tuple[int, int], file: str
+) -> dict[str, Any]:
+    polygons = [_corners(shape) for shape in shapes]
+    is_box = all(shape["shape_type"] == "rectangle" for shape in shapes)
+    found = object_of(polygons, category, size, is_box=is_box)
+    masks = [_mask(shape, size, file) for shape in shapes if shape["shape_type"] == "mask"]
+    if masks:
+        drawn = [p.ravel().tolist() for p, s in zip(polygons, shapes) if s["shape_type"] != "mask"]
+        if drawn:
+            masks.append(decode_mask(drawn, *size))
+        whole = np.asfortranarray(np.any(masks, axis=0), dtype=np.uint8)
+        found["segmentation"] = mask_util.encode(whole)
+    return found
+
+
+def _corners(shape: dict[str, Any]) -> np.ndarray:
+    points = np.asarray(shape["points"], dtype=np.float64)
+    if shape["shape_type"] == "polygon":
+        return points
+    if shape["shape_type"] == "circle":
+        angles = np.arange(_CIRCLE_CORNERS) * 2 * math.pi / _CIRCLE_CORNERS
+        radius = math.dist(points[0], points[1])
+        return points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+
+
+def _mask(shape: dict[str, Any], size: tuple[int, int], file: str) -> np.ndarray:
+    """A mask, which labelme stores as a picture of its box, drawn into the whole picture."""
+    whole = np.zeros(size, dtype=bool)
+    x, y = (math.floor(v) for v in np.min(shape["points"], axis=0))
+    try:
+        stored = Image.open(io.BytesIO(_decode(shape["mask"], file)))
+        mask = np.asarray(stored.convert("L")) > 0
+    except (KeyError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise IONError(f"{file} has a mask that is no picture ({error}); draw it anew.") from error
+    x, y = max(x, 0), max(y, 0)
+    part = whole[y : y + mask.shape[0], x : x + mask.shape[1]]
+    part |= mask[: part.shape[0], : part.shape[1]]
+    return whole
+
+
+def _shapes(content: dict[str, Any], file: str) -> Iterator[dict[str, Any]]:
+    """The shapes that stand for objects, checked."""
+    for number, shape in enumerate(content["shapes"], 1):
+        fault = _fault(shape)
+        if fault:
+            raise IONError(f"{file}: shape {number} {fault}; correct it in labelme.")
+        if shape["label"] not in _NO_CLASS:
+            label, kind = clean_class_name(shape["label"]), shape.get("shape_type") or "polygon"
+            yield {**shape, "label": label, "shape_type": kind}
+
+
+def _fault(shape: Any) -> str:
+    """What is wrong with a shape, as a clause; "" if nothing is."""
+    if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+        return "has no 'label'"
+    points = shape.get("points")
+    least = _POINTS.get(shape.get("shape_type") or "polygon", 1)
+    if not isinstance(points, list) or len(points) < least:
+        return f"has not the {least} or more 'points' of its kind"
+    if not all(isinstance(p, list) and len(p) == 2 and all(map(is_number, p)) for p in points):
+        return "has 'points' that are not pairs of numbers"
+    return ""
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        with open(file, encoding="utf-8") as opened:
+            content = json.load(opened)
+    except (OSError, ValueError, RecursionError) as error:
+        raise IONError(f"{file} cannot be read as JSON ({error}); save it anew.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise IONError(f"{file} is no file of labelme: it has no list of 'shapes'; move it away.")
+    return content
+
+
+def _picture(content: dict[str, Any], file: str) -> str:
+    """The picture beside the file, or else the one inside, as a file in the cache."""
+    named = content.get("imagePath")
+    # On Windows, labelme writes its separators.
+    place = os.path.join(os.path.dirname(file), str(named).replace("\\", "/"))
+    if named and os.path.isfile(place) and not place.endswith(".json"):
+        return place
+    data = content.get("imageData")
+    if not isinstance(data, str):
+        raise IONError(f"{file} names the picture {named!r}, which is not there, and holds none.")
+    picture = _decode(data, file)
+    cached = os.path.join(get_cache_dir(), "ion_d2", hashlib.sha256(picture).hexdigest())
+    if not os.path.exists(cached):
+        write_result(cached, lambda opened: opened.write(picture), "make room")
+    return cached
+
+
+def _decode(text: str, file: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, binascii.Error) as error:
+        raise IONError(f"{file} holds a picture that is not in base64 ({error}).") from error

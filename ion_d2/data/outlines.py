@@ -1,0 +1,43 @@
+"""Objects of formats that have boxes and outlines side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.structures import BoxMode
+
+
+def object_of(
+    polygons: Sequence[Any], category: int, size: tuple[int, int], *, is_box: bool
+) -> dict[str, Any]:
+    """An annotation of one object in Detectron2's format.
+
+    Args:
+        polygons: (N, 2) corners x, y each, in pixels; they are clipped to the picture.
+        category: the class.
+        size: height and width of the picture.
+        is_box: whether the object has a box alone, which is what spans the corners.
+    """
+    height, width = size
+    clipped = [np.clip(np.asarray(p, dtype=np.float64), 0, (width, height)) for p in polygons]
+    corners = np.concatenate(clipped)
+    box = [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
+    found = {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": category}
+    if not is_box:
+        found["segmentation"] = [polygon.ravel().tolist() for polygon in clipped]
+    return found
+
+
+def outline_boxes(records: Sequence[dict[str, Any]]) -> None:
+    """Where some objects of a dataset have an outline, give every other that of its box.
+
+    Detectron2 asks for the masks of all objects or of none.
+    """
+    objects = [found for record in records for found in record.get("annotations", ())]
+    if not any("segmentation" in found for found in objects):
+        return
+    for found in objects:
+        x0, y0, x1, y1 = found["bbox"]
+        found.setdefault("segmentation", [[x0, y0, x1, y0, x1, y1, x0, y1]])

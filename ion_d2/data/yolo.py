@@ -1,0 +1,193 @@
+"""Datasets in the layout of Ultralytics' YOLO.
+
+``data.yaml`` names the classes, and for each split a folder of pictures or a text file that lists
+them. The labels of ``images/train/a.jpg`` lie in ``labels/train/a.txt``, a line an object: its
+class and, in shares of the picture's width and height, either center, width and height of a box or
+the corners of an outline.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ion_d2.data.class_file import check_class_names
+from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
+from ion_d2.data.folders import index_folder, read_lines
+from ion_d2.data.outlines import object_of, outline_boxes
+from ion_d2.data.readable import read_size
+from ion_d2.data.registered_datasets import CompleteDicts
+from ion_d2.errors import IONError
+
+logger = logging.getLogger(__name__)
+
+_IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# A box of a center, or an outline of at least three corners.
+_BOX, _LEAST_OUTLINE = 4, 6
+# By how much a share may miss 0 or 1: programs round.
+_TOLERANCE = 0.01
+
+
+@DATASET_FORMS.register()
+def yolo(name: str) -> None:
+    """Register ``yolo:DATA.YAML:SPLIT``.
+
+    Raises:
+        IONError: the name has another form, or the file lacks something.
+    """
+    path, _, split = name[len("yolo:") :].rpartition(":")
+    if not path or not split:
+        raise IONError(
+            f"Dataset '{name}' is not of the form yolo:DATA.YAML:SPLIT, for instance "
+            "yolo:~/data/coco8.yaml:train."
+        )
+    path = absolute(path)
+    require_path(name, path)
+    content = _read_yaml(path)
+    classes = _class_names(content, path)
+    pictures = _pictures(content, path, split)
+    load = functools.partial(load_yolo, pictures, classes)
+    DatasetCatalog.register(name, CompleteDicts(name, load))
+    MetadataCatalog.get(name).set(thing_classes=classes)
+
+
+def load_yolo(pictures: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Load pictures with the labels beside them; a picture without a file of labels has no object.
+
+    Returns:
+        Detectron2's dataset dicts. Without "annotations", and with a warning, if no picture has a
+        file of labels.
+
+    Raises:
+        IONError: a picture or a file of labels is not usable.
+    """
+    labels = [_label_file(picture) for picture in pictures]
+    labeled = any(map(os.path.exists, labels))
+    if not labeled:
+        logger.warning("None of %d pictures has labels; the first: %s.", len(labels), labels[0])
+    records = []
+    for picture, file in zip(pictures, labels):
+        height, width = read_size(picture)
+        record: dict[str, Any] = {"file_name": picture, "height": height, "width": width}
+        if labeled:
+            lines = read_lines(file) if os.path.exists(file) else []
+            # Ultralytics' reader drops repeated lines, too.
+            numbered = {line: number for number, line in reversed(list(enumerate(lines, 1)))}
+            record["annotations"] = [
+                _object(line, f"{file}, line {number}", len(classes), (height, width))
+                for line, number in sorted(numbered.items(), key=lambda item: item[1])
+            ]
+        records.append(record)
+    outline_boxes(records)
+    return records
+
+
+def _object(line: str, where: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
+    try:
+        category, *shares = map(float, line.split())
+    except ValueError as error:
+        raise IONError(f"{where} has {line!r}; a line is a class and numbers only.") from error
+    if len(shares) != _BOX and (len(shares) < _LEAST_OUTLINE or len(shares) % 2):
+        raise IONError(
+            f"{where} has {len(shares)} numbers after the class; a box has {_BOX}, and an outline "
+            "two for each of three or more corners."
+        )
+    if category not in range(num_classes):
+        raise IONError(
+            f"{where} has the class {category:g}; 'names' has those from 0 to {num_classes - 1}."
+        )
+    wrong = [s for s in shares if not -_TOLERANCE <= s <= 1 + _TOLERANCE]
+    if wrong:
+        raise IONError(
+            f"{where} has {wrong[0]:g}; places and sizes are shares of the picture's width and "
+            "height, from 0 to 1."
+        )
+    corners = _box_corners(*shares) if len(shares) == _BOX else zip(shares[::2], shares[1::2])
+    height, width = size
+    pixels = [(x * width, y * height) for x, y in corners]
+    return object_of([pixels], int(category), size, is_box=len(shares) == _BOX)
+
+
+def _box_corners(x: float, y: float, width: float, height: float) -> list[tuple[float, float]]:
+    return [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
+
+
+def _label_file(picture: str) -> str:
+    """The labels' place: the last folder "images" of the picture's path is "labels"."""
+    folders = os.path.splitext(picture)[0].split(os.sep)
+    places = [i for i, folder in enumerate(folders[:-1]) if folder == "images"]
+    if places:
+        folders[places[-1]] = "labels"
+    return os.sep.join(folders) + ".txt"
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        fault = " ".join(str(error).split())
+        raise IONError(f"{path} cannot be read as YAML ({fault}); correct it.") from error
+    if not isinstance(content, dict) or "names" not in content:
+        raise IONError(f"{path} is not a YOLO data file: it has no 'names' of classes.")
+    if content.get("kpt_shape"):
+        raise IONError(
+            f"{path} has keypoints ('kpt_shape'), which are not read from YOLO's labels; convert "
+            "them to COCO's format and name the set coco:JSON:IMAGE_DIR."
+        )
+    return content
+
+
+def _class_names(content: dict[str, Any], path: str) -> list[str]:
+    names = content["names"]
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise IONError(f"{path}: 'names' must number the classes 0, 1, 2, ... without a gap.")
+        names = [names[index] for index in range(len(names))]
+    # YAML reads 1 as a number, and no as False, which must be written in quotes.
+    readable = isinstance(names, list) and all(type(name) in (str, int, float) for name in names)
+    if not readable or not names:
+        raise IONError(f"{path}: 'names' must be a list of class names, or 0: NAME, 1: NAME, ...")
+    return check_class_names([str(name) for name in names], f"{path} ('names')")
+
+
+def _pictures(content: dict[str, Any], path: str, split: str) -> list[str]:
+    places = content.get(split)
+    if not places:
+        known = [key for key in ("train", "val", "test") if content.get(key)]
+        raise IONError(f"{path} has no split '{split}'; it has {', '.join(known) or 'none'}.")
+    places = places if isinstance(places, list) else [places]
+    root = content.get("path") or ""
+    if not all(isinstance(place, str) for place in (root, *places)):
+        raise IONError(
+            f"{path}: '{split}' must be a folder, a text file or a list of them, and 'path', if "
+            "there is one, the folder that they start from."
+        )
+    root = os.path.join(os.path.dirname(path), os.path.expanduser(root))
+    found = [file for place in places for file in _pictures_in(_existing(place, root, path))]
+    if not found:
+        raise IONError(f"{path}: there is no picture in '{split}' ({', '.join(places)}).")
+    return found
+
+
+def _existing(place: str, root: str, path: str) -> str:
+    full = os.path.normpath(os.path.join(root, os.path.expanduser(place)))
+    # Roboflow writes "../train/images" and means the folder beside the file, as Ultralytics knows.
+    beside = os.path.normpath(os.path.join(root, place.removeprefix("../")))
+    for candidate in (full, beside):
+        if os.path.exists(candidate):
+            return candidate
+    raise IONError(f"{path} names {place}, but {full} does not exist; correct 'path' or the split.")
+
+
+def _pictures_in(place: str) -> list[str]:
+    if os.path.isdir(place):
+        return sorted(index_folder(place, _IMAGE_EXTENSIONS).values())
+    folder = os.path.dirname(place)
+    return [os.path.normpath(os.path.join(folder, line)) for line in read_lines(place)]

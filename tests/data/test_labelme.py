@@ -1,0 +1,143 @@
+"""labelme's files: shapes, groups, masks and pictures inside, and what is refused."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+from refusals import refused
+from voc_folder import write_image
+
+from ion_d2.data import read_image
+from ion_d2.data.catalog import ensure_registered, evaluator_type
+
+pytestmark = pytest.mark.usefixtures("catalogs")
+
+
+def shape(label, kind, *points, **more):
+    return {"label": label, "points": [list(p) for p in points], "group_id": None,
+            "shape_type": kind, "flags": {}, **more}  # fmt: skip
+
+
+RECTANGLE = shape("dog", "rectangle", (24, 21), (16, 9))  # drawn from its last corner
+TRIANGLE = shape("cat", "polygon", (10, 6), (20, 6), (20, 18))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_image(tmp_path / "a.jpg", (40, 30))
+    return tmp_path
+
+
+def write(folder, *shapes, name="a.json", **changes):
+    content = {"version": "5.5.0", "flags": {}, "shapes": list(shapes), "imagePath": "a.jpg",
+               "imageData": None, "imageHeight": 30, "imageWidth": 40, **changes}  # fmt: skip
+    (folder / name).write_text(json.dumps(content))
+
+
+def load(folder):
+    name = f"labelme:{folder}"
+    ensure_registered([name])
+    return name, DatasetCatalog.get(name)
+
+
+def png(array):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_boxes(folder):
+    write(folder, RECTANGLE, shape("__ignore__", "polygon", (0, 0), (1, 0), (1, 1)))
+    name, (record,) = load(folder)
+    assert MetadataCatalog.get(name).thing_classes == ["dog"]
+    assert (record["file_name"], record["height"]) == (str(folder / "a.jpg"), 30)
+    (found,) = record["annotations"]
+    assert found["bbox"] == [16, 9, 24, 21] and "segmentation" not in found
+    assert evaluator_type(name) == "pascal_voc"
+
+
+def test_outlines_circles_and_groups(folder, caplog):
+    second = shape("cat", "polygon", (30, 6), (39, 6), (45, 18), group_id=3)
+    circle = shape("cat", "circle", (20, 15), (23, 19))  # a center and a point of the edge
+    line = shape("wire", "line", (0, 0), (5, 5))
+    write(folder, {**TRIANGLE, "group_id": 3}, RECTANGLE, second, circle, line)
+    name, (record,) = load(folder)
+    assert MetadataCatalog.get(name).thing_classes == ["cat", "dog"]
+    group, box, round_one = record["annotations"]
+    # Clipped to the picture, which is 40 pixels wide.
+    assert group["segmentation"] == [[10, 6, 20, 6, 20, 18], [30, 6, 39, 6, 40, 18]]
+    assert group["bbox"] == [10, 6, 40, 18]
+    assert box["segmentation"] == [[16, 9, 24, 9, 24, 21, 16, 21]]
+    assert round_one["bbox"] == pytest.approx([15, 10, 25, 20])
+    area = mask_util.area(mask_util.frPyObjects(round_one["segmentation"], 30, 40))[0]
+    assert area == pytest.approx(np.pi * 25, rel=0.1)
+    assert evaluator_type(name) == "coco"
+    assert "Left out 1 line(s)" in caplog.text
+
+
+def test_masks(folder):
+    stored = np.zeros((6, 8), dtype=np.uint8)
+    stored[2:4, 1:5] = 1
+    mask = base64.b64encode(png(stored.astype(bool))).decode()
+    write(folder, shape("cat", "mask", (10, 5), (17, 10), mask=mask))
+    (found,) = load(folder)[1][0]["annotations"]
+    whole = mask_util.decode(found["segmentation"])
+    expected = np.zeros((30, 40), dtype=np.uint8)
+    expected[7:9, 11:15] = 1
+    assert (whole == expected).all()
+
+
+def test_a_picture_inside(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("ion_d2.data.labelme.get_cache_dir", lambda: str(tmp_path / "cache"))
+    pixels = np.arange(40 * 30 * 3, dtype=np.uint8).reshape(30, 40, 3)
+    data = base64.b64encode(png(pixels)).decode()
+    write(folder, TRIANGLE, name="b.json", imagePath="..\\gone.png", imageData=data)
+    (record,) = load(folder)[1]
+    assert (read_image(record["file_name"], "RGB") == pixels).all()
+
+
+def test_classes_of_a_file(folder):
+    (folder / "classes.txt").write_text("dog\ncat\n")
+    write(folder, TRIANGLE)
+    name, (record,) = load(folder)
+    assert MetadataCatalog.get(name).thing_classes == ["dog", "cat"]
+    assert record["annotations"][0]["category_id"] == 1
+    write(folder, shape("cow", *("polygon", (0, 0), (9, 0), (9, 9))))
+    with refused("a.json", "has the label 'cow', which classes.txt does not name"):
+        DatasetCatalog.get(name)
+
+
+WRONG = {
+    "has no 'label'": {"shapes": [{"points": [[1, 2]]}]},
+    "shape 1 has not the 3 or more 'points'": {"shapes": [shape("a", "polygon", (1, 2), (3, 4))]},
+    "not pairs of numbers": {"shapes": [shape("a", "rectangle", (1, 2), (3, "b"))]},
+    "mask that is no picture": {"shapes": [shape("a", "mask", (1, 2), (3, 4), mask="AAAA")]},
+    "is no file of labelme": {"shapes": None},
+    "names the picture 'gone.jpg', which is not there": {"imagePath": "gone.jpg"},
+    "not in base64": {"imagePath": "gone.jpg", "imageData": "?"},
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_wrong_files_are_told(folder, words):
+    write(folder, **{"shapes": [TRIANGLE], **WRONG[words]})
+    with refused("a.json", words):
+        load(folder)
+
+
+def test_wrong_folders_are_told(folder):
+    with refused(str(folder), "has no .json file of labelme"):
+        load(folder)
+    (folder / "a.json").write_text("{")
+    with refused("a.json", "cannot be read as JSON"):
+        load(folder)
+    write(folder)
+    with refused("has an object", "classes.txt"):
+        load(folder)
+    with refused("absent", "does not exist"):
+        load(folder / "absent")

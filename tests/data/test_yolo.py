@@ -1,0 +1,136 @@
+"""Ultralytics' layout: its forms of data.yaml and of labels, and what is refused."""
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from refusals import refused
+from voc_folder import write_image
+
+from ion_d2.data.catalog import ensure_registered, evaluator_type
+
+pytestmark = pytest.mark.usefixtures("catalogs")
+
+BOX = "1 0.5 0.5 0.2 0.4"  # of a picture of 40 x 30 pixels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split, name in (("train", "a"), ("train", "sub/b"), ("val", "c")):
+        path = tmp_path / "images" / split / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, (40, 30))
+    write_labels(tmp_path, f"{BOX}\n\n0 0.95 0.1 0.2 0.2\n{BOX}\n")
+    write_yaml(tmp_path)
+    return tmp_path
+
+
+def write_labels(folder, text, name="train/a"):
+    path = folder / "labels" / f"{name}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def write_yaml(folder, text="names: [cat, dog]\ntrain: images/train\nval: images/val\n"):
+    (folder / "data.yaml").write_text(text)
+
+
+def load(folder, split="train"):
+    name = f"yolo:{folder}/data.yaml:{split}"
+    ensure_registered([name])
+    return name, DatasetCatalog.get(name)
+
+
+def test_boxes(folder):
+    name, (first, second) = load(folder)
+    assert MetadataCatalog.get(name).thing_classes == ["cat", "dog"]
+    assert first["file_name"] == str(folder / "images/train/a.jpg")
+    assert (first["height"], first["width"], first["image_id"]) == (30, 40, 0)
+    # The second box ends 2 pixels beyond the picture; a repeated line counts once.
+    boxes = [(o["category_id"], pytest.approx(o["bbox"])) for o in first["annotations"]]
+    assert boxes == [(1, [16, 9, 24, 21]), (0, [34, 0, 40, 6])]
+    assert second["annotations"] == []  # without a file of labels
+    assert evaluator_type(name) == "pascal_voc"
+
+
+def test_outlines_give_masks_to_the_boxes_beside_them(folder):
+    write_labels(folder, f"0 0.25 0.2 0.5 0.2 0.5 0.6\n{BOX}\n")
+    name, (first, _) = load(folder)
+    outline, box = first["annotations"]
+    assert outline["bbox"] == pytest.approx([10, 6, 20, 18])
+    assert outline["segmentation"] == [pytest.approx([10, 6, 20, 6, 20, 18])]
+    assert box["segmentation"] == [pytest.approx([16, 9, 24, 9, 24, 21, 16, 21])]
+    assert evaluator_type(name) == "coco"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path: .\nnames: {0: cat, 1: dog}\ntrain: [images/train]\n",
+        "names: [cat, dog]\nnc: 2\ntrain: ../images/train\n",  # Roboflow's
+        "names: [cat, dog]\ntrain: list.txt\n",
+    ],
+)
+def test_forms_of_the_data_file(folder, text):
+    (folder / "list.txt").write_text("./images/train/a.jpg\nimages/train/sub/b.jpg\n")
+    write_yaml(folder, text)
+    name, records = load(folder)
+    assert MetadataCatalog.get(name).thing_classes == ["cat", "dog"]
+    assert [len(record["annotations"]) for record in records] == [2, 0]
+
+
+def test_a_split_without_labels_is_not_labeled(folder, caplog):
+    (record,) = load(folder, "val")[1]
+    assert "annotations" not in record
+    assert "None of 1 pictures has labels" in caplog.text
+
+
+WRONG_LABELS = {
+    "1 0.5 0.5 0.2": "line 1 has 3 numbers after the class; a box has 4",
+    "1 0.1 0.1 0.2 0.2 0.3": "line 1 has 5 numbers",
+    f"{BOX}\n2 0.5 0.5 0.2 0.4": "line 2 has the class 2; 'names' has those from 0 to 1",
+    "0.5 0.5 0.5 0.2 0.4": "has the class 0.5",
+    "1 24 15 8 12": "has 24; places and sizes are shares",
+    "1 nan 0.5 0.2 0.4": "has nan; places",
+    "dog 0.5 0.5 0.2 0.4": "a line is a class and numbers only",
+    "1,0.5,0.5,0.2,0.4": "a line is a class and numbers only",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_LABELS)
+def test_wrong_labels_are_told_by_file_and_line(folder, text):
+    write_labels(folder, text)
+    with refused("labels/train/a.txt", WRONG_LABELS[text]):
+        load(folder)
+
+
+WRONG_FILES = {
+    "train: images/train": "has no 'names'",
+    "- a": "has no 'names'",
+    "names: [a": "cannot be read as YAML",
+    "names: !!python/object/apply:os.system [id]": "cannot be read as YAML",
+    "names: {0: cat, 2: dog}\ntrain: images/train": "without a gap",
+    "names: [cat, no]\ntrain: images/train": "must be a list of class names",
+    "names: [cat, cat]\ntrain: images/train": "names cat more than once",
+    "names: [cat, dog]\nval: images/val": "has no split 'train'; it has val",
+    "names: [cat, dog]\ntrain: pictures": "names pictures, but",
+    "names: [cat, dog]\ntrain: {a: b}": "must be a folder, a text file or a list",
+    "names: [cat, dog]\ntrain: labels": "there is no picture in 'train'",
+    "names: [cat]\nkpt_shape: [17, 3]\ntrain: images/train": "has keypoints",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_FILES)
+def test_wrong_data_files_are_told(folder, text):
+    write_yaml(folder, text)
+    with refused("data.yaml", WRONG_FILES[text]):
+        load(folder)
+
+
+def test_wrong_names_and_pictures(folder):
+    for name in ("yolo:data.yaml", "yolo:"):
+        with refused(name, "is not of the form yolo:DATA.YAML:SPLIT"):
+            ensure_registered([name])
+    with refused("absent.yaml", "does not exist"):
+        ensure_registered([f"yolo:{folder}/absent.yaml:train"])
+    (folder / "images/train/a.jpg").write_bytes(b"no picture")
+    with refused("a.jpg", "not a readable picture"):
+        load(folder)
