@@ -137,7 +137,7 @@ def test_transformer_backbones_train(base, shrink):
     shrink(model)
     model.proposal_generator.post_nms_topk = (50, 20)
     model.roi_heads.batch_size_per_image = 8
-    plug_in_lazy(model, context={"hidden_dim": 16, "out_dim": 16})
+    plug_in_lazy(model, context={"hidden_dim": 16}, pooler={"gate_init": 0.25})
     detector = instantiate(model)
     sum(seeded_losses(detector, masks=True).values()).backward()
     for name, parameter in detector.named_parameters():

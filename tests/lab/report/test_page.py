@@ -104,7 +104,7 @@ def test_a_failed_write_keeps_the_old_report(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(IONError, match="report.html .No space left on device"):
+    with pytest.raises(IONError, match="report.html cannot be written .No space left on device"):
         write_report(path, "T", [])
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
