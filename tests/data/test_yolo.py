@@ -66,7 +66,8 @@ def test_outlines_give_masks_to_the_boxes_beside_them(folder):
     [
         "path: .\nnames: {0: cat, 1: dog}\ntrain: [images/train]\n",
         "names: [cat, dog]\nnc: 2\ntrain: ../images/train\n",  # Roboflow's
-        "names: [cat, dog]\ntrain: list.txt\n",
+        "path: ./\ntrain: list.txt\nnames:\n  0: cat\n  1: dog\n",  # CVAT's
+        "train: images/train\nnames: [cat, dog]\n",  # written for Label Studio's
     ],
 )
 def test_forms_of_the_data_file(folder, text):
