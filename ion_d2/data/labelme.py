@@ -132,7 +132,9 @@ def _corners(shape: dict[str, Any]) -> np.ndarray:
         angles = np.arange(_CIRCLE_CORNERS) * 2 * math.pi / _CIRCLE_CORNERS
         radius = math.dist(points[0], points[1])
         return points[0] + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    # The box of a mask names its last pixel.
+    last = 1 if shape["shape_type"] == "mask" else 0
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0) + last
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
 
 
@@ -197,7 +199,9 @@ def _picture(content: dict[str, Any], file: str) -> str:
     if not isinstance(data, str):
         raise IONError(f"{file} names the picture {named!r}, which is not there, and holds none.")
     picture = _decode(data, file)
-    cached = os.path.join(get_cache_dir(), "ion_d2", hashlib.sha256(picture).hexdigest())
+    name = hashlib.sha256(picture).hexdigest()
+    suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"
+    cached = os.path.join(get_cache_dir(), "ion_d2", name + suffix)
     if not os.path.exists(cached):
         write_result(cached, lambda opened: opened.write(picture), "make room")
     return cached

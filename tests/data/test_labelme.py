@@ -86,6 +86,7 @@ def test_masks(folder):
     mask = base64.b64encode(png(stored.astype(bool))).decode()
     write(folder, shape("cat", "mask", (10, 5), (17, 10), mask=mask))
     (found,) = load(folder)[1][0]["annotations"]
+    assert found["bbox"] == [10, 5, 18, 11]
     whole = mask_util.decode(found["segmentation"])
     expected = np.zeros((30, 40), dtype=np.uint8)
     expected[7:9, 11:15] = 1

@@ -1,0 +1,123 @@
+"""Datasets from one format to another and back: the same objects, and what is lost is told."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pycocotools.mask as mask_util
+import pytest
+from cli_helpers import load_tool, run_tool
+from detectron2.data import DatasetCatalog
+from detectron2.structures import BoxMode
+from PIL import Image
+from voc_folder import BCCD, write_image
+
+from ion_d2.data import class_names, ensure_registered
+
+pytestmark = pytest.mark.usefixtures("catalogs")
+
+COCO = {
+    "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+    "images": [{"id": i, "file_name": f"{i}/a.jpg", "width": 40, "height": 30} for i in (5, 9)],
+    "annotations": [
+        {"id": 1, "image_id": 5, "category_id": 7, "bbox": [2, 3, 10.5, 8], "area": 60,
+         "iscrowd": 0, "segmentation": [[2, 3, 12.5, 3, 12.5, 11], [4, 5, 6, 5, 6, 11]]},
+        {"id": 2, "image_id": 5, "category_id": 3, "bbox": [0, 0, 40, 30], "area": 1200,
+         "iscrowd": 0, "segmentation": [[0, 0, 40, 0, 40, 30, 0, 30]]},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def coco(tmp_path):
+    for name in ("5/a.jpg", "9/a.jpg"):
+        (tmp_path / name).parent.mkdir()
+        write_image(tmp_path / name)
+    (tmp_path / "set.json").write_text(json.dumps(COCO))
+    return f"coco:{tmp_path}/set.json:{tmp_path}"
+
+
+def convert(capfd, *arguments):
+    code, out, err = run_tool(load_tool("convert_dataset"), capfd, *arguments)
+    assert code == 0, err
+    name = out.strip().removeprefix("Wrote ")
+    ensure_registered([name])
+    return name
+
+
+def objects_of(name):
+    """The class and the corners of each object, picture after picture."""
+    records = [record["annotations"] for record in DatasetCatalog.get(name)]
+    classes = class_names([name])
+    found = [(picture, each) for picture, objects in enumerate(records) for each in objects]
+    boxes = [BoxMode.convert(list(o["bbox"]), o["bbox_mode"], BoxMode.XYXY_ABS) for _, o in found]
+    return [(picture, classes[each["category_id"]]) for picture, each in found], boxes
+
+
+def assert_same_objects(name, other):
+    (labels, boxes), (other_labels, other_boxes) = objects_of(name), objects_of(other)
+    assert labels and labels == other_labels
+    np.testing.assert_allclose(boxes, other_boxes, atol=1e-4)
+
+
+@pytest.mark.parametrize("first", ["voc", "yolo", "coco"])
+@pytest.mark.parametrize("second", ["voc", "yolo", "coco"])
+def test_to_a_format_and_to_another(coco, tmp_path, capfd, first, second):
+    there = convert(capfd, coco, first, tmp_path / "first")
+    back = convert(capfd, there, second, tmp_path / "second", "--link", "--split", "val")
+    assert_same_objects(back, coco)
+    assert class_names([back]) == ["cat", "dog"] and len(DatasetCatalog.get(back)) == 2
+    assert all(record["file_name"].endswith(".jpg") for record in DatasetCatalog.get(back))
+
+
+def test_outlines_of_several_parts_keep_their_area(coco, tmp_path, capfd):
+    name = convert(capfd, coco, "yolo", tmp_path / "yolo")
+    for before, after in zip(DatasetCatalog.get(coco), DatasetCatalog.get(name)):
+        for old, new in zip(before["annotations"], after["annotations"]):
+            masks = [
+                mask_util.decode(mask_util.merge(mask_util.frPyObjects(o["segmentation"], 30, 40)))
+                for o in (old, new)
+            ]
+            assert np.abs(masks[0].astype(int) - masks[1]).sum() <= 6  # along the way between them
+
+
+def test_masks_of_labelme_become_run_lengths(tmp_path, capfd):
+    folder = tmp_path / "labelme"
+    folder.mkdir()
+    picture, mask = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(picture, "PNG")
+    Image.new("1", (8, 6), 1).save(mask, "PNG")
+    picture, mask = (base64.b64encode(file.getvalue()).decode() for file in (picture, mask))
+    shape = {"label": "cat", "shape_type": "mask", "points": [[3, 4], [10, 9]], "mask": mask}
+    content = {"shapes": [shape], "imagePath": "gone.png", "imageData": picture}
+    (folder / "a.json").write_text(json.dumps(content))
+    name = convert(capfd, f"labelme:{folder}", "coco", tmp_path / "coco")
+    (record,) = DatasetCatalog.get(name)
+    (found,) = record["annotations"]
+    assert mask_util.area(found["segmentation"]) == 48 and found["bbox"] == [3, 4, 8, 6]
+
+
+def test_what_is_lost_is_counted(coco, tmp_path, capfd, caplog):
+    convert(capfd, coco, "voc", tmp_path / "voc")
+    assert "The outlines of 2 object(s) are lost." in caplog.text
+
+
+def test_a_second_split_needs_the_same_classes(coco, tmp_path, capfd):
+    tool = load_tool("convert_dataset")
+    for form in ("voc", "yolo"):
+        convert(capfd, coco, form, tmp_path / form)
+        convert(capfd, coco, form, tmp_path / form, "--split", "val")
+    (tmp_path / "set.json").write_text(json.dumps(COCO).replace("dog", "cow"))
+    other = f"{coco}/"  # not read before
+    for form in ("voc", "yolo"):
+        code, _, err = run_tool(tool, capfd, other, form, tmp_path / form)
+        assert code == 1 and "has other classes; write this dataset into another folder" in err
+
+
+@pytest.mark.skipif(not BCCD.exists(), reason="needs ../shared/data/bccd")
+def test_blood_cells_through_all_formats(tmp_path, capfd):
+    name = first = f"voc:{BCCD}:test"
+    for form in ("yolo", "coco", "voc"):
+        name = convert(capfd, name, form, tmp_path / form, "--link", "--split", "test")
+    assert_same_objects(name, first)
