@@ -4,7 +4,9 @@
     python demo.py --config-file output/config.yaml --input a.jpg folder/ '*.png' --output found/ \\
         MODEL.WEIGHTS output/model_final.pth
 
-Each picture is drawn into the output folder; detections.json there lists what was found.
+Each picture is drawn into the output folder; detections.json there lists what was found, and
+detections.classes.txt the classes. The two are a dataset, detections:found/detections.json, which
+tools/convert_dataset.py writes as first labels in labelme's or another format.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from ion_d2.engine.pictures import draw_detections, save_picture
 from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
-from ion_d2.evaluation.results_file import write_json
+from ion_d2.evaluation.results_file import write_json, write_text
 from ion_d2.files import fitting_name
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -158,6 +160,7 @@ def main() -> int:
     _make_folders(args.output, report.parent)
     cfg, names = setup(args)
     predictor = IONPredictor.from_config(cfg, names)
+    write_text(str(report.with_suffix(".classes.txt")), "".join(f"{name}\n" for name in names))
     listed: list[dict[str, Any]] = []
     try:
         for picture, place in tqdm(pictures.items(), desc="detecting", unit="picture"):

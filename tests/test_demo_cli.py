@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from cli_helpers import load_program
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from PIL import Image
 
 import ion_d2  # noqa: F401 (registers the models)
+from ion_d2.data import class_names
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 
@@ -140,7 +142,7 @@ def test_options_and_overrides_in_any_order(demo):
     assert args.json == Path("x.json") and args.confidence_threshold == 0.5
 
 
-def test_detections_are_drawn_and_listed(run, weights, tmp_path):
+def test_detections_are_drawn_and_listed(run, weights, tmp_path, catalogs):
     inputs = [picture(tmp_path / "x/a.png"), picture(tmp_path / "y/a.png", seed=1)]
     before = [path.read_bytes() for path in inputs]
     names = tmp_path / "classes.txt"
@@ -149,7 +151,7 @@ def test_detections_are_drawn_and_listed(run, weights, tmp_path):
     assert run(inputs, *options, *OPTS) == 0
     assert [path.read_bytes() for path in inputs] == before
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"a.jpg", "a_2.jpg", "detections.json"}
+    assert written == {"a.jpg", "a_2.jpg", "detections.json", "detections.classes.txt"}
     listed = json.loads((tmp_path / "out/detections.json").read_text())
     assert [entry["file"] for entry in listed] == [str(path) for path in inputs]
     for entry in listed:
@@ -160,6 +162,13 @@ def test_detections_are_drawn_and_listed(run, weights, tmp_path):
             assert found["class"] == ["ant", "bee", "cat"][found["class_id"]]
             x0, y0, x1, y1 = found["box"]
             assert 0 <= x0 < x1 <= 80 and 0 <= y0 < y1 <= 60
+    dataset = f"detections:{tmp_path / 'out/detections.json'}"
+    assert class_names([dataset]) == ["ant", "bee", "cat"]
+    for entry, record in zip(listed, DatasetCatalog.get(dataset)):
+        assert record["file_name"] == entry["file"]
+        assert [found["box"] for found in entry["detections"]] == [
+            found["bbox"] for found in record["annotations"]
+        ]
 
 
 def test_unreadable_pictures_are_named_and_the_others_done(run, weights, tmp_path, capfd):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ion_d2.data import coco_datasets, labelme, yolo  # noqa: F401 (they register themselves)
+from ion_d2.data import coco_datasets, detections, labelme, yolo  # noqa: F401 (register themselves)
 from ion_d2.data.class_file import check_class_names
 from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
 from ion_d2.data.registered_datasets import adopt_function

@@ -29,6 +29,11 @@ COCO = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def tools_are_found(monkeypatch):
+    monkeypatch.syspath_prepend("tools")
+
+
 @pytest.fixture
 def coco(tmp_path):
     for name in ("5/a.jpg", "9/a.jpg"):
@@ -61,8 +66,8 @@ def assert_same_objects(name, other):
     np.testing.assert_allclose(boxes, other_boxes, atol=1e-4)
 
 
-@pytest.mark.parametrize("first", ["voc", "yolo", "coco"])
-@pytest.mark.parametrize("second", ["voc", "yolo", "coco"])
+@pytest.mark.parametrize("first", ["voc", "yolo", "coco", "labelme"])
+@pytest.mark.parametrize("second", ["voc", "yolo", "coco", "labelme"])
 def test_to_a_format_and_to_another(coco, tmp_path, capfd, first, second):
     there = convert(capfd, coco, first, tmp_path / "first")
     back = convert(capfd, there, second, tmp_path / "second", "--link", "--split", "val")

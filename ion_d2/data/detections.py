@@ -1,0 +1,66 @@
+"""What demo.py found, as a dataset: first labels of new pictures, to be corrected by hand."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from ion_d2.data.class_file import read_class_file
+from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
+from ion_d2.data.registered_datasets import CompleteDicts
+from ion_d2.errors import IONError
+
+
+@DATASET_FORMS.register()
+def detections(name: str) -> None:
+    """Register ``detections:NAME.json``, a file of demo.py beside its ``NAME.classes.txt``.
+
+    Raises:
+        IONError: one of the two is missing.
+    """
+    path = absolute(name[len("detections:") :])
+    listed = f"{os.path.splitext(path)[0]}.classes.txt"
+    require_path(name, path)
+    require_path(name, listed)
+    classes = read_class_file(listed)
+    load = functools.partial(load_detections, path, classes)
+    DatasetCatalog.register(name, CompleteDicts(name, load))
+    MetadataCatalog.get(name).set(thing_classes=classes)
+
+
+def load_detections(path: str, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Read the pictures of a file of demo.py and the boxes found in them.
+
+    Returns:
+        Detectron2's dataset dicts; paths of pictures are as demo.py got them.
+
+    Raises:
+        IONError: the file is none of demo.py, or of other classes.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            pictures = json.load(file)
+        return [
+            {
+                **{"file_name": picture["file"], "image_id": index},
+                **{side: picture[side] for side in ("height", "width")},
+                "annotations": [_annotation(found, classes) for found in picture["detections"]],
+            }
+            for index, picture in enumerate(pictures)
+        ]
+    except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise IONError(
+            f"{path} is no file of detections of demo.py with these classes "
+            f"({type(error).__name__}: {error}); detect again."
+        ) from error
+
+
+def _annotation(found: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    box = {"bbox": found["box"], "bbox_mode": BoxMode.XYXY_ABS}
+    return {**box, "category_id": classes.index(found["class"])}
