@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import lzma
 import os
@@ -14,7 +15,7 @@ from torchvision.datasets.utils import check_integrity, download_url
 from ion_d2.errors import IONError
 
 _NETWORK_ERRORS = (URLError, ConnectionError, TimeoutError, http.client.HTTPException)
-_ARCHIVE_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+_ARCHIVE_ERRORS = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
 
 
 def download(url: str, path: str, md5: str) -> None:

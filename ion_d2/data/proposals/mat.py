@@ -134,6 +134,10 @@ def _convert(
             f"{told} is of an unknown layout: the boxes are an array of shape {boxes.shape} and "
             f"type {boxes.dtype}, but layout {layout} has {columns} numbers a box."
         )
+    if scores is not None and scores.dtype.kind not in "uif":
+        raise IONError(
+            f"{told} is of an unknown layout: the scores are of type {scores.dtype}, not numbers."
+        )
     # Before any sum: the published files are of integers without a sign.
     numbers = boxes.astype(np.float64).reshape(-1, columns)
     corners = numbers[:, kind.columns]

@@ -85,6 +85,8 @@ SET = {"boxes": cells(XYWHS), "images": cells("x")}
         ("xyxy", False, {"boxes": cells(XYXY)}, ["1.mat", "object"]),
         ("edge-boxes", False, {"bbs": XYXY}, ["1.mat", "5 numbers"]),
         ("xyxy", False, {"boxes": XYXY, "scores": [[np.nan], [1]]}, ["image '1'", "score 0"]),
+        ("xyxy", False, {"boxes": XYXY, "scores": cells("a", "b")}, ["1.mat", "the scores are"]),
+        ("xyxy", False, {"boxes": XYXY, "scores": "ab"}, ["1.mat", "the scores are"]),
         ("fast-rcnn", False, {"boxes": cells(XYXY)}, ["one file"]),
         ("mcg", False, None, ["no .mat file"]),
         ("fast-rcnn", True, {"boxes": XYXY}, ["1.mat", "cell array"]),
