@@ -86,6 +86,8 @@ class _Matrix(NamedTuple):
 
 def _matrices(rois: Tensor, shape: torch.Size, layer: ROIAlign) -> Iterator[tuple[slice, _Matrix]]:
     """(bins, cells) of a few ROIs at a time, so that large ones take no more memory."""
+    # torchvision reads from anywhere for what is not finite, as boxes of a training that diverged.
+    rois = rois.nan_to_num(0.0, 0.0, 0.0)
     corners = rois[:, 1:] * layer.spatial_scale - (0.5 if layer.aligned else 0.0)
     extent = corners[:, 2:] - corners[:, :2]
     if not layer.aligned:

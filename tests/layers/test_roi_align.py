@@ -72,6 +72,16 @@ def test_nothing_to_pool():
     assert torch.equal(x.grad, torch.zeros_like(x))
 
 
+@pytest.mark.parametrize("samples", [0, 2])
+def test_corners_that_are_not_finite_count_as_0(samples):
+    x = torch.randn(1, 3, 8, 8)
+    wrong = torch.tensor([[0, 4, float("nan"), 20, 24], [0, float("-inf"), 2, float("inf"), 9]])
+    out, grad = gradient(roi_align, x, wrong, (2, 2), 0.25, samples, True)
+    expected = gradient(roi_align, x, wrong.nan_to_num(0, 0, 0), (2, 2), 0.25, samples, True)
+    torch.testing.assert_close((out, grad), expected)
+    assert out.isfinite().all()
+
+
 def test_many_entries_are_held_in_portions(monkeypatch):
     x = torch.randn(2, 5, 30, 20, dtype=torch.float64)
     arguments = (x, random_rois(40, 7, extent=120).double(), (3, 2), 0.25, 0, True)
