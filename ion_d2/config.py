@@ -99,8 +99,9 @@ _DEFAULTS: dict[str, Any] = {
     # Forward passes of the training over which SCALE_INIT 0 averages the norm.
     "MODEL.SKIP_POOLER.SCALE_BATCHES": 8,
     # How context joins the other features: "concat", which a 1x1 convolution merges (sec. 3.1), or
-    # "residual", added to the deepest of them, normalized and scaled like it, times a learned gate;
-    # it needs as many channels (MODEL.CONTEXT.OUT_DIM; not the paper's; docs/PHOTOGRAPHS.md).
+    # "residual", added to the deepest of them, normalized and scaled like it, times a learned gate
+    # (not the paper's; docs/PHOTOGRAPHS.md). It has weights of its own in that convolution unless
+    # it has as many channels (MODEL.CONTEXT.OUT_DIM).
     "MODEL.SKIP_POOLER.CONTEXT": "concat",
     # Start of the share of context: "concat"'s factor on its weights in the 1x1 convolution (1:
     # like the others', 0: as if there was no context), or "residual"'s gate.

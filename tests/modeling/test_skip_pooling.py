@@ -200,7 +200,24 @@ def test_context_may_be_added_to_the_deepest_feature():
     assert pooler.scale_source == 2
     assert pooler.gate.tolist() == [0.25]
     assert pooler.reduce.in_channels == 32 + 64 + 64
-    with pytest.raises(IONError, match="16 channels .* of 64, .*MODEL.CONTEXT.OUT_DIM"):
-        box_pooler(*keys)
+    with pytest.raises(IONError, match="names no other feature to which context could be added"):
+        box_pooler(*keys, "MODEL.ROI_HEADS.IN_FEATURES", ["context"])
     with pytest.raises(IONError, match="MODEL.SKIP_POOLER.CONTEXT is 'sum'"):
         box_pooler("MODEL.SKIP_POOLER.CONTEXT", "sum")
+
+
+@pytest.mark.parametrize("norm", ["roi", "none"])
+@pytest.mark.parametrize("width", [16, 64])
+def test_added_context_of_any_width_counts_by_its_gate(norm, width):
+    keys = ("MODEL.SKIP_POOLER.CONTEXT", "residual", "MODEL.SKIP_POOLER.CONTEXT_GAIN", 0.0)
+    pooler = box_pooler(*keys, "MODEL.CONTEXT.OUT_DIM", width, "MODEL.SKIP_POOLER.NORM", norm)
+    own = 0 if width == 64 else width  # conv5 has 64 channels
+    assert pooler.reduce.in_channels == 32 + 64 + 64 + own
+    pooled = torch.rand(3, width, 7, 7)
+    assert not pooler.contribution(3, pooled).any()
+    pooler.gate.data.fill_(0.5)
+    half = pooler.contribution(3, pooled)
+    half.sum().backward()
+    assert pooler.gate.grad.abs() > 0
+    pooler.gate.data.fill_(1.0)
+    torch.testing.assert_close(pooler.contribution(3, pooled), 2 * half)

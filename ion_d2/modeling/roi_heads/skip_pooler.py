@@ -36,7 +36,8 @@ class SkipPooler(nn.Module):
     then this is a plain ROI pooler, as in Fast R-CNN.
 
     Features may also be added to another one instead of concatenated: normalized like it, times its
-    scale and a learned gate. The convolution then reads both with the same weights.
+    scale and a learned gate. The convolution then reads both with the same weights; a feature of
+    another number of channels has weights and a scale of its own.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class SkipPooler(nn.Module):
             scale_batches: training batches over which ``scale_init`` 0 averages.
             scale_source: index of the feature whose pooled norm it measures.
             out_channels: channels of the output.
-            added: indices of the features that are added to that one instead of concatenated.
+            added: indices of the features that are added to that one, each times a gate.
             gate_init: start of each gate.
 
         Raises:
             IONError: no features, an unknown ``norm`` or ``pooler_type``, a negative
-                ``scale_init``, or a feature that cannot be ``added``.
+                ``scale_init``, or a feature that would be ``added`` to itself.
         """
         super().__init__()
         if not input_shapes:
@@ -79,7 +80,11 @@ class SkipPooler(nn.Module):
         check_value("MODEL.SKIP_POOLER.NORM", norm, one_of(*NORMS))
         check_value("MODEL.SKIP_POOLER.SCALE_INIT", scale_init, _SCALE_INIT)
         scale_source %= len(input_shapes)
-        _check_added(input_shapes, norm, scale_source, added)
+        if scale_source in added:
+            raise IONError(
+                "MODEL.SKIP_POOLER.CONTEXT is 'residual', but MODEL.ROI_HEADS.IN_FEATURES names no "
+                "other feature to which context could be added; name one, or set it to 'concat'."
+            )
         self.added = tuple(added)
         self.gate = nn.Parameter(torch.full((len(added),), float(gate_init))) if added else None
         self.norm = norm
@@ -91,17 +96,19 @@ class SkipPooler(nn.Module):
             make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
             for shape in input_shapes
         )
-        kept = [i for i in range(len(input_shapes)) if i not in self.added]
-        ends = list(itertools.accumulate(input_shapes[i].channels for i in kept))
+        width = input_shapes[scale_source].channels
+        sharing = [i for i in self.added if input_shapes[i].channels == width]
+        own = [i for i in range(len(input_shapes)) if i not in sharing]
+        ends = list(itertools.accumulate(input_shapes[i].channels for i in own))
         channels = ends[-1]
         # By which channels of the convolution each feature is read.
-        self._columns = dict(zip(kept, map(slice, [0, *ends], ends)))
-        self._columns.update(dict.fromkeys(self.added, self._columns[scale_source]))
+        self._columns = dict(zip(own, map(slice, [0, *ends], ends)))
+        self._columns.update(dict.fromkeys(sharing, self._columns[scale_source]))
         self.scale = None
         if norm != "none":
             self.scale = FeatureScale(channels, scale_init, learn_scale, scale_batches)
         self.reduce = None
-        if norm != "none" or len(kept) > 1 or channels != out_channels:
+        if norm != "none" or len(input_shapes) > 1 or channels != out_channels:
             self.reduce = nn.Conv2d(channels, out_channels, kernel_size=1)
             weight_init.c2_xavier_fill(self.reduce)
         self.out_channels = out_channels
@@ -130,6 +137,8 @@ class SkipPooler(nn.Module):
         """
         assert self.reduce is not None  # or nothing is merged
         weight = self.reduce.weight[:, self._columns[index], 0, 0]
+        if self.scale is None and index in self.added:
+            weight = self._gate_of(index) * weight
         return normalized_projection(pooled, weight, self.norm, self.factors(index))
 
     def factors(self, index: int) -> Tensor | None:
@@ -137,10 +146,11 @@ class SkipPooler(nn.Module):
         if self.scale is None:
             return None
         factors = self.scale.factor[self._columns[index]]
-        if index not in self.added:
-            return factors
-        assert self.gate is not None
-        return self.gate[self.added.index(index)] * factors
+        return self._gate_of(index) * factors if index in self.added else factors
+
+    def _gate_of(self, index: int) -> Tensor:
+        assert self.gate is not None  # where features are added
+        return self.gate[self.added.index(index)]
 
     @torch.no_grad()
     def weaken(self, index: int, gain: float) -> None:
@@ -172,16 +182,3 @@ def make_pooler(
     else:
         pooler.level_poolers[0] = ROIAlign(size, scale, sampling_ratio, kind == "ROIAlignV2")
     return pooler
-
-
-def _check_added(shapes: Sequence[ShapeSpec], norm: str, target: int, added: Sequence[int]) -> None:
-    """Refuse features that cannot be added to the one at ``target``."""
-    for i in added:
-        if norm == "none" or i == target or shapes[i].channels != shapes[target].channels:
-            raise IONError(
-                f"MODEL.SKIP_POOLER.CONTEXT is 'residual', which adds context of "
-                f"{shapes[i].channels} channels to the deepest other feature, of "
-                f"{shapes[target].channels}, with MODEL.SKIP_POOLER.NORM {norm!r}; it needs such "
-                "a feature, a norm, and as many channels (MODEL.CONTEXT.OUT_DIM; 0: as many as "
-                "MODEL.CONTEXT.IN_FEATURE)."
-            )
