@@ -55,8 +55,8 @@ class ROIMaxPool(nn.Module):
             return roi_pool(x.to(rois.dtype), rois, self.output_size, self.scale).to(x.dtype)
         if torch.is_grad_enabled() and x.requires_grad:
             return _ROIMaxPool.apply(x.to(rois.dtype), rois, self).to(x.dtype)
-        x = x.detach().to(rois.dtype)
-        return _pool(x, rois, list(self.output_size), self.scale).to(x.dtype)
+        pooled = _pool(x.detach().to(rois.dtype), rois, list(self.output_size), self.scale)
+        return pooled.to(x.dtype)
 
 
 class _ROIMaxPool(torch.autograd.Function):

@@ -49,6 +49,9 @@ def test_features_of_16_bits_keep_exact_boxes(dtype):
     assert torch.equal(out.float(), roi_pool(x.detach().float(), rois, (7, 7), 1 / 16))
     out.sum().backward()
     assert x.grad.any()
+    with torch.no_grad():
+        without_gradient = ROIMaxPool((7, 7), 1 / 16)(x, rois)
+    assert without_gradient.dtype == dtype and torch.equal(without_gradient, out)
 
 
 def test_the_input_is_left_as_it_was():
