@@ -13,6 +13,7 @@ classes. What demo.py found in new pictures is a dataset, too: its boxes are fir
 from __future__ import annotations
 
 import argparse
+import filecmp
 import functools
 import logging
 import shutil
@@ -59,23 +60,33 @@ def convert(dataset: str, form: str, folder: Path, split: str, *, link: bool = F
                 f"{picture} is no {' or '.join(suffixes)} picture, as this format wants; convert "
                 "the picture first."
             )
-        target = folder / place.format(split=split) / f"{stem}{picture.suffix}"
-        record["written"] = _place(picture.resolve(), target, link=link)
+        record["written"] = folder / place.format(split=split) / f"{stem}{picture.suffix}"
+        _check_free(picture, record["written"])
     write(folder, split, dataset, records)
+    for record in records:
+        _place(Path(record["file_name"]).resolve(), record["written"], link=link)
     _warn_of_loss(form, records)
 
 
-def _place(picture: Path, target: Path, *, link: bool) -> Path:
+def _check_free(picture: Path, target: Path) -> None:
+    """Refuse to replace what is not the picture from an earlier run of the same command."""
+    if not target.exists() or (target.is_symlink() and target.samefile(picture)):
+        return
+    if target.samefile(picture) or not filecmp.cmp(picture, target, shallow=False):
+        raise IONError(f"{target} would be replaced; write this dataset into another folder.")
+
+
+def _place(picture: Path, target: Path, *, link: bool) -> None:
+    if target.exists():
+        return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if link:
-            target.unlink(missing_ok=True)
             target.symlink_to(picture)
-        elif not (target.exists() and target.samefile(picture)):
+        else:
             shutil.copy2(picture, target)
     except OSError as error:
         raise IONError(f"{target} cannot be written ({error.strerror}); {ADVICE}.") from error
-    return target
 
 
 def _warn_of_loss(form: str, records: Sequence[Record]) -> None:

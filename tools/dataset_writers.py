@@ -23,7 +23,7 @@ ADVICE = "make room or choose another folder"
 def write_voc(folder: Path, split: str, dataset: str, records: list[Record]) -> None:
     """``Annotations``, ``ImageSets/Main/SPLIT.txt`` and ``classes.txt``."""
     classes = class_names([dataset])
-    _write(folder / "classes.txt", _same_classes(folder / "classes.txt", "\n".join(classes) + "\n"))
+    _write_classes(folder / "classes.txt", classes)
     for record in records:
         root = ET.Element("annotation")
         _texts(root, folder=folder.name, filename=record["written"].name)
@@ -72,6 +72,7 @@ def write_yolo(folder: Path, split: str, dataset: str, records: list[Record]) ->
 def write_labelme(folder: Path, split: str, dataset: str, records: list[Record]) -> None:
     """A JSON file beside each picture of ``SPLIT``, and ``classes.txt``."""
     classes = class_names([dataset])
+    _write_classes(folder / split / "classes.txt", classes)
     for record in records:
         shapes: list[Record] = []
         for group, found in enumerate(record.get("annotations", ())):
@@ -92,7 +93,6 @@ def write_labelme(folder: Path, split: str, dataset: str, records: list[Record])
         content["imagePath"] = record["written"].name
         content.update(imageHeight=record["height"], imageWidth=record["width"])
         _write(record["written"].with_suffix(".json"), json.dumps(content, indent=1))
-    _write(folder / split / "classes.txt", "\n".join(classes) + "\n")
 
 
 def _yolo_line(found: Record, record: Record) -> str:
@@ -120,10 +120,11 @@ def _corners(found: Record) -> list[float]:
     return BoxMode.convert(list(map(float, found["bbox"])), found["bbox_mode"], BoxMode.XYXY_ABS)
 
 
-def _same_classes(path: Path, text: str) -> str:
+def _write_classes(path: Path, classes: list[str]) -> None:
+    text = "\n".join(classes) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise IONError(f"{path} has other classes; write this dataset into another folder.")
-    return text
+    _write(path, text)
 
 
 def _texts(parent: ET.Element, **values: Any) -> None:

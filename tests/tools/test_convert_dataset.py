@@ -110,14 +110,33 @@ def test_what_is_lost_is_counted(coco, tmp_path, capfd, caplog):
 
 def test_a_second_split_needs_the_same_classes(coco, tmp_path, capfd):
     tool = load_tool("convert_dataset")
-    for form in ("voc", "yolo"):
+    for form in ("voc", "yolo", "labelme"):
         convert(capfd, coco, form, tmp_path / form)
         convert(capfd, coco, form, tmp_path / form, "--split", "val")
     (tmp_path / "set.json").write_text(json.dumps(COCO).replace("dog", "cow"))
     other = f"{coco}/"  # not read before
-    for form in ("voc", "yolo"):
+    for form in ("voc", "yolo", "labelme"):
         code, _, err = run_tool(tool, capfd, other, form, tmp_path / form)
         assert code == 1 and "has other classes; write this dataset into another folder" in err
+
+
+@pytest.mark.parametrize("link", [[], ["--link"]])
+def test_no_picture_is_replaced(coco, tmp_path, capfd, link):
+    tool = load_tool("convert_dataset")
+    voc = convert(capfd, coco, "voc", tmp_path / "voc", *link)
+    convert(capfd, coco, "voc", tmp_path / "voc", *link)  # the same once more
+    picture = tmp_path / "voc/JPEGImages/a.jpg"
+    if not link:
+        before = picture.read_bytes()
+        code, _, err = run_tool(tool, capfd, voc, "voc", tmp_path / "voc", "--link")
+        assert code == 1 and f"{picture} would be replaced" in err
+        assert picture.read_bytes() == before and not picture.is_symlink()
+    other = tmp_path / "other"
+    (other / "JPEGImages").mkdir(parents=True)
+    (other / "JPEGImages/a.jpg").write_bytes(b"of another split")
+    code, _, err = run_tool(tool, capfd, coco, "voc", other, *link)
+    assert code == 1 and "a.jpg would be replaced; write this dataset into another folder" in err
+    assert [path.name for path in other.rglob("*") if path.is_file()] == ["a.jpg"]
 
 
 @pytest.mark.skipif(not BCCD.exists(), reason="needs ../shared/data/bccd")
