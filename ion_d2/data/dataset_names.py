@@ -39,3 +39,17 @@ def require_path(name: str, path: str) -> None:
             "that holds Detectron2's datasets"
         )
     raise IONError(f"Dataset '{name}': {path} does not exist; {advice}.")
+
+
+def path_and_split(name: str, form: str, example: str) -> tuple[str, str]:
+    """The absolute path and the split of a name such as ``voc:PATH:SPLIT``, its ``form``.
+
+    Raises:
+        IONError: the name has another form, or the path is missing.
+    """
+    path, _, split = name.partition(":")[2].rpartition(":")
+    if not path or not split:
+        raise IONError(f"Dataset '{name}' is not of the form {form}, for instance {example}.")
+    path = absolute(path)
+    require_path(name, path)
+    return path, split

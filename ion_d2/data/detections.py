@@ -8,12 +8,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ion_d2.data.class_file import read_class_file
 from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
-from ion_d2.data.registered_datasets import CompleteDicts
+from ion_d2.data.registered_datasets import register_completed
 from ion_d2.errors import IONError
 
 
@@ -29,9 +28,7 @@ def detections(name: str) -> None:
     require_path(name, path)
     require_path(name, listed)
     classes = read_class_file(listed)
-    load = functools.partial(load_detections, path, classes)
-    DatasetCatalog.register(name, CompleteDicts(name, load))
-    MetadataCatalog.get(name).set(thing_classes=classes)
+    register_completed(name, functools.partial(load_detections, path, classes), classes)
 
 
 def load_detections(path: str, classes: Sequence[str]) -> list[dict[str, Any]]:

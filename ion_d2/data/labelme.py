@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from iopath.common.file_io import get_cache_dir
 from PIL import Image
 
@@ -27,7 +26,7 @@ from ion_d2.data.folders import index_folder
 from ion_d2.data.instance_masks import decode_mask
 from ion_d2.data.outlines import object_of, outline_boxes
 from ion_d2.data.readable import read_size
-from ion_d2.data.registered_datasets import CompleteDicts
+from ion_d2.data.registered_datasets import register_completed
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
 
@@ -56,14 +55,12 @@ def labelme(name: str) -> None:
     if os.path.exists(listed):
         classes = read_class_file(listed)
     else:
-        shapes = [shape for file in files for shape in _shapes(_read(file), file)]
+        shapes = (shape for file in files for shape in _shapes(_read(file), file))
         labels = {shape["label"] for shape in shapes if shape["shape_type"] in _POINTS}
         if not labels:
             raise IONError(f"Dataset '{name}': no file in {folder} has an object; write {listed}.")
         classes = check_class_names(sorted(labels), f"Dataset '{name}'")
-    load = functools.partial(load_labelme, files, classes)
-    DatasetCatalog.register(name, CompleteDicts(name, load))
-    MetadataCatalog.get(name).set(thing_classes=classes)
+    register_completed(name, functools.partial(load_labelme, files, classes), classes)
 
 
 def load_labelme(files: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:

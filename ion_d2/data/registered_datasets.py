@@ -6,7 +6,7 @@ import logging
 import math
 import numbers
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -29,6 +29,14 @@ def adopt_function(name: str) -> None:
         return
     DatasetCatalog.remove(name)
     DatasetCatalog.register(name, CompleteDicts(name, load))
+
+
+def register_completed(
+    name: str, load: Callable[[], Iterable[Record]], classes: Sequence[str]
+) -> None:
+    """Register a dataset whose dicts :class:`CompleteDicts` completes and checks."""
+    DatasetCatalog.register(name, CompleteDicts(name, load))
+    MetadataCatalog.get(name).set(thing_classes=list(classes))
 
 
 class CompleteDicts:

@@ -9,7 +9,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import pascal_voc
 
-from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
+from ion_d2.data.dataset_names import DATASET_FORMS, absolute, path_and_split
 from ion_d2.data.voc_layout import find_classes, find_year, load_voc_layout
 from ion_d2.data.voc_lists import NO_VAL, TRAINVAL
 from ion_d2.data.voc_split import read_split
@@ -31,14 +31,7 @@ def voc(name: str) -> None:
     Raises:
         IONError: the name has another form, or the folder lacks something.
     """
-    path, _, split = name[len("voc:") :].rpartition(":")
-    if not path or not split:
-        raise IONError(
-            f"Dataset '{name}' is not of the form voc:PATH:SPLIT, for instance "
-            "voc:~/data/VOC2007:trainval."
-        )
-    root = absolute(path)
-    require_path(name, root)
+    root, split = path_and_split(name, "voc:PATH:SPLIT", "voc:~/data/VOC2007:trainval")
     read_split(root, split)
     _register(name, root, split, find_classes(root), find_year(root, split))
 

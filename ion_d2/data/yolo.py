@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import yaml
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ion_d2.data.class_file import check_class_names
-from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
+from ion_d2.data.dataset_names import DATASET_FORMS, path_and_split
 from ion_d2.data.folders import index_folder, read_lines
 from ion_d2.data.outlines import object_of, outline_boxes
 from ion_d2.data.readable import read_size
-from ion_d2.data.registered_datasets import CompleteDicts
+from ion_d2.data.registered_datasets import register_completed
 from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
@@ -41,20 +40,11 @@ def yolo(name: str) -> None:
     Raises:
         IONError: the name has another form, or the file lacks something.
     """
-    path, _, split = name[len("yolo:") :].rpartition(":")
-    if not path or not split:
-        raise IONError(
-            f"Dataset '{name}' is not of the form yolo:DATA.YAML:SPLIT, for instance "
-            "yolo:~/data/coco8.yaml:train."
-        )
-    path = absolute(path)
-    require_path(name, path)
+    path, split = path_and_split(name, "yolo:DATA.YAML:SPLIT", "yolo:~/data/coco8.yaml:train")
     content = _read_yaml(path)
     classes = _class_names(content, path)
     pictures = _pictures(content, path, split)
-    load = functools.partial(load_yolo, pictures, classes)
-    DatasetCatalog.register(name, CompleteDicts(name, load))
-    MetadataCatalog.get(name).set(thing_classes=classes)
+    register_completed(name, functools.partial(load_yolo, pictures, classes), classes)
 
 
 def load_yolo(pictures: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -76,12 +66,12 @@ def load_yolo(pictures: Sequence[str], classes: Sequence[str]) -> list[dict[str,
         height, width = read_size(picture)
         record: dict[str, Any] = {"file_name": picture, "height": height, "width": width}
         if labeled:
-            lines = read_lines(file) if os.path.exists(file) else []
-            # Ultralytics' reader drops repeated lines, too.
-            numbered = {line: number for number, line in reversed(list(enumerate(lines, 1)))}
+            lines: dict[str, int] = {}  # Ultralytics' reader drops repeated ones, too
+            for number, line in enumerate(read_lines(file) if os.path.exists(file) else (), 1):
+                lines.setdefault(line, number)
             record["annotations"] = [
                 _object(line, f"{file}, line {number}", len(classes), (height, width))
-                for line, number in sorted(numbered.items(), key=lambda item: item[1])
+                for line, number in lines.items()
             ]
         records.append(record)
     outline_boxes(records)
