@@ -109,6 +109,9 @@ _DEFAULTS: dict[str, Any] = {
     # Channels after the 1x1 convolution (sec. 3.1: 512, what fc6 of VGG16 expects). IONRes5ROIHeads
     # takes as many as res5 reads instead.
     "MODEL.SKIP_POOLER.OUT_CHANNELS": 512,
+    # Factor on the start of that convolution's weights. A box head that starts at random learns
+    # sooner from less than 1 (not the paper's; docs/PHOTOGRAPHS.md).
+    "MODEL.SKIP_POOLER.MERGE_GAIN": 1.0,
     # Dropout probability after fc6 and fc7 of IONBoxHead (Fast R-CNN, and so the paper: 0.5).
     "MODEL.ROI_BOX_HEAD.FC_DROPOUT": 0.5,
     # Whether there is any dropout: False turns this one and CONTEXT.DROPOUT off (row "D" of Tables

@@ -193,6 +193,28 @@ def test_context_may_start_without_weight():
     assert not weak[:, -width:].any()
 
 
+@pytest.mark.parametrize("join", ["concat", "residual"])
+def test_the_merge_may_start_smaller(join):
+    keys = ("MODEL.SKIP_POOLER.CONTEXT", join, "MODEL.CONTEXT.OUT_DIM", 64)
+    full = box_pooler(*keys).reduce.weight
+    small = box_pooler(*keys, "MODEL.SKIP_POOLER.MERGE_GAIN", 0.25).reduce.weight
+    torch.testing.assert_close(small, full / 4)
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0])
+def test_a_merge_without_weights_is_refused(gain):
+    with pytest.raises(IONError, match=f"MODEL.SKIP_POOLER.MERGE_GAIN is {gain}"):
+        box_pooler("MODEL.SKIP_POOLER.MERGE_GAIN", gain)
+
+
+def test_the_start_of_a_merge_that_does_not_exist_is_refused():
+    alone = ("MODEL.ROI_HEADS.IN_FEATURES", ["conv5"], "MODEL.SKIP_POOLER.NORM", "none")
+    keys = (*alone, "MODEL.SKIP_POOLER.OUT_CHANNELS", 64)
+    assert box_pooler(*keys).reduce is None
+    with pytest.raises(IONError, match="MODEL.SKIP_POOLER.MERGE_GAIN is 0.5"):
+        box_pooler(*keys, "MODEL.SKIP_POOLER.MERGE_GAIN", 0.5)
+
+
 def test_context_may_be_added_to_the_deepest_feature():
     keys = ("MODEL.SKIP_POOLER.CONTEXT", "residual", "MODEL.SKIP_POOLER.CONTEXT_GAIN", 0.25)
     pooler = box_pooler(*keys, "MODEL.CONTEXT.OUT_DIM", 64)

@@ -21,7 +21,7 @@ from ...layers.l2_norm import NORMS
 from ...layers.normalized_projection import normalized_projection
 from ...layers.roi_align import ROIAlign
 from ...layers.roi_max_pool import ROIMaxPool
-from ...value_rules import check_value, number, one_of
+from ...value_rules import POSITIVE, check_value, number, one_of
 from .feature_scale import FeatureScale
 
 _KINDS = one_of("ROIPool", "ROIAlign", "ROIAlignV2")
@@ -53,6 +53,7 @@ class SkipPooler(nn.Module):
         scale_batches: int = 8,
         scale_source: int = -1,
         out_channels: int = 512,
+        merge_gain: float = 1.0,
         added: Sequence[int] = (),
         gate_init: float = 0.25,
     ) -> None:
@@ -67,6 +68,7 @@ class SkipPooler(nn.Module):
             scale_batches: training batches over which ``scale_init`` 0 averages.
             scale_source: index of the feature whose pooled norm it measures.
             out_channels: channels of the output.
+            merge_gain: factor on the start of the 1x1 convolution's weights.
             added: indices of the features that are added to that one, each times a gate.
             gate_init: start of each gate.
 
@@ -79,6 +81,7 @@ class SkipPooler(nn.Module):
             raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")
         check_value("MODEL.SKIP_POOLER.NORM", norm, one_of(*NORMS))
         check_value("MODEL.SKIP_POOLER.SCALE_INIT", scale_init, _SCALE_INIT)
+        check_value("MODEL.SKIP_POOLER.MERGE_GAIN", merge_gain, POSITIVE)
         scale_source %= len(input_shapes)
         if scale_source in added:
             raise IONError(
@@ -111,6 +114,13 @@ class SkipPooler(nn.Module):
         if norm != "none" or len(input_shapes) > 1 or channels != out_channels:
             self.reduce = nn.Conv2d(channels, out_channels, kernel_size=1)
             weight_init.c2_xavier_fill(self.reduce)
+            self.reduce.weight.data *= merge_gain
+        elif merge_gain != 1:
+            raise IONError(
+                f"MODEL.SKIP_POOLER.MERGE_GAIN is {merge_gain}, but a single feature of "
+                f"{out_channels} channels with MODEL.SKIP_POOLER.NORM 'none' is not merged; set it "
+                "to 1."
+            )
         self.out_channels = out_channels
 
     def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:

@@ -67,6 +67,7 @@ def build_skip_pooler(
         scale_batches=settings.SCALE_BATCHES,
         scale_source=_deepest_backbone_feature(names, shapes),
         out_channels=out_channels or settings.OUT_CHANNELS,
+        merge_gain=settings.MERGE_GAIN,
         added=() if concatenated else context,
         gate_init=settings.CONTEXT_GAIN,
     )
