@@ -141,3 +141,13 @@ def test_a_config_that_was_changed_by_hand_is_looked_at_again():
     for build in (ion_d2.build_model, IONTrainer):
         with pytest.raises(IONError, match="MODEL.DEVICE is 'meta'"):
             build(cfg)
+
+
+def test_the_lists_of_photographs_are_disjoint_and_of_the_documented_size():
+    train, val, quarter = (
+        (ROOT / f"configs/real/voc2012_animals_{split}.txt").read_text().split()
+        for split in ("train", "val", "val_quarter")
+    )
+    assert [len(set(ids)) for ids in (train, val, quarter)] == [1697, 1729, 433]
+    assert not set(train) & set(val)
+    assert quarter == val[::4]
