@@ -1,6 +1,11 @@
 """Packaging of ion_d2. Detectron2 is not on the package index: see tools/install_detectron2.py."""
 
 import re
+import sys
+import sysconfig
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
+from importlib.metadata import distributions
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -8,6 +13,10 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 TIMM = ["timm>=1.0"]
 EXPORT = ["onnx", "onnxruntime"]
+# Builds of OpenCV. All install the module cv2, so that a second one breaks the first. The headless
+# ones come first: the others need libGL, which a bare machine does not have.
+CONTRIB = ("opencv-contrib-python-headless", "opencv-contrib-python")
+OPENCV = ("opencv-python-headless", "opencv-python", *CONTRIB)
 
 
 def read_version() -> str:
@@ -17,6 +26,19 @@ def read_version() -> str:
     if found is None:
         raise RuntimeError('ion_d2/__init__.py has no line `__version__ = "..."`.')
     return found.group(1)
+
+
+def opencv(builds: Sequence[str]) -> list[str]:
+    """Require the build of OpenCV that is installed, the first of ``builds`` where none is."""
+    # pip builds in an environment of its own, whose sys.path does not show what is installed.
+    folders = [*sys.path, *(sysconfig.get_path(name) for name in ("purelib", "platlib"))]
+    names = (it.metadata["Name"] or "" for it in distributions(path=folders))
+    found = {name.lower().replace("_", "-") for name in names}
+    installed = [build for build in builds if build in found]
+    module = PathFinder.find_spec("cv2", folders)
+    if found.isdisjoint(OPENCV) and module is not None and module.origin is not None:
+        return []  # built from its sources, or of the system
+    return [f"{(installed or builds)[0]}>=4.5"]
 
 
 setup(
@@ -39,8 +61,7 @@ setup(
         "Pillow>=9.1",
         "defusedxml>=0.7",
         "scipy>=1.8",
-        # The headless build: opencv-python itself needs libGL, which a bare machine does not have.
-        "opencv-python-headless>=4.5",
+        *opencv(OPENCV),
         "Jinja2>=3.0",
         # What Detectron2 imports: tools/install_detectron2.py installs it without its requirements.
         "cloudpickle",
@@ -70,11 +91,12 @@ setup(
         ],
         # tools/export.py for .onnx files, and --check of them.
         "export": EXPORT,
-        # tools/make_proposals.py. It replaces opencv-python-headless, which must go first: both
-        # install the module cv2, and the last one wins.
-        "proposals": ["opencv-contrib-python-headless>=4.5"],
+        # tools/make_proposals.py. Another build of OpenCV must be uninstalled before.
+        "proposals": opencv(CONTRIB),
         # MODEL.BACKBONE.NAME build_timm_backbone: ResNets, EfficientNets, ConvNeXts, Swins, ...
         "timm": TIMM,
+        # tools/page.py: a model in the browser.
+        "web": ["gradio>=5"],
         # WANDB_PROJECT: figures and pictures of a training on Weights & Biases.
         "wandb": ["wandb"],
     },

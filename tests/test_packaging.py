@@ -15,9 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ion_d2", "ion_lab")
 # Modules whose distribution has another name.
-DISTRIBUTIONS = {
-    "cv2": "opencv-python-headless", "hydra": "hydra-core", "PIL": "pillow", "yaml": "pyyaml"
-}  # fmt: skip
+DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "yaml": "pyyaml"}
 
 
 def name_of(requirement):
@@ -76,6 +74,7 @@ def test_every_imported_module_is_a_requirement(arguments):
     # Parts that do without them where they are missing: builds of PyTorch for GPUs bring triton.
     optional = [*arguments["extras_require"]["export"], "triton"]
     declared = {name_of(name) for name in [*arguments["install_requires"], *optional]}
+    declared.add("cv2")  # any build of OpenCV, or none where it was built from its sources
     own = {path.stem for path in (ROOT / "tools").glob("*.py")} | {*PACKAGES, "detectron2"}
     files = [*ROOT.glob("*.py"), *files_of_packages("*.py"), *(ROOT / "tools").glob("*.py")]
     for path in files:
@@ -84,6 +83,61 @@ def test_every_imported_module_is_a_requirement(arguments):
         for module in set(imported_modules(path)) - own - sys.stdlib_module_names:
             name = DISTRIBUTIONS.get(module, module).lower()
             assert name in declared, f"{path} imports {module}, which setup.py does not require"
+
+
+@pytest.fixture
+def required(monkeypatch, tmp_path):
+    """What setup.py requires beside distributions, or modules, of these names and no others."""
+
+    def run(*installed):
+        for name in installed:
+            (tmp_path / name).mkdir()
+            if name.endswith(".dist-info"):
+                text = f"Metadata-Version: 2.1\nName: {name.split('-')[0]}\nVersion: 4.9\n"
+                (tmp_path / name / "METADATA").write_text(text)
+            else:
+                (tmp_path / name / "__init__.py").touch()
+        seen = {}
+        monkeypatch.setattr("setuptools.setup", seen.update)
+        monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "path", [])  # as in pip's environment for building
+            runpy.run_path(str(ROOT / "setup.py"))
+        base = [it for it in seen["install_requires"] if it.startswith("opencv")]
+        return base, seen["extras_require"]["proposals"]
+
+    pytest.importorskip("setuptools")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("installed", "base", "proposals"),
+    [
+        ([], ["opencv-python-headless>=4.5"], ["opencv-contrib-python-headless>=4.5"]),
+        (
+            ["cv2", "opencv_python-4.9.dist-info"],
+            ["opencv-python>=4.5"],
+            ["opencv-contrib-python-headless>=4.5"],
+        ),
+        (
+            ["cv2", "opencv_contrib_python-4.9.dist-info"],
+            ["opencv-contrib-python>=4.5"],
+            ["opencv-contrib-python>=4.5"],
+        ),
+        (["cv2"], [], []),
+    ],
+    ids=["nothing", "opencv-python", "opencv-contrib-python", "built from sources"],
+)
+def test_the_build_of_opencv_that_is_there_is_required(required, installed, base, proposals):
+    assert required(*installed) == (base, proposals)
+
+
+def test_the_extras_that_documents_name_are_there(arguments):
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "Makefile"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    named = {name for names in re.findall(r"'\.\[([\w,]+)\]'", text) for name in names.split(",")}
+    assert {"export", "timm", "wandb", "web"} <= named
+    assert named <= arguments["extras_require"].keys()
 
 
 def test_requirements_of_the_pure_detectron2_are_ours_too(arguments):

@@ -3,8 +3,8 @@
     python tools/make_proposals.py voc:data/VOC2007:trainval trainval.pkl --workers 8
 
 The result is a proposal file of Detectron2 (DATASETS.PROPOSAL_FILES_TRAIN). Ctrl-C stops the run;
-the same command goes on where it stopped. It needs OpenCV's contrib modules:
-`pip uninstall -y opencv-python opencv-python-headless && pip install -e '.[proposals]'`.
+the same command goes on where it stopped. It needs OpenCV's contrib modules: `pip uninstall -y
+opencv-python opencv-python-headless && pip install opencv-contrib-python-headless`.
 """
 
 from __future__ import annotations
