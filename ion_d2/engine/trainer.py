@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch import nn
@@ -30,6 +30,7 @@ from .determinism import make_deterministic
 from .finite import tell_divergence
 from .fit_config import check_settings, prepared
 from .hooks import EvaluatePeriodically, SaveBeforeEvaluation, SeedEachStep, StopOnSignal
+from .progress import ProgressPrinter
 from .ranges import check_ranges
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
@@ -110,8 +111,10 @@ class IONTrainer(IONBuilders):
         return [*hooks[:place], *ours, *hooks[place + 1 :]]
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers, and Weights & Biases if ``WANDB_PROJECT`` names a project."""
-        writers = super().build_writers()
+        """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""
+        line = ProgressPrinter(self.cfg, self.max_iter)
+        theirs = super().build_writers()
+        writers = [line if isinstance(it, CommonMetricPrinter) else it for it in theirs]
         if self.cfg.WANDB_PROJECT:  # in the place of Detectron2's writer for TensorBoard
             place = next(i for i, w in enumerate(writers) if isinstance(w, TensorboardXWriter))
             writers[place].close()
