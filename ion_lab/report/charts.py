@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 import numpy as np
@@ -73,8 +73,10 @@ class Plot:
         return drawn[:start] + _PAPER_INK + drawn[start:]
 
 
-def save_png(path: Path, title: str, plots: Mapping[str, Plot]) -> None:
-    """Draw plots, which share a legend, under their headings into one PNG file."""
+def save_png(
+    file: Path | IO[bytes], title: str, plots: Mapping[str, Plot], *, one_legend: bool = True
+) -> None:
+    """Draw plots, which share a legend or have one each, under their headings into a PNG file."""
     columns = min(len(plots), _PNG_COLUMNS)
     rows = -(-len(plots) // columns)
     first = next(iter(plots.values()))
@@ -84,11 +86,14 @@ def save_png(path: Path, title: str, plots: Mapping[str, Plot]) -> None:
         for axes, (heading, plot) in zip(every, plots.items()):
             plot.draw(axes)
             axes.set_title(literal(heading), loc="left")
+            if not one_legend and any(plot.legend):
+                axes.legend(**_LEGEND)
         for axes in every[len(plots) :]:
             axes.set_axis_off()
         figure.suptitle(literal(title), x=0.01, ha="left")
-        _add_legend(figure, first.legend, "outside lower left")
-        figure.savefig(path, dpi=200)
+        if one_legend:
+            _add_legend(figure, first.legend, "outside lower left")
+        figure.savefig(file, format="png", dpi=200)
 
 
 def _figure(size: tuple[int, int]) -> Figure:

@@ -1,10 +1,11 @@
-"""The trainer of train_net.py: ION's, with a report at the end."""
+"""The trainer of train_net.py: ION's, with curves on the way and a report at the end."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
@@ -13,12 +14,18 @@ from ion_d2.engine.trainer import IONTrainer
 from ion_d2.modeling.trainer_settings import PROGRAM_KEYS
 
 from .run_report import write_run_report
+from .training_files import RefreshTrainingFiles
 
 
 class ReportingTrainer(IONTrainer):
-    """Also writes ``report.html`` into ``OUTPUT_DIR`` after the training, if ``TEST.REPORT``."""
+    """Also writes ``losses.png``, ``validation.md`` and, if ``TEST.REPORT``, ``report.html``."""
 
     honored_settings = (*IONTrainer.honored_settings, *PROGRAM_KEYS)
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """See :meth:`IONTrainer.build_hooks`; the curves are drawn after all others are done."""
+        curves = RefreshTrainingFiles(self.cfg.OUTPUT_DIR, self.cfg.TEST.EVAL_PERIOD)
+        return [*super().build_hooks(), *([curves] if comm.is_main_process() else [])]
 
     def train(self) -> Any:
         """See :meth:`IONTrainer.train`."""

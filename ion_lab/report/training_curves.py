@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
-from .charts import Line, line_plot
+from ion_d2.evaluation.tables import format_percent
+
+from .charts import Line, Plot, lines_plot
 from .document import Figure, Part, Picture, Section, Text
 
 logger = logging.getLogger(__name__)
 
 _AP = ("bbox/AP", "bbox/AP50", "bbox/AP75")
+_VALIDATION = re.compile(
+    r"(.*/)?((bbox|segm|keypoints)/AP(50|75)?|sem_seg/mIoU|validation/total_loss)"
+)
 
 Series = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -22,8 +30,9 @@ Series = dict[str, tuple[np.ndarray, np.ndarray]]
 def read_metrics(path: str) -> Series:
     """Read the figures that Detectron2 writes while it trains.
 
-    A resumed training repeats iterations; what was written last counts. Lines that are not JSON,
-    as a killed process leaves behind, are passed over with a warning.
+    A training that is resumed, or begun anew, repeats iterations: what was written last counts, and
+    what went beyond it before does not. Lines that are not JSON, as a killed process leaves behind,
+    are passed over with a warning.
 
     Args:
         path: a file of one JSON object a line; it need not exist.
@@ -39,11 +48,21 @@ def read_metrics(path: str) -> Series:
     if broken:
         logger.warning("%d lines of %s are incomplete and were passed over.", broken, path)
     found: dict[str, dict[int, float]] = {}
+    reached = -1
     for entry in filter(None, entries):
+        if "total_loss" in entry:
+            if entry["iteration"] <= reached:
+                found = _before(found, entry["iteration"])
+            reached = entry["iteration"]
         for name, value in entry.items():
             if name != "iteration" and isinstance(value, (int, float)):
                 found.setdefault(name, {})[entry["iteration"]] = float(value)
     return {name: _columns(values) for name, values in found.items()}
+
+
+def _before(found: dict[str, dict[int, float]], end: int) -> dict[str, dict[int, float]]:
+    kept = {name: {i: v for i, v in it.items() if i < end} for name, it in found.items()}
+    return {name: values for name, values in kept.items() if values}
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -64,22 +83,53 @@ def training_section(series: Series) -> Section:
     if "total_loss" not in series:
         text = "There is no metrics.json of a training in this folder."
         return Section("Training", [Text([text])])
-    return Section("Training", [*_losses(series), *_progress(series)])
+    plots = training_plots(series)
+    return Section("Training", [*_losses(series, plots), *_progress(series, plots)])
 
 
-def _losses(series: Series) -> list[Part]:
+def training_plots(series: Series) -> dict[str, Plot]:
+    """Heading -> plot: the losses and, where there are any, the learning rate and AP."""
     losses = sorted(name for name in series if name.startswith("loss_"))
-    names = ["total_loss", *losses, *(n for n in ("validation/total_loss",) if n in series)]
-    total = series["total_loss"]
-    lines = [Line(name, *series[name]) for name in names]
-    plot = line_plot(lines, "iteration", "loss", yscale="log", size=(400, 330))
-    first, last = total[1][0], total[1][-1]
-    alt = f"Losses by iteration; the total falls from {first:.3g} to {last:.3g}."
-    pictures = [Picture(plot, alt, "Losses")]
+    shown: dict[str, tuple[list[str], str, dict[str, Any]]] = {
+        "Losses": (["total_loss", *losses, "validation/total_loss"], "loss", {"yscale": "log"}),
+        "Learning rate": (["lr"], "learning rate", {}),
+        "AP": ([name for name in series if name.endswith(_AP)], "AP (percent)", {}),
+    }
+    plots: dict[str, Plot] = {}
+    for heading, (names, label, options) in shown.items():
+        there = [name for name in names if name in series]
+        lines = [Line(name if name != "lr" else "", *series[name]) for name in there]
+        if lines:
+            options["markers"] = heading == "AP" or len(lines[0].x) == 1
+            plots[heading] = lines_plot(lines, "iteration", label, size=(400, 330), **options)
+    return plots
+
+
+def validation_table(series: Series) -> str:
+    """Markdown with the main figures of each evaluation, a line for each."""
+    names = sorted(filter(_VALIDATION.fullmatch, series))
+    columns = [dict(zip(*series[name])) for name in names]
+    rows = [
+        [str(i), *(_figure(name, column.get(i)) for name, column in zip(names, columns))]
+        for i in sorted(set().union(*columns))
+    ]
+    headers, right = ["iteration", *names], ["right"] * (len(names) + 1)
+    table = tabulate(rows, headers, "github", disable_numparse=True, colalign=right)
+    return f"{table}\n" if names else "Nothing was evaluated yet.\n"
+
+
+def _figure(name: str, value: float | None) -> str:
+    as_loss = value is not None and name.endswith("loss")
+    return f"{value:.4g}" if as_loss else format_percent(value)
+
+
+def _losses(series: Series, plots: Mapping[str, Plot]) -> list[Part]:
+    first, last = series["total_loss"][1][[0, -1]]
+    alts = {"Losses": f"Losses by iteration; the total falls from {first:.3g} to {last:.3g}."}
     if "lr" in series:
-        rate = line_plot([Line("", *series["lr"])], "iteration", "learning rate", size=(400, 330))
-        alt = f"Learning rate by iteration, at most {series['lr'][1].max():.3g}."
-        pictures.append(Picture(rate, alt, "Learning rate"))
+        highest = series["lr"][1].max()
+        alts["Learning rate"] = f"Learning rate by iteration, at most {highest:.3g}."
+    pictures = [Picture(plots[name].svg(), alt, name) for name, alt in alts.items()]
     return [Figure(pictures, _caption(series), width=340)]
 
 
@@ -95,14 +145,13 @@ def _caption(series: Series) -> str:
     return text
 
 
-def _progress(series: Series) -> list[Part]:
+def _progress(series: Series, plots: Mapping[str, Plot]) -> list[Part]:
     """AP of every evaluation, if there were several."""
     names = [name for name in series if name.endswith(_AP)]
     if not names or len(series[names[0]][0]) < 2:
         return []
-    lines = [Line(name, *series[name]) for name in names]
-    plot = line_plot(lines, "iteration", "AP (percent)", markers=True, size=(400, 300))
     values = series[names[0]][1]
     alt = f"{names[0]} by iteration, from {values[0]:.1f} to {values[-1]:.1f}, at most "
     caption = f"Each dot is an evaluation on the test images; {names[0]} ends at {values[-1]:.1f}."
-    return [Figure([Picture(plot, f"{alt}{np.nanmax(values):.1f}.", "AP")], caption, width=340)]
+    picture = Picture(plots["AP"].svg(), f"{alt}{np.nanmax(values):.1f}.", "AP")
+    return [Figure([picture], caption, width=340)]

@@ -20,14 +20,17 @@ def write(path, entries, tail=""):
 def test_the_last_word_on_an_iteration_counts(tmp_path):
     entries = [
         {"iteration": 19, "total_loss": 3.0, "lr": 0.1},
-        {"iteration": 39, "total_loss": 2.0},
-        {"iteration": 19, "total_loss": 2.5},
-        {"iteration": 30, "bbox/AP": float("nan"), "note": "text"},
+        {"iteration": 39, "total_loss": 2.0, "lr": 0.1},
+        {"iteration": 30, "bbox/AP": float("nan"), "note": "text"},  # after what came after it
+        {"iteration": 59, "total_loss": 1.8, "gone": 1.0},
+        {"iteration": 60, "bbox/AP": 7.0},
+        {"iteration": 39, "total_loss": 2.5},  # resumed, or begun anew
     ]
     series = read_metrics(write(tmp_path / "metrics.json", entries))
     assert set(series) == {"total_loss", "lr", "bbox/AP"}
-    np.testing.assert_array_equal(series["total_loss"], [[19, 39], [2.5, 2.0]])
-    assert np.isnan(series["bbox/AP"][1]).all()
+    np.testing.assert_array_equal(series["total_loss"], [[19, 39], [3.0, 2.5]])
+    np.testing.assert_array_equal(series["lr"], [[19], [0.1]])
+    np.testing.assert_array_equal(series["bbox/AP"], [[30], [np.nan]])
 
 
 def test_a_line_that_was_cut_off_is_passed_over(tmp_path, caplog):
