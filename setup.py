@@ -95,7 +95,7 @@ setup(
         "proposals": opencv(CONTRIB),
         # MODEL.BACKBONE.NAME build_timm_backbone: ResNets, EfficientNets, ConvNeXts, Swins, ...
         "timm": TIMM,
-        # tools/page.py: a model in the browser.
+        # tools/try_model.py: a model in the browser.
         "web": ["gradio>=5"],
         # WANDB_PROJECT: figures and pictures of a training on Weights & Biases.
         "wandb": ["wandb"],

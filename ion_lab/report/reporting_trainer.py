@@ -23,9 +23,12 @@ class ReportingTrainer(IONTrainer):
     honored_settings = (*IONTrainer.honored_settings, *PROGRAM_KEYS)
 
     def build_hooks(self) -> list[HookBase | None]:
-        """See :meth:`IONTrainer.build_hooks`; the curves are drawn after all others are done."""
-        curves = RefreshTrainingFiles(self.cfg.OUTPUT_DIR, self.cfg.TEST.EVAL_PERIOD)
-        return [*super().build_hooks(), *([curves] if comm.is_main_process() else [])]
+        """See :meth:`IONTrainer.build_hooks`; the curves are drawn once the metrics are written."""
+        # Before the last hook, which gives signals back to the program.
+        *hooks, last = super().build_hooks()
+        if comm.is_main_process():
+            hooks.append(RefreshTrainingFiles(self.cfg.OUTPUT_DIR, self.cfg.TEST.EVAL_PERIOD))
+        return [*hooks, last]
 
     def train(self) -> Any:
         """See :meth:`IONTrainer.train`."""

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class RefreshTrainingFiles(HookBase):
-    """Draws ``losses.png`` and writes ``validation.md`` after each evaluation, each minute and last.
+    """Draws ``losses.png`` and writes ``validation.md`` at evaluations, each minute and at the end.
 
     They show what ``metrics.json`` holds. Where that fails, the training goes on.
     """

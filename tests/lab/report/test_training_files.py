@@ -46,7 +46,9 @@ def test_a_plot_more_for_ap(tmp_path):
             assert picture.format == "PNG"
             widths[count] = picture.width
             # Something is drawn in the color of the first line.
-            assert (0x2F, 0x7F, 0xD1) in {color for _, color in picture.convert("RGB").getcolors(10**6)}
+            assert (0x2F, 0x7F, 0xD1) in {
+                color for _, color in picture.convert("RGB").getcolors(10**6)
+            }
     assert widths[2] == pytest.approx(1.5 * widths[1], abs=2)
 
 

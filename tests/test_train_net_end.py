@@ -1,0 +1,90 @@
+"""The last words of train_net.py: where everything is, and commands that work as they stand."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from cli_helpers import load_program, voc_arguments
+
+from ion_d2.engine.setup import run_cli
+
+pytestmark = pytest.mark.slow
+
+
+def last_words(out):
+    """The files and the commands that the last block of the log tells, by what they are."""
+    _, block = out.rsplit("The run is in ", 1)
+    files, commands = block.split("What may come next:\n")
+    rows = [re.findall(r"^  (\w+(?: \w+)?) +(\S.*)$", part, re.M) for part in (files, commands)]
+    return block.splitlines()[0], *map(dict, rows)
+
+
+@pytest.fixture
+def run_words(train_net, capfd, monkeypatch):
+    """Runs a command in this process: exit status, stdout and stderr."""
+
+    def run(command):
+        python, path, *words = shlex.split(command)
+        assert python == "python"
+        if Path(path).name == "train_net.py":
+            return train_net(*words)
+        monkeypatch.setattr(sys, "argv", [path, *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run_cli(load_program(path).main)
+        return (stop.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
+def test_the_commands_after_a_training(train_net, run_words, scenes, tmp_path):
+    out = tmp_path / "my 'own' run"
+    opts = ("TEST.BEST_METRIC", "validation/total_loss", "TEST.LOSS", True, "TEST.NUM_PICTURES", 1)
+    status, told, err = train_net(*voc_arguments(scenes, out, *opts))
+    assert status == 0, err
+    place, files, commands = last_words(told)
+    assert place == str(out)
+    assert {kind: names.split(", ") for kind, names in files.items()} == {
+        "weights": ["model_final.pth"],
+        "best": ["model_best.pth"],
+        "results": ["voc_results.json", "detections.json"],
+        "pictures": ["pictures"],
+        "curves": ["losses.png", "validation.md", "metrics.json"],
+    }
+    assert all((out / name).exists() for names in files.values() for name in names.split(", "))
+    assert list(commands) == ["evaluate", "report", "train on", "detect"]
+    for what, command in commands.items():
+        status, told, err = run_words(command)
+        assert status == 0, (what, err)
+        if what == "evaluate":
+            check_after_evaluation(told, out)
+    assert len(list((out / "found").glob("*.*"))) == 3  # a picture, detections and classes
+    assert (out / "report.html").is_file()
+    assert '"iteration": 2' in (out / "metrics.json").read_text()
+
+
+def check_after_evaluation(told, out):
+    _, files, commands = last_words(told)
+    assert list(files) == ["results", "pictures"] and list(commands) == ["detect"]
+    words = shlex.split(commands["detect"])
+    assert str(out / "config_eval.yaml") in words and words[-1] == str(out / "model_best.pth")
+
+
+def test_a_run_without_a_test_set(train_net, scenes, tmp_path, monkeypatch):
+    config = Path("configs/ion_tiny.yaml").resolve()
+    arguments = voc_arguments(scenes, "out", "DATASETS.TEST", "()")
+    arguments[arguments.index("configs/ion_tiny.yaml")] = config
+    monkeypatch.chdir(tmp_path)  # programs are told as seen from where the user is
+    status, told, _ = train_net(*arguments)
+    place, files, commands = last_words(told)
+    assert (status, place, list(files), list(commands)) == (
+        0,
+        "out",
+        ["weights", "curves"],
+        ["train on"],
+    )
+    assert (
+        Path(shlex.split(commands["train on"])[1]).resolve() == config.parents[1] / "train_net.py"
+    )
