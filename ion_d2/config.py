@@ -13,16 +13,19 @@ from detectron2.config import CfgNode
 _DEFAULTS: dict[str, Any] = {
     # Number of weighted layers of the VGG: 11, 13, 16 or 19 (sec. 4.1: 16).
     "MODEL.VGG.DEPTH": 16,
-    # Factor on every channel count (64, 128, 256, 512, 512); below 1 for small models on a CPU.
+    # Factor above 0 on every channel count (64, 128, 256, 512, 512); below 1 for small models on a
+    # CPU.
     "MODEL.VGG.WIDTH_MULTIPLIER": 1.0,
     # Normalization after each convolution: "" (none, as in the paper), "BRN" (batch
     # renormalization) or a name of Detectron2's get_norm.
     "MODEL.VGG.NORM": "",
-    # Features to return, each the last ReLU of its block: "conv1" (stride 1) to "conv5" (16).
+    # Blocks whose last ReLU is a feature: "conv1" (stride 1 pixel), "conv2" (2), ... to "conv5"
+    # (16).
     "MODEL.VGG.OUT_FEATURES": ["conv3", "conv4", "conv5"],
-    # Factors on conv1 to conv5 at the start of a VGG with NORM, which gives all one amplitude. In
-    # ImageNet's VGG16 they differ: conv4 has a mean of 178 (github.com/weiliu89/caffe issue 254),
-    # pooled conv5 a norm of 1000 (sec. 5.2), 6 an entry. Loaded weights bring their own.
+    # Initial factors, above 0, on what conv1 to conv5 return, where NORM is set. With 1, all five
+    # features have the same amplitude; ImageNet's VGG16 has different ones: a mean of 178 in conv4
+    # (github.com/weiliu89/caffe issue 254), about 6 in conv5 (sec. 5.2: a norm of 1000 when
+    # pooled). Loaded weights replace them.
     "MODEL.VGG.GAINS": [1.0, 1.0, 1.0, 1.0, 1.0],
     # Network of the package timm for "build_timm_backbone", see timm.list_models(). The first
     # MODEL.BACKBONE.FREEZE_AT of its stages, and what lies before them, are not trained.
@@ -35,117 +38,133 @@ _DEFAULTS: dict[str, Any] = {
     # Features to return, "stage1", "stage2", ... as timm counts them: a ResNet or an EfficientNet
     # has five of strides 2, 4, 8, 16 and 32, a ConvNeXt or a Swin four from 4 on.
     "MODEL.TIMM.OUT_FEATURES": ["stage2", "stage3", "stage4", "stage5"],
-    # Largest stride in pixels: later stages are dilated where the network can. 0 keeps its own.
+    # Largest stride in pixels, for instance 16: later stages are dilated instead, where the network
+    # can be. 0 keeps the network's own stride.
     "MODEL.TIMM.OUTPUT_STRIDE": 0,
-    # Whether batch norms keep the weights' statistics, scale and shift; untrained stages always do.
+    # Whether batch norms keep the statistics, scale and shift of the weights. Those of stages that
+    # are not trained always do.
     "MODEL.TIMM.FREEZE_NORM": True,
-    # Kind of context block, a name in CONTEXT_REGISTRY: "IRNN" is the paper's (sec. 3.2), "RNN" has
-    # torch's cells; "Conv" and "GlobalAverage" (Table 7) do without a recurrence; "Chain" and
-    # "Branches" join others.
+    # Kind of context block, a name in CONTEXT_REGISTRY. "IRNN" is the paper's (sec. 3.2); "RNN" has
+    # PyTorch's cells in its place; "Conv" and "GlobalAverage" (Table 7) have no recurrence; "Chain"
+    # and "Branches" combine several.
     "MODEL.CONTEXT.NAME": "IRNN",
-    # Registered backbone builder that the context block extends.
+    # Backbone that the context block extends: the name of a registered function that builds one.
     "MODEL.CONTEXT.BOTTOM_UP": "build_ion_vgg_backbone",
-    # Feature of it that feeds the block (Fig. 2: conv5); the new feature is called "context".
+    # Feature of the backbone that the block reads (Fig. 2: conv5). What it returns is called
+    # "context".
     "MODEL.CONTEXT.IN_FEATURE": "conv5",
     # Number of stacked four-directional IRNNs (sec. 3.2: 2, so that every cell sees every other),
     # or of layers of "Conv".
     "MODEL.CONTEXT.NUM_STACKS": 2,
-    # Channels of each directional state (Table 8: 512), or of each layer of "Conv" but the last; 0:
-    # as many as IN_FEATURE.
+    # Channels of the state of each direction (Table 8: 512), or of each layer of "Conv" but the
+    # last. 0: as many as IN_FEATURE has.
     "MODEL.CONTEXT.HIDDEN_DIM": 512,
-    # Channels of the context feature (Fig. 2: 512); 0: as many as IN_FEATURE.
+    # Channels of the context feature (Fig. 2: 512). 0: as many as IN_FEATURE has.
     "MODEL.CONTEXT.OUT_DIM": 512,
-    # Hidden-to-hidden transition: "full" matrix (Eq. 1), "diagonal" (a weight a channel),
-    # "identity" (Eq. 2), or "max", the largest value so far instead of a sum, for cues of a few
-    # cells (not the paper's; no ONNX export).
+    # How a state follows from the one before: by a "full" matrix (Eq. 1), "diagonal" (a weight for
+    # each channel), "identity" (the sum, without weights: Eq. 2), or "max" (the largest value so
+    # far instead of a sum, for cues of a few cells; not the paper's, no ONNX export).
     "MODEL.CONTEXT.TRANSITION": "full",
-    # Start of the 1x1 convolutions, on which the paper is silent: "xavier"; "pass_through", which
-    # hands on the feature and then the mean of the four directions; or "rows_then_columns", with
-    # the mean of the two horizontal and then of the two vertical ones.
+    # Initial weights of the 1x1 convolutions, on which the paper is silent: "xavier" (random);
+    # "pass_through", which hands on the feature and then the mean of the four directions; or
+    # "rows_then_columns", the mean of the two horizontal and then of the two vertical ones.
     "MODEL.CONTEXT.INIT": "xavier",
     # Normalization after each convolution of "IRNN" and "Conv", and of "GlobalAverage": "" (the
     # paper's) or "BRN" (batch renormalization, which helps short trainings: docs/STUDY.md).
     "MODEL.CONTEXT.NORM": "",
-    # Start of the biases of the convolutions that feed a recurrence, in units of their output;
-    # below 0, what is common everywhere (the background) does not add up along a sweep.
+    # Initial biases of the convolutions that feed a recurrence, in units of what they return. Below
+    # 0, what is common everywhere (the background) does not add up along a sweep; above 0, negative
+    # values count too.
     "MODEL.CONTEXT.BIAS_INIT": 0.0,
-    # Dropout probability after each concatenation of the four directions (sec. 3.2: 0.25).
+    # Probability of dropout after each concatenation of the four directions, from 0 to below 1
+    # (sec. 3.2: 0.25).
     "MODEL.CONTEXT.DROPOUT": 0.25,
-    # Directions of travel in each stack, of "right", "left", "down" and "up"; the last list serves
-    # all further stacks. Table 9a: [["left", "right"], ["up", "down"]].
+    # Directions in which each stack travels, of "right", "left", "down" and "up"; the last list
+    # serves all further stacks. Table 9a has [["left", "right"], ["up", "down"]].
     "MODEL.CONTEXT.DIRECTIONS": [["right", "left", "down", "up"]],
-    # Whether an "IRNN"'s directions share their 1x1 input convolution (sec. 3.2: costs 0.1 mAP).
+    # Whether the directions of an "IRNN" share the 1x1 convolution that feeds them, which is faster
+    # (sec. 3.2: and costs 0.1 mAP).
     "MODEL.CONTEXT.SHARED_INPUT": True,
-    # Whether each direction of an "IRNN" learns a bias for its first step (sec. 3.2: stays near 0).
+    # Whether each direction of an "IRNN" learns a bias for its first cell (sec. 3.2: stays near 0).
     "MODEL.CONTEXT.FIRST_STEP_BIAS": False,
-    # Return the earlier stacks of "IRNN" as well, after a ReLU, as features "context1", ... for
+    # Whether "IRNN" also returns its earlier stacks, after a ReLU, as features "context1", ... for
     # MODEL.ROI_HEADS.IN_FEATURES (Table 9b).
     "MODEL.CONTEXT.ALL_STACKS": False,
     # Cell of "RNN": "tanh", "gru" or "lstm" (sec. 3.2 names them; none was tried).
     "MODEL.CONTEXT.CELL": "gru",
-    # Side of the kernels of "Conv" in cells, odd (Table 7: 3 with 512 channels, 5 with 256).
+    # Side of the kernels of "Conv", an odd number of cells (Table 7: 3 with 512 channels, 5 with
+    # 256).
     "MODEL.CONTEXT.KERNEL_SIZE": 3,
-    # Blocks that "Chain" runs in turn, or "Branches" side by side (Table 9c): the first of these
-    # gives "context", a further one, say "Conv", "context_conv".
+    # Names of the blocks that "Chain" runs one after the other, or "Branches" side by side (Table
+    # 9c). The first of "Branches" gives the feature "context", a further one, say "Conv",
+    # "context_conv".
     "MODEL.CONTEXT.PARTS": [],
     # L2 normalization of each pooled feature: "roi" over all its entries, "position" over the
     # channels of each bin, or "none" (sec. 5.2).
     "MODEL.SKIP_POOLER.NORM": "roi",
-    # Start of the scale per channel after it: the mean norm of pooled conv5 (sec. 3.1: 1000 for
-    # Caffe's VGG16; about 130 with "position"). 0, for other weights, measures it in training.
+    # Initial factor on each channel after the normalization, at least 0: the mean norm of pooled
+    # conv5 (sec. 3.1: 1000 for Caffe's VGG16; about 130 with NORM "position"). 0 measures it in the
+    # first passes of the training, which is right for any weights.
     "MODEL.SKIP_POOLER.SCALE_INIT": 1000.0,
-    # Whether the scale is learned (sec. 5.2: makes no difference).
+    # Whether these factors are learned (sec. 5.2: makes no difference).
     "MODEL.SKIP_POOLER.LEARN_SCALE": True,
-    # Forward passes of the training over which SCALE_INIT 0 averages the norm.
+    # Number of first forward passes over which SCALE_INIT 0 averages the norm.
     "MODEL.SKIP_POOLER.SCALE_BATCHES": 8,
-    # How context joins the other features: "concat", which a 1x1 convolution merges (sec. 3.1), or
-    # "residual", added to the deepest of them, normalized and scaled like it, times a learned gate
-    # (not the paper's; docs/PHOTOGRAPHS.md). It has weights of its own in that convolution unless
-    # it has as many channels (MODEL.CONTEXT.OUT_DIM).
+    # How context joins the other features. "concat": beside them, and a 1x1 convolution merges all
+    # (sec. 3.1). "residual": added to the deepest of them, normalized and scaled like it, times a
+    # learned gate (not the paper's; docs/PHOTOGRAPHS.md). Where context has as many channels as
+    # that feature (MODEL.CONTEXT.OUT_DIM), both share their weights in the convolution.
     "MODEL.SKIP_POOLER.CONTEXT": "concat",
-    # Start of the share of context: "concat"'s factor on its weights in the 1x1 convolution (1:
-    # like the others', 0: as if there was no context), or "residual"'s gate.
+    # Initial share of context: with "concat", a factor on its weights in the 1x1 convolution; with
+    # "residual", the gate. 1 gives it the weight of the other features, 0 starts as if there were
+    # no context.
     "MODEL.SKIP_POOLER.CONTEXT_GAIN": 1.0,
-    # Channels after the 1x1 convolution (sec. 3.1: 512, what fc6 of VGG16 expects). IONRes5ROIHeads
-    # takes as many as res5 reads instead.
+    # Channels after the 1x1 convolution (sec. 3.1: 512, what fc6 of VGG16 expects). Not read by
+    # IONRes5ROIHeads, which has as many as res5 expects.
     "MODEL.SKIP_POOLER.OUT_CHANNELS": 512,
-    # Factor on the start of that convolution's weights. A box head that starts at random learns
-    # sooner from less than 1 (not the paper's; docs/PHOTOGRAPHS.md).
+    # Factor above 0 on the initial weights of that convolution. A box head that starts at random
+    # learns sooner from less than 1 (not the paper's; docs/PHOTOGRAPHS.md).
     "MODEL.SKIP_POOLER.MERGE_GAIN": 1.0,
-    # Dropout probability after fc6 and fc7 of IONBoxHead (Fast R-CNN, and so the paper: 0.5).
+    # Probability of dropout after fc6 and fc7 of IONBoxHead, from 0 to below 1 (Fast R-CNN, and so
+    # the paper: 0.5).
     "MODEL.ROI_BOX_HEAD.FC_DROPOUT": 0.5,
-    # Whether there is any dropout: False turns this one and CONTEXT.DROPOUT off (row "D" of Tables
-    # 1 to 3).
+    # Whether there is any dropout: False switches MODEL.ROI_BOX_HEAD.FC_DROPOUT and
+    # MODEL.CONTEXT.DROPOUT off (row "D" of Tables 1 to 3).
     "MODEL.DROPOUT_ON": True,
-    # Standard deviation of the weights of IONROIHeads' class scores at the start (Fast R-CNN, and
-    # so the paper: 0.01). Ten times that may help new heads on a trained backbone (docs/STUDY.md).
+    # Standard deviation of the initial weights of IONROIHeads' class scores, above 0 (Fast R-CNN,
+    # and so the paper: 0.01). Ten times that may help new heads on a trained backbone
+    # (docs/STUDY.md).
     "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": 0.01,
-    # Bins per side at each level of the spatial pyramid of SPPROIHeads (SPPnet: 6, 3, 2 and 1).
+    # Bins on each side at each level of the spatial pyramid of SPPROIHeads (SPPnet: 6, 3, 2 and 1).
     "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": [6, 3, 2, 1],
-    # Add the segmentation loss on the context feature (sec. 3.2), by the head of
-    # MODEL.SEM_SEG_HEAD. Training only, unless TEST.SEM_SEG asks for its predictions.
+    # Whether to train with the segmentation loss on the context feature (sec. 3.2), by the head of
+    # MODEL.SEM_SEG_HEAD. It costs nothing at test time, unless TEST.SEM_SEG asks for its
+    # predictions.
     "MODEL.SEG_REGULARIZER_ON": False,
-    # Whether IONSegHead first scales each cell's feature to unit mean square (not in Fig. 2): sums
-    # along whole rows make context so large that the loss does not train otherwise.
+    # Whether IONSegHead first scales each cell's feature to a mean square of 1 (not in Fig. 2).
+    # Sums along whole rows make context so large that the loss does not train otherwise.
     "MODEL.SEM_SEG_HEAD.NORMALIZE_INPUT": True,
-    # Factor on the weights of IONSegHead's class scores at the start (1: Xavier's; FCN: 0). With 1,
-    # short trainings learn far context later or not at all (docs/STUDY.md).
+    # Factor of at least 0 on the initial weights of IONSegHead's class scores (1: Xavier's; FCN:
+    # 0). With 1, short trainings learn far context later or not at all (docs/STUDY.md).
     "MODEL.SEM_SEG_HEAD.INIT_GAIN": 1.0,
-    # Kernel sizes in cells, odd, of the parallel convolutions of MODEL.RPN.HEAD_NAME "IONRPNHead",
-    # the RPN head of the 2015 COCO competition (supplement: 3 and 5).
+    # Sides of the parallel kernels of MODEL.RPN.HEAD_NAME "IONRPNHead", odd numbers of cells: the
+    # RPN head of the 2015 COCO competition (supplement: 3 and 5).
     "MODEL.RPN.MIXED_KERNELS": [3, 5],
-    # Channels of each of them; they are concatenated (supplement: 384 and 128).
+    # Channels of each of these convolutions, which are then concatenated (supplement: 384 and 128).
     "MODEL.RPN.MIXED_CHANNELS": [384, 128],
-    # Sides in pixels of further, square anchors of NAME "IONAnchorGenerator", a list for each
-    # feature of MODEL.RPN.IN_FEATURES or one for all (supplement: 32).
+    # Sides in pixels of further, square anchors of MODEL.ANCHOR_GENERATOR.NAME
+    # "IONAnchorGenerator": a list for each feature of MODEL.RPN.IN_FEATURES, or one list for all
+    # (supplement: 32).
     "MODEL.ANCHOR_GENERATOR.SQUARE_SIZES": [[32]],
-    # Train on boxes of VOC-format data marked difficult too (Fast R-CNN, and so the paper: no).
+    # Whether to train on objects that VOC's annotations mark as difficult (Fast R-CNN, and so the
+    # paper: no). In an evaluation they need not be found, whatever this says.
     "DATASETS.USE_DIFFICULT": False,
     # Folders of label maps, ID.png (class ids, 255 ignored) or SBD's ID.mat, for images without one
     # of their own (VOC's SegmentationClass); the first that has one wins. A plain name is a folder
     # beside the images' folder, anything with "/" a path.
     "DATASETS.SEM_SEG_DIRS": (),
-    # Leave out pictures that cannot be decoded, with a warning for each, instead of stopping.
+    # Whether pictures that cannot be decoded are left out, with a warning for each. By default the
+    # first one stops the run.
     "INPUT.SKIP_UNREADABLE": False,
     # Stages of the training, one mapping each (sec. 4.1 has two); empty for Detectron2's schedules.
     # MAX_ITER: iterations. BASE_LR, END_LR (default BASE_LR): the learning rate falls exponentially
@@ -154,55 +173,65 @@ _DEFAULTS: dict[str, Any] = {
     # the start. SOLVER.MAX_ITER becomes their sum; other keys of schedules have no effect.
     "SOLVER.STAGES": [],
     # Images in one forward and backward pass of a process; a step averages the gradients of its
-    # passes. 0 takes all at once, 1 is the paper's way (sec. 4.1: 4 passes of an image a step).
+    # passes. Fewer need less memory. 0 takes all at once, 1 is the paper's way (sec. 4.1: 4 passes
+    # of one image in a step).
     "SOLVER.IMS_PER_PASS": 0,
-    # Share that a moving average of the weights keeps in a step, e.g. 0.999; 0 is no average. The
-    # average is evaluated, and is what a checkpoint gives to all but --resume.
+    # Share that a moving average of the weights keeps in each step, from 0 to below 1, e.g. 0.999;
+    # 0 is no average. Where there is one, it is what is evaluated and what a checkpoint gives to
+    # all but --resume.
     "SOLVER.EMA_DECAY": 0.0,
     # With ENABLED and CLIP_TYPE "norm": CLIP_VALUE bounds the norm of the whole gradient (sec.
     # 4.1), under any trainer. Detectron2's own "norm" bounds that of each parameter.
     "SOLVER.CLIP_GRADIENTS.FULL_MODEL": False,
-    # Use deterministic operators only: equal SEEDs then give weights that are equal bit for bit (on
-    # a GPU: as far as PyTorch has such operators; it warns of others).
+    # Whether to use deterministic operators only, so that equal SEEDs give weights that are equal
+    # bit for bit (on a GPU as far as PyTorch has such operators; it warns of others).
     "SOLVER.DETERMINISTIC": False,
-    # Type of the training steps under SOLVER.AMP.ENABLED: "float16" (GPU) or "bfloat16" (CPU too).
+    # Type of the training steps where SOLVER.AMP.ENABLED: "float16" (GPU) or "bfloat16" (CPU too).
     # Evaluation and TEST.LOSS stay in float32, as in Detectron2.
     "SOLVER.AMP.PRECISION": "float16",
-    # Average precision of the headline VOC figures: "11point" (VOC2007, as in Table 1) or "area"
-    # (VOC2010 on). Both are always reported.
+    # Definition of average precision for the headline figures of VOC: "11point" (VOC 2007, as in
+    # Table 1) or "area" (from VOC 2010 on). Both are always in the results.
     "TEST.VOC_METRIC": "11point",
     # Also write comp4_det_SPLIT_CLASS.txt for VOC's evaluation server, as is always done for a VOC
     # set without annotations, such as VOC 2012's test set.
     "TEST.VOC_SERVER_FILES": False,
-    # Predict and evaluate segmentation too (mean IoU), where model and dataset have it.
+    # Whether to predict and evaluate segmentation too (mean IoU), for a model trained with
+    # MODEL.SEG_REGULARIZER_ON and data with label maps.
     "TEST.SEM_SEG": False,
-    # Compute the losses on DATASETS.TEST in each evaluation: "validation/total_loss", ...
+    # Whether each evaluation also computes the losses on DATASETS.TEST: "validation/total_loss",
+    # ...
     "TEST.LOSS": False,
-    # Figure by its name in metrics.json, e.g. "bbox/AP50" (several test sets: "NAME/bbox/AP50"),
-    # whose best weights go to model_best.pth: the highest, or the lowest loss; "" keeps none.
+    # Name of a figure in metrics.json, e.g. "bbox/AP50" (with several test sets "NAME/bbox/AP50"):
+    # the weights with its best value go to model_best.pth. Best is the highest value, or the lowest
+    # of a loss. "" keeps none.
     "TEST.BEST_METRIC": "",
-    # Stop after so many evaluations in a row (TEST.EVAL_PERIOD) without a better TEST.BEST_METRIC;
-    # 0 never stops.
+    # Stop the training after so many evaluations in a row (every TEST.EVAL_PERIOD iterations)
+    # without a better TEST.BEST_METRIC; 0 never stops it.
     "TEST.PATIENCE": 0,
-    # Pictures of detections beside ground truth written to OUTPUT_DIR/pictures, and in training to
-    # TensorBoard, after each evaluation; 0 is none.
+    # Number of pictures with detections beside ground truth that each evaluation writes to
+    # OUTPUT_DIR/pictures, and in a training to TensorBoard; 0 is none.
     "TEST.NUM_PICTURES": 4,
     # Write OUTPUT_DIR/report.html after the training or --eval-only: tables, curves and pictures.
     "TEST.REPORT": False,
-    # Two-round box regression with weighted voting, the paper's "W" (sec. 4.2).
+    # Whether boxes are refined at test time: regressed again, then voted on, the paper's "W" (sec.
+    # 4.2).
     "TEST.BOX_REFINEMENT.ENABLED": False,
-    # Number of times the boxes pass through the ROI head; the boxes of all rounds compete.
+    # Number of times the boxes pass through the ROI head, at least 1; the boxes of all rounds
+    # compete.
     "TEST.BOX_REFINEMENT.ROUNDS": 2,
-    # Whether each kept box becomes the score-weighted mean of the boxes that overlap it.
+    # Whether each box that is kept becomes the mean of the boxes that overlap it, weighted by their
+    # scores.
     "TEST.BOX_REFINEMENT.VOTE": True,
     # IoU from which a box votes for a kept one (sec. 4.2: 0.5 for VOC; sec. 4.4: about 0.85, COCO).
     "TEST.BOX_REFINEMENT.VOTE_IOU": 0.5,
-    # Average probabilities and boxes with those of the mirrored image, for the same proposals
-    # (Table 3, post-competition), at twice the cost. Meta-architecture "ION" only.
+    # Whether probabilities and boxes are averaged with those of the mirrored image, for the same
+    # proposals (Table 3, post-competition), at twice the cost. Only with MODEL.META_ARCHITECTURE
+    # "ION".
     "TEST.FLIP_AVERAGING": False,
     # Seconds for which a process waits for the others, which may be evaluating (Detectron2: 1800).
     "DISTRIBUTED.TIMEOUT": 1800,
-    # Project on Weights & Biases that a training reports to, with the package wandb; "" is none.
+    # Project on Weights & Biases to which a training reports, through the package wandb; "" reports
+    # nowhere.
     "WANDB_PROJECT": "",
 }
 
