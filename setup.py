@@ -17,6 +17,7 @@ EXPORT = ["onnx", "onnxruntime"]
 # ones come first: the others need libGL, which a bare machine does not have.
 CONTRIB = ("opencv-contrib-python-headless", "opencv-contrib-python")
 OPENCV = ("opencv-python-headless", "opencv-python", *CONTRIB)
+SAFETENSORS = ["safetensors"]
 
 
 def read_version() -> str:
@@ -85,6 +86,7 @@ setup(
             "pytest>=7",
             "pytest-xdist",
             "ruff",
+            *SAFETENSORS,
             "sphinx",
             *EXPORT,
             *TIMM,
@@ -93,6 +95,8 @@ setup(
         "export": EXPORT,
         # tools/make_proposals.py. Another build of OpenCV must be uninstalled before.
         "proposals": opencv(CONTRIB),
+        # MODEL.WEIGHTS and the output of tools/export.py as .safetensors.
+        "safetensors": SAFETENSORS,
         # MODEL.BACKBONE.NAME build_timm_backbone: ResNets, EfficientNets, ConvNeXts, Swins, ...
         "timm": TIMM,
         # tools/try_model.py: a model in the browser.

@@ -12,6 +12,7 @@ from detectron2.structures import BoxMode
 
 from ion_d2.data import class_names
 from ion_d2.data.coco_datasets import coco_content
+from ion_d2.data.plain_files import read_yaml
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
 
@@ -58,7 +59,7 @@ def write_coco(folder: Path, split: str, dataset: str, records: list[Record]) ->
 def write_yolo(folder: Path, split: str, dataset: str, records: list[Record]) -> None:
     """``labels/SPLIT`` and ``data.yaml``."""
     path, names = folder / "data.yaml", dict(enumerate(class_names([dataset])))
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    content = read_yaml(path) if path.exists() else {}
     if content.setdefault("names", names) != names:
         raise IONError(f"{path} has other classes; write this dataset into another folder.")
     for record in records:

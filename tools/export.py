@@ -1,10 +1,12 @@
 #!/usr/bin/env python
 """Write a trained detector as TorchScript (.ts) or ONNX (.onnx), for programs without ion_d2.
 
+Or its weights alone as safetensors, which MODEL.WEIGHTS takes as it takes a .pth.
+
     python tools/export.py --config-file output/config.yaml --output model.onnx --check pictures/ \\
         MODEL.WEIGHTS output/model_final.pth
 
-model.onnx.json beside it tells the classes and how to prepare a picture; see docs/EXPORT.md.
+A .json beside the first two tells the classes and how to prepare a picture; see docs/EXPORT.md.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from PIL import Image
 from ion_d2.data.readable import read_image
 from ion_d2.engine.fit_config import settle_classes
 from ion_d2.engine.predictor import IONPredictor
+from ion_d2.engine.safetensors_file import SUFFIX, write_safetensors
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported
@@ -33,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True, help="config of the model")
-    parser.add_argument("--output", required=True, type=Path, help="file to write, .ts or .onnx")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="file to write, .ts, .onnx or .safetensors"
+    )
     parser.add_argument("--classes", help="text file with one class name a line")
     parser.add_argument(
         "--check", metavar="FOLDER", type=Path, help="compare results and time on its pictures"
@@ -56,12 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_intermixed_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    if args.check is not None and args.output.suffix == SUFFIX:
+        raise IONError(f"--check compares detectors, and {args.output} is to hold weights alone.")
     pictures = None if args.check is None else find_pictures(args.check, args.limit)
     # ONNX Runtime has devices of its own.
     device = ["MODEL.DEVICE", "cpu"] if args.output.suffix == ".onnx" else []
     cfg = load_config(args.config_file, [*args.opts, *device])
     names = settle_classes(cfg, args.classes, weights=cfg.MODEL.WEIGHTS)
     predictor = IONPredictor.from_config(cfg, names)
+    if args.output.suffix == SUFFIX:
+        write_safetensors(str(args.output), predictor.model, names)
+        print(f"Wrote {args.output}")
+        return 0
     export_detector(predictor.model, args.output, describe(cfg, names))
     print(f"Wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB) and its .json")
     return 0 if pictures is None else check(predictor, args.output, pictures)

@@ -18,9 +18,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from detectron2.config import CfgNode
 
+from ion_d2.data.plain_files import read_yaml
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.fit_config import settle_data
@@ -112,7 +112,7 @@ def _evaluated_on(run: Path) -> list[str]:
     file = run / EVALUATED
     if not file.is_file():
         return []
-    datasets = yaml.safe_load(file.read_text(encoding="utf-8"))["DATASETS"]
+    datasets = read_yaml(file)["DATASETS"]
     keys = ("TEST", "PROPOSAL_FILES_TEST")
     return [part for k in keys for part in (f"DATASETS.{k}", repr(tuple(datasets[k])))]
 

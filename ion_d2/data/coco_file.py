@@ -6,16 +6,14 @@ each.
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from typing import Any
 
-from detectron2.utils.file_io import PathManager
-
 from ion_d2.data.class_file import is_unprintable
 from ion_d2.data.coco_annotations import normalize_annotations
 from ion_d2.data.coco_fields import FieldFault, Rule, as_id, as_pixels, as_text, clean_fields, fault
+from ion_d2.data.plain_files import read_json
 from ion_d2.errors import IONError
 
 Content = dict[str, Any]
@@ -23,7 +21,7 @@ Content = dict[str, Any]
 
 def read_coco_file(json_file: str | os.PathLike[str]) -> Content:
     """Read an annotation file and put it in order; see :func:`normalize_coco`, also for errors."""
-    return normalize_coco(_read(json_file), os.fspath(json_file))
+    return normalize_coco(read_json(json_file), os.fspath(json_file))
 
 
 def read_categories(json_file: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -32,7 +30,7 @@ def read_categories(json_file: str | os.PathLike[str]) -> list[dict[str, Any]]:
     Raises:
         IONError: the file is not readable, or its categories are missing or wrong.
     """
-    return _categories(_read(json_file), os.fspath(json_file))
+    return _categories(read_json(json_file), os.fspath(json_file))
 
 
 def normalize_coco(content: Any, source: str) -> Content:
@@ -57,14 +55,6 @@ def normalize_coco(content: Any, source: str) -> Content:
         listed = _listed(content, "annotations", source)
         normalized["annotations"] = normalize_annotations(listed, images, categories, source)
     return normalized
-
-
-def _read(json_file: str | os.PathLike[str]) -> Any:
-    try:
-        with PathManager.open(os.fspath(json_file), "r", encoding="utf-8-sig") as file:
-            return json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise IONError(f"{json_file} is not readable JSON ({error}); replace it.") from error
 
 
 def _class_name(value: Any) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from detectron2.structures import BoxMode
 
 from ion_d2.data.class_file import read_class_file
 from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
+from ion_d2.data.plain_files import read_json
 from ion_d2.data.registered_datasets import register_completed
 from ion_d2.errors import IONError
 
@@ -40,9 +40,8 @@ def load_detections(path: str, classes: Sequence[str]) -> list[dict[str, Any]]:
     Raises:
         IONError: the file is none of demo.py, or of other classes.
     """
+    pictures = read_json(path, "detect again")
     try:
-        with open(path, encoding="utf-8") as file:
-            pictures = json.load(file)
         return [
             {
                 **{"file_name": picture["file"], "image_id": index},
@@ -51,7 +50,7 @@ def load_detections(path: str, classes: Sequence[str]) -> list[dict[str, Any]]:
             }
             for index, picture in enumerate(pictures)
         ]
-    except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise IONError(
             f"{path} is no file of detections of demo.py with these classes "
             f"({type(error).__name__}: {error}); detect again."

@@ -7,7 +7,6 @@ import binascii
 import functools
 import hashlib
 import io
-import json
 import logging
 import math
 import os
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as mask_util
 from iopath.common.file_io import get_cache_dir
-from PIL import Image
 
 from ion_d2.data.class_file import check_class_names, clean_class_name, read_class_file
 from ion_d2.data.coco_fields import is_number
@@ -25,7 +23,8 @@ from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
 from ion_d2.data.folders import index_folder
 from ion_d2.data.instance_masks import decode_mask
 from ion_d2.data.outlines import object_of, outline_boxes
-from ion_d2.data.readable import read_size
+from ion_d2.data.plain_files import read_json
+from ion_d2.data.readable import DECODE_ERRORS, open_picture, read_size
 from ion_d2.data.registered_datasets import register_completed
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
@@ -140,9 +139,9 @@ def _mask(shape: dict[str, Any], size: tuple[int, int], file: str) -> np.ndarray
     whole = np.zeros(size, dtype=bool)
     x, y = (math.floor(v) for v in np.min(shape["points"], axis=0))
     try:
-        stored = Image.open(io.BytesIO(_decode(shape["mask"], file)))
+        stored = open_picture(io.BytesIO(_decode(shape["mask"], file)))
         mask = np.asarray(stored.convert("L")) > 0
-    except (KeyError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DECODE_ERRORS as error:
         raise IONError(f"{file} has a mask that is no picture ({error}); draw it anew.") from error
     x, y = max(x, 0), max(y, 0)
     part = whole[y : y + mask.shape[0], x : x + mask.shape[1]]
@@ -175,11 +174,7 @@ def _fault(shape: Any) -> str:
 
 
 def _read(file: str) -> dict[str, Any]:
-    try:
-        with open(file, encoding="utf-8") as opened:
-            content = json.load(opened)
-    except (OSError, ValueError, RecursionError) as error:
-        raise IONError(f"{file} cannot be read as JSON ({error}); save it anew.") from error
+    content = read_json(file, "save it anew")
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise IONError(f"{file} is no file of labelme: it has no list of 'shapes'; move it away.")
     return content

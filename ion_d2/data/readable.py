@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from detectron2.data import detection_utils
@@ -23,9 +23,16 @@ from ion_d2.errors import IONError
 logger = logging.getLogger(__name__)
 
 # Pillow's decoders report damage in all these ways.
-_DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error,
-    Image.DecompressionBombError,
+DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError, struct.error,
+    zlib.error, MemoryError, RuntimeError, Image.DecompressionBombError,
+)  # fmt: skip
+"""What a damaged picture leads Pillow to raise."""
+# Of those that Pillow knows, PostScript is a program, which another one would run, and some unpack
+# without a limit.
+_FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "SGI",
+    "TGA", "TIFF", "WEBP",
 )  # fmt: skip
 _MAX_THREADS = 8
 _OR_SKIP = ", or leave out such pictures with INPUT.SKIP_UNREADABLE True."
@@ -50,8 +57,7 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
         IONError: there is no such file.
     """
     with _clear_errors(file_name):
-        if image_format is not None:
-            _read_header(file_name)
+        _read_header(file_name, any_depth=image_format is None)
         return detection_utils.read_image(file_name, format=image_format)
 
 
@@ -76,7 +82,7 @@ def read_size(file_name: str) -> tuple[int, int]:
     """
     try:
         return _mode_and_size(file_name)[1]
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise IONError(
             f"{file_name} is not a readable picture ({error}), and nothing else gives its height "
             "and width; replace the picture or take it out of the dataset."
@@ -151,6 +157,18 @@ def too_thin(file_name: str, size: tuple[int, int]) -> UnreadableImageError:
     )
 
 
+def open_picture(file: IO[bytes]) -> Image.Image:
+    """Open a picture, not decoded yet, with Pillow; only those of usual formats.
+
+    Raises:
+        Exception: one of ``DECODE_ERRORS``.
+    """
+    image = Image.open(file)
+    if image.format not in _FORMATS:
+        raise ValueError(f"pictures in the format {image.format} are not read; save it as PNG")
+    return image
+
+
 @contextmanager
 def _clear_errors(file_name: str) -> Iterator[None]:
     """Make one sentence of what Pillow raises."""
@@ -158,7 +176,7 @@ def _clear_errors(file_name: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise _missing(file_name) from error
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise UnreadableImageError(
             f"Image {file_name} cannot be decoded ({error}); replace it{_OR_SKIP}"
         ) from error
@@ -168,10 +186,10 @@ def _missing(file_name: str) -> IONError:
     return IONError(f"Image {file_name} does not exist; restore it, or take it out of the dataset.")
 
 
-def _read_header(file_name: str) -> tuple[int, int]:
+def _read_header(file_name: str, *, any_depth: bool = False) -> tuple[int, int]:
     """Height and width; refuses values that Pillow would cut off at 255."""
     mode, size = _mode_and_size(file_name)
-    if mode.startswith(("I", "F")):
+    if mode.startswith(("I", "F")) and not any_depth:
         raise UnreadableImageError(
             f"Image {file_name} has more than 8 bits a channel (Pillow's mode {mode!r}); scale its "
             f"values to 0 to 255 and save it with 8 bits{_OR_SKIP}"
@@ -181,10 +199,18 @@ def _read_header(file_name: str) -> tuple[int, int]:
 
 def _mode_and_size(file_name: str) -> tuple[str, tuple[int, int]]:
     """Pillow's mode, and height and width, turned as EXIF asks, from the header."""
-    with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+    with PathManager.open(_regular(file_name), "rb") as file, open_picture(file) as image:
         width, height = image.size
         turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
         return image.mode, (width, height) if turned else (height, width)
+
+
+def _regular(file_name: str) -> str:
+    """The name, unless it is that of a pipe or a device, which may never end."""
+    name = os.fspath(file_name)
+    if "://" not in name and os.path.exists(name) and not os.path.isfile(name):
+        raise ValueError("it is not a file")
+    return file_name
 
 
 def _check_header(record: dict[str, Any], resize: ResizeShortestEdge | None) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import transforms as T
-from PIL import Image, ImageFile
+from PIL import Image
 
 from ion_d2.data.matlab import load_mat
+from ion_d2.data.readable import DECODE_ERRORS, open_picture
 from ion_d2.errors import IONError
 
 _MODES = ("P", "L", "1")
@@ -51,10 +52,10 @@ def read_label_map(
 
 def _read_indices(path: str) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with open(path, "rb") as file, open_picture(file) as image:
             mode, stretch = image.mode, _gray_stretch(image)
             indices = np.array(image) if mode in _MODES else None
-    except (OSError, SyntaxError, ValueError) as error:
+    except DECODE_ERRORS as error:
         raise IONError(f"Label {path} cannot be read ({error}); replace or remove it.") from error
     if indices is None:
         raise IONError(
@@ -64,9 +65,10 @@ def _read_indices(path: str) -> np.ndarray:
     return indices.astype(np.uint8) // np.uint8(stretch)
 
 
-def _gray_stretch(image: ImageFile.ImageFile) -> int:
+def _gray_stretch(image: Image.Image) -> int:
     # The raw mode is the last entry of Pillow's decoder arguments, a name or a tuple of it.
-    arguments = image.tile[0][3] if image.tile else None
+    tiles: Any = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else None
     raw_mode: Any = arguments[0] if isinstance(arguments, tuple) else arguments
     return _GRAY_STRETCH.get(raw_mode, 1)
 

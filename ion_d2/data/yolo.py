@@ -14,12 +14,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from ion_d2.data.class_file import check_class_names
 from ion_d2.data.dataset_names import DATASET_FORMS, path_and_split
 from ion_d2.data.folders import index_folder, read_lines
 from ion_d2.data.outlines import object_of, outline_boxes
+from ion_d2.data.plain_files import read_yaml
 from ion_d2.data.readable import read_size
 from ion_d2.data.registered_datasets import register_completed
 from ion_d2.errors import IONError
@@ -118,12 +117,7 @@ def _label_file(picture: str) -> str:
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        fault = " ".join(str(error).split())
-        raise IONError(f"{path} cannot be read as YAML ({fault}); correct it.") from error
+    content = read_yaml(path)
     if not isinstance(content, dict) or "names" not in content:
         raise IONError(f"{path} is not a YOLO data file: it has no 'names' of classes.")
     if content.get("kpt_shape"):

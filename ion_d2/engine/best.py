@@ -114,7 +114,7 @@ class KeepBest(HookBase):
             known = [e for e in entries if e["metric"] == self._metric and e["iteration"] <= start]
             # JSON has no NaN; in its place there is null.
             return [{**e, "value": math.nan if e["value"] is None else e["value"]} for e in known]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise IONError(
                 f"{self._path} cannot be read ({error!r}), which holds the evaluations so far; "
                 "delete it to compare with those from now on."

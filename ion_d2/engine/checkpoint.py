@@ -13,9 +13,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from ..errors import IONError
-from . import class_names
+from . import class_names, safetensors_file
 from .averaging import EMA, averaged_weights
-from .checkpoint_files import check_state, reading, write_atomically
+from .checkpoint_files import check_state, load_lazily, reading, refuse_code, write_atomically
 from .finite import check_weights
 from .steps import unwrap_distributed
 
@@ -153,8 +153,12 @@ class IONCheckpointer(DetectionCheckpointer):
             raise IONError(f"MODEL.WEIGHTS {path} is not a file; {expected}.")
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        with reading(filename):
-            checkpoint = super()._load_file(filename)
+        if filename.endswith(safetensors_file.SUFFIX):
+            checkpoint = load_lazily(filename)
+        else:
+            refuse_code(filename)
+            with reading(filename):
+                checkpoint = super()._load_file(filename)
         self._compare_classes(class_names.names_in(checkpoint))
         if EMA in checkpoint and not self._resuming:
             self.logger.info("Loading the moving average of the weights.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import pickle
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any
@@ -12,8 +14,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from ..data.plain_pickle import load_plain_pickle
 from ..errors import IONError
 from ..files import replace_file
+from . import safetensors_file
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
@@ -67,7 +71,8 @@ def _read_failure(path: str, error: Exception) -> str:
         return "may not be read; change its permissions."
     if isinstance(error, (FileNotFoundError, IsADirectoryError)):
         return f"is no file ({error.strerror}); give the path of a checkpoint."
-    if zipfile.is_zipfile(path) and "weights_only" in str(error):
+    named = isinstance(error, pickle.UnpicklingError) and "it holds a" in str(error)
+    if named or (zipfile.is_zipfile(path) and "weights_only" in str(error)):
         return (
             "holds Python objects besides tensors, NumPy arrays and plain values, which may run "
             "code; save its state dict alone, from a program that trusts the file."
@@ -93,11 +98,43 @@ def _numpy_admitted() -> contextlib.AbstractContextManager[Any]:
 
 def load_lazily(path: str) -> Any:
     """Load a checkpoint, its tensors only once they are used if possible; see :func:`reading`."""
-    # PyTorch 2.0 has no such option, and it is for files in PyTorch's zip format alone.
-    known = "mmap" in inspect.signature(torch.load).parameters
-    options: dict[str, Any] = {"mmap": True} if known and zipfile.is_zipfile(path) else {}
+    options: dict[str, Any] = {}
     with reading(path):
-        return torch.load(path, map_location="cpu", **options)
+        if path.endswith(safetensors_file.SUFFIX):
+            return safetensors_file.read_safetensors(path)
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+            # PyTorch 2.0 has no such option, and it is for files in PyTorch's zip format alone.
+            options = {"mmap": True} if "mmap" in inspect.signature(torch.load).parameters else {}
+        elif tarfile.is_tarfile(path):  # which PyTorch unpacks
+            raise IONError(
+                f"{path} is an archive of the first releases of PyTorch, which may run code; save "
+                "its state dict anew, from a program that trusts the file."
+            )
+        return torch.load(path, map_location="cpu", weights_only=True, **options)
+
+
+def refuse_code(path: str) -> None:
+    """Raise ``IONError`` for a checkpoint that holds more than tensors, arrays and plain values.
+
+    Detectron2 reads some kinds of files, and PyTorch before 2.6 all, by running what they name.
+    """
+    if not path.endswith(".pkl"):
+        load_lazily(path)
+        return
+    with reading(path):
+        load_plain_pickle(path)
+
+
+def _check_archive(path: str) -> None:
+    """PyTorch packs nothing, so that an archive of packed or overlapping files is no checkpoint."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = sum(entry.file_size for entry in archive.infolist())
+    if sizes > os.path.getsize(path):
+        raise IONError(
+            f"{path} would unpack to {sizes / 1e6:,.0f} MB, more than the file has; a checkpoint "
+            "is never compressed: fetch it again."
+        )
 
 
 def check_state(state: Any, filename: str) -> None:

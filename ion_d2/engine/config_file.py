@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import io
 import os
-from typing import IO
+from typing import IO, ClassVar
 
 from detectron2.config import CfgNode
 
 from ..compat import MODEL_ZOO
+from ..data.plain_files import parse_yaml
 from ..errors import IONError
 
 # "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml" names a file of Detectron2's model zoo.
 _PREFIX = "model_zoo:"
+_MOST_FILES = 100  # that a config is put together from
 
 
 def merge_config_file(cfg: CfgNode, path: str) -> None:
@@ -22,10 +26,11 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
     config that Detectron2 packages), or a list of these, of which later ones win.
 
     Raises:
-        IONError: Detectron2 packages no config of that name.
+        IONError: Detectron2 packages no config of that name, or a file is not of plain values.
     """
     reader = _Reader(cfg)
-    reader.merge_from_file(path)
+    _Reader.opened = 0
+    reader.merge_from_file(path, allow_unsafe=False)
     cfg.merge_from_other_cfg(reader)
 
 
@@ -45,7 +50,9 @@ def packaged_configs() -> list[str]:
 
 
 class _Reader(CfgNode):
-    """Opens the bases that lie in Detectron2's model zoo."""
+    """Opens the bases that lie in Detectron2's model zoo, and only files of plain values."""
+
+    opened: ClassVar[int] = 0
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
@@ -54,7 +61,16 @@ class _Reader(CfgNode):
         before, found, name = filename.rpartition(_PREFIX)
         if found and (not before or before.endswith(("/", os.sep))):
             filename = _find_packaged(os.path.normpath(name))
-        return super()._open_cfg(filename)
+        _Reader.opened += 1
+        if _Reader.opened > _MOST_FILES:
+            raise IONError(f"{filename} is a _BASE_ that leads back to itself; correct it.")
+        if "://" not in filename and not os.path.isfile(filename):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), filename)
+        with super()._open_cfg(filename) as file:
+            text = file.read()
+        # Here, because Detectron2 would run what a config names.
+        parse_yaml(text, filename)
+        return io.StringIO(text)
 
 
 def _find_packaged(name: str) -> str:

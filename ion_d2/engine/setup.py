@@ -79,6 +79,8 @@ def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
     """Merge values into ``cfg`` and turn what yacs and fvcore raise into one sentence."""
     try:
         merge()
+    except IONError:
+        raise
     except (AttributeError, TypeError) as error:
         raise IONError(f"{source} is not a valid config: it must hold KEY: VALUE lines.") from error
     except (AssertionError, KeyError, ValueError, OSError, yaml.YAMLError) as error:

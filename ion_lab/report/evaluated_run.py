@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.config import CfgNode
 
+from ion_d2.data import plain_files
 from ion_d2.data.catalog import class_names, evaluator_type
 from ion_d2.data.coco_datasets import coco_content
 from ion_d2.data.coco_file import Content
@@ -77,11 +77,7 @@ def read_json(path: str) -> Any:
     """
     if not os.path.isfile(path):
         return None
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise IONError(f"{path} cannot be read as JSON ({error}); {_STALE}.") from error
+    return plain_files.read_json(path, _STALE)
 
 
 def _voc_reader(names: list[str]) -> Callable[[dict[str, Any]], tuple[int, list[float]]]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ion_d2.data.plain_files import read_json
 from ion_d2.errors import IONError
 
 
@@ -18,10 +18,7 @@ def read_figures(path: Path, columns: Mapping[str, str]) -> dict[str, float | No
     Raises:
         IONError: the file cannot be read, or a place matches nothing in it.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise IONError(f"{path} cannot be read ({error}); remove it to evaluate again.") from error
+    content = read_json(path, "remove it to evaluate again")
     return figures_in(content, columns, str(path))
 
 

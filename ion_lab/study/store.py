@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ion_d2.data.plain_files import read_json
 from ion_d2.errors import IONError
 from ion_d2.evaluation.results_file import write_json
 from ion_lab.study.locks import locked
@@ -40,13 +41,7 @@ class RunFolder:
             IONError: it cannot be read.
         """
         file = self.path / _STATE
-        try:
-            return json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise IONError(
-                f"{file} cannot be read ({error}); remove the folder {self.path} to train this run "
-                "anew."
-            ) from error
+        return read_json(file, f"remove the folder {self.path} to train this run anew")
 
     def write_state(self, **changes: Any) -> None:
         """Write the note, or change a part of it."""

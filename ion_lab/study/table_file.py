@@ -40,8 +40,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ion_d2.data.plain_files import read_yaml
 from ion_d2.errors import IONError
 from ion_lab.study.starting_weights import PARTS
 from ion_lab.study.table import CUTS, PLOTS, Cut, Data, Row, Start, Table
@@ -60,12 +59,7 @@ def read_table(path: Path) -> Table:
     Raises:
         IONError: the file is missing, not YAML, or says something else than the module describes.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise IONError(f"The table {path} cannot be read: {reason}.") from error
-    return _Reader(path).table(content)
+    return _Reader(path).table(read_yaml(path))
 
 
 class _Reader:

@@ -25,14 +25,19 @@ def entry(folder, **changes):
     return json.dumps([picture])
 
 
-WRONG = {"{": "JSONDecodeError", "[1]": "TypeError", '[{"file": "a"}]': "KeyError: 'height'"}
+NONE = "found.json is no file of detections"
+WRONG = {
+    "{": "found.json cannot be read as JSON",
+    "[1]": f"{NONE} of demo.py with these classes (TypeError",
+    '[{"file": "a"}]': f"{NONE} of demo.py with these classes (KeyError: 'height'",
+}
 
 
 @pytest.mark.parametrize("text", WRONG)
 def test_files_of_something_else_are_told(tmp_path, text):
     name = write(tmp_path, text)
     ensure_registered([name])
-    with refused("found.json is no file of detections", WRONG[text]):
+    with refused(WRONG[text]):
         DatasetCatalog.get(name)
 
 

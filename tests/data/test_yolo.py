@@ -107,7 +107,7 @@ WRONG_FILES = {
     "train: images/train": "has no 'names'",
     "- a": "has no 'names'",
     "names: [a": "cannot be read as YAML",
-    "names: !!python/object/apply:os.system [id]": "cannot be read as YAML",
+    "names: !!python/object/apply:os.system [id]": "asks for more than plain values",
     "names: {0: cat, 2: dog}\ntrain: images/train": "without a gap",
     "names: [cat, no]\ntrain: images/train": "must be a list of class names",
     "names: [cat, cat]\ntrain: images/train": "names cat more than once",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, Union
 import numpy as np
 from detectron2.structures import BoxMode
 
+from ion_d2.data.plain_pickle import load_plain_pickle
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
 
@@ -20,16 +20,6 @@ _Image = tuple[ImageId, np.ndarray, np.ndarray]
 
 # The keys, and those of Detectron (1).
 _KEYS = (("ids", "indexes"), ("boxes", "boxes"), ("objectness_logits", "scores"))
-# What a pickle of lists, numbers and NumPy arrays needs, under NumPy 1 and 2 and Python 2.
-_ADMITTED = {
-    *((f"numpy.{core}.multiarray", name)
-      for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-    ("detectron2.structures.boxes", "BoxMode"),
-}  # fmt: skip
 
 
 @dataclass
@@ -149,18 +139,9 @@ def _fault(boxes: np.ndarray, scores: np.ndarray) -> str | None:
     return None
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it holds a {module}.{name}")
-        return super().find_class(module, name)
-
-
 def _unpickle(path: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            # Arrays from Python 2 need latin1.
-            content = _Unpickler(io.BytesIO(file.read()), encoding="latin1").load()
+        content = load_plain_pickle(path)
     except OSError as error:
         raise IONError(
             f"Proposal file {path} cannot be read ({error.strerror}); give the path of a file that "

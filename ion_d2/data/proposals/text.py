@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ion_d2.data import plain_files
 from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores
 from ion_d2.errors import IONError
 
@@ -47,11 +48,7 @@ def read_json(path: str | os.PathLike) -> Proposals:
         IONError: it cannot be read or is of another layout.
     """
     path = os.fspath(path)
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError) as error:
-        raise IONError(f"{path} is not readable JSON ({error}); replace it.") from error
+    content = plain_files.read_json(path)
     if isinstance(content, dict):
         return _collect(_mapping_rows(content, path), path, images=content)
     if isinstance(content, list):

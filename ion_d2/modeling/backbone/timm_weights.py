@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 from torch import Tensor
@@ -80,6 +81,8 @@ def read_state(weights: str, name: str) -> dict[str, Tensor]:
         path = PathManager.get_local_path(weights)
         if not os.path.isfile(path):
             raise FileNotFoundError("there is no such file")
+        if not path.endswith(".safetensors"):
+            torch.load(path, "cpu", weights_only=True)  # older timm runs code in it
         state = import_timm("timm.models").load_state_dict(path)
         tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
         if not tensors:

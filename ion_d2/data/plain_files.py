@@ -1,0 +1,75 @@
+"""JSON and YAML files from anywhere: plain values, or one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import yaml
+from detectron2.utils.file_io import PathManager
+
+from ion_d2.errors import IONError
+
+# Of values, each counted as often as aliases repeat it; configs and data files have hundreds.
+_MOST_VALUES = 1_000_000
+
+
+def read_json(path: str | os.PathLike[str], advice: str = "replace it") -> Any:
+    """Read a JSON file, local or of a URL.
+
+    Raises:
+        IONError: it is missing or no JSON; the message ends with the advice.
+    """
+    try:
+        with PathManager.open(os.fspath(path), "r", encoding="utf-8-sig") as file:
+            return json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise IONError(f"{path} cannot be read as JSON ({_first(error)}); {advice}.") from error
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Read a YAML file; see :func:`parse_yaml`, also for errors."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise IONError(f"{path} cannot be read ({_first(error)}); correct it.") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, source: str | os.PathLike[str]) -> Any:
+    """The plain values of a YAML text, of which ``source`` is the file.
+
+    Raises:
+        IONError: it is no YAML, asks for objects of Python, or repeats itself without end.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if _count(node, {}) > _MOST_VALUES:
+            raise IONError(f"{source} holds more than {_MOST_VALUES:,} values by its aliases.")
+        return yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        raise IONError(
+            f"{source} asks for more than plain values, which may run code ({_first(error)}); "
+            "write numbers, text, lists and KEY: VALUE lines."
+        ) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        if isinstance(error, IONError):
+            raise
+        raise IONError(f"{source} cannot be read as YAML ({_first(error)}); correct it.") from error
+
+
+def _count(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """The values below a node of YAML, which may hold itself: that counts as too many."""
+    if node is None or isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = _MOST_VALUES + 1  # until it is counted
+        pairs = [entry if isinstance(entry, tuple) else (entry,) for entry in node.value]
+        known[id(node)] = 1 + sum(_count(part, known) for pair in pairs for part in pair)
+    return known[id(node)]
+
+
+def _first(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
