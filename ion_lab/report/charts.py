@@ -87,7 +87,7 @@ def save_png(
             plot.draw(axes)
             axes.set_title(literal(heading), loc="left")
             if not one_legend and any(plot.legend):
-                axes.legend(**_LEGEND)
+                axes.legend(frameon=True, edgecolor="none", framealpha=0.8, **_LEGEND)
         for axes in every[len(plots) :]:
             axes.set_axis_off()
         figure.suptitle(literal(title), x=0.01, ha="left")

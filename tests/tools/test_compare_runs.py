@@ -1,0 +1,169 @@
+"""tools/compare_runs.py on folders as trainings leave them."""
+
+import json
+from functools import partial
+
+import pytest
+import yaml
+from cli_helpers import load_tool, output_of, run_tool, says
+from page_checks import check_page
+from PIL import Image
+
+
+@pytest.fixture
+def compare(capfd, monkeypatch):
+    """Runs tools/compare_runs.py: arguments -> (exit status, stdout, stderr)."""
+    monkeypatch.syspath_prepend("tools")
+    return partial(run_tool, load_tool("compare_runs"), capfd)
+
+
+def write_config(folder, test="voc:data:test", rate=0.01, name="config.yaml"):
+    folder.mkdir(exist_ok=True)
+    test = [test] if isinstance(test, str) else test
+    solver = {"BASE_LR": rate, "MAX_ITER": 40}
+    keys = {"DATASETS": {"TEST": test}, "TEST": {"VOC_METRIC": "area"}, "SOLVER": solver}
+    (folder / name).write_text(yaml.safe_dump({**keys, "OUTPUT_DIR": str(folder), "VERSION": 2}))
+
+
+def write_voc(folder, **classes):
+    """A voc_results.json with the AP50 of each class; AP is half of it."""
+
+    def figures(ap50):
+        return {"AP": ap50 and ap50 / 2, "AP50": ap50, "AP75": None}
+
+    def both(ap50):  # by the other metric, all is 1
+        return {"area": figures(ap50), "11point": figures(1.0)}
+
+    there = [value for value in classes.values() if value is not None]
+    content = {
+        "metric": "area",
+        "mean": both(sum(there) / len(there)),
+        "classes": {name: both(value) for name, value in classes.items()},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "voc_results.json").write_text(json.dumps(content))
+
+
+def write_metrics(folder, *entries):
+    (folder / "metrics.json").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+LOSSES = [{"iteration": 19, "total_loss": 2.0}, {"iteration": 39, "total_loss": 1.0}]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """A run with a training's figures, and one of which there are those of its evaluation alone."""
+    first, second = tmp_path / "a|b", tmp_path / "second run"
+    write_config(first)
+    write_voc(first, cat=80.0, dog=60.0)
+    write_metrics(first, *LOSSES, {"iteration": 40, "bbox/AP": 35.0, "bbox/AP50": 70.0})
+    write_config(second, rate=0.02)
+    write_voc(second, cat=50.0, dog=None)
+    return first, second
+
+
+def tables(text):
+    """Cells of each Markdown table by its heading."""
+    found = {}
+    for part in text.split("## ")[1:]:
+        title, *lines = part.strip().splitlines()
+        rows = [line.replace(r"\|", "PIPE").strip("|").split("|") for line in lines if line]
+        found[title] = [[cell.strip() for cell in row] for row in rows if "---" not in row[0]]
+    return found
+
+
+def test_figures_classes_and_settings(compare, runs, tmp_path):
+    files = tmp_path / "new" / "c.json", tmp_path / "c.html", tmp_path / "c.png"
+    arguments = [
+        x for kind, file in zip(("json", "html", "png"), files) for x in (f"--{kind}", file)
+    ]
+    told = tables(output_of(compare(*runs, *arguments)))
+    assert told == {
+        "Results on voc:data:test": [
+            ["run", "iterations", "AP", "AP50", "AP75"],
+            ["aPIPEb", "40", "35.0", "70.0", "-"],
+            ["second run", "-", "25.0", "50.0", "-"],
+        ],
+        "AP50 of each class": [
+            ["class", "aPIPEb", "second run"],
+            ["cat", "80.0", "50.0"],
+            ["dog", "60.0", "-"],
+        ],
+        "Settings that differ": [
+            ["key", "aPIPEb", "second run"],
+            ["SOLVER.BASE_LR", "0.01", "0.02"],
+        ],
+    }
+    plain = json.loads(files[0].read_text())
+    assert plain["settings"] == {"SOLVER.BASE_LR": ["0.01", "0.02"]}
+    assert plain["runs"][1]["results"][0]["classes"]["AP50"] == {"cat": 50.0, "dog": None}
+    page = check_page(files[1].read_text())
+    assert len(page.plots()) == 2 and "SOLVER.BASE_LR" in page.text()
+    with Image.open(files[2]) as picture:
+        assert picture.format == "PNG" and picture.width > picture.height
+
+
+def test_several_datasets_of_another_program(compare, tmp_path):
+    """Detectron2's own trainings leave metrics.json, with COCO's figures of the classes."""
+    for name, ap in (("one", 10.0), ("two", 20.0)):
+        write_config(tmp_path / name, test=["a", f"b_{name}"])
+        figures = {f"a/bbox/{x}": ap for x in ("AP", "AP50", "AP-cat")}
+        figures |= {f"b_{name}/bbox/{x}": ap + 1 for x in ("AP", "AP75")}
+        write_metrics(tmp_path / name, *LOSSES, {"iteration": 40, **figures})
+    told = tables(output_of(compare(tmp_path / "one", tmp_path / "two")))
+    assert told["Results on a"][1:] == [
+        ["one", "40", "10.0", "10.0", "-"],
+        ["two", "40", "20.0", "20.0", "-"],
+    ]
+    assert told["AP of each class"] == [["class", "one", "two"], ["cat", "10.0", "20.0"]]
+    assert told["Results, on different data"] == [
+        ["run", "data", "iterations", "AP", "AP50", "AP75"],
+        ["one", "b_one", "40", "11.0", "-", "11.0"],
+        ["two", "b_two", "40", "21.0", "-", "21.0"],
+    ]
+
+
+def test_the_metric_is_that_of_the_first(compare, runs):
+    voc = json.loads((runs[1] / "voc_results.json").read_text())
+    (runs[1] / "voc_results.json").write_text(json.dumps({**voc, "metric": "11point"}))
+    told = tables(output_of(compare(*runs)))
+    assert told["Results on voc:data:test"][2] == ["second run", "-", "25.0", "50.0", "-"]
+
+
+def test_runs_of_one_name_are_told_by_their_paths(compare, runs, tmp_path):
+    paths = [tmp_path / x / "run" for x in ("x", "y")]
+    for path in paths:
+        path.parent.mkdir()
+        write_config(path)
+        write_voc(path, cat=1.0)
+    told = tables(output_of(compare(*paths)))
+    assert [row[0] for row in told["Results on voc:data:test"][1:]] == list(map(str, paths))
+    assert told["Settings that differ"] == [["None."]]
+
+
+def test_bad_input_is_one_sentence(compare, runs, tmp_path):
+    first, second = runs
+    assert says(compare(first), "two different runs or more", "tools/report.py")
+    assert says(compare(first, second, first), "two different runs or more")
+    assert says(compare(first, tmp_path / "gone"), "gone has no config.yaml")
+    other = tmp_path / "other"
+    write_config(other)
+    assert says(compare(first, other), f"{other} has no results on voc:data:test", "--eval-only")
+    write_voc(other, cat=1.0, bird=2.0)
+    assert says(compare(first, other), "different classes", "bird, dog")
+    assert says(compare(second, other, "--png", tmp_path / "x.png"), "different classes")
+    write_voc(other, cat=1.0, dog=2.0)
+    assert says(compare(second, other, "--png", tmp_path / "x.png"), "no metrics.json")
+    for text, words in (("{", "cannot be read as JSON"), ("[]", "is not of this format")):
+        (other / "voc_results.json").write_text(text)
+        assert says(compare(first, other), "voc_results.json", words)
+    write_config(other, test=["a", "b"])
+    for name in "ab":
+        write_voc(other / name, cat=1.0)
+    assert says(compare(first, other), "different numbers of datasets", "other on 2")
+    write_config(other, test=[])
+    assert says(compare(first, other), "DATASETS.TEST names no dataset")
+    (other / "config.yaml").write_text("- 1\n")
+    assert says(compare(first, other), "config.yaml is no config")
+    assert not list(tmp_path.glob("x.*"))

@@ -1,0 +1,163 @@
+"""What trainings and evaluations have left in their folders, to be compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ion_d2.engine.run_folder import EVALUATED, TRAINED
+from ion_d2.errors import IONError
+from ion_d2.files import distinct_file_names
+from ion_lab.report.evaluated_run import read_json
+from ion_lab.report.training_curves import Series, read_metrics
+
+MEANS = ("AP", "AP50", "AP75")
+_UNCOMPARED = ("OUTPUT_DIR", "VERSION")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run reached on a dataset, in percent; None where there is no figure."""
+
+    dataset: str
+    mean: dict[str, float | None]  # by the names in MEANS
+    classes: dict[str, dict[str, float | None]]  # AP50 and AP, those that are known: by class
+    every_class: bool  # whether a class of which nothing was found is among them
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's results on each of its test sets, its settings and its curves."""
+
+    name: str
+    results: list[Result]
+    settings: dict[str, str]  # by the config's keys
+    series: Series
+
+    @property
+    def iterations(self) -> int | None:
+        """How many iterations it has trained for, if it has trained in this folder."""
+        return int(self.series["total_loss"][0][-1]) + 1 if "total_loss" in self.series else None
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Read runs that can be compared.
+
+    Args:
+        folders: their ``OUTPUT_DIR``.
+
+    Raises:
+        IONError: there are fewer than two, one has no results, or they are of different classes or
+            numbers of datasets.
+    """
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise IONError("Give two different runs or more; tools/report.py shows a single one.")
+    short = [folder.resolve().name for folder in folders]
+    names = short if len(set(short)) == len(short) else list(map(str, folders))
+    configs = [_read_config(folder) for folder in folders]
+    metric = next((config["TEST"].get("VOC_METRIC") for config, _ in configs), None)
+    runs = [_read_run(*parts, metric) for parts in zip(names, folders, configs)]
+    for run in runs[1:]:
+        _check_alike(runs[0], run)
+    return runs
+
+
+def _read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """A run's config, and the datasets on which it was last evaluated."""
+    trained, evaluated = (_read_yaml(folder / name) for name in (TRAINED, EVALUATED))
+    if trained is None:
+        raise IONError(f"{folder} has no {TRAINED}; give folders that train_net.py has written to.")
+    return trained, list((evaluated or trained)["DATASETS"]["TEST"])
+
+
+def _read_yaml(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content["DATASETS"]["TEST"], content["TEST"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise IONError(f"{path} is no config of Detectron2 ({error!r}).") from error
+    return content
+
+
+def _read_run(
+    name: str, folder: Path, config: tuple[dict[str, Any], list[str]], metric: str | None
+) -> Run:
+    trained, datasets = config
+    series = read_metrics(str(folder / "metrics.json"))
+    several = len(datasets) > 1
+    results = []
+    for dataset, file_name in zip(datasets, distinct_file_names(datasets)):
+        result = _from_voc(folder / file_name if several else folder, dataset, metric)
+        result = result or _from_series(series, dataset, f"{dataset}/" if several else "")
+        if result is None:
+            raise IONError(
+                f"{folder} has no results on {dataset}: neither a voc_results.json nor an "
+                "evaluation in metrics.json; evaluate it with train_net.py --eval-only."
+            )
+        results.append(result)
+    if not results:
+        raise IONError(f"{folder} has no results: its DATASETS.TEST names no dataset.")
+    return Run(name, results, dict(_flat(trained)), series)
+
+
+def _from_voc(folder: Path, dataset: str, metric: str | None) -> Result | None:
+    """Out of voc_results.json, by the metric that is asked for, or else the file's own."""
+    path = os.path.join(folder, "voc_results.json")
+    content = read_json(path)
+    if content is None:
+        return None
+    try:
+        metric = metric or content["metric"]
+        mean = {name: content["mean"][metric][name] for name in MEANS}
+        figures = {
+            name: {label: entry[metric][name] for label, entry in content["classes"].items()}
+            for name in ("AP50", "AP")
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IONError(f"{path} is not of this format ({error!r}); evaluate again.") from error
+    return Result(dataset, mean, figures, every_class=True)
+
+
+def _from_series(series: Series, dataset: str, prefix: str) -> Result | None:
+    """Out of the last evaluation in metrics.json, which any of Detectron2's trainings writes."""
+    last = {name: float(values[-1]) for name, (_, values) in series.items()}
+    bbox = f"{prefix}bbox/"
+    if f"{bbox}AP" not in last:
+        return None
+    classes = {}
+    for figure in ("AP50", "AP"):
+        start = f"{bbox}{figure}-"
+        found = {n[len(start) :]: v for n, v in last.items() if n.startswith(start)}
+        if found:
+            classes[figure] = found
+    mean = {name: last.get(bbox + name) for name in MEANS}
+    return Result(dataset, mean, classes, every_class=False)
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif prefix + key not in _UNCOMPARED:
+            yield prefix + key, str(value)
+
+
+def _check_alike(first: Run, other: Run) -> None:
+    if len(first.results) != len(other.results):
+        counts = " and ".join(f"{r.name} on {len(r.results)}" for r in (first, other))
+        raise IONError(f"The runs were evaluated on different numbers of datasets: {counts}.")
+    for one, two in zip(first.results, other.results):
+        ours, theirs = (set().union(*r.classes.values()) for r in (one, two))
+        known = one.every_class and two.every_class
+        if ours and theirs and (ours != theirs if known else ours.isdisjoint(theirs)):
+            raise IONError(
+                f"{first.name} and {other.name} have different classes, and cannot be compared: "
+                f"{', '.join(sorted(ours ^ theirs))} are in one of them alone."
+            )
