@@ -1,74 +1,51 @@
 #!/usr/bin/env python
-"""Measure what models cost: the time of an inference and of a training step, and peak memory.
+"""Measure what models cost: time, memory, arithmetic, and in which of their parts.
 
-    python tools/benchmark.py models configs/faster_rcnn_vgg16_voc.yaml configs/ion_vgg16_voc.yaml
-    python tools/benchmark.py pooler
+    python tools/benchmark.py infer configs/faster_rcnn_vgg16_voc.yaml configs/ion_vgg16_voc.yaml
+    python tools/benchmark.py train model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml ...
+    python tools/benchmark.py parts CONFIG ... [--training]
+    python tools/benchmark.py curves CONFIG ...
     python tools/benchmark.py data voc:PATH:trainval
+    python tools/benchmark.py pooler
+    python tools/benchmark.py irnn
+    python tools/benchmark.py gpu --output FOLDER
 
-`models` runs several configs in turns, so that whatever else the machine does falls on all alike,
-and compares them with the first. The weights and the picture are random: the cost depends on sizes
-alone. `pooler` compares skip pooling with the paper's steps one by one, in PyTorch's operators.
-`data` is what one process loads for a training: read, decode, augment, resize to 600 pixels, of
-made pictures if no dataset is given. Times are medians. Peak memory is what a step needs beyond
-what was there before it: of the process (Linux) or of the GPU.
+Several configs run in turns, so that whatever else the machine does falls on all alike, and are
+compared with the first. Weights are random (unless --opts MODEL.WEIGHTS names some) and the same
+where two models have them in common; without --dataset the picture is random, too. A training step
+is a forward and a backward pass. Times are medians, after one turn to warm up. Peak memory is what
+a run needs beyond what was there before it: of the process (Linux) or of the GPU. `parts` tells
+where the time goes; `curves` how it grows with the image, the proposals and the batch; `data` what
+one process loads for a training; `pooler` compares skip pooling with the paper's steps one by one,
+`irnn` the recurrence's back-ends with each other. `gpu` is all of it in float32, TF32 and bf16,
+with the tests of the Triton back-end and profiles, in less than ten minutes on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import sys
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from benchmark_works import Work, data_works, model_works, pooler_works
-from torch import Tensor
+from benchmark_curves import plot_curves, time_curves
+from benchmark_flops import count_flops
+from benchmark_gpu import profile_steps, run_all
+from benchmark_irnn import KINDS, SIZES, plot_irnn, time_irnn
+from benchmark_models import PRECISIONS, build_detectors
+from benchmark_parts import plot_parts, time_parts
+from benchmark_report import Tables, plot_bars, tell
+from benchmark_turns import find_device, in_turns
+from benchmark_works import data_works, pooler_works
 
 from ion_d2.engine.setup import run_cli
+from ion_lab.report.charts import Plot
 
-
-def measure(works: dict[str, Work], repeats: int) -> dict[str, dict[str, float]]:
-    """Median seconds and peak megabytes of each work, run in turns after one turn to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in works}
-    memory: dict[str, float] = {}
-    for turn in range(repeats + 1):
-        for name, work in works.items():
-            before = _reset_peak()
-            start = time.perf_counter()
-            work()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-            memory[name] = _peak() - before
-    return {
-        name: {"seconds": statistics.median(each), "megabytes": memory[name]}
-        for name, each in seconds.items()
-    }
-
-
-def _reset_peak() -> float:
-    """Begin a new measurement of peak memory; what is in use, in megabytes."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated() / 1e6
-    if not Path("/proc/self/clear_refs").exists():
-        return 0.0
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    return _status("VmHWM") if Path("/proc/self/clear_refs").exists() else 0.0
-
-
-def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(key))
+_SIDES = {"type": int, "nargs": 2, "metavar": ("H", "W")}
+PAIR = ["configs/faster_rcnn_vgg16_voc.yaml", "configs/ion_vgg16_voc.yaml"]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -76,64 +53,109 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--image-size", type=int, nargs=2, default=(600, 800), metavar=("H", "W"))
-    shared.add_argument("--repeats", type=int, default=5, help="turns after the first")
-    shared.add_argument("--json", type=Path, help="a file for the figures")
     commands = parser.add_subparsers(dest="command", required=True)
-    models = commands.add_parser("models", parents=[shared])
-    models.add_argument("configs", nargs="+", metavar="CONFIG")
-    models.add_argument("--proposals", type=int, default=300, help="of the RPN in an inference")
-    models.add_argument("--images", type=int, default=1, help="of a training step")
-    models.add_argument("--opts", nargs="+", default=[], help="overrides of all, KEY VALUE ...")
-    data = commands.add_parser("data", parents=[shared])
+    for name in ("infer", "train", "parts", "profile", "curves", "gpu"):
+        command = _add_models(_add(commands, name), small=name == "curves")
+        command.set_defaults(training=name == "train")
+        if name in ("parts", "profile"):
+            command.add_argument("--training", action="store_true", help="of a training step")
+        elif name == "curves":
+            command.add_argument("--factors", type=_count, nargs="+", default=(1, 2, 3, 4))
+        elif name == "gpu":
+            command.add_argument("--output", type=Path, default=Path("output/benchmark"))
+    data = _add(commands, "data", repeats=300)
     data.add_argument("dataset", nargs="?", help="e.g. voc:PATH:trainval")
-    data.set_defaults(repeats=300)
-    data.add_argument("--config", default="configs/ion_vgg16_voc.yaml")
+    data.add_argument("--config", default=PAIR[1])
     data.add_argument("--opts", nargs="+", default=[], help="overrides, KEY VALUE ...")
-    pooler = commands.add_parser("pooler", parents=[shared])
-    pooler.add_argument("--rois", type=int, default=512)
+    pooler = _add(commands, "pooler")
+    pooler.add_argument("--image-size", default=(600, 800), **_SIDES)
+    pooler.add_argument("--rois", type=_count, default=512)
     pooler.add_argument("--kind", choices=("ROIPool", "ROIAlignV2"), default="ROIPool")
+    irnn = _add(commands, "irnn", repeats=15)
+    irnn.add_argument("--sizes", nargs="+", default=SIZES, metavar="NxCxHxW")
+    irnn.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     return parser
 
 
-def main() -> None:
-    """Read the command line, measure, print a table and write the figures."""
-    args = build_parser().parse_args()
+def _add(commands: Any, name: str, repeats: int = 5) -> argparse.ArgumentParser:
+    command = commands.add_parser(name)
+    command.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
+    command.add_argument("--threads", type=_count, help="of the CPU; default: PyTorch's")
+    command.add_argument("--repeats", type=_count, default=repeats, help="turns after the first")
+    command.add_argument("--json", type=Path, help="a file for the figures")
+    command.add_argument("--chart", type=Path, help="a PNG file for a chart")
+    return command
+
+
+def _add_models(command: argparse.ArgumentParser, small: bool) -> argparse.ArgumentParser:
+    sides, proposals = ((300, 400), 100) if small else ((600, 800), 300)
+    several = {"action": "append", "nargs": "+", "default": [], "metavar": "KEY VALUE"}
+    add = command.add_argument
+    add("configs", nargs="*", default=PAIR, metavar="CONFIG", help="a path or model_zoo:NAME")
+    add("--opts", nargs="+", default=[], help="overrides of all, KEY VALUE ...")
+    add("--variant", help="each config once more, with these overrides", **several)
+    add("--precision", nargs="+", choices=PRECISIONS, default=["default"])
+    add("--dataset", help="e.g. voc:PATH:test, instead of a made picture")
+    add("--pictures", type=_count, default=20, help="of the dataset, one after another")
+    add("--image-size", default=sides, help="of a made picture", **_SIDES)
+    add("--images", type=_count, default=1, help="of a batch")
+    add("--proposals", type=_count, default=proposals, help="of the RPN in an inference")
+    return command
+
+
+def _count(word: str) -> int:
+    if int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word} is below 1")
+    return int(word)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status.
+
+    Args:
+        argv: its arguments; None takes them from the command line.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = build_parser().parse_args(words)
+    args.words, args.device = words, find_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.command == "gpu":
+        return run_all(args, main)
     with tempfile.TemporaryDirectory() as folder:
-        tables = _tables(args, Path(folder))
-        where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        print(f"{where}, {torch.get_num_threads()} threads")
-        figures = {title: measure(works, args.repeats) for title, works in tables.items()}
-    for title, rows in figures.items():
-        _print(title, rows)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+        tables, plots = _run(args, Path(folder))
+    tell(tables, plots, args)
+    return 0
 
 
-def _tables(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Work]]:
-    """What is to be measured, by the title of its table and by its name."""
-    if args.command == "pooler":
-        return {"forward and backward": pooler_works(args)}
-    if args.command == "data":
-        return {"loading": data_works(args, folder)}
-    weights: dict[str, Tensor] = {}
-    works = {Path(config).stem: model_works(config, args, weights) for config in args.configs}
-    return {
-        title: {name: each[title] for name, each in works.items()}
-        for title in ("inference", "training step")
-    }
-
-
-def _print(title: str, rows: dict[str, dict[str, float]]) -> None:
-    first = next(iter(rows.values()))
-    head = f"{'time':>9s} {'a second':>9s} {'ratio':>7s} {'memory':>10s} {'ratio':>7s}"
-    print(f"\n{title:28s} {head}")
+def _run(args: argparse.Namespace, folder: Path) -> tuple[Tables, dict[str, Plot]]:
+    device, turns = args.device, args.repeats
+    if args.command == "irnn":
+        tables = time_irnn(args, device)
+        return tables, plot_irnn(tables)
+    if args.command in ("pooler", "data"):
+        works = pooler_works(args, device) if args.command == "pooler" else data_works(args, folder)
+        tables = {args.command: in_turns(works, turns, device)}
+        return tables, plot_bars(tables)
+    detectors = build_detectors(args)
+    if args.command == "curves":
+        tables = time_curves(detectors, args, device)
+        return tables, plot_curves(tables)
+    if args.command == "parts":
+        tables = time_parts(detectors, turns, args.training, device)
+        return tables, plot_parts(tables)
+    if args.command == "profile":
+        return profile_steps(detectors, args.training), {}
+    works = {name: it.train if args.training else it.infer for name, it in detectors.items()}
+    rows = in_turns(works, turns, device)
     for name, row in rows.items():
-        seconds, megabytes = row["seconds"], row["megabytes"]
-        ratios = seconds / first["seconds"], megabytes / max(first["megabytes"], 1e-9)
-        time_of = f"{seconds:7.3f} s {1 / seconds:9.1f} {ratios[0]:7.2f}"
-        print(f"{name:28s} {time_of} {megabytes:7.0f} MB {ratios[1]:7.2f}")
+        net = detectors[name].net
+        row["images/s"] = args.images / row["seconds"]
+        row["M parameters"] = sum(p.numel() for p in net.parameters()) / 1e6
+        if not args.training:
+            row["GFLOPs"] = count_flops(net, next(detectors[name].batches)[:1])[""] / 1e9
+    tables = {"training step" if args.training else "inference": rows}
+    return tables, plot_bars(tables)
 
 
 if __name__ == "__main__":

@@ -1,187 +1,176 @@
-#!/usr/bin/env python
-"""Time the spatial IRNN: every back-end and every rival on the same maths, in one run.
-
-First each contender's states and gradients are compared with the definition in float64; a back-end
-of ours that is wrong ends the run, a rival is left out of the case. Then all of them take turns, so
-that a machine that slows down slows all of them. Writes irnn.json and irnn.png (time against H + W)
-into the output folder.
-
-    python tools/benchmark_irnn.py
-    python tools/benchmark_irnn.py --device cuda --rounds 100
-"""
+"""The spatial IRNN: our back-ends and other ways to the same, timed in turns."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import platform
-import statistics
-import sys
-from collections.abc import Callable
-from pathlib import Path
+import functools
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
-from irnn_case import Case, leave_out_wrong
-from irnn_rivals import BidirectionalRNNs, Contender, contender_parameters, contenders
-from torch import Tensor
+from benchmark_turns import Row, in_turns
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.benchmark import Timer
+
+from ion_d2 import IONError
+from ion_d2.layers import spatial_irnn, spatial_irnn_reference
+from ion_d2.layers.irnn import BACKENDS, unavailable_backends
+from ion_lab.report.charts import Line, Plot, lines_plot
 
 KINDS = ("identity", "diagonal", "full")
-# conv5 of a 600 x 1000 image, alone and as a pair; stride 8 of it; a long, thin stack of channels.
-SIZES = ("1x512x38x63", "2x512x38x63", "1x256x100x152", "1x64x256x256")
-# Squares for the plot and for the time per cell.
+# Squares, for the plot of time against H + W.
 SQUARES = tuple(f"1x64x{side}x{side}" for side in (16, 32, 64, 128, 256))
+# conv5 of a 600 x 1000 image, alone and as a pair; stride 8 of it.
+SIZES = ("1x512x38x63", "2x512x38x63", "1x256x100x152", *SQUARES)
+# Of float32 states beside the definition in float64, relative to the largest.
+TOLERANCE = 1e-5
+
+Contender = Callable[[Tensor, "Tensor | None"], Tensor]
 
 
-@dataclasses.dataclass
-class Row:
-    """One contender on one size: medians over the rounds, in milliseconds, and peak memory.
+class BidirectionalRNNs(nn.Module):
+    """``torch.nn.RNN(nonlinearity="relu", bidirectional=True)`` on the rows and on the columns.
 
-    ``extra_mib`` is what a forward and a backward pass hold at most beyond what they are given
-    (input, weight, the output's gradient) and what they return (the gradients of input and weight):
-    the output and their workspace.
+    On a GPU that is cuDNN's. Its input-to-hidden matrix, which it cannot do without, is the
+    identity here; the spatial IRNN leaves it to the 1x1 convolution before.
     """
 
-    size: str
-    kind: str
-    contender: str
-    forward_ms: float
-    both_ms: float
-    extra_mib: float
+    def __init__(self, weight: Tensor) -> None:
+        """Take over hidden-to-hidden matrices, (4, C, C): right, left, down, up."""
+        super().__init__()
+        make = functools.partial(nn.RNN, nonlinearity="relu", bias=False, bidirectional=True)
+        self.rows, self.columns = (make(*weight.shape[1:]).to(weight.device) for _ in range(2))
+        for parameter in self.parameters():
+            nn.init.eye_(parameter)
+        with torch.no_grad():
+            for own, given in zip(self.matrices, weight):
+                own.copy_(given)
+
+    @property
+    def matrices(self) -> list[Tensor]:
+        """The hidden-to-hidden matrices, in our order."""
+        pairs = product((self.rows, self.columns), ("weight_hh_l0", "weight_hh_l0_reverse"))
+        return [getattr(rnn, name) for rnn, name in pairs]
+
+    def forward(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        """Map (N, C, H, W) to (N, 4 * C, H, W); ``weight`` was taken over and is not read."""
+        count, channels, height, width = x.shape
+        rows, _ = self.rows(x.permute(3, 0, 2, 1).reshape(width, -1, channels))
+        columns, _ = self.columns(x.permute(2, 0, 3, 1).reshape(height, -1, channels))
+        rows = rows.view(width, count, height, -1).permute(1, 3, 2, 0)
+        columns = columns.view(height, count, width, -1).permute(1, 3, 0, 2)
+        return torch.cat([rows, columns], dim=1)
 
 
-def extra_bytes(call: Callable[[], None], device: str) -> int:
-    """Peak of the memory that a call allocates."""
-    if device == "cuda":
+class Case:
+    """A map "NxCxHxW", a weight of one of ``KINDS`` and a gradient of the output, all random."""
+
+    def __init__(self, size: str, kind: str, device: torch.device) -> None:
+        torch.manual_seed(0)
+        count, channels, *sides = (int(side) for side in size.split("x"))
+        self.size, self.kind = size, kind
+        self.x = torch.randn(count, channels, *sides, device=device, requires_grad=True)
+        self.weight = None
+        if kind == "diagonal":
+            self.weight = torch.rand(4, channels, device=device).requires_grad_()
+        elif kind == "full":
+            random = torch.randn(4, channels, channels, device=device)
+            self.weight = (random * 0.5 / channels**0.5).requires_grad_()
+        self.grad = torch.randn(count, 4 * channels, *sides, device=device)
+        self._channels_last = self.grad.contiguous(memory_format=torch.channels_last)
+
+    def contenders(self) -> dict[str, Contender]:
+        """Everything that can run this transition on this device, by name."""
+        missing = unavailable_backends(self.x.device, torch.float32, self.kind)
+        own = [name for name in BACKENDS if name not in missing]
+        found: dict[str, Contender] = {
+            f"ion_d2 {name}": functools.partial(spatial_irnn, backend=name) for name in own
+        }
+        found["plain loop"] = spatial_irnn_reference
+        if self.kind == "full":
+            found["nn.RNN"] = BidirectionalRNNs(self.weight)
+        return found
+
+    def check(self, name: str, contender: Contender) -> None:
+        """Raise IONError unless the states are those of the definition."""
+        wide = (None if it is None else it.detach().double() for it in (self.x, self.weight))
+        exact = spatial_irnn_reference(*wide)
+        error = ((self.forward(contender) - exact).abs().max() / exact.abs().max()).item()
+        if not error < TOLERANCE:
+            raise IONError(
+                f"{name} is wrong on {self.size}, {self.kind}: the states are off by {error:.1e}, "
+                f"expected less than {TOLERANCE:.0e}."
+            )
+
+    def forward(self, contender: Contender) -> Tensor:
+        """The states, (N, 4 * C, H, W)."""
+        return contender(self.x, self.weight)
+
+    def gradients(self, contender: Contender) -> tuple[Tensor, ...]:
+        """The gradients of the map and of the weights, if there are any."""
+        out = self.forward(contender)
+        own = getattr(contender, "matrices", [] if self.weight is None else [self.weight])
+        # As a 1x1 convolution after the operator hands it back: in its input's layout.
+        last = out.is_contiguous(memory_format=torch.channels_last)
+        return torch.autograd.grad(out, [self.x, *own], self._channels_last if last else self.grad)
+
+
+def extra_bytes(call: Callable[[], Sequence[Tensor]], device: torch.device) -> int:
+    """The most that a call allocates at a time, beyond what it returns."""
+    if device.type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
-        call()
-    # The profiler's tables show what an operator holds when it ends; the peak is in its raw events.
-    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
+        returned = call()
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
+            returned = call()
+        # Tables show what an operator holds when it ends; the peak is in the raw events.
+        events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
+        held = peak = 0
+        for event in sorted(events, key=lambda e: e.start_ns()):
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak - sum(each.nbytes for each in returned)
 
 
-def measure(size: str, kind: str, args: argparse.Namespace) -> list[Row]:
-    """All contenders on one size, in turns."""
-    case = Case(size, kind, args.device)
-    found = contenders(kind, args.device, case.x.shape[1])
-    for contender in found.values():
-        if isinstance(contender, BidirectionalRNNs):
-            contender.load(case.weight)
-    leave_out_wrong(case, found)
-    timers = {
-        (name, what): Timer(
-            "call(contender)",
-            globals={"call": call, "contender": contender},
-            num_threads=torch.get_num_threads(),
-        )
-        for name, contender in found.items()
-        for what, call in (("forward", case.forward), ("both", case.both))
-    }
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in timers}
-    for _ in range(args.rounds):
-        for key, timer in timers.items():
-            times[key].append(timer.timeit(1).mean * 1e3)
-    return [
-        Row(
-            size,
-            kind,
-            name,
-            *(statistics.median(times[name, what]) for what in ("forward", "both")),
-            _extra_mib(case, contender, args.device),
-        )
-        for name, contender in found.items()
-    ]
+def time_irnn(args: argparse.Namespace, device: torch.device) -> dict[str, dict[str, Row]]:
+    """For each map and transition, by contender: milliseconds, and MiB at most.
 
-
-def _extra_mib(case: Case, contender: Contender, device: str) -> float:
-    leaves = [case.x, *contender_parameters(contender)]
-    if case.weight is not None and len(leaves) == 1:
-        leaves.append(case.weight)
-    returned: list[Tensor] = []
-
-    def call() -> None:
-        out = case.forward(contender)
-        returned.extend(torch.autograd.grad(out, leaves, case.grad_like(out)))
-
-    peak = extra_bytes(call, device)
-    return (peak - sum(grad.nbytes for grad in returned)) / 2**20
-
-
-def _line(row: Row) -> str:
-    return (
-        f"{row.size:>14} {row.kind:>9} {row.contender:>14}: forward {row.forward_ms:8.2f} ms, "
-        f"with backward {row.both_ms:8.2f} ms, {row.extra_mib:7.1f} MiB"
-    )
-
-
-def plot(rows: list[Row], path: Path) -> None:
-    """Time of forward and backward of the squares against H + W, one line a contender."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    squares = [row for row in rows if row.size in SQUARES]
-    kinds = list(dict.fromkeys(row.kind for row in squares))
-    figure, grid = plt.subplots(1, len(kinds), figsize=(13, 4), sharey=True, squeeze=False)
-    axes = grid[0]
-    for axis, kind in zip(axes, kinds):
-        for name in dict.fromkeys(row.contender for row in squares if row.kind == kind):
-            points = [r for r in squares if (r.kind, r.contender) == (kind, name)]
-            sums = [sum(int(side) for side in r.size.split("x")[2:]) for r in points]
-            axis.plot(sums, [r.both_ms for r in points], marker="o", label=name)
-        axis.set(title=kind, xlabel="H + W [cells]", xscale="log", yscale="log")
-        axis.legend()
-    axes[0].set_ylabel("forward + backward [ms], 64 channels")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-
-
-def main() -> None:
-    """Read the command line, measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--sizes", nargs="+", default=[*SIZES, *SQUARES], metavar="NxCxHxW")
-    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
-    parser.add_argument("--rounds", type=int, default=15, help="timed runs of each contender")
-    parser.add_argument("--threads", type=int, help="threads of the CPU; default: PyTorch's")
-    parser.add_argument("--output", type=Path, default=Path("output/benchmark_irnn"))
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    "extra MiB" is what a forward and a backward pass hold beyond what they are given and the
+    gradients that they return: the output and their workspace.
+    """
     # On a GPU, cuDNN's RNN would multiply in TF32: everyone computes in float32.
     torch.backends.cudnn.allow_tf32 = False
-    rows: list[Row] = []
-    for size in args.sizes:
-        for kind in args.kinds:
-            for row in measure(size, kind, args):
-                rows.append(row)
-                print(_line(row), flush=True)
-    args.output.mkdir(parents=True, exist_ok=True)
-    name = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor()
-    report = {
-        "device": name or args.device,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "rounds": args.rounds,
-        "rows": [dataclasses.asdict(row) for row in rows],
+    tables = {}
+    for size, kind in product(args.sizes, args.kinds):
+        case = Case(size, kind, device)
+        runs: dict[tuple[str, str], Callable] = {}
+        for name, contender in case.contenders().items():
+            case.check(name, contender)
+            runs[name, "forward ms"] = functools.partial(case.forward, contender)
+            runs[name, "both ms"] = functools.partial(case.gradients, contender)
+        table: dict[str, Row] = {}
+        for (name, what), row in in_turns(runs, args.repeats, device).items():
+            table.setdefault(name, {})[what] = row["seconds"] * 1e3
+        for name, row in table.items():
+            row["extra MiB"] = extra_bytes(runs[name, "both ms"], device) / 2**20
+        tables[f"{size}, {kind}"] = table
+    return tables
+
+
+def plot_irnn(tables: dict[str, dict[str, Row]]) -> dict[str, Plot]:
+    """Forward and backward of square maps against H + W, a line for each contender."""
+    kinds: dict[str, dict[str, Line]] = {}
+    for title, table in tables.items():
+        size, kind = title.split(", ")
+        for name, row in table.items() if size in SQUARES else ():
+            line = kinds.setdefault(kind, {}).setdefault(name, Line(name, [], []))
+            line.x.append(2 * int(size.rpartition("x")[2]))
+            line.y.append(row["both ms"])
+    log = {"markers": True, "xscale": "log", "yscale": "log"}
+    return {
+        kind: lines_plot(list(lines.values()), "H + W [cells]", "forward + backward [ms]", **log)
+        for kind, lines in kinds.items()
     }
-    (args.output / "irnn.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if any(row.size in SQUARES for row in rows):
-        plot(rows, args.output / "irnn.png")
-    print(f"Written to {args.output}.", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

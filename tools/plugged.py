@@ -32,6 +32,7 @@ FAST = {
     "TEST.DETECTIONS_PER_IMAGE": 5,
 }
 HEIGHT, WIDTH = 96, 128
+BOXES = torch.tensor([[8.0, 8, 60, 80], [30, 20, 110, 90]])
 
 
 class Excluded(Exception):
@@ -78,29 +79,38 @@ def _build_lazy(name: str) -> nn.Module:
     return instantiate(model)
 
 
-def make_input(model: nn.Module) -> dict[str, Any]:
+def make_input(
+    model: nn.Module,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
+    boxes: torch.Tensor = BOXES,
+    proposals: torch.Tensor = BOXES + 3,
+) -> dict[str, Any]:
     """Make a random image with the labels (and proposals) that a model asks for.
 
     Args:
         model: the detector.
+        size: (height, width) of the image.
+        boxes: (N, 4) of its objects, which are all of the first class.
+        proposals: (M, 4), for a model that makes none itself.
 
     Returns:
         An input dict as Detectron2's mapper makes it.
     """
-    corners = torch.tensor([[8.0, 8, 60, 80], [30, 20, 110, 90]])
-    instances = Instances(
-        (HEIGHT, WIDTH), gt_boxes=Boxes(corners), gt_classes=torch.zeros(2).long()
-    )
-    instances.gt_masks = PolygonMasks([[_outline(box)] for box in corners.tolist()])
-    where = (
-        torch.rand(2, 17, 2) * (corners[:, None, 2:] - corners[:, None, :2]) + corners[:, None, :2]
-    )
-    instances.gt_keypoints = Keypoints(torch.cat([where, torch.full((2, 17, 1), 2.0)], dim=2))
-    image = torch.randint(0, 256, (3, HEIGHT, WIDTH), dtype=torch.uint8)
-    inputs = {"image": image, "instances": instances, "height": HEIGHT, "width": WIDTH}
-    if model.proposal_generator is None:
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    heads = getattr(model, "roi_heads", None)
+    instances = Instances(size, gt_boxes=Boxes(boxes), gt_classes=torch.zeros(len(boxes)).long())
+    if getattr(heads, "mask_on", False):
+        instances.gt_masks = PolygonMasks([[_outline(box)] for box in boxes.tolist()])
+    if getattr(heads, "keypoint_on", False):
+        where = torch.rand(len(boxes), 17, 2) * (boxes[:, None, 2:] - boxes[:, None, :2])
+        where = torch.cat([where + boxes[:, None, :2], torch.full((len(boxes), 17, 1), 2.0)], dim=2)
+        instances.gt_keypoints = Keypoints(where)
+    inputs = {"image": image, "instances": instances, "height": size[0], "width": size[1]}
+    if getattr(model, "sem_seg_head", None) is not None:
+        inputs["sem_seg"] = torch.zeros(size).long()
+    if getattr(model, "proposal_generator", None) is None:
         inputs["proposals"] = Instances(
-            (HEIGHT, WIDTH), proposal_boxes=Boxes(corners + 3), objectness_logits=torch.zeros(2)
+            size, proposal_boxes=Boxes(proposals), objectness_logits=torch.zeros(len(proposals))
         )
     return inputs
 

@@ -170,17 +170,14 @@ def _draw_line(axes: Axes, line: Line, number: int, markers: bool) -> None:
         axes.plot(line.x[line.mark], line.y[line.mark], "o", color=color, markersize=7)
 
 
-def stacked_bars(
+def stacked_plot(
     names: Sequence[str],
     shares: Mapping[str, Sequence[float]],
     x_label: str,
     *,
     size: tuple[int, int] = _SIZE,
-) -> bytes:
-    """Plot horizontal bars of the same parts one after another, from top to bottom, as SVG.
-
-    ``shares`` has the length of each part in each bar.
-    """
+) -> Plot:
+    """A plot of bars of the same parts one after another; see :func:`stacked_bars`."""
 
     def draw(axes: Axes) -> None:
         start = np.zeros(len(names))
@@ -193,7 +190,17 @@ def stacked_bars(
         axes.invert_yaxis()
         axes.grid(False, axis="y")
 
-    return Plot(draw, size, list(shares)).svg()
+    return Plot(draw, size, list(shares))
+
+
+def stacked_bars(
+    names: Sequence[str], shares: Mapping[str, Sequence[float]], x_label: str, **options: Any
+) -> bytes:
+    """Plot horizontal bars of the same parts one after another, from top to bottom, as SVG.
+
+    ``shares`` has the length of each part in each bar; ``size`` is that of :class:`Plot`.
+    """
+    return stacked_plot(names, shares, x_label, **options).svg()
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,10 @@ several tiles and for several programs, none of them full.
 """
 
 import itertools
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-from irnn_cases import KINDS, differentiated
+from irnn_cases import KINDS
 from triton_helpers import (
     DEVICE,
     assert_close,
@@ -23,9 +21,6 @@ from triton_helpers import (
 from ion_d2.layers import DIRECTIONS, spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn import triton_backend
 from ion_d2.layers.irnn.backends import ENVIRONMENT_VARIABLE, choose_backend
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from irnn_per_cell import per_cell_irnn  # noqa: E402
 
 SUBSETS = [s for k in (1, 2) for s in itertools.combinations(DIRECTIONS, k)]
 
@@ -204,10 +199,3 @@ def test_it_is_chosen_where_it_serves(monkeypatch):
         x, weight, _ = make((1, 1, 1, 1), kind)
         assert choose_backend(x, weight, None) == "triton"
     assert choose_backend(x.double(), weight, None) == "torch"
-
-
-@pytest.mark.parametrize("kind", ["identity", "diagonal"])
-def test_rival_of_the_benchmark(kind):
-    given = make((2, 3, 4, 5), kind)
-    got = differentiated(lambda x, weight=None: per_cell_irnn(x, weight), *given)
-    torch.testing.assert_close(got, differentiated(spatial_irnn_reference, *given))

@@ -1,11 +1,9 @@
 """What the Triton back-end must do on a GPU alone. test_irnn_triton.py runs this file as well."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from irnn_cases import KINDS
+from irnn_gradient import exact_gradient
 from triton_helpers import (
     DEVICE,
     assert_close,
@@ -17,9 +15,6 @@ from triton_helpers import (
 
 from ion_d2.layers import DIRECTIONS, spatial_irnn_reference
 from ion_d2.layers.irnn import triton_backend
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from irnn_gradient import exact_gradient  # noqa: E402
 
 
 @on_gpu

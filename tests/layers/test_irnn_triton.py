@@ -19,7 +19,6 @@ pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parent
 FILES = [FOLDER / f"irnn_triton_{kind}.py" for kind in ("cases", "gpu_cases")]
-TOOLS = FOLDER.parents[1] / "tools"
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed"
 )
@@ -101,13 +100,8 @@ def test_kernels_compile_for_a_gpu_that_is_not_there(monkeypatch, tmp_path):
     for weight in (torch.zeros(1, 3), torch.zeros(1, 3, 3)):
         output = triton_backend.forward(x, weight, ("left",), sizes)
         triton_backend.backward(output, output, weight, ("left",), sizes)
-    monkeypatch.syspath_prepend(str(TOOLS))
-    from irnn_per_cell import per_cell_irnn
-
-    rival = per_cell_irnn(x.requires_grad_(), torch.zeros(4, 3))
-    torch.autograd.grad(rival, x, rival.detach())
     assert {"sm_90" in kernel.asm["ptx"] for kernel in compiled} == {True}
-    assert len({kernel.name for kernel in compiled}) == 5
+    assert len({kernel.name for kernel in compiled}) == 3
 
 
 def test_without_a_gpu_the_back_end_says_so(monkeypatch):

@@ -1,0 +1,143 @@
+"""Detectors with inputs, to be measured in turns: built from configs, on one set of weights."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.events import EventStorage
+from plugged import make_input
+from torch import Tensor, nn
+
+from ion_d2.data import IONDatasetMapper, ensure_registered
+from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.setup import build_model, load_config
+
+# "default" is what PyTorch does unasked: on a GPU, convolutions in TF32 and products in float32.
+PRECISIONS = ("default", "float32", "tf32", "bf16")
+
+
+class Detector:
+    """A model in one precision, and the batches that it gets."""
+
+    def __init__(self, net: nn.Module, batches: Iterator[list[dict]], precision: str) -> None:
+        self.net, self.batches, self.precision = net, batches, precision
+
+    def infer(self) -> None:
+        """Detect on the next batch."""
+        self.net.eval()
+        with torch.no_grad(), tf32(self.precision), self._autocast():
+            self.net(next(self.batches))
+
+    def step(self) -> None:
+        """The losses of the next batch and their gradients, which stay until ``clear``."""
+        self.net.train()
+        with EventStorage(), tf32(self.precision):
+            with self._autocast():
+                losses = sum(self.net(next(self.batches)).values())
+            losses.backward()
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        self.net.zero_grad(set_to_none=True)
+
+    def train(self) -> None:
+        """A training step without the optimizer's."""
+        self.step()
+        self.clear()
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.precision == "bf16"
+        return torch.autocast(self.net.device.type, torch.bfloat16, enabled=enabled)
+
+
+@contextlib.contextmanager
+def tf32(precision: str) -> Iterator[None]:
+    """Let a GPU compute in TF32, or not, as one of ``PRECISIONS`` asks."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    if precision != "default":
+        matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def build_detectors(args: argparse.Namespace) -> dict[str, Detector]:
+    """Build every config with every variant and precision that the command line names.
+
+    Weights are random, and those that two models have in common are the same: RPNs that differ
+    propose other boxes, of which NMS alone can take twice as long.
+    """
+    weights: dict[str, Tensor] = {}
+    found: dict[str, Detector] = {}
+    if args.dataset is None:
+        print("No --dataset given: a made picture of {} x {} pixels.".format(*args.image_size))
+    for config, variant in itertools.product(args.configs, [[], *args.variant]):
+        cfg = _load(config, [*args.opts, *variant], args)
+        torch.manual_seed(0)
+        net = build_model(cfg)
+        if cfg.MODEL.WEIGHTS:
+            IONCheckpointer(net).load(cfg.MODEL.WEIGHTS)
+        else:
+            _share(net, weights)
+        random = functools.partial(random_input, net, args.image_size, args.proposals)
+        pictures = _read(cfg, args) if args.dataset else [random()]
+        name = " ".join([Path(config).stem, *variant])
+        for precision in args.precision:
+            told = name if precision == "default" else f"{name}, {precision}"
+            batches = map(list, zip(*[itertools.cycle(pictures)] * args.images))
+            found[told] = Detector(net, batches, precision)
+    return found
+
+
+def _load(config: str, opts: list[str], args: argparse.Namespace) -> CfgNode:
+    classes = 20
+    if args.dataset:
+        ensure_registered([args.dataset])
+        classes = len(MetadataCatalog.get(args.dataset).thing_classes)
+
+    def adapt(cfg: CfgNode) -> None:
+        cfg.MODEL.WEIGHTS = ""
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = classes + 1
+        cfg.MODEL.RPN.POST_NMS_TOPK_TEST = args.proposals
+
+    device = ["MODEL.DEVICE", str(args.device)]
+    return load_config(config, [*device, *opts], adapt=adapt)
+
+
+def _share(net: nn.Module, weights: dict[str, Tensor]) -> None:
+    for name, own in net.state_dict().items():
+        shared = weights.setdefault(name.replace("bottom_up.", ""), own)
+        if shared.shape == own.shape:
+            own.copy_(shared)
+
+
+def random_boxes(count: int, size: tuple[int, int]) -> Tensor:
+    """(count, 4) boxes with sides of 20 to 320 pixels, cut at the border of (height, width)."""
+    generator = torch.Generator().manual_seed(0)
+    limits = torch.tensor([size[1], size[0]])
+    start = torch.rand(count, 2, generator=generator) * limits * 0.9
+    end = start + torch.rand(count, 2, generator=generator) * 300 + 20
+    return torch.cat([start, end.minimum(limits - 1)], dim=1)
+
+
+def random_input(net: nn.Module, size: tuple[int, int], proposals: int) -> dict:
+    """A made picture of (height, width) with ten objects, the same for all models."""
+    torch.manual_seed(0)
+    return make_input(net, tuple(size), random_boxes(10, size), random_boxes(proposals, size))
+
+
+def _read(cfg: CfgNode, args: argparse.Namespace) -> list[dict]:
+    """The first pictures of a dataset, as a training or a test gets them."""
+    records = DatasetCatalog.get(args.dataset)[: args.pictures]
+    return [IONDatasetMapper(cfg, args.training)(record) for record in records]
