@@ -134,10 +134,37 @@ def test_the_build_of_opencv_that_is_there_is_required(required, installed, base
 
 def test_the_extras_that_documents_name_are_there(arguments):
     files = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "Makefile"]
+    files += [ROOT / "Dockerfile", ROOT / ".devcontainer" / "devcontainer.json"]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files)
     named = {name for names in re.findall(r"'\.\[([\w,]+)\]'", text) for name in names.split(",")}
     assert {"export", "timm", "wandb", "web"} <= named
     assert named <= arguments["extras_require"].keys()
+
+
+def test_what_docker_copies_can_be_installed_and_no_more(arguments, tmp_path, monkeypatch):
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*" and rules[-1] == "**/__pycache__"
+    for rule in rules[1:-1]:
+        source = ROOT / rule.removeprefix("!")
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / source.name)
+    seen = {}
+    monkeypatch.setattr("setuptools.setup", seen.update)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("setup.py")
+    assert set(seen["packages"]) == set(arguments["packages"])
+    assert {path.name for path in ROOT.glob("*.py")} == {
+        path.name for path in tmp_path.glob("*.py")
+    }
+
+
+def test_the_container_of_editors_is_the_one_of_the_dockerfile():
+    file = ROOT / ".devcontainer" / "devcontainer.json"
+    container = json.loads(file.read_text())
+    dockerfile = (file.parent / container["build"]["dockerfile"]).read_text()
+    assert (file.parent / container["build"]["context"]).resolve() == ROOT
+    assert f"USER {container['remoteUser']}\n" in dockerfile
 
 
 def test_requirements_of_the_pure_detectron2_are_ours_too(arguments):
