@@ -92,6 +92,19 @@ class Browser:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
+    def wait(self, expression):
+        """Wait until JavaScript in the page gives something that counts as true."""
+        deadline = time.monotonic() + _TIMEOUT
+        while not self.value(f"!!({expression})"):
+            assert time.monotonic() < deadline, f"waited in vain for {expression}"
+            time.sleep(0.05)
+
+    def choose_file(self, selector, path):
+        """Give a file to the page's <input type="file">, as a user does."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+
     def screenshot(self):
         """Take a PNG of the whole page."""
         clip = {"x": 0, "y": 0, "scale": 1, **self.send("Page.getLayoutMetrics")["cssContentSize"]}

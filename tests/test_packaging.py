@@ -72,7 +72,8 @@ def test_every_other_file_of_the_packages_is_packaged(arguments):
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="needs sys.stdlib_module_names")
 def test_every_imported_module_is_a_requirement(arguments):
     # Parts that do without them where they are missing: builds of PyTorch for GPUs bring triton.
-    optional = [*arguments["extras_require"]["export"], "triton"]
+    extras = arguments["extras_require"]
+    optional = [*extras["export"], *extras["web"], "triton"]
     declared = {name_of(name) for name in [*arguments["install_requires"], *optional]}
     declared.add("cv2")  # any build of OpenCV, or none where it was built from its sources
     own = {path.stem for path in (ROOT / "tools").glob("*.py")} | {*PACKAGES, "detectron2"}
