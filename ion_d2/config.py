@@ -176,6 +176,9 @@ _DEFAULTS: dict[str, Any] = {
     # passes. Fewer need less memory. 0 takes all at once, 1 is the paper's way (sec. 4.1: 4 passes
     # of one image in a step).
     "SOLVER.IMS_PER_PASS": 0,
+    # Steps of a training that may be left out because a loss or a gradient is NaN or infinite; one
+    # more stops it. 0 stops at the first. Above 0 costs a copy of the weights in memory.
+    "SOLVER.SKIP_NON_FINITE": 0,
     # Share that a moving average of the weights keeps in each step, from 0 to below 1, e.g. 0.999;
     # 0 is no average. Where there is one, it is what is evaluated and what a checkpoint gives to
     # all but --resume.

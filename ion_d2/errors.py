@@ -6,6 +6,8 @@ import errno
 
 # How the system says that there is no room: a full disk, a quota, a limit on the size of files.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How it says that a disk takes nothing any more, or is gone.
+LOST_DISK = (errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN)
 
 
 class IONError(ValueError):

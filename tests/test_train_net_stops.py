@@ -1,12 +1,15 @@
 """train_net.py is stopped by signals and full disks in good order, and resumed."""
 
+import multiprocessing
 import os
+import shutil
 import signal
 import time
 
 import pytest
 import torch
 from cli_helpers import output_of, own_lines, says, voc_arguments
+from detectron2.engine import HookBase
 from process_helpers import file_size_limit, finish, start, wait_until
 
 from ion_d2.engine.trainer import IONTrainer
@@ -132,6 +135,43 @@ def test_full_disk_while_a_checkpoint_is_written(scenes, finished, train_net):
     assert says(result, f"{finished}/model_0000001.pth could not be written", "--resume")
     assert checkpoints(finished) == before
     assert train_net(*args)[0] == 0 and saved(finished)["iteration"] == 2
+
+
+def test_full_disk_while_the_log_is_written(scenes, tmp_path, train_net):
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    status, out, err = train_net(*run_arguments(scenes, tmp_path, "SOLVER.MAX_ITER", 1))
+    (line,) = own_lines(err)
+    assert status == 0 and "Traceback" not in out + err and "log.txt cannot be written" in line
+    assert saved(tmp_path)["model"]
+
+
+@pytest.mark.parametrize("period", [1, 100])
+def test_the_folder_is_removed_while_it_trains(scenes, tmp_path, train_net, monkeypatch, period):
+    class Remove(HookBase):
+        def after_step(self):
+            shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+    build = IONTrainer.build_hooks
+    monkeypatch.setattr(IONTrainer, "build_hooks", lambda self: [Remove(), *build(self)])
+    # Where no checkpoint meets it first, a writer of metrics does.
+    opts = ("SOLVER.MAX_ITER", 22, "SOLVER.CHECKPOINT_PERIOD", period)
+    result = train_net(*run_arguments(scenes, tmp_path / "out", *opts))
+    assert says(result, f"The folder {tmp_path}/out is gone", "--resume")
+
+
+def test_a_worker_is_killed(scenes, tmp_path, train_net, monkeypatch):
+    class Kill(HookBase):
+        def before_step(self):
+            if self.trainer.iter == 2:
+                multiprocessing.active_children()[0].kill()
+
+    build = IONTrainer.build_hooks
+    opts = ("DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(IONTrainer, "build_hooks", lambda self: [*build(self), Kill()])
+        result = train_net(*run_arguments(scenes, tmp_path, *opts))
+    assert says(result, "loads pictures has ended", "DATALOADER.NUM_WORKERS", "--resume")
+    assert (tmp_path / "last_checkpoint").read_text().startswith("model_00000")
 
 
 def test_full_disk_while_metrics_are_written(scenes, finished, train_net):

@@ -37,10 +37,20 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
         if reason is None:
             raise
         folder = os.path.dirname(path) or os.curdir
+        if not os.path.isdir(folder):
+            raise folder_gone(folder) from error
         raise IONError(
             f"{path} could not be written ({reason}); what was saved before in {folder} is intact: "
             "free space there or choose another OUTPUT_DIR, then go on with --resume."
         ) from error
+
+
+def folder_gone(folder: str) -> IONError:
+    """The error for an ``OUTPUT_DIR`` that was removed, or unmounted, while a run wrote to it."""
+    return IONError(
+        f"The folder {folder} is gone, which was there before: bring it back with what was in it, "
+        "then go on with --resume, or start anew."
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -17,9 +17,14 @@ from torch.optim import Optimizer
 from ..errors import IONError
 
 _SHOWN = 4  # pictures in a message
+_ELSEWHERE = "a loss of another process is not finite; its log names the pictures"
 # Scaling of the loss in mixed precision begins at 2**16 and is halved after a step whose gradients
 # are not finite. So far down, no scale will help.
 _SMALLEST_SCALE = 2.0**-24
+
+
+class NotFiniteError(FloatingPointError):
+    """What all processes of a training find in the same step."""
 
 
 def check_losses(losses: Mapping[str, Tensor]) -> None:
@@ -31,7 +36,7 @@ def check_losses(losses: Mapping[str, Tensor]) -> None:
     if finite:
         return
     bad = [f"{name} is {float(v)}" for name, v in losses.items() if not torch.isfinite(v).all()]
-    raise FloatingPointError(", ".join(bad) or "a loss of another process is not finite")
+    raise NotFiniteError(", ".join(bad) or _ELSEWHERE)
 
 
 def check_gradients(optimizer: Optimizer) -> None:
@@ -57,7 +62,17 @@ def _check_sums(tensors: Iterable[Tensor], fault: str) -> None:
     sums = (x.sum(dtype=torch.promote_types(x.dtype, torch.float32)) for x in tensors)
     finite = [torch.isfinite(value) for value in sums]
     if finite and not torch.stack(finite).all():
-        raise FloatingPointError(fault)
+        raise NotFiniteError(fault)
+
+
+def describe(error: FloatingPointError, images: Iterable[dict[str, Any]] = ()) -> str:
+    """What was not finite, and the pictures of the step in this process, its input dicts."""
+    names = [os.path.basename(str(x["file_name"])) for x in images if "file_name" in x]
+    fault = " ".join(str(error).split()).rstrip(".")
+    if not names or str(error) == _ELSEWHERE:
+        return fault
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f"{fault}; pictures: {', '.join(names[:_SHOWN])}{more}"
 
 
 def tell_divergence(
@@ -70,14 +85,11 @@ def tell_divergence(
 
     Within a step, ``images`` are its input dicts in this process, ``rate`` its learning rate.
     """
-    names = [os.path.basename(str(x["file_name"])) for x in images if "file_name" in x]
-    fault = " ".join(str(error).split()).rstrip(".")
-    if names:
-        more = ", ..." if len(names) > _SHOWN else ""
-        fault += f"; pictures: {', '.join(names[:_SHOWN])}{more}"
+    fault = describe(error, images)
     told = "" if rate is None else f" (the rate was {rate:g})"
     return IONError(
         f"The loss became NaN or infinite in iteration {iteration} ({fault}): lower SOLVER.BASE_LR"
-        f"{told}, warm up longer (SOLVER.WARMUP_ITERS), clip (SOLVER.CLIP_GRADIENTS), or look at "
-        "the boxes of the pictures. Earlier checkpoints are intact."
+        f"{told}, warm up longer (SOLVER.WARMUP_ITERS), clip (SOLVER.CLIP_GRADIENTS), look at the "
+        "boxes of the pictures, or skip a few such steps (SOLVER.SKIP_NON_FINITE). Earlier "
+        "checkpoints are intact."
     )

@@ -18,7 +18,7 @@ from PIL import Image
 from ..data.readable import read_image
 from ..data.run_images import spread_evenly
 from ..errors import NO_SPACE
-from ..files import fitting_name
+from ..files import fitting_name, replace_file
 from .drawing import Marks, draw_panels
 
 logger = logging.getLogger(__name__)
@@ -54,9 +54,9 @@ def draw_detections(
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture; a JPEG keeps its chroma whole, or thin colored lines would smear."""
-    jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-    options: dict[str, Any] = {"quality": 92, "subsampling": 0} if jpeg else {}
-    picture.save(path, **options)
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    options: dict[str, Any] = {"quality": 92, "subsampling": 0} if kind == "JPEG" else {}
+    replace_file(str(path), lambda file: picture.save(file, kind, **options))
 
 
 def save_pictures(

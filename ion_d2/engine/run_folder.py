@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 from detectron2.utils import comm
+
+from ..files import replace_file
+from .folder_lock import claim
 
 TRAINED, EVALUATED = "config.yaml", "config_eval.yaml"
 
@@ -17,20 +20,34 @@ def writing_config(folder: str, *, evaluate: bool) -> Iterator[None]:
     """Let Detectron2 write ``config.yaml`` of a run, without losing what a training wrote there.
 
     The config of an evaluation goes to ``config_eval.yaml`` where there is one of a training; a
-    training removes that of an earlier evaluation.
+    training claims the folder and removes that of an earlier evaluation.
+
+    Raises:
+        IONError: a training of another process is writing there.
     """
     path, evaluated = (os.path.join(folder, name) for name in (TRAINED, EVALUATED))
     aside = f"{path}.aside"
-    kept = evaluate and comm.is_main_process() and os.path.isfile(path)
+    if not evaluate:
+        claim(folder)
+    if not comm.is_main_process():
+        yield
+        return
+    if os.path.isfile(aside):  # a program was killed in the lines below
+        os.replace(aside, path)
+    kept = os.path.isfile(path)
     if kept:
-        shutil.copy2(path, aside)
-    elif not evaluate and comm.is_main_process():
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(evaluated)
+        content = Path(path).read_bytes()
+        replace_file(aside, lambda file: file.write(content))
     try:
         yield
-        if kept:
-            os.replace(path, evaluated)
-    finally:
-        if kept:
-            os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the disk may take nothing, and this be a half
+            os.replace(aside, path) if kept else os.remove(path)
+        raise
+    if kept and evaluate:
+        os.replace(path, evaluated)
+        os.replace(aside, path)
+    elif not evaluate:
+        for left in (evaluated, aside):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(left)

@@ -16,12 +16,13 @@ from torch import nn
 
 from ..clipping import settle_clipping
 from ..config import add_ion_config
-from ..errors import NO_SPACE, IONError
+from ..errors import LOST_DISK, NO_SPACE, IONError
 from ..modeling.unread_settings import check_model, check_read_features
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
 from .distributed import is_lost_peer, tell_lost_peer
 from .hooks import TrainingInterrupted
+from .log_files import logs_end_quietly
 from .ranges import check_ranges
 from .stages import check_overrides, follow_stages
 
@@ -158,12 +159,13 @@ def build_model(cfg: CfgNode) -> nn.Module:
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Run a program's main function and exit with the status that it returns (None: 0).
 
-    Bad input (:class:`IONError`), a full disk and the loss of another process of the training end
-    in one sentence on standard error and status 1; Ctrl-C in one word and status 130. Any other
-    error keeps its traceback.
+    Bad input (:class:`IONError`), a full disk and the loss of another process of the training, or
+    of one that loads pictures, end in one sentence on standard error and status 1; Ctrl-C in one
+    word and status 130. Any other error keeps its traceback.
     """
     try:
-        status = main() or 0
+        with logs_end_quietly():
+            status = main() or 0
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         status = _EXIT_INTERRUPTED
@@ -178,19 +180,30 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
 def _sentence(error: BaseException) -> str:
     if is_lost_peer(error):
         return tell_lost_peer(error)
+    if _is_lost_worker(error):
+        reason = str(error).splitlines()[0].strip(" .")
+        cure = "lower DATALOADER.NUM_WORKERS if memory ran out, then go on with --resume"
+        return f"A process that loads pictures has ended ({reason}); {cure}."
     if not isinstance(error, OSError):
         return str(error)
     place = error.filename or "the output"
-    intact = "checkpoints saved earlier are intact: free space, then go on with --resume"
+    cure = "free space" if error.errno in NO_SPACE else "mend the disk or choose another"
+    intact = f"checkpoints saved earlier are intact: {cure}, then go on with --resume"
     return f"Writing {place} failed ({error.strerror}); {intact}."
+
+
+def _is_lost_worker(error: BaseException | None) -> bool:
+    """Whether a process of PyTorch's DataLoader died, which is told wherever the program is."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
 def _is_expected(error: BaseException | None) -> bool:
     """Whether one sentence is enough: bad input, a full disk, a lost process, a requested stop."""
-    no_space = isinstance(error, OSError) and error.errno in NO_SPACE
+    disk = isinstance(error, OSError) and error.errno in (*NO_SPACE, *LOST_DISK)
     # The trainer turns the FloatingPointError of a training that diverged into an IONError.
     told = (IONError, TrainingInterrupted, PatienceExhausted, FloatingPointError)
-    return no_space or isinstance(error, told) or is_lost_peer(error)
+    lost = is_lost_peer(error) or _is_lost_worker(error)
+    return disk or lost or isinstance(error, told)
 
 
 def hide_expected_tracebacks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from typing import Any, Callable
 
@@ -13,7 +14,16 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..compat import write_losses
-from .finite import check_gradients, check_losses, check_scale, tell_divergence
+from .finite import (
+    NotFiniteError,
+    check_gradients,
+    check_losses,
+    check_scale,
+    describe,
+    tell_divergence,
+)
+
+logger = logging.getLogger(__name__)
 
 Losses = dict[str, Tensor]
 
@@ -77,18 +87,21 @@ class PassTrainer(SimpleTrainer):
     """Detectron2's training step, in passes over ``images_per_pass`` images each (0: all)."""
 
     images_per_pass = 0
-    honored_settings = ("SOLVER.IMS_PER_PASS",)
+    most_skipped = 0  # steps that may be left out, since a loss or a gradient is not finite
+    skipped = 0  # those so far
+    honored_settings = ("SOLVER.IMS_PER_PASS", "SOLVER.SKIP_NON_FINITE")
 
     def run_step(self) -> None:
         """Draw a batch, accumulate the gradients of its passes, and step the optimizer.
 
         Raises:
-            IONError: a loss or a gradient is NaN or infinite.
+            IONError: a loss or a gradient is NaN or infinite, once too often.
         """
         start = time.perf_counter()
         images = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
+        before = self._copy_of_weights() if self.most_skipped else {}
         try:
             losses = accumulate_gradients(
                 self.model, images, self.images_per_pass, self._forward, self._backward
@@ -98,8 +111,36 @@ class PassTrainer(SimpleTrainer):
             write_losses(self, losses, data_time)
             self._update()
         except FloatingPointError as error:
-            rate = self.optimizer.param_groups[0]["lr"]
-            raise tell_divergence(error, self.iter, images, rate) from error
+            if not self._may_skip(error):
+                rate = self.optimizer.param_groups[0]["lr"]
+                raise tell_divergence(error, self.iter, images, rate) from error
+            # A forward pass may have measured statistics that are not finite either.
+            unwrap_distributed(self.model).load_state_dict(before)
+            self.skipped += 1
+            told = "Skipped iteration %d, the %d. of at most %d (SOLVER.SKIP_NON_FINITE): %s."
+            fault = describe(error, images)
+            logger.warning(told, self.iter, self.skipped, self.most_skipped, fault)
+        if self.most_skipped:
+            self.storage.put_scalar("skipped_steps", self.skipped, smoothing_hint=False)
+
+    def _copy_of_weights(self) -> dict[str, Tensor]:
+        state = unwrap_distributed(self.model).state_dict()
+        return {name: value.clone() for name, value in state.items()}
+
+    def _may_skip(self, error: FloatingPointError) -> bool:
+        # What one process alone has met has left the others waiting for its gradients.
+        common = isinstance(error, NotFiniteError) or comm.get_world_size() == 1
+        return common and self.skipped < self.most_skipped
+
+    def state_dict(self) -> dict[str, Any]:
+        """A step's state; the number of skipped steps is in it once there are any."""
+        state = super().state_dict()
+        return {**state, "skipped": self.skipped} if self.skipped else state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.skipped = state_dict.get("skipped", 0)
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "skipped"})
 
     def after_backward(self) -> None:
         """Call the hooks that want to see the gradients; Detectron2 0.5 has no such call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from typing import Any
 
@@ -25,12 +26,18 @@ from .augmented_test import without_augmentation
 from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
 from .checkpoint import IONCheckpointer
+from .checkpoint_files import folder_gone
 from .class_names import dataset_classes
 from .determinism import make_deterministic
 from .finite import tell_divergence
 from .fit_config import check_settings, prepared
+from .folder_lock import claim, release
 from .hooks import EvaluatePeriodically, SaveBeforeEvaluation, SeedEachStep, StopOnSignal
-from .progress import ProgressPrinter
+        """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""
+        end_last_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
+        line = ProgressPrinter(self.cfg, self.max_iter)
+        theirs = super().build_writers()
+        writers = [line if isinstance(it, CommonMetricPrinter) else it for it in theirs]
 from .ranges import check_ranges
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
@@ -87,6 +94,7 @@ class IONTrainer(IONBuilders):
         step = AMPPassTrainer(*parts, precision=precision) if half else PassTrainer(*parts)
         step._hooks = self._hooks  # some of them look at the gradients of a step
         step.images_per_pass = cfg.SOLVER.IMS_PER_PASS
+        step.most_skipped = cfg.SOLVER.SKIP_NON_FINITE
         return step
 
     def build_hooks(self) -> list[HookBase | None]:
@@ -111,10 +119,16 @@ class IONTrainer(IONBuilders):
         return [*hooks[:place], *ours, *hooks[place + 1 :]]
 
     def build_writers(self) -> list[EventWriter]:
+<<<<<<< HEAD
         """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""
         line = ProgressPrinter(self.cfg, self.max_iter)
         theirs = super().build_writers()
         writers = [line if isinstance(it, CommonMetricPrinter) else it for it in theirs]
+=======
+        """Detectron2's writers, and Weights & Biases if ``WANDB_PROJECT`` names a project."""
+        end_last_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
+        writers = super().build_writers()
+>>>>>>> 70808e0 (One training a folder, clear ends on full and lost disks, SOLVER.SKIP_NON_FINITE, tools/torture.py)
         if self.cfg.WANDB_PROJECT:  # in the place of Detectron2's writer for TensorBoard
             place = next(i for i, w in enumerate(writers) if isinstance(w, TensorboardXWriter))
             writers[place].close()
@@ -130,9 +144,11 @@ class IONTrainer(IONBuilders):
         """Train to the end, or until ``TEST.PATIENCE`` is exhausted; returns as Detectron2's does.
 
         Raises:
-            IONError: the training diverged, or a picture cannot be read.
+            IONError: the training diverged, a picture cannot be read, ``OUTPUT_DIR`` is gone, or a
+                training of another process is writing to it.
         """
         hide_expected_tracebacks()
+        claim(self.cfg.OUTPUT_DIR)
         try:
             return super().train()
         except PatienceExhausted as stop:
@@ -140,6 +156,14 @@ class IONTrainer(IONBuilders):
             return self.last_results
         except FloatingPointError as error:  # outside a step, which raises its own IONError
             raise tell_divergence(error, self.iter) from error
+        except OSError as error:
+            if isinstance(error.__context__, IONError):  # writers that closed after it met the same
+                raise error.__context__ from None
+            if not os.path.isdir(self.cfg.OUTPUT_DIR):
+                raise folder_gone(self.cfg.OUTPUT_DIR) from error
+            raise
+        finally:
+            release(self.cfg.OUTPUT_DIR)
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate, with test-time augmentation after the last step only; see :meth:`test`."""

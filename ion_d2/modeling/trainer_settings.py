@@ -20,7 +20,8 @@ from .unread_settings import check_switches
 # evaluators honor by themselves: the trainer must, or its data loading.
 TRAINER_KEYS = (
     *("SOLVER.STAGES", "SOLVER.IMS_PER_PASS", "SOLVER.EMA_DECAY", "SOLVER.DETERMINISTIC"),
-    *("SOLVER.AMP.PRECISION", "TEST.BEST_METRIC", "TEST.PATIENCE", "TEST.LOSS"),
+    *("SOLVER.SKIP_NON_FINITE", "SOLVER.AMP.PRECISION"),
+    *("TEST.BEST_METRIC", "TEST.PATIENCE", "TEST.LOSS"),
     *("INPUT.SKIP_UNREADABLE", "DATASETS.SEM_SEG_DIRS", "WANDB_PROJECT", "DISTRIBUTED.TIMEOUT"),
 )
 # What only train_net.py does, with the trainer of ion_lab.

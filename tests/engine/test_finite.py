@@ -6,12 +6,21 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 from detectron2.modeling.proposal_generator import RPN
+from detectron2.utils.events import get_event_storage
 from torch import nn
-from trainer_helpers import make_config, run
+from trainer_helpers import Record, assert_same_weights, make_config, run
 
 from ion_d2.engine.checkpoint import IONCheckpointer
-from ion_d2.engine.finite import check_gradients, check_losses, check_scale, check_weights
-from ion_d2.engine.steps import AMPPassTrainer
+from ion_d2.engine.finite import (
+    _ELSEWHERE,
+    NotFiniteError,
+    check_gradients,
+    check_losses,
+    check_scale,
+    check_weights,
+    describe,
+)
+from ion_d2.engine.steps import AMPPassTrainer, PassTrainer
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
@@ -100,6 +109,72 @@ def test_a_step_tells_and_the_last_good_checkpoint_stays(scenes, tmp_path, what,
 
 def check_state(state):
     assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def nan_in_step(monkeypatch, *steps):
+    """The model meets a NaN in some steps: its statistics have it, and then its loss."""
+    forward = IONTrainer.build_model
+
+    def build(cfg):
+        model = forward(cfg)
+        bottom_up = model.backbone.bottom_up
+
+        def spoil(module, inputs, output):
+            if get_event_storage().iter not in steps:
+                return output
+            buffers = [x for x in module.buffers() if x.is_floating_point()]
+            for buffer in buffers:
+                buffer.fill_(NAN)
+            return {name: feature * NAN for name, feature in output.items()}
+
+        bottom_up.register_forward_hook(spoil)
+        return model
+
+    monkeypatch.setattr(IONTrainer, "build_model", staticmethod(build))
+
+
+SKIPPING = ("SOLVER.SKIP_NON_FINITE", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", "()")
+
+
+@pytest.mark.parametrize("norm", ["GN", "BN"])
+def test_a_bad_batch_is_skipped_counted_and_leaves_no_trace(
+    scenes, tmp_path, monkeypatch, caplog, norm
+):
+    nan_in_step(monkeypatch, 2)
+    cfg = make_config(scenes, tmp_path, *SKIPPING, "MODEL.VGG.NORM", norm)
+    watched = Record()
+    trainer = run(cfg, watched)
+    assert watched.moved[2] == set() and all(watched.moved[i] for i in (0, 1, 3, 4, 5))
+    check_state(trainer.model.state_dict())
+    one, other = (torch.load(tmp_path / f"model_000000{i}.pth") for i in (1, 2))
+    assert_same_weights(one["model"], other["model"])
+    (told,) = (x.getMessage() for x in caplog.records if "Skipped" in x.msg)
+    assert "iteration 2, the 1. of at most 2" in told and ".jpg" in told and "nan" in told.lower()
+    assert trainer.storage.latest()["skipped_steps"][0] == 1
+
+
+def test_one_too_many_stops_also_after_a_resume(scenes, tmp_path, monkeypatch):
+    nan_in_step(monkeypatch, 1, 2, 4)
+    with pytest.raises(IONError, match="in iteration 4 .*SOLVER.SKIP_NON_FINITE"):
+        run(make_config(scenes, tmp_path, *SKIPPING))
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000003.pth"
+    with pytest.raises(IONError, match="in iteration 4 "):
+        run(make_config(scenes, tmp_path, *SKIPPING), resume=True)
+    run(make_config(scenes, tmp_path, *SKIPPING, "SOLVER.SKIP_NON_FINITE", 3), resume=True)
+
+
+def test_an_error_that_one_process_alone_has_met_is_not_skipped(monkeypatch):
+    trainer = PassTrainer(nn.Linear(1, 1), [], torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1))
+    trainer.most_skipped = 1
+    assert trainer._may_skip(FloatingPointError()) and trainer._may_skip(NotFiniteError())
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    assert trainer._may_skip(NotFiniteError()) and not trainer._may_skip(FloatingPointError())
+
+
+def test_the_pictures_of_this_process_are_not_blamed_for_another():
+    images = [{"file_name": "a/b.jpg"}]
+    assert describe(FloatingPointError("a is nan."), images) == "a is nan; pictures: b.jpg"
+    assert "b.jpg" not in describe(FloatingPointError(_ELSEWHERE), images)
 
 
 def test_weights_beyond_all_numbers_are_not_saved(tmp_path):

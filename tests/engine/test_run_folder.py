@@ -2,6 +2,7 @@
 
 import pytest
 
+from ion_d2.engine.folder_lock import LOCK
 from ion_d2.engine.run_folder import writing_config
 
 
@@ -13,7 +14,7 @@ def write(folder, text, evaluate, fail=False):
 
 
 def contents(folder):
-    return {path.name: path.read_text() for path in folder.iterdir()}
+    return {path.name: path.read_text() for path in folder.iterdir() if path.name != LOCK}
 
 
 def test_an_evaluation_writes_beside_the_config_of_the_training(tmp_path):
@@ -36,3 +37,18 @@ def test_a_failure_loses_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path, "", evaluate=True, fail=True)
     assert contents(tmp_path) == {"config.yaml": "training"}
+
+
+def test_a_training_that_cannot_write_its_config_leaves_no_half_and_the_old_one(tmp_path):
+    for before in ({}, {"config.yaml": "old"}):
+        with pytest.raises(OSError, match="disk full"):
+            write(tmp_path, "half", evaluate=False, fail=True)
+        assert contents(tmp_path) == before
+        write(tmp_path, "old", evaluate=False)
+
+
+def test_an_evaluation_that_was_killed_at_its_start_loses_nothing(tmp_path):
+    (tmp_path / "config.yaml.aside").write_text("training")
+    (tmp_path / "config.yaml").write_text("ha")  # of the evaluation's
+    write(tmp_path, "test", evaluate=True)
+    assert contents(tmp_path) == {"config.yaml": "training", "config_eval.yaml": "test"}

@@ -1,0 +1,79 @@
+"""A run's folder belongs to one training at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import IO
+
+from detectron2.utils import comm
+
+from ..errors import IONError
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = "training.lock"
+
+logger = logging.getLogger(__name__)
+
+_claimed: dict[str, IO[str]] = {}  # by folder; a lock lasts as long as its file is open
+
+
+def claim(folder: str) -> None:
+    """Keep trainings of other processes out of a folder, until :func:`release` or the end of this.
+
+    The system keeps the lock, not the file: what a process leaves behind that was killed is in
+    nobody's way, whoever has its number now, and network disks tell other machines of it. Workers
+    do not inherit it. What a killed process has begun to save is removed.
+
+    Raises:
+        IONError: a training of another process is writing there.
+        OSError: the folder cannot be written.
+    """
+    folder = os.path.realpath(folder)
+    if folder in _claimed or not comm.is_main_process():
+        return
+    os.makedirs(folder, exist_ok=True)
+    file = open(os.path.join(folder, LOCK), "a+", encoding="utf-8")  # noqa: SIM115 (stays open)
+    try:
+        _lock(file, folder)
+    except BaseException:
+        file.close()
+        raise
+    file.truncate(0)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
+    file.flush()
+    _claimed[folder] = file
+    for left in Path(folder).glob("*.pth.tmp"):
+        left.unlink()
+
+
+def _lock(file: IO[str], folder: str) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise IONError(
+            f"OUTPUT_DIR {folder} is in use by another training ({holder}); wait for its end or "
+            "stop it, or choose another OUTPUT_DIR."
+        ) from error
+    except OSError as error:
+        told = "%s knows no locks (%s); see to it that no other training writes to it."
+        logger.warning(told, folder, error.strerror)
+
+
+def release(folder: str) -> None:
+    """Let other trainings write to a folder that :func:`claim` has claimed, if it has."""
+    file = _claimed.pop(os.path.realpath(folder), None)
+    if file is not None:
+        file.close()
