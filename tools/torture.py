@@ -13,11 +13,9 @@ few, it may end. The exit status is 0 if nothing was lost, as docs/RELIABILITY.m
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -26,110 +24,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torture_run import PHASES, WRITES, Run, wait_until
+from torture_training import LONGEST, PERIOD, STEPS, Training, make_scenes
 
 from ion_d2.evaluation.results_file import write_json
-from ion_lab.scenes import generate_scenes
 
-STEPS, PERIOD = 24, 5  # iterations of a training, and between its checkpoints
 KILLS_A_TRAINING = 5
 MOMENTS = ("checkpoint", "results", "checkpoint", "evaluation", "any")
 SECONDS = 60  # after which the others have noticed that a process is lost
-LONGEST = 600  # seconds that a run may take
-RESULTS = ("voc_results.json", "detections.json", "evaluations.json", "pictures/*.jpg")
-
-OPTIONS = {
-    "MODEL.VGG.WIDTH_MULTIPLIER": 0.125, "MODEL.CONTEXT.HIDDEN_DIM": 16,
-    "MODEL.CONTEXT.OUT_DIM": 16,
-    "MODEL.SKIP_POOLER.OUT_CHANNELS": 64, "MODEL.ROI_BOX_HEAD.FC_DIM": 32, "MODEL.DEVICE": "cpu",
-    "INPUT.MIN_SIZE_TRAIN": "(96,)", "INPUT.MIN_SIZE_TEST": 96, "SEED": 7, "SOLVER.EMA_DECAY": 0.9,
-    "SOLVER.MAX_ITER": STEPS, "SOLVER.CHECKPOINT_PERIOD": PERIOD, "SOLVER.IMS_PER_BATCH": 2,
-    "TEST.EVAL_PERIOD": 8, "TEST.LOSS": True, "TEST.BEST_METRIC": "validation/total_loss",
-    "TEST.NUM_PICTURES": 2, "TEST.REPORT": True, "DISTRIBUTED.TIMEOUT": 30,
-}  # fmt: skip
-
-
-class Training:
-    """A folder in which a training is started, killed and resumed."""
-
-    def __init__(self, folder: Path, scenes: Path, processes: int, workers: int) -> None:
-        self.folder, self._processes = folder, processes
-        options = {
-            **OPTIONS,
-            "DATASETS.TRAIN": f"('voc:{scenes}:trainval',)",
-            "DATASETS.TEST": f"('voc:{scenes}:test',)",
-            "DATALOADER.NUM_WORKERS": workers,
-            "OUTPUT_DIR": folder,
-        }
-        pairs = [str(x) for pair in options.items() for x in pair]
-        self._argv = ["--config-file", "configs/ion_tiny.yaml", "--resume", *pairs]
-        folder.mkdir(parents=True)
-
-    def start(self) -> list[Run]:
-        """Start all of its processes; the first writes."""
-        logs = [
-            self.folder.with_name(f"{self.folder.name}_{i}.log") for i in range(self._processes)
-        ]
-        if self._processes == 1:
-            return [Run(self._argv, logs[0])]
-        meeting = {"WORLD_SIZE": str(self._processes), "MASTER_ADDR": "127.0.0.1"}
-        meeting["MASTER_PORT"] = _free_port()
-        ranks = map(str, range(self._processes))
-        return [Run(self._argv, x, RANK=r, LOCAL_RANK=r, **meeting) for x, r in zip(logs, ranks)]
-
-    def finish(self) -> list[Run]:
-        """Start, and wait for the end."""
-        runs = self.start()
-        for run in runs:
-            run.wait(LONGEST)
-        return runs
-
-    def saved(self) -> int:
-        """Iterations that the checkpoint has done from which it goes on; every one must load."""
-        for path in self.folder.glob("*.pth"):
-            torch.load(path, map_location="cpu", weights_only=False)
-        note = self.folder / "last_checkpoint"
-        if not note.exists():
-            return 0
-        return _load(self.folder / note.read_text())["iteration"] + 1
-
-    def differences(self, other: Training) -> list[str]:
-        """What differs from another training that has ended, and what should not be there."""
-        wrong = [path.name for path in self.folder.rglob("*.tmp")]
-        for name in ("model_final.pth", "model_best.pth"):
-            if not _same(_load(self.folder / name), _load(other.folder / name)):
-                wrong.append(name)
-        for pattern in RESULTS:
-            files = [
-                {x.name: x.read_bytes() for x in y.folder.glob(pattern)} for y in (self, other)
-            ]
-            if files[0] != files[1] or not files[0]:
-                wrong.append(pattern)
-        for line in (self.folder / "metrics.json").read_text().splitlines():
-            json.loads(line)
-        return wrong
-
-
-def _load(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=False)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether two parts of checkpoints are equal bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(one[k], other[k]) for k in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 class Torment:
@@ -138,9 +40,7 @@ class Torment:
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self._args, self._folder = args, folder
         self._draw = random.Random(args.seed)
-        self._scenes = generate_scenes(
-            folder / "VOC", num_train=12, num_test=4, families=("ordinary",), size=128
-        ).root
+        self._scenes = make_scenes(folder)
         self.kills: list[dict[str, Any]] = []
         self.trainings: list[dict[str, Any]] = []
         self._whole = self._training("undisturbed")
@@ -149,8 +49,8 @@ class Torment:
             raise RuntimeError(f"The undisturbed training failed: {self._reference.errors()}")
 
     def _training(self, name: str) -> Training:
-        args = self._args
-        return Training(self._folder / name, self._scenes, args.processes, args.workers)
+        processes, workers = self._args.processes, self._args.workers
+        return Training(self._folder / name, self._scenes, processes=processes, workers=workers)
 
     def run(self) -> None:
         """Kill as often as asked."""

@@ -46,8 +46,8 @@ class Marks(ctypes.Structure):
 class Run:
     """train_net.py in a process of its own, forked from this one, which has imported everything."""
 
-    def __init__(self, argv: list[str], log: Path, **environ: str) -> None:
-        """Start it; what it prints is added to the log."""
+    def __init__(self, argv: list[str], log: Path, *, marked: bool = True, **environ: str) -> None:
+        """Start it; what it prints is added to the log. Unmarked, it runs as it does elsewhere."""
         self.marks = Marks.from_buffer(mmap.mmap(-1, ctypes.sizeof(Marks)))
         self.log, self._before = log, log.stat().st_size if log.exists() else 0
         self.status: int | None = None  # once it has ended; below 0 for a signal
@@ -55,7 +55,7 @@ class Run:
         sys.stdout.flush()
         self.pid = os.fork()
         if not self.pid:
-            _be_run(argv, log, environ, self.marks)
+            _be_run(argv, log, environ, self.marks if marked else None)
 
     @property
     def phase(self) -> str:
@@ -105,7 +105,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return met
 
 
-def _be_run(argv: list[str], log: Path, environ: dict[str, str], marks: Marks) -> None:
+def _be_run(argv: list[str], log: Path, environ: dict[str, str], marks: Marks | None) -> None:
     status: Any = 1
     try:
         os.setsid()
@@ -114,7 +114,8 @@ def _be_run(argv: list[str], log: Path, environ: dict[str, str], marks: Marks) -
         os.dup2(file, 2)
         os.environ.update(environ)
         sys.argv = ["train_net.py", *argv]
-        _mark(marks)
+        if marks is not None:
+            _mark(marks)
         run_cli(train_net.cli)
     except SystemExit as stop:
         status = stop.code or 0

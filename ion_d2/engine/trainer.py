@@ -33,11 +33,8 @@ from .finite import tell_divergence
 from .fit_config import check_settings, prepared
 from .folder_lock import claim, release
 from .hooks import EvaluatePeriodically, SaveBeforeEvaluation, SeedEachStep, StopOnSignal
-        """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""
-        end_last_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
-        line = ProgressPrinter(self.cfg, self.max_iter)
-        theirs = super().build_writers()
-        writers = [line if isinstance(it, CommonMetricPrinter) else it for it in theirs]
+from .log_files import end_last_line
+from .progress import ProgressPrinter
 from .ranges import check_ranges
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
@@ -119,16 +116,11 @@ class IONTrainer(IONBuilders):
         return [*hooks[:place], *ours, *hooks[place + 1 :]]
 
     def build_writers(self) -> list[EventWriter]:
-<<<<<<< HEAD
         """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""
+        end_last_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
         line = ProgressPrinter(self.cfg, self.max_iter)
         theirs = super().build_writers()
         writers = [line if isinstance(it, CommonMetricPrinter) else it for it in theirs]
-=======
-        """Detectron2's writers, and Weights & Biases if ``WANDB_PROJECT`` names a project."""
-        end_last_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
-        writers = super().build_writers()
->>>>>>> 70808e0 (One training a folder, clear ends on full and lost disks, SOLVER.SKIP_NON_FINITE, tools/torture.py)
         if self.cfg.WANDB_PROJECT:  # in the place of Detectron2's writer for TensorBoard
             place = next(i for i, w in enumerate(writers) if isinstance(w, TensorboardXWriter))
             writers[place].close()

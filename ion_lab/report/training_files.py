@@ -45,6 +45,8 @@ class RefreshTrainingFiles(HookBase):
         self._refresh()
 
     def _refresh(self) -> None:
+        if not os.path.isdir(self._folder):  # removed; whoever misses it stops the training
+            return
         start = time.monotonic()
         try:
             write_training_files(self._folder)
