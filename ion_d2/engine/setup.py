@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NoReturn
@@ -212,4 +213,11 @@ def hide_expected_tracebacks() -> None:
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and _is_expected(record.exc_info[1]))
+    error = record.exc_info and record.exc_info[1]
+    return not (error and (_is_expected(error) or _is_of_lost_folder(error)))
+
+
+def _is_of_lost_folder(error: BaseException) -> bool:
+    """Whether a file's folder is gone too; the trainer says so if it is that of the run."""
+    folder = os.path.dirname(getattr(error, "filename", None) or os.curdir)
+    return isinstance(error, FileNotFoundError) and not os.path.isdir(folder or os.curdir)

@@ -10,6 +10,7 @@ from typing import Any, Callable
 import torch
 from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -121,7 +122,7 @@ class PassTrainer(SimpleTrainer):
             fault = describe(error, images)
             logger.warning(told, self.iter, self.skipped, self.most_skipped, fault)
         if self.most_skipped:
-            self.storage.put_scalar("skipped_steps", self.skipped, smoothing_hint=False)
+            get_event_storage().put_scalar("skipped_steps", self.skipped, smoothing_hint=False)
 
     def _copy_of_weights(self) -> dict[str, Tensor]:
         state = unwrap_distributed(self.model).state_dict()
