@@ -45,8 +45,6 @@ class RefreshTrainingFiles(HookBase):
         self._refresh()
 
     def _refresh(self) -> None:
-        if not os.path.isdir(self._folder):  # removed; whoever misses it stops the training
-            return
         start = time.monotonic()
         try:
             write_training_files(self._folder)
@@ -59,10 +57,14 @@ class RefreshTrainingFiles(HookBase):
 def write_training_files(folder: str) -> None:
     """Draw a run's ``losses.png``, if it has taken a step, and write its ``validation.md``.
 
+    A folder that is not there is not made.
+
     Raises:
         IONError: a file cannot be written.
         OSError: the same, or ``metrics.json`` cannot be read.
     """
+    if not os.path.isdir(folder):  # removed: what must be saved there will tell
+        return
     series = read_metrics(os.path.join(folder, "metrics.json"))
     if plots := training_plots(series):
         name = os.path.basename(os.path.abspath(folder))
