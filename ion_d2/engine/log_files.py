@@ -33,7 +33,7 @@ def logs_end_quietly() -> Iterator[None]:
         if not type(args.thread).__module__.startswith("tensorboard."):
             in_thread(args)
 
-    logging.Handler.handleError = handle  # type: ignore[method-assign]
+    logging.Handler.handleError = handle  # type: ignore[method-assign, assignment]
     threading.excepthook = handle_in_thread
     try:
         yield
