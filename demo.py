@@ -1,40 +1,53 @@
 #!/usr/bin/env python
-"""Detect objects in pictures with a trained model, and draw them.
+"""Detect objects in pictures and videos with a trained model, draw them, and list them.
 
     python demo.py --config-file output/config.yaml --input a.jpg folder/ '*.png' --output found/ \\
         MODEL.WEIGHTS output/model_final.pth
+    python demo.py --config-file output/config.yaml --video-input clip.mp4 --output found/ \\
+        --save json csv --opts MODEL.WEIGHTS output/model_final.pth
 
-Each picture is drawn into the output folder; detections.json there lists what was found, and
-detections.classes.txt the classes. The two are a dataset, detections:found/detections.json, which
-tools/convert_dataset.py writes as first labels in labelme's or another format.
+Each picture and video is drawn into the output folder. --save says in which forms to list there
+what was found (docs/DEMO.md):
+
+    json      detections.json, and the classes in detections.classes.txt; together they are the
+              dataset detections:found/detections.json, which tools/convert_dataset.py takes
+    csv       detections.csv, a line an object
+    coco      coco_results.json, with the images and categories that its ids mean in
+              coco_images.json
+    yolo      yolo/: pictures, or frames of videos, with first labels, to be corrected by hand
+    labelme   labelme/: the same for labelme
+
+Pictures that cannot be read are told at the end, and the others done. The exit status is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
 import logging
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Instances
 from tqdm import tqdm
 
-from ion_d2.data.readable import UnreadableImageError, read_image
 from ion_d2.engine.fit_config import settle_classes
-from ion_d2.engine.pictures import draw_detections, save_picture
 from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
-from ion_d2.evaluation.results_file import write_json, write_text
-from ion_d2.files import fitting_name
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-PANEL_SIZE = 960
+sys.path.append(str(Path(__file__).resolve().parent / "tools"))
+
+from demo_drawings import Drawings, WindowClosed  # noqa: E402
+from demo_folder import OutputFolder, make_folder  # noqa: E402
+from demo_inputs import Input, Shot, batches, find_pictures, is_video, read_shots  # noqa: E402
+from demo_results import FORMS, Results  # noqa: E402
+from demo_video import count_frames  # noqa: E402
+
+logger = logging.getLogger("demo")
+LOG_PERIOD = 30.0  # seconds between two lines of progress where there is no terminal
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -42,98 +55,65 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, help="config of the model")
-    parser.add_argument(
-        "--input", nargs="+", required=True, help="pictures, folders (with subfolders) or patterns"
-    )
-    parser.add_argument("--output", required=True, type=Path, help="folder for the drawn pictures")
-    parser.add_argument(
-        "--confidence-threshold", type=float, default=0.5, help="lowest score to report (0.5)"
-    )
-    parser.add_argument("--json", type=Path, help="detections (OUTPUT/detections.json)")
-    parser.add_argument("--classes", help="text file with one class name a line")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
-    return parser.parse_intermixed_args(argv)
+    add = parser.add_argument
+    add("--config-file", required=True, help="config of the model")
+    add("--input", nargs="+", default=[], help="files, folders (with subfolders) or patterns")
+    add("--video-input", action="append", default=[], metavar="FILE", help="video, or its address")
+    add("--webcam", nargs="?", type=int, const=0, metavar="N", help="camera N (0), until Ctrl-C")
+    add("--output", required=True, type=Path, help="folder for drawings and results")
+    add("--save", nargs="+", type=_form, default=["json"], help=f"{', '.join(FORMS)} (json)")
+    add("--no-drawings", action="store_true", help="do not draw pictures and videos")
+    add("--show", action="store_true", help="show them in a window; Esc or q ends")
+    add("--confidence-threshold", type=float, default=0.5, help="lowest score to report (0.5)")
+    add("--batch", type=_positive, default=1, metavar="N", help="pictures at a time, of one size")
+    add("--every", type=_positive, default=1, metavar="N", help="of a video, each N-th frame")
+    add("--json", type=Path, help="file for --save json (OUTPUT/detections.json)")
+    add("--classes", help="text file with one class name a line")
+    add("--opts", dest="more", nargs=argparse.REMAINDER, default=[], help="the overrides, last")
+    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
+    args = parser.parse_intermixed_args(argv)
+    if not args.input and not args.video_input and args.webcam is None:
+        parser.error("one of --input, --video-input and --webcam is required")
+    if args.json is not None and "json" not in args.save:
+        args.save.append("json")
+    args.opts = [*args.opts, *args.more]
+    return args
 
 
-def find_pictures(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
-    """Find the pictures and choose where each is drawn.
+def _form(text: str) -> str:
+    if text not in FORMS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is none of {', '.join(FORMS)}; KEY VALUE overrides go after --opts"
+        )
+    return text
 
-    A picture of a searched folder keeps its place below it. No two drawings share a file, and none
-    takes the place of an input. Drawings of an earlier run, in an output folder below a searched
-    one, are not taken for inputs.
 
-    Args:
-        inputs: files, folders or glob patterns.
-        output: folder for the drawings.
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
-    Returns:
-        The drawing's file for each picture, in the order of the inputs.
+
+def find_inputs(args: argparse.Namespace, folder: OutputFolder) -> list[Input]:
+    """List what to detect on.
 
     Raises:
-        IONError: an input matches no picture.
+        IONError: an input is not there.
     """
-    places: dict[Path, Path] = {}
-    for text in inputs:
-        found = _expand(text, output)
-        if not found:
-            raise IONError(
-                f"--input {text} matches no picture; give files, folders or quoted patterns, and "
-                "KEY VALUE overrides after another option's value, for instance --output's."
-            )
-        for picture, place in found:
-            places.setdefault(picture, place)
-    taken = {_identity(picture) for picture in places}
-    return {picture: _free(output / place, taken) for picture, place in places.items()}
-
-
-def _expand(text: str, output: Path) -> list[tuple[Path, Path]]:
-    """List the pictures of one input with their places below the output folder."""
-    path = Path(text).expanduser()
-    if path.is_file():
-        return [(path, Path(path.name))]
-    if path.is_dir():
-        own = output.resolve()
-        nested = own != path.resolve() and path.resolve() in own.parents
-        files = [p for p in sorted(path.rglob("*")) if not (nested and own in p.resolve().parents)]
-        return [(p, p.relative_to(path)) for p in files if _is_picture(p)]
-    files = map(Path, sorted(glob.glob(str(path), recursive=True)))
-    return [(p, Path(p.name)) for p in files if _is_picture(p)]
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
-
-
-def _identity(path: Path) -> str:
-    """Name a file alike however it is reached; case does not tell files apart on every system."""
-    return str(path.resolve()).lower()
-
-
-def _free(wanted: Path, taken: set[str]) -> Path:
-    """Turn a wanted file name into a JPEG's that is not taken yet, and take it."""
-    place, number = wanted.with_name(fitting_name(wanted.stem, suffix=".jpg")), 1
-    while _identity(place) in taken:
-        number += 1
-        place = wanted.with_name(fitting_name(wanted.stem, suffix=f"_{number}.jpg"))
-    taken.add(_identity(place))
-    return place
-
-
-def describe(picture: Path, found: Instances, names: Sequence[str]) -> dict[str, Any]:
-    """Put the detections of a picture into plain values for JSON, the surest first."""
-    height, width = found.image_size
-    rows = zip(found.pred_boxes.tensor.tolist(), found.scores.tolist(), found.pred_classes.tolist())
-    detections = [
-        {
-            "class": names[label],
-            "class_id": label,
-            "score": round(score, 4),
-            "box": [round(value, 2) for value in box],
-        }
-        for box, score, label in sorted(rows, key=lambda row: -row[1])
-    ]
-    return {"file": str(picture), "width": width, "height": height, "detections": detections}
+    places = find_pictures(args.input, folder)
+    inputs = [Input(path, place, is_video(path)) for path, place in places.items()]
+    for text in args.video_input:
+        path = Path(text).expanduser()
+        if "://" not in text and not path.is_file():
+            raise IONError(f"--video-input {text} is no file; correct its path.")
+        folder.keep([path])
+        source = text if "://" in text else path
+        inputs.append(Input(source, folder.free(folder.path / path.name, ".mp4"), is_clip=True))
+    if args.webcam is not None:
+        place = folder.free(folder.path / f"camera_{args.webcam}", ".mp4")
+        inputs.append(Input(args.webcam, place, is_clip=True))
+    return inputs
 
 
 def setup(args: argparse.Namespace) -> tuple[CfgNode, list[str]]:
@@ -151,62 +131,101 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, list[str]]:
     return cfg, names
 
 
+class Progress:
+    """A bar with the time left on a terminal; elsewhere, a line now and then."""
+
+    def __init__(self, inputs: Iterable[Input], every: int) -> None:
+        counts = [-(-count_frames(x.source) // every) if x.is_clip else 1 for x in inputs]
+        self._total = sum(counts) if all(counts) else None
+        self._bar = tqdm(total=self._total, desc="detecting", unit="picture", disable=None)
+        self._start = self._told = time.monotonic()
+
+    def reach(self, number: int) -> None:
+        """Tell that so many pictures are done."""
+        self._bar.update(number - self._bar.n)
+        now = time.monotonic()
+        if self._bar.disable and now - self._told >= LOG_PERIOD:
+            self._told = now
+            elapsed = now - self._start
+            meter = tqdm.format_meter(number, self._total, elapsed, ncols=0, unit="picture")
+            logger.info("detecting: %s", meter)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+
 def main() -> int:
-    """Detect, draw and list; return 1 if a picture could not be read, else 0."""
+    """Detect, draw and list; return 1 if something could not be read or written, else 0."""
     args = parse_args()
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    pictures = find_pictures(args.input, args.output)
-    report = args.json or args.output / "detections.json"
-    _make_folders(args.output, report.parent)
+    logger.setLevel(logging.INFO)
+    folder = OutputFolder(args.output)
+    inputs = find_inputs(args, folder)
+    make_folder(args.output)
     cfg, names = setup(args)
+    results = Results(folder, names, args.save, args.json)
     predictor = IONPredictor.from_config(cfg, names)
-    write_text(str(report.with_suffix(".classes.txt")), "".join(f"{name}\n" for name in names))
-    listed: list[dict[str, Any]] = []
+    drawings = Drawings(folder, names, save=not args.no_drawings, show=args.show)
+    progress = Progress(inputs, args.every)
+    faults: dict[str, str] = {}
     try:
-        for picture, place in tqdm(pictures.items(), desc="detecting", unit="picture"):
-            try:
-                image = read_image(str(picture), "BGR")
-                found = predictor(image)["instances"]
-            except UnreadableImageError as error:
-                _tell(f"{picture} cannot be read as a picture ({error.__cause__ or error})")
-            except IONError as error:  # of a shape, for instance, that the model cannot take
-                _tell(f"{picture}: {error}")
-            else:
-                found = found[found.scores >= args.confidence_threshold]
-                listed.append(describe(picture, found, names))
-                draw(image, found, names, place)
-    finally:  # what was found until then, also if Ctrl-C ends it
-        write_json(str(report), listed, indent=1)
-    return int(len(listed) < len(pictures))
+        shots = read_shots(inputs, args.every, faults)
+        for batch in batches(shots, args.batch):
+            detect(batch, predictor, args.confidence_threshold, results, drawings, faults)
+            progress.reach(results.pictures + len(faults))
+    except WindowClosed:
+        pass
+    except KeyboardInterrupt:
+        if args.webcam is None:  # of which it is the usual end
+            raise
+    finally:
+        progress.close()
+        finish(results, drawings, faults)
+    return int(bool(faults))
 
 
-def _tell(fault: str) -> None:
-    tqdm.write(f"error: {fault}", file=sys.stderr)
-
-
-def draw(image: np.ndarray, found: Instances, names: Sequence[str], place: Path) -> None:
-    """Write a picture, (H, W, 3) uint8 in BGR, with all its detections.
+def detect(
+    shots: list[Shot],
+    predictor: IONPredictor,
+    threshold: float,
+    results: Results,
+    drawings: Drawings,
+    faults: dict[str, str],
+) -> None:
+    """Detect on pictures of one size; what the model cannot take is put into ``faults``.
 
     Raises:
-        IONError: it cannot be written.
+        IONError: a drawing cannot be written, or memory is short.
     """
-    _make_folders(place.parent)
     try:
-        save_picture(draw_detections(image, found, names, panel_size=PANEL_SIZE), place)
-    except OSError as error:
+        predictions = predictor.predict_batch([shot.image for shot in shots])
+    except torch.cuda.OutOfMemoryError as error:
         raise IONError(
-            f"{place} cannot be written ({error.strerror or error}); choose another --output."
+            f"The GPU's memory does not suffice for {len(shots)} pictures at a time; lower --batch "
+            "or INPUT.MIN_SIZE_TEST."
         ) from error
+    except IONError as error:  # of a shape, for instance, that the model cannot take
+        faults.update({shot.file: f"{shot.file}: {error}" for shot in shots})
+        return
+    for shot, prediction in zip(shots, predictions):
+        found = prediction["instances"]
+        found = found[found.scores >= threshold]
+        results.add(shot, found)
+        drawings.add(shot, found)
 
 
-def _make_folders(*folders: Path) -> None:
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise IONError(
-                f"The folder {folder} cannot be made ({error.strerror}); choose another --output."
-            ) from error
+def finish(results: Results, drawings: Drawings, faults: dict[str, str]) -> None:
+    """Write what was found until now, also if Ctrl-C ended it, and tell what failed."""
+    results.write(faults)
+    try:
+        drawings.close()
+    except IONError as error:
+        faults["drawings"] = str(error)
+    for fault in faults.values():
+        sys.stderr.write(f"error: {fault}\n")
+    for line in results.told():
+        print(line)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,13 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Callable
 
 from dataset_writers import ADVICE, Record, write_coco, write_labelme, write_voc, write_yolo
 from detectron2.data import DatasetCatalog
 
-from ion_d2.data import ensure_registered
+from ion_d2.data import class_names, ensure_registered
+from ion_d2.data.coco_datasets import coco_content
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 from ion_d2.files import distinct_file_names
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 # For each format: what writes it, where its pictures lie, and which suffixes they may have.
-_FORMATS = {
+FORMATS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
     "voc": (write_voc, "JPEGImages", (".jpg", ".jpeg", ".png")),
     "coco": (write_coco, "{split}", ()),
     "yolo": (write_yolo, "images/{split}", ()),
@@ -51,7 +53,7 @@ def convert(dataset: str, form: str, folder: Path, split: str, *, link: bool = F
     ensure_registered([dataset])
     # Not the dataset's own dicts, which get a key.
     records = [dict(record) for record in DatasetCatalog.get(dataset)]
-    write, place, suffixes = _FORMATS[form]
+    write, place, suffixes = FORMATS[form]
     stems = distinct_file_names([Path(record["file_name"]).stem for record in records])
     for record, stem in zip(records, stems):
         picture = Path(record["file_name"])
@@ -62,9 +64,10 @@ def convert(dataset: str, form: str, folder: Path, split: str, *, link: bool = F
             )
         record["written"] = folder / place.format(split=split) / f"{stem}{picture.suffix}"
         _check_free(picture, record["written"])
-    write(folder, split, dataset, records)
+    labels = coco_content(dataset) if form == "coco" else class_names([dataset])
+    write(folder, split, labels, records)
     for record in records:
-        _place(Path(record["file_name"]).resolve(), record["written"], link=link)
+        place_picture(Path(record["file_name"]).resolve(), record["written"], link=link)
     _warn_of_loss(form, records)
 
 
@@ -76,7 +79,12 @@ def _check_free(picture: Path, target: Path) -> None:
         raise IONError(f"{target} would be replaced; write this dataset into another folder.")
 
 
-def _place(picture: Path, target: Path, *, link: bool) -> None:
+def place_picture(picture: Path, target: Path, *, link: bool = False) -> None:
+    """Copy or link a picture to a file that is not there yet.
+
+    Raises:
+        IONError: it cannot be written.
+    """
     if target.exists():
         return
     try:
@@ -110,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("dataset", help="voc:PATH:SPLIT, coco:JSON:IMAGE_DIR, labelme:DIR, ...")
-    parser.add_argument("format", choices=list(_FORMATS))
+    parser.add_argument("format", choices=list(FORMATS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--split", default="train", help="its name there (default: %(default)s)")
     parser.add_argument("--link", action="store_true", help="link the pictures, do not copy them")

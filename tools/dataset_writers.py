@@ -1,8 +1,9 @@
-"""The labels of tools/convert_dataset.py in each format."""
+"""Labels in each format, for tools/convert_dataset.py and demo.py."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -10,8 +11,6 @@ from xml.etree import ElementTree as ET
 import yaml
 from detectron2.structures import BoxMode
 
-from ion_d2.data import class_names
-from ion_d2.data.coco_datasets import coco_content
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
@@ -21,9 +20,8 @@ Record = dict[str, Any]
 ADVICE = "make room or choose another folder"
 
 
-def write_voc(folder: Path, split: str, dataset: str, records: list[Record]) -> None:
+def write_voc(folder: Path, split: str, classes: Sequence[str], records: list[Record]) -> None:
     """``Annotations``, ``ImageSets/Main/SPLIT.txt`` and ``classes.txt``."""
-    classes = class_names([dataset])
     _write_classes(folder / "classes.txt", classes)
     for record in records:
         root = ET.Element("annotation")
@@ -47,18 +45,17 @@ def write_voc(folder: Path, split: str, dataset: str, records: list[Record]) -> 
     _write(folder / "ImageSets" / "Main" / f"{split}.txt", names)
 
 
-def write_coco(folder: Path, split: str, dataset: str, records: list[Record]) -> None:
-    """``SPLIT.json``, with the ids of the dataset."""
-    content = coco_content(dataset)
+def write_coco(folder: Path, split: str, content: Record, records: list[Record]) -> None:
+    """``SPLIT.json``, with the ids of the dataset, whose content of a file is given."""
     names = {str(record["image_id"]): record["written"].name for record in records}
     for image in content["images"]:
         image["file_name"] = names[str(image["id"])]
     _write(folder / f"{split}.json", json.dumps(content))
 
 
-def write_yolo(folder: Path, split: str, dataset: str, records: list[Record]) -> None:
+def write_yolo(folder: Path, split: str, classes: Sequence[str], records: Iterable[Record]) -> None:
     """``labels/SPLIT`` and ``data.yaml``."""
-    path, names = folder / "data.yaml", dict(enumerate(class_names([dataset])))
+    path, names = folder / "data.yaml", dict(enumerate(classes))
     content = read_yaml(path) if path.exists() else {}
     if content.setdefault("names", names) != names:
         raise IONError(f"{path} has other classes; write this dataset into another folder.")
@@ -70,9 +67,10 @@ def write_yolo(folder: Path, split: str, dataset: str, records: list[Record]) ->
     _write(path, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
-def write_labelme(folder: Path, split: str, dataset: str, records: list[Record]) -> None:
+def write_labelme(
+    folder: Path, split: str, classes: Sequence[str], records: Iterable[Record]
+) -> None:
     """A JSON file beside each picture of ``SPLIT``, and ``classes.txt``."""
-    classes = class_names([dataset])
     _write_classes(folder / split / "classes.txt", classes)
     for record in records:
         shapes: list[Record] = []
@@ -121,7 +119,7 @@ def _corners(found: Record) -> list[float]:
     return BoxMode.convert(list(map(float, found["bbox"])), found["bbox_mode"], BoxMode.XYXY_ABS)
 
 
-def _write_classes(path: Path, classes: list[str]) -> None:
+def _write_classes(path: Path, classes: Sequence[str]) -> None:
     text = "\n".join(classes) + "\n"
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise IONError(f"{path} has other classes; write this dataset into another folder.")

@@ -38,10 +38,15 @@ def load_detections(path: str, classes: Sequence[str]) -> list[dict[str, Any]]:
         Detectron2's dataset dicts; paths of pictures are as demo.py got them.
 
     Raises:
-        IONError: the file is none of demo.py, or of other classes.
+        IONError: the file is none of demo.py, lists frames of videos, or is of other classes.
     """
     pictures = read_json(path, "detect again")
     try:
+        if any("frame" in picture for picture in pictures):
+            raise IONError(
+                f"{path} lists frames of videos, which are no picture files; detect again with "
+                "--save labelme (or yolo), which keeps the frames, and take that folder."
+            )
         return [
             {
                 **{"file_name": picture["file"], "image_id": index},
@@ -50,6 +55,8 @@ def load_detections(path: str, classes: Sequence[str]) -> list[dict[str, Any]]:
             }
             for index, picture in enumerate(pictures)
         ]
+    except IONError:  # a ValueError, too
+        raise
     except (LookupError, TypeError, ValueError) as error:
         raise IONError(
             f"{path} is no file of detections of demo.py with these classes "

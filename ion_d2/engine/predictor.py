@@ -34,7 +34,7 @@ class Prediction(dict):
 
 
 class IONPredictor:
-    """Runs a detector on one picture at a time, resized as for evaluation."""
+    """Runs a detector on pictures, resized as for evaluation."""
 
     def __init__(
         self, cfg: CfgNode, model: nn.Module, class_names: Sequence[str] | None = None
@@ -66,7 +66,6 @@ class IONPredictor:
         IONCheckpointer(model, classes=class_names).load_complete(cfg.MODEL.WEIGHTS)
         return cls(cfg, model, classes_of(model))
 
-    @torch.no_grad()
     def __call__(self, image: np.ndarray) -> Prediction:
         """Detect the objects of a picture: (H, W, 3) uint8, BGR, or as :func:`as_picture` takes it.
 
@@ -77,9 +76,31 @@ class IONPredictor:
         Raises:
             IONError: it is no picture, or too narrow for INPUT.MAX_SIZE_TEST.
         """
-        inputs = {"image": self.preprocess(image)}
-        inputs["height"], inputs["width"] = image.shape[:2]
-        return Prediction({key: x.to("cpu") for key, x in self.model([inputs])[0].items()})
+        return self.predict_batch([image])[0]
+
+    @torch.no_grad()
+    def predict_batch(self, images: Sequence[np.ndarray]) -> list[Prediction]:
+        """Detect the objects of several pictures in one pass of the model.
+
+        Pictures of one size find what each finds alone, up to rounding. Those of different sizes
+        are padded to a common one, which convolutions see.
+
+        Args:
+            images: each as for a call of the predictor.
+
+        Returns:
+            What a call returns, for each picture.
+
+        Raises:
+            IONError: one is no picture, or too narrow for INPUT.MAX_SIZE_TEST.
+        """
+        inputs = [
+            {"image": self.preprocess(x), "height": x.shape[0], "width": x.shape[1]} for x in images
+        ]
+        return [
+            Prediction({key: x.to("cpu") for key, x in found.items()})
+            for found in self.model(inputs)
+        ]
 
     def preprocess(self, image: np.ndarray) -> torch.Tensor:
         """Turn a picture into the model's input: (C, H', W') uint8, resized, in INPUT.FORMAT."""

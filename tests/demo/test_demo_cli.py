@@ -6,81 +6,26 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from cli_helpers import load_program
+from demo_helpers import CONFIG, OPTS, errors, model, picture
 from detectron2.data import DatasetCatalog
-from detectron2.modeling import build_model
 from PIL import Image
 
-import ion_d2  # noqa: F401 (registers the models)
 from ion_d2.data import class_names
-from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 
-ROOT = Path(__file__).resolve().parents[1]
-CONFIG = str(ROOT / "configs/ion_tiny.yaml")
-OPTS = [
-    *("MODEL.DEVICE", "cpu", "MODEL.VGG.WIDTH_MULTIPLIER", "0.0625"),
-    *("MODEL.CONTEXT.HIDDEN_DIM", "8", "MODEL.CONTEXT.OUT_DIM", "8"),
-    *("MODEL.SKIP_POOLER.OUT_CHANNELS", "8", "MODEL.SKIP_POOLER.SCALE_INIT", "10.0"),
-    *("MODEL.ROI_BOX_HEAD.FC_DIM", "16", "MODEL.RPN.POST_NMS_TOPK_TEST", "30"),
-    *("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "96"),
-    *("DATASETS.TRAIN", "()", "DATASETS.TEST", "()"),
-]
 
-
-@pytest.fixture(scope="module")
-def demo():
-    return load_program("demo.py")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    model = build_model(load_config(CONFIG, [*OPTS, "MODEL.ROI_HEADS.NUM_CLASSES", "3"]))
-    path = tmp_path_factory.mktemp("weights") / "model.pth"
-    torch.save({"model": model.state_dict()}, path)
-    return str(path)
-
-
-def picture(path, seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-@pytest.fixture
-def run(demo, monkeypatch, tmp_path):
-    """Runs the program on pictures, drawing into tmp_path/out; returns its exit status."""
-
-    def start(inputs, *options, config=CONFIG, output=tmp_path / "out"):
-        told = ("--config-file", config, "--input", *inputs, "--output", output, *options)
-        monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, told)])
-        with pytest.raises(SystemExit) as stop:
-            run_cli(demo.main)
-        return stop.value.code
-
-    return start
-
-
-def errors(capture):
-    return [line for line in capture.readouterr().err.splitlines() if "error:" in line]
-
-
-def model(weights):
-    return ("MODEL.WEIGHTS", weights, "MODEL.ROI_HEADS.NUM_CLASSES", "3", *OPTS)
+def places(demo, inputs, output):
+    return demo.find_pictures(list(map(str, inputs)), demo.OutputFolder(output))
 
 
 def test_folders_are_searched_and_keep_their_shape(demo, tmp_path):
     for name in ("in/a.jpg", "in/deep/er/a.PNG", "in/b.jpeg"):
         picture(tmp_path / name)
     (tmp_path / "in/notes.txt").write_text("no picture")
-    found = demo.find_pictures([str(tmp_path / "in")], tmp_path / "out")
-    places = {p.relative_to(tmp_path).as_posix(): q for p, q in found.items()}
-    assert {k: v.relative_to(tmp_path).as_posix() for k, v in places.items()} == {
+    found = places(demo, [tmp_path / "in"], tmp_path / "out")
+    there = {p.relative_to(tmp_path).as_posix(): q for p, q in found.items()}
+    assert {k: v.relative_to(tmp_path).as_posix() for k, v in there.items()} == {
         "in/a.jpg": "out/a.jpg",
         "in/b.jpeg": "out/b.jpg",
         "in/deep/er/a.PNG": "out/deep/er/a.jpg",
@@ -99,16 +44,16 @@ LONG = "猫" * 83
     ids=["equal", "long"],
 )
 def test_names_of_drawings_fit_and_do_not_collide(demo, tmp_path, names):
-    inputs = [str(picture(tmp_path / name)) for name in names]
-    places = demo.find_pictures(inputs, tmp_path / "out").values()
-    assert len({str(place).lower() for place in places}) == len(inputs)
-    assert max(len(place.name.encode()) for place in places) <= 255
+    inputs = [picture(tmp_path / name) for name in names]
+    drawn = places(demo, inputs, tmp_path / "out").values()
+    assert len({str(place).lower() for place in drawn}) == len(inputs)
+    assert max(len(place.name.encode()) for place in drawn) <= 255
 
 
 def test_inputs_are_never_replaced(demo, tmp_path):
     inputs = [picture(tmp_path / name) for name in ("a.jpg", "b.png", "b.jpg", "sub/a.jpg")]
     for output in (tmp_path, tmp_path / "sub", tmp_path / "sub/.."):
-        found = demo.find_pictures([str(tmp_path), str(inputs[3])], output)
+        found = places(demo, [tmp_path, inputs[3]], output)
         taken = {path.resolve() for path in inputs}
         assert not taken & {place.resolve() for place in found.values()}
 
@@ -116,14 +61,14 @@ def test_inputs_are_never_replaced(demo, tmp_path):
 def test_drawings_of_an_earlier_run_are_no_inputs(demo, tmp_path):
     picture(tmp_path / "a.jpg")
     picture(tmp_path / "out/a.jpg")
-    assert list(demo.find_pictures([str(tmp_path)], tmp_path / "out")) == [tmp_path / "a.jpg"]
+    assert list(places(demo, [tmp_path], tmp_path / "out")) == [tmp_path / "a.jpg"]
 
 
 def test_patterns_and_repeats(demo, tmp_path):
     for name in ("a1.png", "a2.png", "b.png", "[x].png"):
         picture(tmp_path / name)
-    inputs = [str(tmp_path / text) for text in ("a*.png", "a1.png", "[x].png")]
-    found = demo.find_pictures(inputs, tmp_path / "out")
+    inputs = [tmp_path / text for text in ("a*.png", "a1.png", "[x].png")]
+    found = places(demo, inputs, tmp_path / "out")
     assert [path.name for path in found] == ["a1.png", "a2.png", "[x].png"]
 
 
@@ -131,7 +76,7 @@ def test_patterns_and_repeats(demo, tmp_path):
 def test_input_that_matches_nothing(demo, tmp_path, text):
     (tmp_path / "empty").mkdir()
     with pytest.raises(IONError, match="matches no picture"):
-        demo.find_pictures([str(tmp_path / text)], tmp_path / "out")
+        places(demo, [tmp_path / text], tmp_path / "out")
 
 
 def test_options_and_overrides_in_any_order(demo):
@@ -142,6 +87,21 @@ def test_options_and_overrides_in_any_order(demo):
     assert args.json == Path("x.json") and args.confidence_threshold == 0.5
 
 
+def test_overrides_as_in_detectron2s_demo(demo):
+    args = demo.parse_args(
+        "--config-file c.yaml --video-input a.mp4 --webcam --output out --opts A.B -1 C.D x".split()
+    )
+    assert args.opts == ["A.B", "-1", "C.D", "x"]
+    assert args.video_input == ["a.mp4"] and args.webcam == 0 and args.save == ["json"]
+
+
+@pytest.mark.parametrize("options", ["", "--input a --batch 0", "--input a --save xml"])
+def test_options_that_make_no_sense(demo, options, capsys):
+    with pytest.raises(SystemExit) as stop:
+        demo.parse_args(f"--config-file c.yaml --output out {options}".split())
+    assert stop.value.code == 2
+
+
 def test_detections_are_drawn_and_listed(run, weights, tmp_path, catalogs):
     inputs = [picture(tmp_path / "x/a.png"), picture(tmp_path / "y/a.png", seed=1)]
     before = [path.read_bytes() for path in inputs]
@@ -150,7 +110,7 @@ def test_detections_are_drawn_and_listed(run, weights, tmp_path, catalogs):
     options = ("--classes", names, "--confidence-threshold", "0.02", "MODEL.WEIGHTS", weights)
     assert run(inputs, *options, *OPTS) == 0
     assert [path.read_bytes() for path in inputs] == before
-    written = {path.name for path in (tmp_path / "out").iterdir()}
+    written = {path.name for path in (tmp_path / "out").glob("[!.]*")}
     assert written == {"a.jpg", "a_2.jpg", "detections.json", "detections.classes.txt"}
     listed = json.loads((tmp_path / "out/detections.json").read_text())
     assert [entry["file"] for entry in listed] == [str(path) for path in inputs]
@@ -183,7 +143,7 @@ def test_unreadable_pictures_are_named_and_the_others_done(run, weights, tmp_pat
 
 
 def test_what_was_found_is_listed_whatever_happens_then(
-    demo, run, weights, tmp_path, monkeypatch, capfd
+    run, weights, tmp_path, monkeypatch, capfd, listed
 ):
     """A picture of a shape that no model takes is left out; Ctrl-C loses nothing."""
     for name in ("a.png", "c.png", "d.png"):
@@ -192,31 +152,44 @@ def test_what_was_found_is_listed_whatever_happens_then(
     assert run([tmp_path], *model(weights)) == 1
     (line,) = errors(capfd)
     assert "b.png" in line and "3000x1" in line
-    listed = tmp_path / "out" / "detections.json"
-    assert len(json.loads(listed.read_text())) == 3
+    assert len(listed()) == 3
 
-    def stop(image, found, names, place):
+    def stop(image, place):
         if place.name == "c.jpg":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo, "draw", stop)
+    monkeypatch.setattr(sys.modules["demo_drawings"], "save_picture", stop)
     assert run([tmp_path], *model(weights)) == 130
-    files = [Path(entry["file"]).name for entry in json.loads(listed.read_text())]
-    assert files == ["a.png", "c.png"]
+    assert [Path(entry["file"]).name for entry in listed()] == ["a.png", "c.png"]
 
 
-def test_a_place_that_cannot_be_written_is_named(run, weights, tmp_path, capfd):
-    path = picture(tmp_path / "a.png")
+def test_a_place_that_cannot_be_written_is_named(run, weights, tmp_path, monkeypatch, capfd):
+    path = picture(tmp_path / "in/deep/a.png")
     assert run([path], "--json", tmp_path, *model(weights)) == 1
-    err = capfd.readouterr().err
-    (line,) = [line for line in err.splitlines() if line.startswith("error:")]
-    assert str(tmp_path) in line and "Traceback" not in err
-    (tmp_path / "out" / "a.jpg").unlink()
-    (tmp_path / "out" / "a.jpg").mkdir()
-    assert run([path], *model(weights)) == 1
-    assert "a.jpg cannot be written" in capfd.readouterr().err
+    (line,) = errors(capfd)
+    assert f"{tmp_path} is there" in line
+    (tmp_path / "out/deep").write_text("no folder")
+    assert run([tmp_path / "in"], *model(weights)) == 1
+    assert "deep cannot be made" in capfd.readouterr().err
     assert run([path], output=path) == 1
     assert "a.png cannot be made" in capfd.readouterr().err
+
+    def full(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    assert run([path], *model(weights)) == 1
+    assert "Nothing can be written to" in capfd.readouterr().err
+
+
+def test_progress_is_logged_where_there_is_no_terminal(
+    run, demo, weights, tmp_path, monkeypatch, caplog
+):
+    inputs = [picture(tmp_path / f"{number}.png") for number in range(3)]
+    monkeypatch.setattr(demo, "LOG_PERIOD", 0)
+    assert run(inputs, "--no-drawings", *model(weights)) == 0
+    lines = [record.getMessage() for record in caplog.records if record.name == "demo"]
+    assert len(lines) == 3 and "100% 3/3" in lines[-1]
 
 
 @pytest.mark.parametrize(
