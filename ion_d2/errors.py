@@ -15,4 +15,11 @@ class IONError(ValueError):
 
     The message names the file, config key or value at fault, says what was expected and what to do.
     The command-line programs print it alone, without a traceback, and exit with status 1.
+
+    Attributes:
+        rule: where labels are at fault, the rule of tools/check_dataset.py that they break; or "".
     """
+
+    def __init__(self, message: str = "", *, rule: str = "") -> None:
+        super().__init__(message)
+        self.rule = rule

@@ -20,6 +20,7 @@ from ion_d2.data.coco_fields import (
     wrong,
 )
 from ion_d2.data.instance_masks import clean_mask, decode_mask
+from ion_d2.data.reading_on import is_reading_on, read_each
 
 _Entries = dict[Union[Id, None], dict[str, Any]]
 # A number further from the origin is broken: COCO's largest objects have 1e5 x 1e5 pixels.
@@ -49,15 +50,18 @@ def normalize_annotations(
     reader = _Reader({i["id"]: i for i in images}, {c["id"]: c for c in categories})
     normalized: list[dict[str, Any]] = []
     outside: list[str] = []
-    for index, annotation in enumerate(annotations):
+
+    def normalize(numbered: tuple[int, dict[str, Any]]) -> None:
         try:
-            entry = reader.normalize(annotation)
+            entry = reader.normalize(numbered[1])
         except FieldFault as error:
-            raise fault(source, reader.place(index, annotation), str(error)) from error
-        if reader.is_visible(entry):
+            raise fault(source, reader.place(*numbered), str(error)) from error
+        if reader.is_visible(entry) or is_reading_on():
             normalized.append({**entry, "id": len(normalized) + 1})
         else:
-            outside.append(reader.place(index, annotation))
+            outside.append(reader.place(*numbered))
+
+    read_each(enumerate(annotations), normalize)
     if outside:
         text = f"{source}: {len(outside)} boxes without a pixel inside their picture are left out"
         log_first_n(logging.WARNING, f"{text} (first: {outside[0]}).", key="message", name=__name__)
@@ -69,6 +73,8 @@ def _box(value: Any) -> list[float] | None:
     sound = isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
     if not sound or any(abs(number) > _FAR for number in value):
         return None
+    if is_reading_on():
+        return list(value)
     x, y, width, height = value
     # Negative sizes are those of a box that was drawn from another corner.
     return [x + min(width, 0), y + min(height, 0), abs(width), abs(height)]

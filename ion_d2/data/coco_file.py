@@ -14,6 +14,7 @@ from ion_d2.data.class_file import is_unprintable
 from ion_d2.data.coco_annotations import normalize_annotations
 from ion_d2.data.coco_fields import FieldFault, Rule, as_id, as_pixels, as_text, clean_fields, fault
 from ion_d2.data.plain_files import read_json
+from ion_d2.data.reading_on import read_each
 from ion_d2.errors import IONError
 
 Content = dict[str, Any]
@@ -87,8 +88,9 @@ def _entries(content: Any, part: str, source: str) -> list[dict[str, Any]]:
     """The clean categories or images of a file."""
     entries: list[dict[str, Any]] = []
     places: dict[tuple[str, Any], str] = {}  # by field and value
-    for index, raw in enumerate(_listed(content, part, source)):
-        place = _place(part, index, raw)
+
+    def add(numbered: tuple[int, dict[str, Any]]) -> None:
+        place, raw = _place(part, *numbered), numbered[1]
         try:
             entry = clean_fields(raw, _RULES[part])
         except FieldFault as error:
@@ -98,10 +100,12 @@ def _entries(content: Any, part: str, source: str) -> list[dict[str, Any]]:
             if rule.unique and other != place:
                 shared = f"has the {field} {entry[field]!r} of {other}"
                 raise fault(source, place, shared, rule.unique)
-        entries.append(entry)
-        if type(entry["id"]) is not type(entries[0]["id"]):
+        if entries and type(entry["id"]) is not type(entries[0]["id"]):
             mixed = f"has the id {entry['id']!r}, but {part}[0] {entries[0]['id']!r}"
             raise fault(source, place, mixed, "write all ids as numbers, or all as text")
+        entries.append(entry)
+
+    read_each(enumerate(_listed(content, part, source)), add)
     return entries
 
 

@@ -25,6 +25,7 @@ from ion_d2.data.instance_masks import decode_mask
 from ion_d2.data.outlines import object_of, outline_boxes
 from ion_d2.data.plain_files import read_json
 from ion_d2.data.readable import DECODE_ERRORS, open_picture, read_size
+from ion_d2.data.reading_on import read_each, refuse
 from ion_d2.data.registered_datasets import register_completed
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
@@ -54,8 +55,9 @@ def labelme(name: str) -> None:
     if os.path.exists(listed):
         classes = read_class_file(listed)
     else:
-        shapes = (shape for file in files for shape in _shapes(_read(file), file))
-        labels = {shape["label"] for shape in shapes if shape["shape_type"] in _POINTS}
+        shapes = read_each(files, lambda file: list(_shapes(_read(file), file)))
+        objects = (shape for each in shapes for shape in each if shape["shape_type"] in _POINTS)
+        labels = {shape["label"] for shape in objects}
         if not labels:
             raise IONError(f"Dataset '{name}': no file in {folder} has an object; write {listed}.")
         classes = check_class_names(sorted(labels), f"Dataset '{name}'")
@@ -73,19 +75,22 @@ def load_labelme(files: Sequence[str], classes: Sequence[str]) -> list[dict[str,
     Raises:
         IONError: a file is not labelme's, lacks its picture, or has an unknown class.
     """
-    records, left_out = [], 0
-    for file in files:
+    left_out: list[int] = []
+
+    def load(file: str) -> dict[str, Any]:
         content = _read(file)
         picture = _picture(content, file)
         height, width = size = read_size(picture)
         shapes = list(_shapes(content, file))
         objects = [shape for shape in shapes if shape["shape_type"] in _POINTS]
-        left_out += len(shapes) - len(objects)
+        left_out.append(len(shapes) - len(objects))
         annotations = _annotations(objects, classes, size, file)
         record = {"file_name": picture, "height": height, "width": width}
-        records.append({**record, "annotations": annotations})
-    if left_out:
-        logger.warning("Left out %d line(s) and point(s), which have no extent.", left_out)
+        return {**record, "annotations": annotations}
+
+    records = read_each(files, load)
+    if any(left_out):
+        logger.warning("Left out %d line(s) and point(s), which have no extent.", sum(left_out))
     outline_boxes(records)
     return records
 
@@ -97,7 +102,9 @@ def _annotations(
     for index, shape in enumerate(shapes):
         label, group = shape["label"], shape.get("group_id")
         if label not in classes:
-            raise IONError(f"{file} has the label {label!r}, which classes.txt does not name.")
+            text = f"{file} has the label {label!r}, which classes.txt does not name."
+            refuse(IONError(text, rule="unknown-class"))
+            continue
         groups.setdefault((label, index if group is None else str(group)), []).append(shape)
     return [
         _object(group, classes.index(label), size, file) for (label, _), group in groups.items()
@@ -154,8 +161,8 @@ def _shapes(content: dict[str, Any], file: str) -> Iterator[dict[str, Any]]:
     for number, shape in enumerate(content["shapes"], 1):
         fault = _fault(shape)
         if fault:
-            raise IONError(f"{file}: shape {number} {fault}; correct it in labelme.")
-        if shape["label"] not in _NO_CLASS:
+            refuse(IONError(f"{file}: shape {number} {fault}; correct it in labelme."))
+        elif shape["label"] not in _NO_CLASS:
             label, kind = clean_class_name(shape["label"]), shape.get("shape_type") or "polygon"
             yield {**shape, "label": label, "shape_type": kind}
 
@@ -189,7 +196,8 @@ def _picture(content: dict[str, Any], file: str) -> str:
         return place
     data = content.get("imageData")
     if not isinstance(data, str):
-        raise IONError(f"{file} names the picture {named!r}, which is not there, and holds none.")
+        text = f"{file} names the picture {named!r}, which is not there, and holds none."
+        raise IONError(text, rule="missing-picture")
     picture = _decode(data, file)
     name = hashlib.sha256(picture).hexdigest()
     suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode
 
+from ion_d2.data.reading_on import is_reading_on
+
 
 def object_of(
     polygons: Sequence[Any], category: int, size: tuple[int, int], *, is_box: bool
@@ -21,7 +23,9 @@ def object_of(
         is_box: whether the object has a box alone, which is what spans the corners.
     """
     height, width = size
-    clipped = [np.clip(np.asarray(p, dtype=np.float64), 0, (width, height)) for p in polygons]
+    clipped = [np.asarray(polygon, dtype=np.float64) for polygon in polygons]
+    if not is_reading_on():
+        clipped = [np.clip(polygon, 0, (width, height)) for polygon in clipped]
     corners = np.concatenate(clipped)
     box = [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
     found = {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": category}

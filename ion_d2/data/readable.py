@@ -85,7 +85,8 @@ def read_size(file_name: str) -> tuple[int, int]:
     except DECODE_ERRORS as error:
         raise IONError(
             f"{file_name} is not a readable picture ({error}), and nothing else gives its height "
-            "and width; replace the picture or take it out of the dataset."
+            "and width; replace the picture or take it out of the dataset.",
+            rule="missing-picture" if isinstance(error, FileNotFoundError) else "broken-picture",
         ) from error
 
 

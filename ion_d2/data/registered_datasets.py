@@ -14,6 +14,7 @@ from detectron2.structures import BoxMode
 
 from ion_d2.data.coco_fields import as_pixels, is_number
 from ion_d2.data.readable import read_size
+from ion_d2.data.reading_on import is_reading_on, read_each, refuse
 from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
@@ -56,16 +57,20 @@ class CompleteDicts:
         Raises:
             IONError: something in a dict is missing or not usable.
         """
-        records = [self._complete(index, record) for index, record in enumerate(list(self._load()))]
+        loaded = enumerate(list(self._load()))
+        records = read_each(loaded, lambda numbered: self._complete(*numbered))
         if not any("annotations" in record for record in records):
             return records
         classes = MetadataCatalog.get(self._name).get("thing_classes")
         empty = []
-        for record in records:
+
+        def keep_usable(record: Record) -> None:
             kept = self._usable_annotations(record, classes)
             if len(kept) < len(record["annotations"]):
                 empty.append(record["file_name"])
             record["annotations"] = kept
+
+        read_each(records, keep_usable)
         if empty:
             text = "Left out boxes without extent in %d image(s) of dataset '%s', the first in %s."
             logger.warning(text, len(empty), self._name, empty[0])
@@ -85,7 +90,7 @@ class CompleteDicts:
             try:
                 record["height"], record["width"] = read_size(record["file_name"])
             except IONError as error:
-                raise IONError(f"Dataset '{self._name}': {error}") from error
+                raise IONError(f"Dataset '{self._name}': {error}", rule=error.rule) from error
         for side in ("height", "width"):
             pixels = as_pixels(record[side])
             if pixels is None:
@@ -104,8 +109,8 @@ class CompleteDicts:
         for annotation in record["annotations"]:
             fault = _fault(annotation, None if classes is None else len(classes))
             if fault:
-                raise self._wrong(record, f"has an annotation {fault}")
-            if _least_extent(annotation) > 0:
+                refuse(self._wrong(record, f"has an annotation {fault}"))
+            elif _least_extent(annotation) > 0 or is_reading_on():
                 kept.append(annotation)
         return kept
 

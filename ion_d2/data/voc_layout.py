@@ -20,6 +20,7 @@ from detectron2.structures import BoxMode
 from ion_d2.data.class_file import clean_class_name, read_class_file
 from ion_d2.data.folders import index_folder
 from ion_d2.data.readable import read_size
+from ion_d2.data.reading_on import is_reading_on, read_each
 from ion_d2.data.voc_split import PathLike, read_image_ids
 from ion_d2.data.voc_xml import Annotation, VOCObject, parse_annotation
 from ion_d2.errors import IONError
@@ -56,14 +57,17 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
     image_ids = read_image_ids(root, split, images)
     xml_files = _annotation_files(root, split, image_ids, class_names)
     category_ids = {clean_class_name(name): index for index, name in enumerate(class_names)}
-    dicts, without_extent = [], []
-    for image_id in image_ids:
+    without_extent: list[str | None] = []
+
+    def load(image_id: str) -> dict[str, Any]:
         record = {"file_name": images[image_id], "image_id": image_id}
         if image_id in labels:
             record["sem_seg_file_name"] = labels[image_id]
         xml_file = xml_files.get(image_id)
-        without_extent += [xml_file] * _annotate(record, xml_file, category_ids)
-        dicts.append(record)
+        without_extent.extend([xml_file] * _annotate(record, xml_file, category_ids))
+        return record
+
+    dicts = read_each(image_ids, load)
     if without_extent:
         text = "Left out %d box(es) without extent inside their image, the first in %s."
         logger.warning(text, len(without_extent), without_extent[0])
@@ -80,8 +84,8 @@ def find_year(root: PathLike, split: str) -> int:
     annotated = _index_if_there(root, "Annotations", ".xml")
     images = index_folder(os.path.join(root, "JPEGImages"), _IMAGE_EXTENSIONS)
     first = annotated.get(read_image_ids(root, split, images)[0])
-    named = parse_annotation(first).folder if first else ""
-    for text in (os.path.basename(root), named):
+    named = [each.folder for each in read_each([first] if first else [], parse_annotation)]
+    for text in (os.path.basename(root), *named):
         years = re.findall("2007|2012", text)
         if years:
             return int(years[-1])
@@ -106,7 +110,7 @@ def find_classes(root: PathLike) -> list[str]:
     # A subfolder beside files may be a copy, or of another task.
     direct = [path for image_id, path in files.items() if "/" not in image_id]
     chosen = direct or files.values()
-    names = {found.name for path in chosen for found in parse_annotation(path).objects}
+    names = {found.name for each in read_each(chosen, parse_annotation) for found in each.objects}
     if not names:
         raise IONError(
             f"No file in {os.path.join(root, 'Annotations')} holds an object; name the classes in "
@@ -134,7 +138,7 @@ def _annotation_files(
         if path:
             found[image_id] = path
     missing = [image_id for image_id in image_ids if image_id not in found]
-    if not missing:
+    if not missing or (found and is_reading_on()):
         return found
     if found and not _is_voc_test(root, split, class_names):
         first = os.path.join(root, "Annotations", missing[0] + ".xml")
@@ -161,7 +165,9 @@ def _annotate(record: dict[str, Any], xml_file: str | None, category_ids: dict[s
         record["height"], record["width"] = read_size(record["file_name"])
     if xml_file is None:
         return 0
-    entries = [_entry(found, record, category_ids, xml_file) for found in annotation.objects]
+    entries = read_each(
+        annotation.objects, lambda found: _entry(found, record, category_ids, xml_file)
+    )
     record["annotations"] = [entry for entry in entries if entry["bbox"]]
     return len(entries) - len(record["annotations"])
 
@@ -173,7 +179,8 @@ def _entry(
     if found.name not in category_ids:
         raise IONError(
             f"{xml_file} has an object of class '{found.name}', but the classes are: "
-            f"{', '.join(category_ids)}; correct the name, or add it to classes.txt."
+            f"{', '.join(category_ids)}; correct the name, or add it to classes.txt.",
+            rule="unknown-class",
         )
     return {
         "bbox": _clip(found, record["width"], record["height"]),
@@ -186,6 +193,8 @@ def _entry(
 
 def _clip(found: VOCObject, width: int, height: int) -> list[float] | None:
     """The box within the image, or None if nothing with an extent is left of it."""
+    if is_reading_on():
+        return list(found.bbox)
     x0, y0, x1, y1 = found.bbox
     x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     # One pixel of exclusive width is xmin == xmax in the file: a point or a line, never an object.

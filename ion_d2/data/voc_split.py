@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import Union
 
 from ion_d2.data.folders import composed, list_folder, read_lines
+from ion_d2.data.reading_on import refuse
 from ion_d2.errors import IONError
 
 PathLike = Union[str, os.PathLike]
@@ -49,19 +50,22 @@ def read_image_ids(root: PathLike, split: str, images: Collection[str]) -> list[
         IONError: the file is missing or empty, an image is not there, or is named twice.
     """
     ids: dict[str, None] = {}
+    missing = None
     for line in map(composed, read_split(root, split)):
         image_id = next((meant for meant in _readings(line) if meant in images), None)
         if image_id is None:
             if line.startswith("#"):
                 continue
-            raise _missing(root, split, line, images)
+            missing = _missing(root, split, line, images)
+            refuse(missing)
+            continue
         if image_id in ids:
-            raise IONError(
-                f"Split '{split}' of {root} names image '{image_id}' more than once; keep one line."
-            )
+            text = f"Split '{split}' of {root} names image '{image_id}' more than once"
+            refuse(IONError(f"{text}; keep one line.", rule="listed-twice"))
         ids[image_id] = None
     if not ids:
-        raise IONError(f"Split '{split}' of {root} holds comments only; name images in it.")
+        comments = f"Split '{split}' of {root} holds comments only; name images in it."
+        raise missing or IONError(comments)
     return list(ids)
 
 
@@ -84,5 +88,6 @@ def _missing(root: PathLike, split: str, line: str, images: Collection[str]) -> 
     return IONError(
         f"{os.path.join(os.fspath(root), 'JPEGImages')} has no picture {line} (.jpg, .jpeg or "
         f".png), but split '{split}' names it{found}; restore the picture or correct the line, "
-        "which is an image ID: the path below JPEGImages without extension."
+        "which is an image ID: the path below JPEGImages without extension.",
+        rule="missing-picture",
     )

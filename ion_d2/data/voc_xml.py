@@ -15,6 +15,7 @@ import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
 from ion_d2.data.class_file import clean_class_name
+from ion_d2.data.reading_on import read_each
 from ion_d2.errors import IONError
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -68,7 +69,7 @@ def parse_annotation(path: str | os.PathLike) -> Annotation:
     return Annotation(
         width=_size(root, "width", path),
         height=_size(root, "height", path),
-        objects=[_object(element, path) for element in root.iterfind("object")],
+        objects=read_each(root.iterfind("object"), lambda element: _object(element, path)),
         folder=root.findtext("folder") or "",
     )
 

@@ -20,6 +20,7 @@ from ion_d2.data.folders import index_folder, read_lines
 from ion_d2.data.outlines import object_of, outline_boxes
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.data.readable import read_size
+from ion_d2.data.reading_on import is_reading_on, read_each
 from ion_d2.data.registered_datasets import register_completed
 from ion_d2.errors import IONError
 
@@ -60,21 +61,28 @@ def load_yolo(pictures: Sequence[str], classes: Sequence[str]) -> list[dict[str,
     labeled = any(map(os.path.exists, labels))
     if not labeled:
         logger.warning("None of %d pictures has labels; the first: %s.", len(labels), labels[0])
-    records = []
-    for picture, file in zip(pictures, labels):
-        height, width = read_size(picture)
+
+    def load(place: tuple[str, str]) -> dict[str, Any]:
+        picture, file = place
+        height, width = size = read_size(picture)
         record: dict[str, Any] = {"file_name": picture, "height": height, "width": width}
         if labeled:
-            lines: dict[str, int] = {}  # Ultralytics' reader drops repeated ones, too
-            for number, line in enumerate(read_lines(file) if os.path.exists(file) else (), 1):
-                lines.setdefault(line, number)
-            record["annotations"] = [
-                _object(line, f"{file}, line {number}", len(classes), (height, width))
-                for line, number in lines.items()
-            ]
-        records.append(record)
+            record["annotations"] = _objects(file, len(classes), size)
+        return record
+
+    records = read_each(zip(pictures, labels), load)
     outline_boxes(records)
     return records
+
+
+def _objects(file: str, num_classes: int, size: tuple[int, int]) -> list[dict[str, Any]]:
+    lines = list(enumerate(read_lines(file) if os.path.exists(file) else (), 1))
+    if not is_reading_on():  # Ultralytics' reader drops repeated lines, too
+        first = {line: number for number, line in reversed(lines)}
+        lines = [(number, line) for number, line in lines if first[line] == number]
+    return read_each(
+        lines, lambda line: _object(line[1], f"{file}, line {line[0]}", num_classes, size)
+    )
 
 
 def _object(line: str, where: str, num_classes: int, size: tuple[int, int]) -> dict[str, Any]:
@@ -89,7 +97,8 @@ def _object(line: str, where: str, num_classes: int, size: tuple[int, int]) -> d
         )
     if category not in range(num_classes):
         raise IONError(
-            f"{where} has the class {category:g}; 'names' has those from 0 to {num_classes - 1}."
+            f"{where} has the class {category:g}; 'names' has those from 0 to {num_classes - 1}.",
+            rule="unknown-class",
         )
     wrong = [s for s in shares if not -_TOLERANCE <= s <= 1 + _TOLERANCE]
     if wrong:

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.optim import Optimizer
 
+from ..data.label_faults import log_label_faults
 from ..data.loader import ResumableLoader, SingleImageLoader
 from ..data.mapper import IONDatasetMapper
 from ..data.run_images import test_dicts, train_dicts
@@ -100,8 +101,10 @@ class IONBuilders(DefaultTrainer):
             IONError: a setting that it cannot honor, or no images.
         """
         check_data(cfg)
+        dicts = train_dicts(cfg)
+        log_label_faults(cfg, dicts)
         return ResumableLoader(
-            train_dicts(cfg),
+            dicts,
             IONDatasetMapper(cfg, is_train=True),
             batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
             seed=prepared(cfg).SEED,

@@ -1,0 +1,155 @@
+"""Faults that the labels show without a picture being opened: of boxes, classes and anchors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import build_anchor_generator
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+# In pixels: how far programs differ on where a picture ends, what the readers take for a line, and
+# what is too small to have a shape.
+_TOLERANCE, _LINE, _TINY = 1.0, 1.0, 3.0
+
+
+# What a training warns of, by the rule of tools/check_dataset.py.
+_TOLD = {
+    "box-inverted": "box(es) with their corners in the wrong order",
+    "box-empty": "box(es) that are a point or a line",
+    "box-outside": "box(es) beyond the border of the picture",
+    "box-repeated": "box(es) that repeat another of the same class",
+    "no-anchor": "object(s) that no anchor overlaps by MODEL.RPN.IOU_THRESHOLDS",
+}
+
+
+class Objects(NamedTuple):
+    """The labeled objects of dataset dicts as arrays of one length."""
+
+    image: np.ndarray  # index of the dict
+    number: np.ndarray  # index among its annotations
+    box: np.ndarray  # (N, 4) x0, y0, x1, y1 in pixels of the file
+    category: np.ndarray
+    size: np.ndarray  # (N, 2) width and height of the picture
+    learned: np.ndarray  # whether a training takes it: neither crowd nor, by default, difficult
+
+
+def collect_objects(records: Sequence[dict[str, Any]], *, use_difficult: bool = False) -> Objects:
+    """Take the objects of Detectron2's dataset dicts; rotated boxes are not among them."""
+    rows = list(_rows(records, use_difficult))
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 11).T
+    image, number, category, in_corners, learned = columns[[0, 1, 2, 9, 10]].astype(int)
+    box = columns[3:7].T
+    box[in_corners == 0, 2:] += box[in_corners == 0, :2]
+    return Objects(image, number, box, category, columns[7:9].T, learned.astype(bool))
+
+
+def _rows(records: Sequence[dict[str, Any]], use_difficult: bool) -> Iterator[tuple[float, ...]]:
+    for image, record in enumerate(records):
+        size = record["width"], record["height"]
+        for number, found in enumerate(record.get("annotations", ())):
+            if found["bbox_mode"] in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
+                in_corners = found["bbox_mode"] == BoxMode.XYXY_ABS
+                difficult = found.get("difficult", 0) and not use_difficult
+                learned = not (found.get("iscrowd", 0) or difficult)
+                box = found["bbox"]
+                yield image, number, found["category_id"], *box, *size, in_corners, learned
+
+
+def find_box_faults(objects: Objects) -> dict[str, np.ndarray]:
+    """The faulty objects, as an (N,) bool array for each of the rules "box-..."."""
+    first, last = objects.box[:, :2], objects.box[:, 2:]
+    least = (last - first).min(axis=1, initial=np.inf)
+    beyond = (first < -_TOLERANCE) | (last > objects.size + _TOLERANCE)
+    places = np.column_stack([objects.image, objects.category, objects.box.round()])
+    repeated = np.ones(len(places), dtype=bool)
+    repeated[np.unique(places, axis=0, return_index=True)[1]] = False
+    return {
+        "box-inverted": least < 0,
+        "box-empty": (least >= 0) & (least <= _LINE),
+        "box-outside": beyond.any(axis=1),
+        "box-tiny": (least > _LINE) & (least < _TINY),
+        "box-repeated": repeated,
+    }
+
+
+def anchor_shapes(cfg: CfgNode) -> list[np.ndarray]:
+    """(A, 2) widths and heights of the RPN's anchors for each of its features; [] without any."""
+    meta, generator = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.PROPOSAL_GENERATOR.NAME
+    if generator != "RPN" or meta not in ("ION", "GeneralizedRCNN", "ProposalNetwork"):
+        return []
+    features = [ShapeSpec(stride=1) for _ in cfg.MODEL.RPN.IN_FEATURES]  # shapes do not tell
+    corners = [cell.numpy() for cell in build_anchor_generator(cfg, features).cell_anchors]
+    return [cell[:, 2:] - cell[:, :2] for cell in corners if cell.shape[1] == 4]
+
+
+def best_overlaps(
+    objects: Objects, cfg: CfgNode, shapes: Sequence[np.ndarray], strides: Sequence[int] = ()
+) -> np.ndarray:
+    """The greatest IoU (N,) of each object with an anchor, at the sizes of ``INPUT``'s training.
+
+    Args:
+        shapes: widths and heights of the anchors of each feature.
+        strides: distance of each feature's cells; without, an anchor lies over every object.
+    """
+    best = np.zeros(len(objects.box))
+    extent = (objects.box[:, 2:] - objects.box[:, :2]).clip(0)
+    center = (objects.box[:, 2:] + objects.box[:, :2]) / 2
+    for shortest in {min(cfg.INPUT.MIN_SIZE_TRAIN), max(cfg.INPUT.MIN_SIZE_TRAIN)}:
+        scale = np.ones((len(best), 1))
+        if shortest:
+            scale = shortest / objects.size.min(axis=1, keepdims=True)
+            longest = objects.size.max(axis=1, keepdims=True) * scale
+            scale *= np.minimum(1, cfg.INPUT.MAX_SIZE_TRAIN / longest)
+        for anchors, stride in zip(shapes, strides or [0] * len(shapes)):
+            off = np.zeros_like(extent)
+            if stride:
+                start, last = cfg.MODEL.ANCHOR_GENERATOR.OFFSET, objects.size * scale / stride
+                cell = (center * scale / stride - start).round().clip(0, np.ceil(last) - 1)
+                off = np.abs(center * scale - (cell + start) * stride)
+            best = np.maximum(best, _overlaps(extent * scale, off, anchors).max(axis=1))
+    return best
+
+
+def _overlaps(extent: np.ndarray, off: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """IoU (N, A) of boxes and anchors whose centers are ``off`` (N, 2) apart."""
+    extent, off = extent[:, None], off[:, None]
+    common = np.minimum(np.minimum(extent, anchors), (extent + anchors) / 2 - off).clip(0)
+    shared = common.prod(axis=2)
+    return shared / (extent.prod(axis=2) + anchors.prod(axis=1) - shared)
+
+
+def log_label_faults(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
+    """Warn of the faults in the dicts of ``DATASETS.TRAIN``, a line a rule, in the main process."""
+    if not comm.is_main_process():
+        return
+    objects = collect_objects(records, use_difficult=cfg.DATASETS.USE_DIFFICULT)
+    found = find_box_faults(objects)
+    if shapes := anchor_shapes(cfg):
+        lowest = min(cfg.MODEL.RPN.IOU_THRESHOLDS)
+        found["no-anchor"] = objects.learned & (best_overlaps(objects, cfg, shapes) < lowest)
+    lines = []
+    for rule, told in _TOLD.items():
+        if rule in found and (images := objects.image[found[rule]]).size:
+            lines.append(f"{images.size} {told}, the first in {records[images[0]]['file_name']}")
+    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or []
+    learned = set(objects.category[objects.learned])
+    if unused := [name for label, name in enumerate(names) if label not in learned]:
+        lines.append(f"no object of {', '.join(unused)}")
+    if lines:
+        command = ["python", "tools/check_dataset.py", *cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+        command += ["--config-file", config] if os.path.exists(config) else []
+        lines.append(f"more, and what to do: {shlex.join(command)}")
+    for line in lines:
+        logger.warning("Training labels: %s", line)
