@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 # In pixels: how far programs differ on where a picture ends, what the readers take for a line, and
 # what is too small to have a shape.
-_TOLERANCE, _LINE, _TINY = 1.0, 1.0, 3.0
+_TOLERANCE, LINE, _TINY = 1.0, 1.0, 3.0
 
 
 # What a training warns of, by the rule of tools/check_dataset.py.
@@ -76,9 +76,9 @@ def find_box_faults(objects: Objects) -> dict[str, np.ndarray]:
     repeated[np.unique(places, axis=0, return_index=True)[1]] = False
     return {
         "box-inverted": least < 0,
-        "box-empty": (least >= 0) & (least <= _LINE),
+        "box-empty": (least >= 0) & (least <= LINE),
         "box-outside": beyond.any(axis=1),
-        "box-tiny": (least > _LINE) & (least < _TINY),
+        "box-tiny": (least > LINE) & (least < _TINY),
         "box-repeated": repeated,
     }
 
@@ -91,6 +91,15 @@ def anchor_shapes(cfg: CfgNode) -> list[np.ndarray]:
     features = [ShapeSpec(stride=1) for _ in cfg.MODEL.RPN.IN_FEATURES]  # shapes do not tell
     corners = [cell.numpy() for cell in build_anchor_generator(cfg, features).cell_anchors]
     return [cell[:, 2:] - cell[:, :2] for cell in corners if cell.shape[1] == 4]
+
+
+def training_scale(objects: Objects, cfg: CfgNode, shortest: int) -> np.ndarray:
+    """The factor (N, 1) by which a training resizes each object's picture; 0 leaves it as it is."""
+    if not shortest:
+        return np.ones((len(objects.size), 1))
+    scale = shortest / objects.size.min(axis=1, keepdims=True)
+    longest = objects.size.max(axis=1, keepdims=True) * scale
+    return scale * np.minimum(1, cfg.INPUT.MAX_SIZE_TRAIN / longest)
 
 
 def best_overlaps(
@@ -106,11 +115,7 @@ def best_overlaps(
     extent = (objects.box[:, 2:] - objects.box[:, :2]).clip(0)
     center = (objects.box[:, 2:] + objects.box[:, :2]) / 2
     for shortest in {min(cfg.INPUT.MIN_SIZE_TRAIN), max(cfg.INPUT.MIN_SIZE_TRAIN)}:
-        scale = np.ones((len(best), 1))
-        if shortest:
-            scale = shortest / objects.size.min(axis=1, keepdims=True)
-            longest = objects.size.max(axis=1, keepdims=True) * scale
-            scale *= np.minimum(1, cfg.INPUT.MAX_SIZE_TRAIN / longest)
+        scale = training_scale(objects, cfg, shortest)
         for anchors, stride in zip(shapes, strides or [0] * len(shapes)):
             off = np.zeros_like(extent)
             if stride:

@@ -36,7 +36,7 @@ _FORMATS = (
 )  # fmt: skip
 _MAX_THREADS = 8
 _OR_SKIP = ", or leave out such pictures with INPUT.SKIP_UNREADABLE True."
-_EXIF_ORIENTATION = 274
+EXIF_ORIENTATION = 274
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
@@ -202,7 +202,7 @@ def _mode_and_size(file_name: str) -> tuple[str, tuple[int, int]]:
     """Pillow's mode, and height and width, turned as EXIF asks, from the header."""
     with PathManager.open(_regular(file_name), "rb") as file, open_picture(file) as image:
         width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+        turned = image.getexif().get(EXIF_ORIENTATION) in _QUARTER_TURNS
         return image.mode, (width, height) if turned else (height, width)
 
 

@@ -45,7 +45,8 @@ def read_label_map(
     if wrong:
         raise IONError(
             f"Label {path} holds the id(s) {', '.join(map(str, wrong))}, but only 0.."
-            f"{num_classes - 1} and {ignore_label} (ignored) are valid; correct it or the classes."
+            f"{num_classes - 1} and {ignore_label} (ignored) are valid; correct it or the classes.",
+            rule="label-map-ids",
         )
     return labels
 

@@ -1,0 +1,116 @@
+"""What tools/check_dataset.py finds in labels: the readers' refusals, boxes, classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from dataset_rules import Finding
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ion_d2.data import add_label_files, ensure_registered
+from ion_d2.data.label_faults import Objects, collect_objects, find_box_faults
+from ion_d2.data.reading_on import reading_on
+from ion_d2.errors import IONError
+
+
+@dataclass
+class Dataset:
+    """A dataset with all that its readers could make sense of.
+
+    Attributes:
+        name: as in DATASETS.TRAIN.
+        records: Detectron2's dataset dicts, boxes as the files have them.
+        classes: their names.
+        refused: what the readers refused.
+        objects: of all records.
+    """
+
+    name: str
+    records: list[dict[str, Any]] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    refused: list[IONError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.objects: Objects = collect_objects(self.records)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many objects each class has."""
+        numbers = np.bincount(self.objects.category, minlength=len(self.classes)).tolist()
+        return Counter(dict(zip(self.classes, numbers)))
+
+    @property
+    def empty(self) -> list[str]:
+        """The labeled pictures without a box."""
+        return [r["file_name"] for r in self.records if r.get("annotations") == []]
+
+
+def read_dataset(name: str, cfg: CfgNode | None) -> Dataset:
+    """Read a dataset, with the further label maps of a config; whatever is wrong is collected."""
+    records: list[dict[str, Any]] = []
+    with reading_on() as refused:
+        try:
+            ensure_registered([name])
+            records = DatasetCatalog.get(name)
+            if cfg is not None:
+                records = add_label_files(records, cfg.DATASETS.SEM_SEG_DIRS)
+        except IONError as error:
+            refused.append(IONError(str(error), rule=error.rule or "unusable-dataset"))
+    classes = MetadataCatalog.get(name).get("thing_classes") or []
+    once = {str(error): error for error in refused}  # some files are read more than once
+    return Dataset(name, records, list(classes), list(once.values()))
+
+
+def find_label_faults(dataset: Dataset) -> Iterator[Finding]:
+    """Faults of a dataset that show without its pictures."""
+    for error in dataset.refused:
+        yield Finding(error.rule or "unusable-label", dataset.name, str(error))
+    yield from _find_list_faults(dataset)
+    for rule, faulty in find_box_faults(dataset.objects).items():
+        yield from show_objects(rule, dataset, faulty)
+
+
+def _find_list_faults(dataset: Dataset) -> Iterator[Finding]:
+    names = [record["file_name"] for record in dataset.records]
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield Finding("listed-twice", dataset.name, f"{name}, {count} times", (name,))
+    for name in dataset.empty:
+        yield Finding("no-boxes", dataset.name, name, (name,))
+    if any("annotations" in record for record in dataset.records):
+        for name in (r["file_name"] for r in dataset.records if "annotations" not in r):
+            yield Finding("missing-label", dataset.name, name, (name,))
+
+
+def show_objects(rule: str, dataset: Dataset, faulty: np.ndarray) -> Iterator[Finding]:
+    """A finding for each object of a mask, with its place and its box."""
+    objects = dataset.objects
+    for index in np.flatnonzero(faulty):
+        name = dataset.records[objects.image[index]]["file_name"]
+        corners = ", ".join(f"{value:g}" for value in objects.box[index].round(1))
+        label = dataset.classes[objects.category[index]]
+        place = f"{name}: {label} at ({corners})"
+        yield Finding(rule, dataset.name, place, (name,), (int(objects.number[index]),))
+
+
+def find_class_faults(datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    """Classes that differ between datasets, or of which objects are missing."""
+    datasets = [dataset for dataset in datasets if dataset.records]
+    for dataset in datasets[1:]:
+        if dataset.classes != datasets[0].classes:
+            first, other = (", ".join(d.classes) for d in (datasets[0], dataset))
+            place = f"{first} in {datasets[0].name}, but {other}"
+            yield Finding("different-classes", dataset.name, place)
+    labeled = [dataset for dataset in datasets if len(dataset.objects.box)]
+    for name in dict.fromkeys(name for dataset in labeled for name in dataset.classes):
+        counts = {dataset.name: dataset.counts[name] for dataset in labeled}
+        without = [dataset for dataset, count in counts.items() if not count]
+        if len(without) == len(counts):
+            yield Finding("unused-class", ", ".join(counts), name)
+        elif without:
+            yield Finding("one-split-class", ", ".join(without), f"{name} has no object")
