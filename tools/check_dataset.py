@@ -20,8 +20,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from dataset_anchors import Anchors, find_anchor_faults, find_strides, fit_anchors
+from dataset_anchors import Anchors, anchor_sentences, find_anchor_faults, find_strides, fit_anchors
+from dataset_counts import count_tables
 from dataset_labels import Dataset, find_class_faults, find_label_faults, read_dataset
 from dataset_page import page_sections
 from dataset_pictures import (
@@ -35,13 +35,12 @@ from detectron2.config import CfgNode, get_cfg
 from tabulate import tabulate
 
 from ion_d2.config import add_ion_config
-from ion_d2.data.label_faults import Objects, anchor_shapes, training_scale
+from ion_d2.data.label_faults import anchor_shapes
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 from ion_d2.evaluation.results_file import write_json
 from ion_lab.report import Table, write_report
 
-_PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 _EXAMPLES, _WIDTH = 3, 100
 
 Groups = dict[tuple[str, str], list[Finding]]
@@ -79,59 +78,6 @@ def _grouped(found: Sequence[Finding]) -> Groups:
         groups.setdefault((finding.rule, finding.dataset), []).append(finding)
     gravest = sorted(groups, key=lambda key: WEIGHTS.index(RULES[key[0]].weight))
     return {key: groups[key] for key in gravest}
-
-
-def count_tables(datasets: Sequence[Dataset], cfg: CfgNode | None) -> list[Table]:
-    """Pictures, objects of each class and sizes of boxes, a column a dataset."""
-    names = [dataset.name for dataset in datasets]
-    classes = dict.fromkeys(name for dataset in datasets for name in dataset.classes)
-    rows = [
-        ["pictures", *(f"{len(d.records):,}" for d in datasets)],
-        ["without a box", *(f"{len(d.empty):,}" for d in datasets)],
-        ["objects", *(f"{len(d.objects.box):,}" for d in datasets)],
-        *([name, *(f"{d.counts[name]:,}" for d in datasets)] for name in classes),
-    ]
-    told = "Percentiles of the sides of boxes (square roots of their areas), in pixels"
-    tables = [Table("Counts", ["", *names], rows)]
-    tables.append(Table(told, ["", *names], _side_rows([_sides(d.objects) for d in datasets])))
-    if cfg is not None:
-        shortest = max(cfg.INPUT.MIN_SIZE_TRAIN)
-        sides = [
-            _sides(d.objects) * training_scale(d.objects, cfg, shortest)[:, 0] for d in datasets
-        ]
-        resized = f"The same, resized as for a training (INPUT.MIN_SIZE_TRAIN {shortest})"
-        tables.append(Table(resized, ["", *names], _side_rows(sides)))
-    return tables
-
-
-def _side_rows(sides: Sequence[np.ndarray]) -> list[list[str]]:
-    return [
-        [f"{percent} %", *(f"{np.percentile(s, percent):.0f}" if len(s) else "" for s in sides)]
-        for percent in _PERCENTILES
-    ]
-
-
-def _sides(objects: Objects) -> np.ndarray:
-    return np.sqrt((objects.box[:, 2:] - objects.box[:, :2]).clip(0).prod(axis=1))
-
-
-def anchor_sentences(anchors: Sequence[Anchors], cfg: CfgNode | None) -> list[str]:
-    """How the anchors fit, and which would fit better."""
-    if cfg is None or not anchors:
-        return []
-    low, high = min(cfg.MODEL.RPN.IOU_THRESHOLDS), max(cfg.MODEL.RPN.IOU_THRESHOLDS)
-    now = anchors[0]
-    told = [
-        f"Anchors: {now.weak:.0%} of the objects overlap no anchor by {high:g}, and {now.lost:.1%} "
-        f"none by {low:g} (IoU), with {now.per_cell} anchors a cell, at INPUT.MIN_SIZE_TRAIN "
-        f"{tuple(cfg.INPUT.MIN_SIZE_TRAIN)}."
-    ]
-    for better in anchors[1:]:
-        told.append(
-            f"{better.weak:.0%} and {better.lost:.1%} with {better.per_cell} anchors a cell: "
-            f"{better.settings()}"
-        )
-    return told
 
 
 def print_summary(groups: Groups, tables: Sequence[Table], sentences: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ _PRICE = 0.02
 # The share of objects without a good anchor that is nothing to speak of.
 _USUAL = 0.5
 # By how much a share must fall before other sizes are worth naming, and how many objects decide.
-_WORTH, _SAMPLE = 0.1, 2000
+_WORTH, _SAMPLE = 0.1, 1000
 
 
 class Anchors(NamedTuple):
@@ -34,6 +34,7 @@ class Anchors(NamedTuple):
         per_cell: how many anchors a cell has.
         weak: share of the objects that reach the higher of MODEL.RPN.IOU_THRESHOLDS with none.
         lost: share that does not even reach the lower one.
+        strides: of the RPN's features.
     """
 
     sizes: list[list[float]]
@@ -41,6 +42,7 @@ class Anchors(NamedTuple):
     per_cell: int
     weak: float
     lost: float
+    strides: Sequence[int]
 
     def settings(self) -> str:
         """The two keys as on a command line."""
@@ -88,6 +90,26 @@ def fit_anchors(datasets: Sequence[Dataset], cfg: CfgNode, strides: Sequence[int
     return [now, best] if gain >= _WORTH else [now]
 
 
+def anchor_sentences(anchors: Sequence[Anchors], cfg: CfgNode | None) -> list[str]:
+    """How the anchors fit, and which would fit better."""
+    if cfg is None or not anchors:
+        return []
+    low, high = min(cfg.MODEL.RPN.IOU_THRESHOLDS), max(cfg.MODEL.RPN.IOU_THRESHOLDS)
+    now = anchors[0]
+    resized = f"INPUT.MIN_SIZE_TRAIN {tuple(cfg.INPUT.MIN_SIZE_TRAIN)}"
+    told = [
+        f"Anchors: {now.settings()}, {now.per_cell} in a cell, at the strides "
+        f"{', '.join(map(str, now.strides))} and {resized}. {now.weak:.0%} of the objects overlap "
+        f"none by {high:g} (IoU), and {now.lost:.1%} none by {low:g}."
+    ]
+    for better in anchors[1:]:
+        told.append(
+            f"Better: {better.weak:.0%} and {better.lost:.1%}, with {better.per_cell} in a cell: "
+            f"{better.settings()}"
+        )
+    return told
+
+
 def _measure(
     objects: Objects, cfg: CfgNode, strides: Sequence[int], sizes: Any, ratios: Any
 ) -> Anchors:
@@ -97,7 +119,7 @@ def _measure(
     shapes = anchor_shapes(cfg)
     best = best_overlaps(objects, cfg, shapes, strides)
     lost, weak = (float((best < limit).mean()) if len(best) else 0.0 for limit in _limits(cfg))
-    return Anchors(node.SIZES, node.ASPECT_RATIOS, len(shapes[0]), weak, lost)
+    return Anchors(node.SIZES, node.ASPECT_RATIOS, len(shapes[0]), weak, lost, strides)
 
 
 def _limits(cfg: CfgNode) -> tuple[float, float]:

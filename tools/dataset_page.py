@@ -16,8 +16,10 @@ from ion_d2.errors import IONError
 from ion_lab.report import Bar, Figure, Listing, Picture, Section, Table, Text, bar_plot
 from ion_lab.report.heatmap import encode
 
-# Pictures of each rule, and the longer side of one in pixels; a listing's longest.
-_MOST, _SIDE, _LINES = 12, 360, 1000
+# Pictures of each rule, and the longer side of one in pixels.
+_MOST, _SIDE = 12, 360
+# So many places are not folded away, and so many are listed.
+_FEW, _LINES = 3, 1000
 
 
 def page_sections(
@@ -34,20 +36,21 @@ def page_sections(
     headers = ["weight", "rule", "dataset", "count", "what to do"]
     table = Table("What was found, the gravest first.", headers, rows, text_columns=5)
     summary = [table] if rows else [Text(["Nothing was found."])]
-    counted = [_class_plot(dataset) for dataset in datasets if len(dataset.objects.box)]
+    plots = [_class_plot(dataset) for dataset in datasets if len(dataset.objects.box)]
+    counted = [Figure(plots, "Objects of each class.")] if plots else []
     sheets = [_sheet(datasets, *key, found) for key, found in groups.items()]
     return [
         Section("Findings", summary),
-        *([Section("Contact sheet", sheets)] if sheets else ()),
+        *([Section("Where", sheets)] if sheets else ()),
         Section("Counts", [*counted, *tables, Text(list(sentences))]),
     ]
 
 
-def _class_plot(dataset: Dataset) -> Figure:
+def _class_plot(dataset: Dataset) -> Picture:
     counts = dataset.counts.most_common()
     plot = bar_plot([Bar(f"{name}: {count:,}", count) for name, count in counts], "objects")
     told = ", ".join(f"{count} {name}" for name, count in counts)
-    return Figure([Picture(plot, f"Bars: {told}.")], f"Objects of each class in {dataset.name}.")
+    return Picture(plot, f"Bars: {told}.", dataset.name)
 
 
 def _sheet(datasets: Sequence[Dataset], rule: str, name: str, found: Sequence[Finding]) -> Section:
@@ -63,12 +66,15 @@ def _sheet(datasets: Sequence[Dataset], rule: str, name: str, found: Sequence[Fi
                 shown |= labels
     if pictures:
         legend = [(classes[label], class_color(label)) for label in sorted(shown)]
-        caption = f"{len(pictures)} pictures, with the boxes in question or else all."
+        caption = "The boxes in question, or else all of the picture."
         parts.append(Figure(pictures, caption, width=240, legend=legend))
-    listed = [finding.place for finding in found]
-    if len(listed) > _LINES:
-        listed[_LINES:] = [f"... and {len(listed) - _LINES:,} more (--json FILE has all)"]
-    parts.append(Listing(f"All {len(found):,} places", "\n".join(listed)))
+    places = [finding.place for finding in found]
+    if len(places) > _LINES:
+        places[_LINES:] = [f"... and {len(places) - _LINES:,} more (--json FILE has all)"]
+    if len(places) <= _FEW:
+        parts.append(Text(places))
+    else:
+        parts.append(Listing(f"All {len(found):,} places", "\n".join(places)))
     return Section(f"{rule} ({RULES[rule].weight}) in {name}", parts)
 
 

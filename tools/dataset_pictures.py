@@ -23,7 +23,7 @@ from ion_d2.errors import IONError
 
 # A JPEG file ends with this marker, which no compressed data holds; some cameras add a few zeros.
 _END, _TAIL = b"\xff\xd9", 64
-_GREY = ("1", "L", "LA")
+_GRAY = ("1", "L", "LA")
 # Bits of the 128 in which the hashes of one picture, scaled or compressed anew, may differ.
 _ALIKE = 8
 _BLOCK = 1024
@@ -132,7 +132,7 @@ def _difference_hash(path: str) -> np.ndarray:
 def find_picture_faults(dataset: Dataset, looks: dict[str, Look]) -> Iterator[Finding]:
     """Faults of single pictures of a dataset."""
     modes = {looks[record["file_name"]].mode for record in dataset.records}
-    grey_is_odd = not modes <= {*_GREY, ""}
+    gray_is_odd = not modes <= {*_GRAY, ""}
     for record in dataset.records:
         name = record["file_name"]
         found = looks[name]
@@ -145,8 +145,8 @@ def find_picture_faults(dataset: Dataset, looks: dict[str, Look]) -> Iterator[Fi
             continue
         if found.orientation in range(2, 9):
             yield fault("turned-picture", f"{name} (orientation {found.orientation})")
-        if found.mode in _GREY and grey_is_odd:
-            yield fault("grey-picture", name)
+        if found.mode in _GRAY and gray_is_odd:
+            yield fault("gray-picture", name)
         stated = record["height"], record["width"]
         if stated != found.size:
             sizes = f"{stated[1]}x{stated[0]} in the labels, {found.size[1]}x{found.size[0]}"
@@ -183,14 +183,13 @@ def find_copies(datasets: Sequence[Dataset], looks: dict[str, Look]) -> Iterator
     for name, (first, *others) in homes.items():
         for other in others:
             yield Finding("leak", other, f"{name}, also in {first}", (name,))
-    same = set()
-    for names in _same_bytes(looks):
-        for other in names[1:]:
-            same.add((names[0], other))
-            yield _pair("same-picture", "leak", names[0], other, homes)
-    for one, other in _alike(looks):
-        if (one, other) not in same:
-            yield _pair("similar-picture", "similar-leak", one, other, homes)
+    copies = set()
+    for first, *others in _same_bytes(looks):
+        copies.update(others)
+        for other in others:
+            yield _pair("same-picture", "leak", first, other, homes)
+    for one, other in _alike({n: found for n, found in looks.items() if n not in copies}):
+        yield _pair("similar-picture", "similar-leak", one, other, homes)
 
 
 def _pair(within: str, between: str, one: str, other: str, homes: dict[str, list[str]]) -> Finding:

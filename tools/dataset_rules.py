@@ -75,8 +75,8 @@ RULES = {
     "no-boxes": Rule(
         "note",
         "A picture has no box.",
-        "Nothing, if there is no object in it. DATALOADER.FILTER_EMPTY_ANNOTATIONS False trains on "
-        "such pictures, too.",
+        "Label it, if there is an object in it. If there is none, it is a good test picture, and "
+        "DATALOADER.FILTER_EMPTY_ANNOTATIONS False trains on it, too.",
     ),
     # Boxes.
     "box-inverted": Rule(
@@ -144,10 +144,11 @@ RULES = {
         "Look whether the boxes fit: this project turns the picture, some labeling programs do "
         "not. Saving it turned, without that mark, settles it.",
     ),
-    "grey-picture": Rule(
+    "gray-picture": Rule(
         "note",
-        "A picture is grey, among others in color.",
-        "Nothing, if such pictures will be met later; it is read as three equal channels.",
+        "A picture is gray, among others in color.",
+        "It is read as three equal channels. Keep it if the model will meet such pictures; else "
+        "take it out.",
     ),
     "same-picture": Rule(
         "warning",
@@ -167,13 +168,13 @@ RULES = {
     "similar-leak": Rule(
         "warning",
         "Pictures of two datasets look alike (difference hash).",
-        "Look at both; copies, and frames of one video, belong into one of the datasets.",
+        "Look at both; copies, and frames of one video, belong in one of the datasets.",
     ),
     # Label maps.
     "label-map-broken": Rule(
         "error",
         "A segmentation label map cannot be read.",
-        "Store one 8-bit class id a pixel, as palette or grey PNG.",
+        "Store one 8-bit class id a pixel, as palette or gray PNG.",
     ),
     "label-map-ids": Rule(
         "error",

@@ -86,13 +86,14 @@ def plant(folder):
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     deep = Image.fromarray(np.full(SIZE[::-1], 1000, np.uint16))
     add("deep", picture=deep, format="PNG")
-    add("grey", picture=folder.picture().convert("L"))
+    add("gray", picture=folder.picture().convert("L"))
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
     add("turned", picture=folder.picture(SIZE[::-1]), exif=exif)
     add("other_size", size=(96, 71))
     same = add("same")
     add("same_again").write_bytes(same.read_bytes())
+    add("same_once_more").write_bytes(same.read_bytes())
     alike = add("alike")
     add("scaled", picture=Image.open(alike).resize((192, 144)), size=(192, 144), quality=60)
     add("rgb_map", label=np.zeros((72, 96)))
@@ -127,10 +128,10 @@ PLANTED = {
     "weak-anchor": ["4 of 4 objects"],
     "broken-picture": ["cut.jpg cannot be decoded"],
     "deep-picture": ["deep.jpg"],
-    "grey-picture": ["grey.jpg"],
+    "gray-picture": ["gray.jpg"],
     "turned-picture": ["turned.jpg (orientation 6)"],
     "size-differs": ["other_size.jpg: 96x71 in the labels, 96x72 in the picture"],
-    "same-picture": ["same_again.jpg and "],
+    "same-picture": ["same_again.jpg and ", "same_once_more.jpg and "],
     "leak": ["leaked.jpg and "],
     "similar-picture": ["scaled.jpg and "],
     "similar-leak": ["tested_alike.jpg and "],
@@ -185,13 +186,13 @@ def test_the_summary_names_all_and_the_exit_status_is_one(planted):
     assert code == 1
     for rule, found in places.items():
         assert f": {rule}, 1 in " in output or len(found) > 1
-    assert "Use" in output and output.splitlines()[-2].startswith("14 errors, ")
+    assert "Use" in output and output.splitlines()[-2].startswith("14 errors, 11 warnings, 6 notes")
 
 
 def test_the_page_shows_the_faulty_pictures(planted):
     page = check_page((planted[3] / "found.html").read_text())
     shown = {picture["alt"].partition(":")[0].rpartition("/")[2] for picture in page.pictures()}
-    assert {"outside.jpg", "inverted.jpg", "grey.jpg", "other_size.jpg"} <= shown
+    assert {"outside.jpg", "inverted.jpg", "gray.jpg", "other_size.jpg"} <= shown
     assert not {"cut.jpg", "deep.jpg"} & shown
     assert "cut.jpg" in " ".join(data for _, data in page.texts)
 
@@ -229,7 +230,7 @@ def test_the_better_anchors_are_named_with_what_they_bring(tmp_path):
     far = ["MODEL.ANCHOR_GENERATOR.SIZES", "[[4], [6]]"]
     _, output, places = check(tmp_path, *names, *config, *far)
     assert len(places["no-anchor"]) == 8 and "100.0% none by 0.3" in output
-    better = re.search(r'SIZES "(.*?)" .*ASPECT_RATIOS "(.*?)"', output)
+    better = re.search(r'Better: .*SIZES "(.*?)" .*ASPECT_RATIOS "(.*?)"', output)
     set_to = "MODEL.ANCHOR_GENERATOR.SIZES", "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS"
     opts = [text for pair in zip(set_to, better.groups()) for text in pair]
     assert "no-anchor" not in check(tmp_path, *names, *config, *opts)[2]
