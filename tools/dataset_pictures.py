@@ -17,7 +17,13 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 
-from ion_d2.data.readable import DECODE_ERRORS, EXIF_ORIENTATION, read_image, read_size
+from ion_d2.data.readable import (
+    DECODE_ERRORS,
+    EXIF_ORIENTATION,
+    open_picture,
+    read_image,
+    read_size,
+)
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.errors import IONError
 
@@ -62,18 +68,15 @@ def look(name: str, *, with_hash: bool = False) -> Look:
     """Look at a picture's header and its end, and decode it where these leave a doubt."""
     try:
         path = PathManager.get_local_path(name)
-        found = _look_without_decoding(path)
+        found = _look_without_decoding(path) if os.path.isfile(path) else None
         if found is None:
             read_image(name)  # raises an error that says what is wrong
             found = _look_decoding(path)
         if found.mode.startswith(("I", "F")):
             return found._replace(rule="deep-picture", told=f"{name} (Pillow's mode {found.mode})")
         return found._replace(hash=_difference_hash(path)) if with_hash else found
-    except FileNotFoundError:
-        return Look("missing-picture", name)
     except IONError as error:
-        deep = "more than 8 bits" in str(error)
-        return Look("deep-picture" if deep else "broken-picture", str(error))
+        return Look(error.rule or "broken-picture", str(error))
     except DECODE_ERRORS as error:
         return Look("broken-picture", f"{name} ({error})")
 
@@ -81,21 +84,19 @@ def look(name: str, *, with_hash: bool = False) -> Look:
 def _look_without_decoding(path: str) -> Look | None:
     """What the header tells, if the rest of the file shows that nothing is missing; else None."""
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
+        with open(path, "rb") as file, open_picture(file) as image:
             if image.format in ("JPEG", "MPO") and _ends(file):
                 return _told_by(image, file, image.getexif().get(EXIF_ORIENTATION, 1))
             if image.format == "PNG" and not _has_exif(file):
                 image.verify()  # reads the checksums of all parts
                 return _told_by(image, file, 1)
-    except FileNotFoundError:
-        raise
     except DECODE_ERRORS:
-        pass
+        return None  # the decoder knows better
     return None
 
 
 def _look_decoding(path: str) -> Look:
-    with open(path, "rb") as file, Image.open(file) as image:
+    with open(path, "rb") as file, open_picture(file) as image:
         return _told_by(image, file, image.getexif().get(EXIF_ORIENTATION, 1))
 
 
@@ -121,7 +122,7 @@ def _has_exif(file: IO[bytes]) -> bool:
 
 def _difference_hash(path: str) -> np.ndarray:
     """Where the picture, at 9 x 9 pixels, gets brighter to the right and to the bottom."""
-    with Image.open(path) as image:
+    with open(path, "rb") as file, open_picture(file) as image:
         image.draft("L", (72, 72))  # JPEG decodes to less pixels in a fraction of the time
         small = ImageOps.exif_transpose(image).convert("L").resize((9, 9), Image.Resampling.BOX)
     levels = np.asarray(small, dtype=np.int16)

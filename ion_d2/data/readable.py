@@ -184,7 +184,8 @@ def _clear_errors(file_name: str) -> Iterator[None]:
 
 
 def _missing(file_name: str) -> IONError:
-    return IONError(f"Image {file_name} does not exist; restore it, or take it out of the dataset.")
+    text = f"Image {file_name} does not exist; restore it, or take it out of the dataset."
+    return IONError(text, rule="missing-picture")
 
 
 def _read_header(file_name: str, *, any_depth: bool = False) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from cli_helpers import load_tool, run_tool, says
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from page_checks import check_page
 from PIL import Image
-from voc_folder import BCCD, annotation_xml, object_xml, write_label, write_split
+from voc_folder import BCCD, annotation_xml, object_xml, write_image, write_label, write_split
 
 from ion_d2.data.readable import EXIF_ORIENTATION
 
@@ -248,3 +248,17 @@ def test_bad_arguments_are_told(tmp_path, capfd):
     tool, name = load_tool("check_dataset"), sound(tmp_path).names()[0]
     assert says(run_tool(tool, capfd, name, "SEED", 1), "--config-file FILE")
     assert says(run_tool(tool, capfd, name, name), "named more than once")
+
+
+def test_pictures_that_are_missing_or_no_files_are_found(tmp_path):
+    write_image(tmp_path / "a.png", SIZE)
+    (tmp_path / "b.png").mkdir()
+    size = {"width": SIZE[0], "height": SIZE[1]}
+    images = [{"id": i, "file_name": f"{name}.png", **size} for i, name in enumerate("abc", 1)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [5, 5, 30, 30]} for i in (1, 2, 3)]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "all.json").write_text(json.dumps(content))
+    code, _, places = check(tmp_path, f"coco:{tmp_path}/all.json:{tmp_path}")
+    assert code == 1 and set(places) == {"broken-picture", "missing-picture"}
+    assert f"{tmp_path}/b.png cannot be decoded" in places["broken-picture"][0]
+    assert f"{tmp_path}/c.png does not exist" in places["missing-picture"][0]
