@@ -117,7 +117,7 @@ def _has_exif(file: IO[bytes]) -> bool:
     file.seek(0)
     content = file.read()
     file.seek(place)
-    return b"eXIf" in content or b"Orientation" in content
+    return any(mark in content for mark in (b"eXIf", b"exif", b"xmp"))
 
 
 def _difference_hash(path: str) -> np.ndarray:

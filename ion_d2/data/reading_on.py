@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from ion_d2.errors import IONError
 
-_Item, _Read = TypeVar("_Item"), TypeVar("_Read")
+_Item = TypeVar("_Item")
+_Read = TypeVar("_Read")
 _noted: ContextVar[list[IONError] | None] = ContextVar("noted", default=None)
 
 
