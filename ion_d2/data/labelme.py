@@ -171,6 +171,8 @@ def _fault(shape: Any) -> str:
     """What is wrong with a shape, as a clause; "" if nothing is."""
     if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
         return "has no 'label'"
+    if not isinstance(shape.get("shape_type") or "", str):
+        return f"has the 'shape_type' {shape['shape_type']!r:.50}"
     points = shape.get("points")
     least = _POINTS.get(shape.get("shape_type") or "polygon", 1)
     if not isinstance(points, list) or len(points) < least:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 import yaml
@@ -13,6 +14,8 @@ from ion_d2.errors import IONError
 
 # Of values, each counted as often as aliases repeat it; configs and data files have hundreds.
 _MOST_VALUES = 1_000_000
+# PyYAML takes seconds for these.
+_DEEP = re.compile(r"(?:[\[{]\s*){100}")
 
 
 def read_json(path: str | os.PathLike[str], advice: str = "replace it") -> Any:
@@ -45,6 +48,8 @@ def parse_yaml(text: str, source: str | os.PathLike[str]) -> Any:
         IONError: it is no YAML, asks for objects of Python, or repeats itself without end.
     """
     try:
+        if _DEEP.search(text):
+            raise IONError(f"{source} has lists in lists, too deep to be read; correct it.")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if _count(node, {}) > _MOST_VALUES:
             raise IONError(f"{source} holds more than {_MOST_VALUES:,} values by its aliases.")

@@ -17,7 +17,7 @@ PathLike = Union[str, os.PathLike]
 _FLAGGED_ID = re.compile(r"(.*\S)\s+(?:-1|0|1)")
 # Lists of other programs name files: "JPEGImages/im0.jpg", also with a second file after it.
 _FILE_NAME = re.compile(r"(.+?)\.(?:jpe?g|png|xml)(?:\s.*)?", re.IGNORECASE)
-_ABOVE_ID = re.compile(r".*\b(?:JPEGImages|Annotations)/|(?:\./)+")
+_ABOVE_ID = re.compile(r"^.*\b(?:JPEGImages|Annotations)/|(?:\./)+")
 
 
 def read_split(root: PathLike, split: str) -> list[str]:

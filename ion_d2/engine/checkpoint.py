@@ -162,7 +162,8 @@ class IONCheckpointer(DetectionCheckpointer):
         self._compare_classes(class_names.names_in(checkpoint))
         if EMA in checkpoint and not self._resuming:
             self.logger.info("Loading the moving average of the weights.")
-            checkpoint["model"] = averaged_weights(checkpoint.pop(EMA))
+            with reading(filename):
+                checkpoint["model"] = averaged_weights(checkpoint.pop(EMA))
         check_state(checkpoint["model"], filename)
         return checkpoint
 
@@ -179,7 +180,8 @@ class IONCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         keys = list(checkpoint["model"])
         try:
-            incompatible = super()._load_model(checkpoint)
+            with reading(self._source):  # by names, it fails in many ways on odd ones
+                incompatible = super()._load_model(checkpoint)
         except IONError as error:  # the model refuses weights of another VGG
             raise IONError(f"{self._source}: {error}") from error
         shapes = {k: f"is {a} there and {b} here" for k, a, b in incompatible.incorrect_shapes}

@@ -19,6 +19,7 @@ from .document import Figure, Part, Picture, Section, Text
 
 logger = logging.getLogger(__name__)
 
+_MOST = 1e308  # a whole number beyond is no figure
 _AP = ("bbox/AP", "bbox/AP50", "bbox/AP75")
 _VALIDATION = re.compile(
     r"(.*/)?((bbox|segm|keypoints)/AP(50|75)?|sem_seg/mIoU|validation/total_loss)"
@@ -42,7 +43,7 @@ def read_metrics(path: str) -> Series:
     """
     if not os.path.isfile(path):
         return {}
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         entries = [_parse(line) for line in file if line.strip()]
     broken = entries.count(None)
     if broken:
@@ -55,7 +56,7 @@ def read_metrics(path: str) -> Series:
                 found = _before(found, entry["iteration"])
             reached = entry["iteration"]
         for name, value in entry.items():
-            if name != "iteration" and isinstance(value, (int, float)):
+            if name != "iteration" and isinstance(value, (int, float)) and not abs(value) > _MOST:
                 found.setdefault(name, {})[entry["iteration"]] = float(value)
     return {name: _columns(values) for name, values in found.items()}
 
@@ -68,9 +69,9 @@ def _before(found: dict[str, dict[int, float]], end: int) -> dict[str, dict[int,
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return entry if isinstance(entry, dict) and "iteration" in entry else None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("iteration"), int) else None
 
 
 def _columns(values: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:

@@ -95,6 +95,14 @@ def read_proposals(path: str | os.PathLike) -> Proposals:
             f"Proposal file {path} has the keys {', '.join(map(str, content))}; Detectron2's "
             "proposal files have ids, boxes and objectness_logits: write it anew."
         )
+    if not all(isinstance(part, (list, tuple, np.ndarray)) for part in (ids, boxes, scores)):
+        raise IONError(
+            f"Proposal file {path} has ids, boxes or scores that are no list; write it anew."
+        )
+    odd = [image_id for image_id in ids if not isinstance(image_id, (str, int, np.integer))]
+    if odd:
+        kind = type(odd[0]).__name__
+        raise IONError(f"Proposal file {path} has a {kind} as the id of an image; write it anew.")
     if not len(ids) == len(boxes) == len(scores):
         raise IONError(
             f"Proposal file {path} has {len(ids)} ids, {len(boxes)} arrays of boxes and "
@@ -102,7 +110,8 @@ def read_proposals(path: str | os.PathLike) -> Proposals:
         )
     mode = content.get("bbox_mode", BoxMode.XYXY_ABS)
     boxes = [_to_xyxy(b, mode, path, i) for b, i in zip(boxes, ids)]
-    return Proposals(list(ids), boxes, list(scores), source=path)
+    scores = [_to_numbers(s, path, i) for s, i in zip(scores, ids)]
+    return Proposals(list(ids), boxes, scores, source=path)
 
 
 def write_proposals(path: str | os.PathLike, proposals: Proposals) -> None:
@@ -158,6 +167,16 @@ def _unpickle(path: str) -> dict[str, Any]:
     return content
 
 
+def _to_numbers(scores: Any, path: str, image_id: ImageId) -> np.ndarray:
+    try:
+        return np.asarray(scores, dtype=np.float32)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise IONError(
+            f"Proposal file {path}, image {image_id!r}: the scores are not numbers ({error}); "
+            "write the file anew."
+        ) from error
+
+
 def _to_xyxy(boxes: Any, mode: Any, path: str, image_id: ImageId) -> np.ndarray:
     try:
         boxes = np.asarray(boxes, dtype=np.float32)
@@ -166,7 +185,7 @@ def _to_xyxy(boxes: Any, mode: Any, path: str, image_id: ImageId) -> np.ndarray:
         if boxes.ndim != 2 or boxes.shape[1] != 4:
             raise ValueError(f"an array of shape {boxes.shape}")
         return BoxMode.convert(boxes, BoxMode(mode), BoxMode.XYXY_ABS)
-    except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+    except (ValueError, TypeError, ArithmeticError, AssertionError, RuntimeError) as error:
         raise IONError(
             f"Proposal file {path}, image {image_id!r}: the boxes are not an (N, 4) array of "
             f"numbers in a known bbox_mode ({error}); write the file anew."
