@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -160,6 +161,7 @@ def main() -> int:
     args = parse_args()
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logger.setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # "docker stop" ends it as Ctrl-C
     folder = OutputFolder(args.output)
     inputs = find_inputs(args, folder)
     make_folder(args.output)

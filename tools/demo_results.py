@@ -15,6 +15,7 @@ from typing import IO, Any, Callable, TextIO
 from convert_dataset import FORMATS, place_picture
 from demo_folder import OutputFolder, make_folder
 from demo_inputs import SUFFIXES, Shot
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode, Instances
 from PIL import Image
 
@@ -28,7 +29,7 @@ _FRAME = {"quality": 95}
 
 
 def describe(shot: Shot, found: Instances, names: Sequence[str]) -> Entry:
-    """Put the detections of a picture or frame into plain values, the surest first."""
+    """Put the detections of a picture or frame into plain values."""
     entry: Entry = {"file": shot.file}
     if shot.clip is not None:
         entry.update(frame=shot.frame, seconds=shot.seconds)
@@ -37,7 +38,7 @@ def describe(shot: Shot, found: Instances, names: Sequence[str]) -> Entry:
     rows = zip(found.pred_boxes.tensor.tolist(), found.scores.tolist(), found.pred_classes.tolist())
     entry["detections"] = [
         {"class": names[label], "class_id": label, "score": score, "box": box}
-        for box, score, label in sorted(rows, key=lambda row: -row[1])
+        for box, score, label in rows
     ]
     return entry
 
@@ -61,17 +62,8 @@ def _write_csv(out: TextIO, entries: Iterator[Entry], names: Sequence[str]) -> N
 
 
 def _write_coco_results(out: TextIO, entries: Iterator[Entry], names: Sequence[str]) -> None:
-    results = (
-        {
-            "image_id": image_id,
-            "category_id": each["class_id"] + 1,
-            "bbox": BoxMode.convert(each["box"], BoxMode.XYXY_ABS, BoxMode.XYWH_ABS),
-            "score": each["score"],
-        }
-        for image_id, entry in enumerate(entries, 1)
-        for each in entry["detections"]
-    )
-    _write_list(out, results)
+    results = (each for entry in entries for each in entry["coco"])
+    _write_list(out, ({**each, "category_id": each["category_id"] + 1} for each in results))
 
 
 def _write_coco_images(out: TextIO, entries: Iterator[Entry], names: Sequence[str]) -> None:
@@ -105,7 +97,8 @@ def _rounded(entry: Entry) -> Entry:
     ]
     if "seconds" in entry:
         entry = {**entry, "seconds": round(entry["seconds"], 3)}
-    return {**{k: v for k, v in entry.items() if k != "picture"}, "detections": detections}
+    shown = {k: v for k, v in entry.items() if k not in ("picture", "coco")}
+    return {**shown, "detections": detections}
 
 
 Write = Callable[[TextIO, Iterator[Entry], Sequence[str]], None]
@@ -147,6 +140,7 @@ class Results:
             for form in dict.fromkeys(forms)
             for name, write in _FILES.get(form, ())
         ]
+        self._coco = "coco" in forms
         self.labels = {form: folder.path / form for form in forms if form not in _FILES}
         for path, _ in self._files:
             make_folder(path.parent)
@@ -166,11 +160,16 @@ class Results:
         Raises:
             IONError: the picture cannot be copied.
         """
+        found = found[found.scores.argsort(descending=True)]
         entry = describe(shot, found, self._names)
+        if self._coco:
+            entry["coco"] = instances_to_coco_json(found, self.pictures + 1)
         if self.labels:
             entry["picture"] = self._picture_name(shot)
         for form, folder in self.labels.items():
-            _place_shot(shot, _labeled(form, folder) / entry["picture"])
+            picture = _labeled(form, folder) / entry["picture"]
+            _place_shot(shot, picture)
+            self._folder.wrote(picture)  # so that no later run takes it for an input
         self._spool.write(json.dumps(entry) + "\n")
         self.pictures += 1
         self.objects += len(entry["detections"])

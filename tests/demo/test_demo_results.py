@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from demo_helpers import errors, model, picture
+import torch
+from demo_helpers import errors, model, picture, pixels
 from detectron2.data import DatasetCatalog
-from detectron2.structures import BoxMode
+from detectron2.structures import Boxes, BoxMode, Instances
 from pycocotools.coco import COCO
 
 from ion_d2.data import class_names, ensure_registered
@@ -111,12 +112,29 @@ def test_what_json_dump_would_write(run, weights, pictures, out, listed):
     assert listed() == [] and json.loads((out / "coco_results.json").read_text()) == []
 
 
-@pytest.mark.parametrize("batch", [2, 3])
-def test_a_batch_finds_what_single_pictures_have(run, weights, pictures, listed, batch):
+def test_coco_results_have_masks(demo, tmp_path):
+    """What a plugged Mask R-CNN finds, the surest first."""
+    masks = torch.zeros(2, 60, 80, dtype=torch.bool)
+    masks[0, 10:20, 5:15] = masks[1, 30:35, 40:60] = True
+    found = Instances((60, 80), scores=torch.tensor([0.6, 0.9]), pred_masks=masks)
+    found.pred_boxes = Boxes(torch.tensor([[5.0, 10, 15, 20], [40, 30, 60, 35]]))
+    found.pred_classes = torch.tensor([1, 0])
+    folder = demo.OutputFolder(tmp_path)
+    results, faults = demo.Results(folder, ["ant", "bee"], ["coco"]), {}
+    results.add(demo.Shot("a.jpg", pixels(), tmp_path / "a.jpg"), found)
+    results.write(faults)
+    read = COCO(str(tmp_path / "coco_images.json")).loadRes(str(tmp_path / "coco_results.json"))
+    first, second = read.loadAnns(read.getAnnIds())
+    assert (first["category_id"], second["category_id"], faults) == (1, 2, {})
+    assert read.annToMask(first).sum() == 100 and read.annToMask(second).sum() == 100
+    assert read.annToMask(first)[30:35, 40:60].all() and first["score"] > second["score"]
+
+
+def test_a_batch_finds_what_single_pictures_have(run, weights, pictures, listed):
     picture(pictures / "b.png", 7, size=(90, 70))  # between others, by name
     assert run([pictures], *LOW, "--no-drawings", *model(weights)) == 0
     alone = boxes_of(listed())
-    assert run([pictures], *LOW, "--no-drawings", "--batch", batch, *model(weights)) == 0
+    assert run([pictures], *LOW, "--no-drawings", "--batch", "3", *model(weights)) == 0
     assert len(alone) == 5
     assert_same(boxes_of(listed()), alone)
 
@@ -147,8 +165,8 @@ def test_labels_may_have_been_corrected(run, weights, pictures, out, form, capfd
     assert not (out / "detections.json").exists()
 
 
-def test_drawings_beside_the_inputs_are_not_detected_on(run, weights, pictures):
-    for _ in range(2):
-        assert run([pictures], *model(weights), output=pictures) == 0
+def test_results_beside_the_inputs_are_not_detected_on(run, weights, pictures):
+    for options in (["--save", "json", "yolo"], []):
+        assert run([pictures], *options, *model(weights), output=pictures) == 0
         assert len(json.loads((pictures / "detections.json").read_text())) == 4
         assert len(list(pictures.rglob("*.jpg"))) == 4

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -119,13 +122,15 @@ def test_a_video_that_is_not_there_stops_before_the_model(run, tmp_path, capfd):
     assert "none.mp4 is no file" in line
 
 
-def test_what_was_done_until_ctrl_c_plays(run, weights, tmp_path, out, listed, monkeypatch):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_done_until_ctrl_c_plays(run, weights, tmp_path, out, listed, monkeypatch, how):
     results = sys.modules["demo_results"].Results
     add = results.add
 
     def stop(self, shot, found):
         if shot.frame == 3:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), how)
+            time.sleep(5)
         add(self, shot, found)
 
     monkeypatch.setattr(results, "add", stop)
