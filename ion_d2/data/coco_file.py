@@ -70,7 +70,11 @@ _ID = Rule("a whole number or text", as_id, unique="give each its own id, in ann
 _CATEGORY = Rule(
     "a name of visible characters on one line", _class_name, unique="give each its own name"
 )
-_PICTURE = Rule("the name of a picture", as_text, unique="list each once, with all its annotations")
+_PICTURE = Rule(
+    "the name of a picture on one line",
+    lambda name: None if as_text(name) is None or is_unprintable(name) else name,
+    unique="list each once, with all its annotations",
+)
 _RULES = {
     "categories": {"id": _ID, "name": _CATEGORY},
     "images": {"id": _ID, "file_name": _PICTURE, "width": _SIDE, "height": _SIDE},

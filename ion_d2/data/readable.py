@@ -37,6 +37,7 @@ _FORMATS = (
 _MAX_THREADS = 8
 _OR_SKIP = ", or leave out such pictures with INPUT.SKIP_UNREADABLE True."
 EXIF_ORIENTATION = 274
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _QUARTER_TURNS = (5, 6, 7, 8)
 
 
@@ -58,7 +59,12 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
     """
     with _clear_errors(file_name):
         _read_header(file_name, any_depth=image_format is None)
-        return detection_utils.read_image(file_name, format=image_format)
+        with PathManager.open(file_name, "rb") as file, open_picture(file) as image:
+            # Before EXIF is looked at, because Pillow turns a TIFF when it decodes it, and
+            # Detectron2 would turn it once more.
+            image.load()
+            turned = detection_utils._apply_exif_orientation(image)
+            return detection_utils.convert_PIL_to_numpy(turned, image_format)
 
 
 def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np.ndarray:
@@ -203,6 +209,9 @@ def _mode_and_size(file_name: str) -> tuple[str, tuple[int, int]]:
     """Pillow's mode, and height and width, turned as EXIF asks, from the header."""
     with PathManager.open(_regular(file_name), "rb") as file, open_picture(file) as image:
         width, height = image.size
+        if image.format == "TIFF":  # of which newer releases of Pillow give the turned size
+            tags: Any = image.tag_v2
+            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
         turned = image.getexif().get(EXIF_ORIENTATION) in _QUARTER_TURNS
         return image.mode, (width, height) if turned else (height, width)
 
