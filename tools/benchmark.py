@@ -2,23 +2,20 @@
 """Measure what models cost: time, memory, arithmetic, and in which of their parts.
 
     python tools/benchmark.py infer configs/faster_rcnn_vgg16_voc.yaml configs/ion_vgg16_voc.yaml
-    python tools/benchmark.py train model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml ...
-    python tools/benchmark.py parts CONFIG ... [--training]
-    python tools/benchmark.py curves CONFIG ...
-    python tools/benchmark.py data voc:PATH:trainval
-    python tools/benchmark.py pooler
-    python tools/benchmark.py irnn
-    python tools/benchmark.py gpu --output FOLDER
+    python tools/benchmark.py train model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml ...
+    python tools/benchmark.py parts [--training]      # in which part of the model the time goes
+    python tools/benchmark.py profile [--training]    # and in which operations
+    python tools/benchmark.py curves                  # cost against picture, proposals and batch
+    python tools/benchmark.py data voc:PATH:trainval  # what one process loads for a training
+    python tools/benchmark.py pooler                  # skip pooling against its single steps
+    python tools/benchmark.py irnn                    # the recurrence's back-ends
+    python tools/benchmark.py gpu --output FOLDER     # all of it, in ten minutes on a GPU
 
-Several configs run in turns, so that whatever else the machine does falls on all alike, and are
-compared with the first. Weights are random (unless --opts MODEL.WEIGHTS names some) and the same
-where two models have them in common; without --dataset the picture is random, too. A training step
-is a forward and a backward pass. Times are medians, after one turn to warm up. Peak memory is what
-a run needs beyond what was there before it: of the process (Linux) or of the GPU. `parts` tells
-where the time goes; `curves` how it grows with the image, the proposals and the batch; `data` what
-one process loads for a training; `pooler` compares skip pooling with the paper's steps one by one,
-`irnn` the recurrence's back-ends with each other. `gpu` is all of it in float32, TF32 and bf16,
-with the tests of the Triton back-end and profiles, in less than ten minutes on a GPU.
+Works run in turns, so that whatever else the machine does falls on all alike, and are compared with
+the first. Weights are random (unless --opts MODEL.WEIGHTS names some) and the same where two models
+have them in common. A training step is a forward and a backward pass. Times are medians, after one
+turn to warm up. Peak memory is what a run needs beyond what was there before it: of the process
+(Linux) or of the GPU.
 """
 
 from __future__ import annotations
@@ -44,7 +41,7 @@ from benchmark_works import data_works, pooler_works
 from ion_d2.engine.setup import run_cli
 from ion_lab.report.charts import Plot
 
-_SIDES = {"type": int, "nargs": 2, "metavar": ("H", "W")}
+_SIDES = {"nargs": 2, "metavar": ("H", "W")}
 PAIR = ["configs/faster_rcnn_vgg16_voc.yaml", "configs/ion_vgg16_voc.yaml"]
 
 
@@ -55,8 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("infer", "train", "parts", "profile", "curves", "gpu"):
-        command = _add_models(_add(commands, name), small=name == "curves")
-        command.set_defaults(training=name == "train")
+        command = _add_models(_add(commands, name), name)
         if name in ("parts", "profile"):
             command.add_argument("--training", action="store_true", help="of a training step")
         elif name == "curves":
@@ -68,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--config", default=PAIR[1])
     data.add_argument("--opts", nargs="+", default=[], help="overrides, KEY VALUE ...")
     pooler = _add(commands, "pooler")
-    pooler.add_argument("--image-size", default=(600, 800), **_SIDES)
+    pooler.add_argument("--image-size", type=_count, default=(600, 800), **_SIDES)
     pooler.add_argument("--rois", type=_count, default=512)
     pooler.add_argument("--kind", choices=("ROIPool", "ROIAlignV2"), default="ROIPool")
     irnn = _add(commands, "irnn", repeats=15)
@@ -87,19 +83,22 @@ def _add(commands: Any, name: str, repeats: int = 5) -> argparse.ArgumentParser:
     return command
 
 
-def _add_models(command: argparse.ArgumentParser, small: bool) -> argparse.ArgumentParser:
-    sides, proposals = ((300, 400), 100) if small else ((600, 800), 300)
+def _add_models(command: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    sides, proposals = ((300, 400), 100) if name == "curves" else ((600, 800), 300)
     several = {"action": "append", "nargs": "+", "default": [], "metavar": "KEY VALUE"}
     add = command.add_argument
     add("configs", nargs="*", default=PAIR, metavar="CONFIG", help="a path or model_zoo:NAME")
     add("--opts", nargs="+", default=[], help="overrides of all, KEY VALUE ...")
-    add("--variant", help="each config once more, with these overrides", **several)
-    add("--precision", nargs="+", choices=PRECISIONS, default=["default"])
-    add("--dataset", help="e.g. voc:PATH:test, instead of a made picture")
-    add("--pictures", type=_count, default=20, help="of the dataset, one after another")
-    add("--image-size", default=sides, help="of a made picture", **_SIDES)
-    add("--images", type=_count, default=1, help="of a batch")
+    add("--image-size", type=_count, default=sides, help="of a made picture", **_SIDES)
     add("--proposals", type=_count, default=proposals, help="of the RPN in an inference")
+    if name != "gpu":
+        add("--variant", help="each config once more, with these overrides", **several)
+        add("--precision", nargs="+", choices=PRECISIONS, default=["default"])
+        add("--images", type=_count, default=1, help="of a batch")
+    if name not in ("gpu", "curves"):
+        add("--dataset", help="e.g. voc:PATH:test, instead of a made picture")
+        add("--pictures", type=_count, default=20, help="of the dataset, one after another")
+    command.set_defaults(training=name == "train", dataset=None)
     return command
 
 

@@ -20,6 +20,8 @@ from benchmark_turns import Row
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from ion_d2.engine.config_file import find_config
+
 _MARK = "part: "
 _TOP = 20
 
@@ -63,11 +65,14 @@ def operations(events: Iterable[Any], on_gpu: bool) -> tuple[Counter, Counter]:
     """Milliseconds and calls by part and operation; a mark holds for what its thread does next."""
     milliseconds: Counter = Counter()
     calls: Counter = Counter()
+    alone: Counter = Counter()  # kernels that no operator of the host is known to have launched
     parts: dict[int, str] = {}
-    host = (event for event in events if event.device_type == DeviceType.CPU)
-    for event in sorted(host, key=lambda event: event.time_range.start):
+    for event in sorted(events, key=lambda event: event.time_range.start):
         if event.name.startswith(_MARK):
             parts[event.thread] = event.name[len(_MARK) :]
+            continue
+        if event.device_type != DeviceType.CPU:
+            alone[event.name] += event.time_range.elapsed_us() / 1e3
             continue
         spent = [(event.name, event.self_cpu_time_total)]
         if on_gpu:
@@ -76,6 +81,10 @@ def operations(events: Iterable[Any], on_gpu: bool) -> tuple[Counter, Counter]:
             key = parts.get(event.thread, LEFT), name
             milliseconds[key] += microseconds / 1e3
             calls[key] += 1
+            alone[name] -= microseconds / 1e3
+    for name, left in alone.items():
+        if left > 1e-3:
+            milliseconds["of no part", name] = left
     return milliseconds, calls
 
 
@@ -85,6 +94,8 @@ def run_all(args: argparse.Namespace, main: Callable[[list[str]], Any]) -> int:
     Each writes its JSON file and chart into ``args.output`` when it is done, so that what was
     measured before a failure or the end of the time stays.
     """
+    for config in args.configs:
+        find_config(config)  # or none of it makes sense
     on_gpu = args.device.type == "cuda"
     runs = {name: functools.partial(main, words) for name, words in _commands(args, on_gpu).items()}
     if on_gpu:

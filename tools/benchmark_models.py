@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,10 +86,15 @@ def build_detectors(args: argparse.Namespace) -> dict[str, Detector]:
         net = build_model(cfg)
         if cfg.MODEL.WEIGHTS:
             IONCheckpointer(net).load(cfg.MODEL.WEIGHTS)
+        for key, own in net.state_dict().items() if not cfg.MODEL.WEIGHTS else ():
+            shared = weights.setdefault(key.replace("bottom_up.", ""), own)
+            if shared.shape == own.shape:
+                own.copy_(shared)
+        if args.dataset:
+            records = DatasetCatalog.get(args.dataset)[: args.pictures]
+            pictures = list(map(IONDatasetMapper(cfg, args.training), records))
         else:
-            _share(net, weights)
-        random = functools.partial(random_input, net, args.image_size, args.proposals)
-        pictures = _read(cfg, args) if args.dataset else [random()]
+            pictures = [random_input(net, args.image_size, args.proposals)]
         name = " ".join([Path(config).stem, *variant])
         for precision in args.precision:
             told = name if precision == "default" else f"{name}, {precision}"
@@ -115,13 +119,6 @@ def _load(config: str, opts: list[str], args: argparse.Namespace) -> CfgNode:
     return load_config(config, [*device, *opts], adapt=adapt)
 
 
-def _share(net: nn.Module, weights: dict[str, Tensor]) -> None:
-    for name, own in net.state_dict().items():
-        shared = weights.setdefault(name.replace("bottom_up.", ""), own)
-        if shared.shape == own.shape:
-            own.copy_(shared)
-
-
 def random_boxes(count: int, size: tuple[int, int]) -> Tensor:
     """(count, 4) boxes with sides of 20 to 320 pixels, cut at the border of (height, width)."""
     generator = torch.Generator().manual_seed(0)
@@ -135,9 +132,3 @@ def random_input(net: nn.Module, size: tuple[int, int], proposals: int) -> dict:
     """A made picture of (height, width) with ten objects, the same for all models."""
     torch.manual_seed(0)
     return make_input(net, tuple(size), random_boxes(10, size), random_boxes(proposals, size))
-
-
-def _read(cfg: CfgNode, args: argparse.Namespace) -> list[dict]:
-    """The first pictures of a dataset, as a training or a test gets them."""
-    records = DatasetCatalog.get(args.dataset)[: args.pictures]
-    return [IONDatasetMapper(cfg, args.training)(record) for record in records]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from benchmark_flops import count_flops
 from benchmark_models import Detector
-from benchmark_turns import Row, Work, in_turns, moment, seconds_between
+from benchmark_turns import Row, in_turns, moment, seconds_between
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 
@@ -20,37 +20,32 @@ from ion_d2.modeling import SkipPooler
 from ion_d2.modeling.roi_heads.sppnet import PyramidPooler
 from ion_lab.report.charts import Plot, stacked_plot
 
-# What the ROI heads do outside of their layers: in training, sampling and losses.
-POST = "post-processing"
-# Preparing images, scaling results, adding losses up.
 LEFT = "left over"
-_POOLERS = {SkipPooler: "merging", (ROIPooler, PyramidPooler): "pooling"}
-_NAMES = {
-    r"": LEFT,
-    r"backbone": "backbone",
-    r"backbone\.context": "context",
-    r"proposal_generator": "RPN",
-    r"roi_heads": POST,
-    r"roi_heads\.(box_head|box_predictor|res5)(\.\d+)?": "fully connected",
-    r"roi_heads\.(mask|keypoint)_head": "masks, keypoints",
-    r"sem_seg_head": "segmentation",
+# In the order in which they come: the modules of each part, by name or kind.
+PARTS = {
+    "backbone": r"backbone",
+    "context": r"backbone\.context",
+    "RPN": r"proposal_generator",
+    "pooling": (ROIPooler, PyramidPooler),
+    "merging": SkipPooler,
+    "fully connected": r"roi_heads\.(box_head|box_predictor|res5)(\.\d+)?",
+    # What the heads do outside of their layers: in training, sampling and losses.
+    "post-processing": r"roi_heads",
+    "masks, keypoints": r"roi_heads\.(mask|keypoint)_head",
+    "segmentation": r"sem_seg_head",
+    # The model itself: preparing images, scaling results, adding losses up.
+    LEFT: r"",
 }
-# In the order in which they come.
-PARTS = (
-    "backbone", "context", "RPN", "pooling", "merging", "fully connected", POST, "masks, keypoints",
-    "segmentation", LEFT,
-)  # fmt: skip
 
 
 def parts_of(net: nn.Module) -> dict[str, str]:
     """The modules with which another part begins, by name; "" is the whole model."""
-    found = {}
-    for name, module in net.named_modules():
-        named = (part for pattern, part in _NAMES.items() if re.fullmatch(pattern, name))
-        poolers = (part for kinds, part in _POOLERS.items() if isinstance(module, kinds))
-        if part := next(poolers, next(named, None)):
-            found[name] = part
-    return found
+    return {
+        name: part
+        for name, module in net.named_modules()
+        for part, its in PARTS.items()
+        if (re.fullmatch(its, name) if isinstance(its, str) else isinstance(module, its))
+    }
 
 
 def by_part(net: nn.Module, totals: Mapping[str, float]) -> dict[str, float]:
@@ -59,9 +54,11 @@ def by_part(net: nn.Module, totals: Mapping[str, float]) -> dict[str, float]:
     parts = parts_of(net)
     for name, part in parts.items():
         result[part] += totals.get(name, 0)
-        around = [it for it in parts if name and (name.startswith(f"{it}.") or not it)]
-        if around:
-            result[parts[max(around, key=len)]] -= totals.get(name, 0)
+        if name:
+            around = max(
+                (it for it in parts if f".{name}".startswith(f".{it}.") or not it), key=len
+            )
+            result[parts[around]] -= totals.get(name, 0)
     return dict(result)
 
 
@@ -137,8 +134,7 @@ def time_parts(
         For each detector its parts, their "sum" and the "whole" without marks: median seconds, and
         of a part also its share, parameters and multiply-adds of an inference of an image.
     """
-    works: dict[str, Work] = {}
-    spent: dict[str, list[Counter]] = {name: [] for name in detectors}
+    works, spent = {}, {name: [] for name in detectors}
     for name, it in detectors.items():
         works[name] = it.train if training else it.infer
         works[f"{name}, marked"] = functools.partial(_marked, it, training, device, spent[name])
@@ -167,19 +163,18 @@ def _marked(detector: Detector, training: bool, device: torch.device, spent: lis
 
 def _table(detector: Detector, turns: list[Counter]) -> dict[str, Row]:
     net = detector.net
-    flops = by_part(net, count_flops(net, next(detector.batches)[:1]))
     sizes = {name: sum(p.numel() for p in m.parameters()) for name, m in net.named_modules()}
+    flops = by_part(net, count_flops(net, next(detector.batches)[:1]))
     parameters = by_part(net, sizes)
     medians = {key: statistics.median(it[key] for it in turns) for turn in turns for key in turn}
-    total = sum(medians.values())
     ways = dict.fromkeys(way for _, way in medians)
     table: dict[str, Row] = {}
-    for part in dict.fromkeys(it for it in PARTS for its, _ in medians if its == it):
+    for part in (it for it in PARTS if it in flops):
         row = {way: medians.get((part, way), 0.0) for way in ways}
-        seconds = sum(row.values())
-        table[part] = {"seconds": seconds, **row, "%": 100 * seconds / total}
-        table[part]["GFLOPs"] = flops.get(part, 0) / 1e9
-        table[part]["M parameters"] = parameters.get(part, 0) / 1e6
+        table[part] = {"seconds": sum(row.values()), **row}
+        table[part]["%"] = 100 * table[part]["seconds"] / sum(medians.values())
+        table[part]["GFLOPs"] = flops[part] / 1e9
+        table[part]["M parameters"] = parameters[part] / 1e6
     table["sum"] = {key: sum(row[key] for row in table.values()) for key in table[LEFT]}
     return table
 

@@ -46,15 +46,7 @@ class Outcome(NamedTuple):
 
 
 def check(name: str, opts: Sequence[Any] = ()) -> Outcome:
-    """Build a config of the zoo with ION and exercise it.
-
-    Args:
-        name: see :func:`build_plugged`.
-        opts: see there.
-
-    Returns:
-        What was seen.
-    """
+    """Build a config of the zoo with ION, see :func:`build_plugged`, and exercise it."""
     torch.manual_seed(0)
     model, overrides = build_plugged(name, opts)
     losses, trained = exercise(model)
@@ -71,11 +63,7 @@ def check(name: str, opts: Sequence[Any] = ()) -> Outcome:
 
 
 def check_all(names: Sequence[str]) -> Iterator[tuple[str, Outcome | Exception]]:
-    """Check config after config; an exception stands for one that was excluded or failed.
-
-    Args:
-        names: the configs.
-    """
+    """Check config after config; an exception stands for one that was excluded or failed."""
     for name in names:
         try:
             yield name, check(name)
@@ -108,15 +96,7 @@ def _verdict(error: Exception) -> str:
 
 
 def report(results: Sequence[tuple[str, Outcome | Exception]], style: str) -> int:
-    """Print the table, what was excluded and what failed.
-
-    Args:
-        results: of :func:`check_all`.
-        style: a table format of ``tabulate``.
-
-    Returns:
-        The exit status, 1 if any failed.
-    """
+    """Print the table, in a format of ``tabulate``, and what failed; 1 if any failed."""
     good = [r for _, r in results if isinstance(r, Outcome)]
     rows = [
         (r.name, r.heads, ", ".join(r.features), f"{r.parameters / 1e6:.1f} M", r.trained, r.losses)

@@ -24,15 +24,11 @@ from ion_lab.scenes.geometry import receptive_field, vgg_conv5_layers
 
 
 def measure(model: torch.nn.Module, image: Tensor, margin: int) -> dict[str, tuple[float, float]]:
-    """Compare the features of an image alone with those beside a larger image.
-
-    Args:
-        model: an ION model in evaluation mode.
-        image: (3, H, W).
-        margin: pixels from the padded sides beyond which a cell counts as inner.
+    """Compare the features of an image, (3, H, W), alone with those beside a larger image.
 
     Returns:
-        For each feature, the relative root-mean-square difference over all and over inner cells.
+        For each feature, the relative root-mean-square difference over all cells, and over those
+        more than ``margin`` pixels from the padded sides.
     """
     height, width = image.shape[-2:]
     larger = torch.zeros(3, height + 128, width + 128, dtype=image.dtype)

@@ -40,14 +40,10 @@ class Excluded(Exception):
 
 
 def build_plugged(name: str, opts: Sequence[Any] = ()) -> tuple[nn.Module, dict[str, Any]]:
-    """Build a config of the zoo with ION switched on.
+    """Build e.g. "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml" with ION switched on.
 
-    Args:
-        name: as in "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml".
-        opts: further overrides of a YAML config, keys and values by turns.
-
-    Returns:
-        The model, and the overrides that switched ION on (none for a LazyConfig).
+    ``opts`` are further overrides of a YAML config. With the model come the overrides that switched
+    ION on (none for a LazyConfig).
 
     Raises:
         Excluded: it is not a model with ROI heads.
@@ -85,16 +81,10 @@ def make_input(
     boxes: torch.Tensor = BOXES,
     proposals: torch.Tensor = BOXES + 3,
 ) -> dict[str, Any]:
-    """Make a random image with the labels (and proposals) that a model asks for.
+    """Make a random image, as Detectron2's mapper does, with what a model asks for.
 
-    Args:
-        model: the detector.
-        size: (height, width) of the image.
-        boxes: (N, 4) of its objects, which are all of the first class.
-        proposals: (M, 4), for a model that makes none itself.
-
-    Returns:
-        An input dict as Detectron2's mapper makes it.
+    All objects, ``boxes`` (N, 4), are of the first class. ``proposals`` (M, 4) are for a model that
+    makes none itself.
     """
     image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     heads = getattr(model, "roi_heads", None)
@@ -122,9 +112,6 @@ def _outline(box: list[float]) -> Any:
 
 def exercise(model: nn.Module) -> tuple[dict[str, torch.Tensor], int]:
     """Take a training step and run an inference.
-
-    Args:
-        model: the detector.
 
     Returns:
         The losses, and the number of parameter tensors that received a gradient.

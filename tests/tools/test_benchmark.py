@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -130,6 +129,7 @@ def test_the_line_through_points(benchmark):
 REFUSED = {
     "config": (["infer", "configs/none.yaml"], "configs/none.yaml"),
     "packaged config": (["train", "model_zoo:COCO-Detection/none.yaml"], "none.yaml"),
+    "config of all": (["gpu", "configs/none.yaml"], "configs/none.yaml"),
     "device": (["parts", "--device", "tpu"], "--device is 'tpu'"),
     "dataset": (["infer", TINY[1], "--dataset", "voc:nowhere:test"], "nowhere"),
     "no curve": (["curves", TINY[1], "--factors", "1", *SIZE, *OPTS], "no line"),
@@ -171,12 +171,13 @@ def test_what_fails_leaves_the_rest(benchmark, monkeypatch, tmp_path, capsys):
 
 
 def test_kernels_belong_to_the_last_mark_of_their_thread(benchmark):
-    def event(start, thread, name, own=0, kernels=(), device=DeviceType.CPU):
-        kernels = [SimpleNamespace(name=it, duration=us) for it, us in kernels]
-        time = SimpleNamespace(start=start)
+    cpu, cuda = DeviceType.CPU, DeviceType.CUDA
+
+    def event(start, thread, name, spent=0, kernels=(), device=cpu):
         return SimpleNamespace(
-            time_range=time, thread=thread, name=name, self_cpu_time_total=own, kernels=kernels,
-            device_type=device,
+            time_range=SimpleNamespace(start=start, elapsed_us=lambda: spent), thread=thread,
+            name=name, self_cpu_time_total=spent, device_type=device,
+            kernels=[SimpleNamespace(name=it, duration=us) for it, us in kernels],
         )  # fmt: skip
 
     events = [
@@ -185,13 +186,14 @@ def test_kernels_belong_to_the_last_mark_of_their_thread(benchmark):
         event(8, 2, "part: RPN, backward"),
         event(9, 2, "aten::mm", 3, [("gemm", 1000), ("gemm", 500)]),
         event(9, 1, "aten::conv2d", 1, [("conv", 3000)]),
-        event(9, 1, "conv", 0, device=DeviceType.CUDA),
-    ]
+        *(event(10, 0, name, us, device=cuda) for name, us in
+          [("conv", 2000), ("conv", 3000), ("gemm", 1500), ("fused", 700)]),
+    ]  # fmt: skip
     operations = sys.modules["benchmark_gpu"].operations
     backbone, rpn = "backbone, forward", "RPN, backward"
-    assert operations(events, True) == (
-        Counter({(backbone, "conv"): 5.0, (rpn, "gemm"): 1.5}),
-        Counter({(backbone, "conv"): 2, (rpn, "gemm"): 2}),
-    )
-    on_cpu = Counter({(backbone, "aten::conv2d"): 0.008, (rpn, "aten::mm"): 0.003})
-    assert operations(events, False)[0] == pytest.approx(on_cpu)
+    milliseconds, calls = operations(events, True)
+    kernels = {(backbone, "conv"): 5.0, (rpn, "gemm"): 1.5, ("of no part", "fused"): 0.7}
+    assert milliseconds == pytest.approx(kernels)
+    assert calls == {(backbone, "conv"): 2, (rpn, "gemm"): 2}
+    on_cpu = {(backbone, "aten::conv2d"): 0.008, (rpn, "aten::mm"): 0.003}
+    assert operations(events[:5], False)[0] == pytest.approx(on_cpu)
