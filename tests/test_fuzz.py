@@ -25,7 +25,7 @@ def test_it_reads_or_refuses(tmp_path, name):
 
     phases, checks = (Phase.generate, Phase.shrink), list(HealthCheck)
 
-    @settings(max_examples=60, deadline=None, database=None, derandomize=True, phases=phases,
+    @settings(max_examples=25, deadline=None, database=None, derandomize=True, phases=phases,
               suppress_health_check=checks)  # fmt: skip
     @given(fuzz_readers.inputs(reader, sound))
     def run(content):

@@ -174,9 +174,11 @@ def _existing(place: str, root: str, path: str) -> str:
     # Roboflow writes "../train/images" and means the folder beside the file, as Ultralytics knows.
     beside = os.path.normpath(os.path.join(root, place.removeprefix("../")))
     for candidate in (full, beside):
-        if os.path.exists(candidate):
+        if os.path.isdir(candidate) or os.path.isfile(candidate):  # and no device
             return candidate
-    raise IONError(f"{path} names {place}, but {full} does not exist; correct 'path' or the split.")
+    raise IONError(
+        f"{path} names {place}, but {full} is no folder or file there; correct 'path' or the split."
+    )
 
 
 def _pictures_in(place: str) -> list[str]:
