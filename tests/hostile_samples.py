@@ -232,7 +232,7 @@ def lists_in_lists(folder):
     return lambda: read_coco_file(path)
 
 
-@sample("cannot be read as YAML")
+@sample("has lists in lists, too deep")
 def flows_in_flows(folder):
     path = written(folder / "data.yaml", "names: " + "[" * 20_000)
     return lambda: yolo(f"yolo:{path}:train")

@@ -8,9 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from cli_helpers import load_tool
+from coco_json import SIZE, write_coco
 from hostile_samples import CANARY, SAMPLES, many_frames
 from refusals import refused
+from voc_folder import write_image
+
+from ion_d2.engine.drawing import Marks, draw_panels
+from ion_d2.files import distinct_file_names
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -100,3 +107,31 @@ def test_of_many_frames_the_first_is_the_picture(tmp_path):
     with peak_memory() as grown:
         assert read().shape == (64, 64, 3)
     assert grown[0] < GIB / 10
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>", "\u202egnp.exe", "x" * 10_000, "../../../x"]
+)
+def test_names_of_classes_draw_and_write_nothing_else(tmp_path, name):
+    image = np.zeros((60, 80, 3), np.uint8)
+    with peak_memory() as grown:
+        drawn = draw_panels(image, [("", Marks([(1, 1, 70, 50)], [0], [0.5]))], [name])
+    assert drawn.width < 1000 and drawn.height < 1000
+    assert grown[0] < GIB / 4
+    (file,) = distinct_file_names([name])
+    assert (tmp_path / file).resolve().parent == tmp_path and len(file) <= 60
+
+
+def test_a_dataset_does_not_choose_where_its_copy_goes(tmp_path, monkeypatch):
+    """A picture beyond the folder is read, as on another disk, and copied into the new one."""
+    monkeypatch.syspath_prepend("tools")
+    write_image(tmp_path / "far.png", SIZE)
+    (tmp_path / "data").mkdir()
+    name = write_coco(tmp_path / "data", [])
+    path = tmp_path / "data" / "all.json"
+    path.write_text(path.read_text().replace("1.png", "../../far.png"))
+    before = {file for file in tmp_path.rglob("*")}
+    load_tool("convert_dataset").convert(name, "voc", tmp_path / "new", "train")
+    new = {file for file in tmp_path.rglob("*")} - before
+    assert all((tmp_path / "new") in (file, *file.parents) for file in new)
+    assert (tmp_path / "new" / "JPEGImages" / "far.png").is_file()
