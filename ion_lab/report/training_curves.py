@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from ion_d2.evaluation.tables import format_percent
-
 from .charts import Line, Plot, lines_plot
 from .document import Figure, Part, Picture, Section, Text
 
@@ -51,19 +49,15 @@ def read_metrics(path: str) -> Series:
     found: dict[str, dict[int, float]] = {}
     reached = -1
     for entry in filter(None, entries):
+        now = entry["iteration"]
         if "total_loss" in entry:
-            if entry["iteration"] <= reached:
-                found = _before(found, entry["iteration"])
-            reached = entry["iteration"]
+            if now <= reached:
+                found = {n: {i: v for i, v in it.items() if i < now} for n, it in found.items()}
+            reached = now
         for name, value in entry.items():
             if name != "iteration" and isinstance(value, (int, float)) and not abs(value) > _MOST:
-                found.setdefault(name, {})[entry["iteration"]] = float(value)
-    return {name: _columns(values) for name, values in found.items()}
-
-
-def _before(found: dict[str, dict[int, float]], end: int) -> dict[str, dict[int, float]]:
-    kept = {name: {i: v for i, v in it.items() if i < end} for name, it in found.items()}
-    return {name: values for name, values in kept.items() if values}
+                found.setdefault(name, {})[now] = float(value)
+    return {name: _columns(values) for name, values in found.items() if values}
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -110,18 +104,10 @@ def validation_table(series: Series) -> str:
     """Markdown with the main figures of each evaluation, a line for each."""
     names = sorted(filter(_VALIDATION.fullmatch, series))
     columns = [dict(zip(*series[name])) for name in names]
-    rows = [
-        [str(i), *(_figure(name, column.get(i)) for name, column in zip(names, columns))]
-        for i in sorted(set().union(*columns))
-    ]
-    headers, right = ["iteration", *names], ["right"] * (len(names) + 1)
-    table = tabulate(rows, headers, "github", disable_numparse=True, colalign=right)
+    rows = [[i, *(column.get(i) for column in columns)] for i in sorted(set().union(*columns))]
+    formats = ("d", *(".4g" if name.endswith("loss") else ".1f" for name in names))
+    table = tabulate(rows, ["iteration", *names], "github", floatfmt=formats, missingval="-")
     return f"{table}\n" if names else "Nothing was evaluated yet.\n"
-
-
-def _figure(name: str, value: float | None) -> str:
-    as_loss = value is not None and name.endswith("loss")
-    return f"{value:.4g}" if as_loss else format_percent(value)
 
 
 def _losses(series: Series, plots: Mapping[str, Plot]) -> list[Part]:

@@ -16,6 +16,7 @@ from .training_curves import read_metrics, training_plots, validation_table
 
 LOSSES, VALIDATION = "losses.png", "validation.md"
 _WRITTEN_EVERY = 20  # iterations, in which Detectron2 adds to metrics.json
+_PAUSE = 60.0  # seconds
 _SHARE = 100  # of the time that goes by, at most one part is for drawing
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,9 @@ class RefreshTrainingFiles(HookBase):
     They show what ``metrics.json`` holds. Where that fails, the training goes on.
     """
 
-    def __init__(self, folder: str, period: int, seconds: float = 60.0) -> None:
-        """Take the run's folder, the iterations between evaluations (0: none), and the pause."""
-        self._folder, self._period, self._seconds = folder, period, seconds
+    def __init__(self, folder: str, period: int) -> None:
+        """Take the run's folder, and the iterations between evaluations (0: none)."""
+        self._folder, self._period = folder, period
         self._evaluated, self._next = False, 0.0
 
     def after_step(self) -> None:
@@ -51,7 +52,7 @@ class RefreshTrainingFiles(HookBase):
         except Exception as error:  # of many kinds; none is worth a training
             logger.warning("%s and %s were not refreshed: %r", LOSSES, VALIDATION, error)
         end = time.monotonic()
-        self._evaluated, self._next = False, end + max(self._seconds, _SHARE * (end - start))
+        self._evaluated, self._next = False, end + max(_PAUSE, _SHARE * (end - start))
 
 
 def write_training_files(folder: str) -> None:
