@@ -11,40 +11,33 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
-import os
-import shlex
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import NoReturn
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
-from ion_d2.engine.best import BEST, FINAL
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.config_file import find_config
 from ion_d2.engine.distributed import join, leave, read_place
 from ion_d2.engine.fit_config import settle_data
 from ion_d2.engine.hooks import TrainingInterrupted, exit_undisturbed
-from ion_d2.engine.run_folder import EVALUATED, TRAINED, writing_config
+from ion_d2.engine.run_folder import writing_config
 from ion_d2.engine.setup import hide_expected_tracebacks, load_config, run_cli
 from ion_d2.errors import IONError
-from ion_d2.evaluation import evaluation_folder
 from ion_lab.report.reporting_trainer import ReportingTrainer
-from ion_lab.report.run_report import FILE_NAME as REPORT
-from ion_lab.report.training_files import LOSSES, VALIDATION
 
-ROOT = os.path.dirname(os.path.abspath(__file__))
-# What evaluations write, of VOC's and of COCO's kind.
-RESULTS = ["voc_results.json", "detections.json", "coco_instances_results.json"]
-RESULTS += ["sem_seg_results.json"]
+sys.path.append(str(Path(__file__).resolve().parent / "tools"))
+
+from run_end import describe_end  # noqa: E402
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -76,7 +69,7 @@ def main(args: argparse.Namespace) -> None:
     cfg = setup(args)
     if args.eval_only:
         evaluate(cfg)
-        tell_end(cfg, args)
+        tell_end(cfg, trained=False)
         leave()
         return
     trainer = ReportingTrainer(cfg)
@@ -88,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
         if comm.is_main_process():
             sys.stderr.write(f"{stop} Run the same command with --resume to continue.\n")
         sys.exit(stop.exit_status)
-    tell_end(cfg, args)
+    tell_end(cfg, trained=True)
     leave()
 
 
@@ -109,65 +102,10 @@ def evaluate(cfg: CfgNode) -> None:
         verify_results(cfg, results)
 
 
-def tell_end(cfg: CfgNode, args: argparse.Namespace) -> None:
+def tell_end(cfg: CfgNode, *, trained: bool) -> None:
     """Log where everything of a finished run is, and which commands may come next."""
-    if not comm.is_main_process():
-        return
-    lines = [f"The run is in {os.path.normpath(cfg.OUTPUT_DIR)}"]
-    lines += [f"  {what:<10}{', '.join(files)}" for what, files in left_files(cfg, args).items()]
-    lines.append("What may come next:")
-    for what, words in next_commands(cfg, args).items():
-        lines.append(f"  {what:<10}{shlex.join(['python', *words])}")
-    logging.getLogger("ion_d2").info("\n".join(lines))
-
-
-def left_files(cfg: CfgNode, args: argparse.Namespace) -> dict[str, list[str]]:
-    """What a run has written, by its kind, below ``OUTPUT_DIR``."""
-    trained, test, out = not args.eval_only, cfg.TEST, cfg.OUTPUT_DIR
-    tested = [evaluation_folder(cfg, name) for name in cfg.DATASETS.TEST]
-    kinds = [  # name, whether this run wrote it, where, files
-        ("weights", trained, [out], [f"{FINAL}.pth"]),
-        ("best", trained and test.BEST_METRIC, [out], [f"{BEST}.pth"]),
-        ("results", True, tested, RESULTS),
-        ("pictures", test.NUM_PICTURES, tested, ["pictures"]),
-        ("curves", trained, [out], [LOSSES, VALIDATION, "metrics.json"]),
-        ("report", test.REPORT, [out], [REPORT]),
-    ]
-    left = {}
-    for kind, wrote, folders, names in kinds:
-        paths = [os.path.join(folder, name) for folder in folders for name in names if wrote]
-        if there := [os.path.relpath(path, out) for path in paths if os.path.exists(path)]:
-            left[kind] = there
-    return left
-
-
-def next_commands(cfg: CfgNode, args: argparse.Namespace) -> dict[str, list[str]]:
-    """What Python may be run with after a run, by what it does."""
-    out = os.path.normpath(cfg.OUTPUT_DIR)
-    written = os.path.join(out, EVALUATED)
-    config = ["--config-file", written if os.path.isfile(written) else os.path.join(out, TRAINED)]
-    best = os.path.join(out, f"{BEST}.pth")
-    weights = ["MODEL.WEIGHTS", cfg.MODEL.WEIGHTS]
-    commands = {}
-    if not args.eval_only:
-        kept = bool(cfg.TEST.BEST_METRIC) and os.path.isfile(best)
-        weights[1] = best if kept else os.path.join(out, f"{FINAL}.pth")
-        if cfg.DATASETS.TEST:
-            commands["evaluate"] = [program("train_net.py"), *config, "--eval-only", *weights]
-            commands["report"] = [program("tools", "report.py"), out]
-        if not cfg.SOLVER.STAGES and not cfg.TEST.PATIENCE:
-            longer = ["--resume", "SOLVER.MAX_ITER", str(2 * cfg.SOLVER.MAX_ITER)]
-            commands["train on"] = [program("train_net.py"), *config, *longer]
-    if cfg.DATASETS.TEST and not cfg.MODEL.LOAD_PROPOSALS:
-        picture = DatasetCatalog.get(cfg.DATASETS.TEST[0])[0]["file_name"]
-        files = ["--input", picture, "--output", os.path.join(out, "found")]
-        commands["detect"] = [program("demo.py"), *config, *files, *weights]
-    return commands
-
-
-def program(*parts: str) -> str:
-    """The path of one of this project's programs from here."""
-    return os.path.relpath(os.path.join(ROOT, *parts))
+    if comm.is_main_process():
+        logging.getLogger("ion_d2").info("%s", describe_end(cfg, trained=trained))
 
 
 def process(args: argparse.Namespace) -> NoReturn:

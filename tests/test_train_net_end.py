@@ -54,7 +54,8 @@ def test_the_commands_after_a_training(train_net, run_words, scenes, tmp_path):
         "curves": ["losses.png", "validation.md", "metrics.json"],
     }
     assert all((out / name).exists() for names in files.values() for name in names.split(", "))
-    assert list(commands) == ["evaluate", "report", "train on", "detect"]
+    assert list(commands) == ["evaluate", "report", "train on", "detect", "page"]
+    check_page_command(commands.pop("page"), out)
     for what, command in commands.items():
         status, told, err = run_words(command)
         assert status == 0, (what, err)
@@ -65,9 +66,17 @@ def test_the_commands_after_a_training(train_net, run_words, scenes, tmp_path):
     assert '"iteration": 2' in (out / "metrics.json").read_text()
 
 
+def check_page_command(command, out):
+    """It serves until Ctrl-C, so that its words are read here, and no more."""
+    _, path, *words = shlex.split(command)
+    args = load_program(path).build_parser().parse_intermixed_args(words)
+    assert args.config_file == str(out / "config.yaml")
+    assert args.opts == ["MODEL.WEIGHTS", str(out / "model_best.pth")]
+
+
 def check_after_evaluation(told, out):
     _, files, commands = last_words(told)
-    assert list(files) == ["results", "pictures"] and list(commands) == ["detect"]
+    assert list(files) == ["results", "pictures"] and list(commands) == ["detect", "page"]
     words = shlex.split(commands["detect"])
     assert str(out / "config_eval.yaml") in words and words[-1] == str(out / "model_best.pth")
 
@@ -79,12 +88,7 @@ def test_a_run_without_a_test_set(train_net, scenes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # programs are told as seen from where the user is
     status, told, _ = train_net(*arguments)
     place, files, commands = last_words(told)
-    assert (status, place, list(files), list(commands)) == (
-        0,
-        "out",
-        ["weights", "curves"],
-        ["train on"],
-    )
-    assert (
-        Path(shlex.split(commands["train on"])[1]).resolve() == config.parents[1] / "train_net.py"
-    )
+    assert (status, place, list(files)) == (0, "out", ["weights", "curves"])
+    (command,) = commands.values()
+    program = Path(shlex.split(command)[1])
+    assert program.resolve() == config.parents[1] / "train_net.py"

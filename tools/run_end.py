@@ -1,0 +1,114 @@
+"""The last words of train_net.py: where everything is, and which commands may come next."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+from ion_d2.engine.best import BEST, FINAL
+from ion_d2.engine.run_folder import EVALUATED, TRAINED
+from ion_d2.evaluation import evaluation_folder
+from ion_lab.report.run_report import FILE_NAME as REPORT
+from ion_lab.report.training_files import LOSSES, VALIDATION
+
+ROOT = Path(__file__).resolve().parents[1]
+# What evaluations write, of VOC's and of COCO's kind.
+RESULTS = ["voc_results.json", "detections.json", "coco_instances_results.json"]
+RESULTS += ["sem_seg_results.json"]
+
+
+def describe_end(cfg: CfgNode, *, trained: bool) -> str:
+    """Tell what a finished run has left, and what may come next.
+
+    Args:
+        cfg: the run's config; its datasets are registered.
+        trained: whether it was a training, not an evaluation.
+
+    Returns:
+        A few lines; their commands can be run where the program was.
+    """
+    out = os.path.normpath(cfg.OUTPUT_DIR)
+    files = left_files(cfg, out, trained)
+    commands = next_commands(cfg, out, trained)
+    return "\n".join(
+        [
+            f"The run is in {out}",
+            *(f"  {kind:<10}{', '.join(names)}" for kind, names in files.items()),
+            "What may come next:",
+            *(f"  {what:<10}{shlex.join(['python', *it])}" for what, it in commands.items()),
+        ]
+    )
+
+
+def left_files(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
+    """What a run has written, by its kind.
+
+    Args:
+        cfg: the run's config.
+        out: its folder.
+        trained: whether it was a training.
+
+    Returns:
+        Kind -> files that are there, relative to the folder.
+    """
+    tested = [evaluation_folder(cfg, name) for name in cfg.DATASETS.TEST]
+    kinds = [  # name, whether this run wrote it, where, files
+        ("weights", trained, [out], [f"{FINAL}.pth"]),
+        ("best", trained and cfg.TEST.BEST_METRIC, [out], [f"{BEST}.pth"]),
+        ("results", True, tested, RESULTS),
+        ("pictures", cfg.TEST.NUM_PICTURES, tested, ["pictures"]),
+        ("curves", trained, [out], [LOSSES, VALIDATION, "metrics.json"]),
+        ("report", cfg.TEST.REPORT, [out], [REPORT]),
+    ]
+    left = {}
+    for kind, wrote, folders, names in kinds:
+        paths = [os.path.join(folder, name) for folder in folders for name in names if wrote]
+        if there := [os.path.relpath(path, out) for path in paths if os.path.exists(path)]:
+            left[kind] = there
+    return left
+
+
+def next_commands(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
+    """What Python may be run with after a run.
+
+    Args:
+        cfg: the run's config.
+        out: its folder.
+        trained: whether it was a training.
+
+    Returns:
+        What is done -> the words of the command.
+    """
+    written = os.path.join(out, EVALUATED)
+    config = ["--config-file", written if os.path.isfile(written) else os.path.join(out, TRAINED)]
+    weights = ["MODEL.WEIGHTS", _trained_weights(cfg, out) if trained else cfg.MODEL.WEIGHTS]
+    commands = {}
+    if trained and cfg.DATASETS.TEST:
+        commands["evaluate"] = [_program("train_net.py"), *config, "--eval-only", *weights]
+        # The results in the folder are of the last weights.
+        again = [] if weights[1] == os.path.join(out, f"{FINAL}.pth") else ["--evaluate", *weights]
+        commands["report"] = [_program("tools/report.py"), out, *again]
+    if trained and not cfg.SOLVER.STAGES and not cfg.TEST.PATIENCE:
+        longer = ["--resume", "SOLVER.MAX_ITER", str(2 * cfg.SOLVER.MAX_ITER)]
+        commands["train on"] = [_program("train_net.py"), *config, *longer]
+    if cfg.DATASETS.TEST and not cfg.MODEL.LOAD_PROPOSALS:
+        picture = DatasetCatalog.get(cfg.DATASETS.TEST[0])[0]["file_name"]
+        files = ["--input", picture, "--output", os.path.join(out, "found")]
+        commands["detect"] = [_program("demo.py"), *config, *files, *weights]
+        commands["page"] = [_program("tools/try_model.py"), *config, *weights]
+    return commands
+
+
+def _trained_weights(cfg: CfgNode, out: str) -> str:
+    best = os.path.join(out, f"{BEST}.pth")
+    kept = cfg.TEST.BEST_METRIC and os.path.isfile(best)
+    return best if kept else os.path.join(out, f"{FINAL}.pth")
+
+
+def _program(path: str) -> str:
+    """A program of this project, as seen from here."""
+    return os.path.relpath(ROOT / path)
