@@ -185,7 +185,7 @@ def a_bomb_as_a_label_map(folder):
     return lambda: read_label_map(path, 3)
 
 
-@sample("more than 500 cell arrays")
+@sample("cells too deep in cells")
 def cells_in_cells(folder):
     head = struct.pack("<12I", 6, 8, 1, 0, 5, 8, 1, 1, 1, 0, 0, 0)[:40]
     size, parts = 0, []
@@ -193,6 +193,14 @@ def cells_in_cells(folder):
         size += len(head) + 8
         parts.append(struct.pack("<II", 14, size - 8) + head)
     path = written(folder / "a.mat", matlab(packed(b"".join(reversed(parts)))))
+    return lambda: load_mat(str(path))
+
+
+@sample("parts of another type")
+def numbers_of_a_type_that_there_is_not(folder):
+    head = struct.pack("<10I", 6, 8, 6, 0, 5, 8, 1, 1, 1, 0)
+    matrix = head + struct.pack("<4I", 200, 8, 0, 0)
+    path = written(folder / "a.mat", matlab(struct.pack("<II", 14, len(matrix)) + matrix))
     return lambda: load_mat(str(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from typing import Any
@@ -12,17 +13,17 @@ from scipy.io import loadmat
 from ion_d2.errors import IONError
 
 _HEADER = 128  # bytes, of which the last four tell version and byte order
-_MATRIX, _PACKED = 14, 15  # types of elements
-_WITH_PARTS = (
-    1,
-    2,
-    3,
-    16,
-    17,
-)  # classes of matrices: cells, structures, objects, functions, opaque
-_MOST_WITH_PARTS = 500
+# Types of elements, and classes of matrices.
+_MATRIX, _PACKED = 14, 15
+_NUMBERS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}
+_CELLS, _STRUCTURE, _SPARSE = 1, 2, 5
+_CLASSES = range(1, 16)
+_COMPLEX = 1 << 11
+_MOST_NESTED = 50
 # Bytes that a file may unpack to, at least and in relation to its own.
 _UNPACKED, _RATIO = 64 << 20, 100
+# The type of an element, and where its content starts and ends.
+_Element = tuple[int, int, int]
 
 
 def load_mat(path: str) -> dict[str, Any]:
@@ -47,36 +48,78 @@ def load_mat(path: str) -> dict[str, Any]:
 
 
 def _check(path: str) -> None:
-    """Refuse what would fill the memory, or the stack: scipy reads cells in cells by recursion."""
+    """Refuse what fills the memory or crashes scipy's reader, which believes what a file states."""
     with open(path, "rb") as file:
         content = file.read()
     major = content[124 + (content[126:127] == b"I") : _HEADER][:1]
     if 0 in content[:4] or major != b"\1":  # of another version, whose arrays are not nested
         return
     order = "<" if content[126:_HEADER] == b"IM" else ">"
-    nested, places = 0, set()
     left = max(_UNPACKED, _RATIO * len(content))
-    start = _HEADER
-    while start + 8 <= len(content):
-        kind, size = struct.unpack_from(f"{order}II", content, start)
+    for kind, start, end in _elements(content, _HEADER, len(content), order):
         if kind == _PACKED:
             unpacker = zlib.decompressobj()
-            unpacked = unpacker.decompress(content[start + 8 : start + 8 + size], max(left, 1))
+            unpacked = unpacker.decompress(content[start:end], max(left, 1))
             left -= len(unpacked)
             if unpacker.unconsumed_tail:
                 raise ValueError(f"it would unpack to more than {_RATIO} times its size")
-            nested += _count_with_parts(unpacked, order)
+            for inside in _elements(unpacked, 0, len(unpacked), order):
+                _check_matrix(unpacked, inside, order)
         else:
-            places.add(start % 8)
-        start += 8 + size
-    nested += sum(_count_with_parts(memoryview(content)[place:], order) for place in places)
-    if nested > _MOST_WITH_PARTS:
-        raise ValueError(f"it has more than {_MOST_WITH_PARTS} cell arrays and structures")
+            _check_matrix(content, (kind, start, end), order)
 
 
-def _count_with_parts(content: bytes | memoryview, order: str) -> int:
-    """Count the headers of matrices of matrices; all elements start at multiples of 8 bytes."""
-    words = np.frombuffer(content, f"{order}u4", len(content) // 8 * 2)[::2]
-    place = np.flatnonzero(words[:-3] == _MATRIX)
-    kinds, sizes = words[place + 2] & 0xFF, words[place + 3] & 0xFFFF  # the latter: of integers
-    return int((np.isin(kinds, _WITH_PARTS) & np.isin(sizes, (5, 6))).sum())
+def _check_matrix(content: bytes, matrix: _Element, order: str) -> None:
+    """Look whether a matrix has the parts that its head states, and these likewise."""
+    waiting = [(matrix, 1)]
+    while waiting:
+        (kind, start, end), depth = waiting.pop()
+        if kind != _MATRIX or depth > _MOST_NESTED:
+            raise ValueError("it has no matrix where one is expected, or cells too deep in cells")
+        if start == end:
+            continue
+        head, sizes, _, *parts = _elements(content, start, end, order)
+        if head != (6, start + 8, start + 16) or sizes[0] not in (5, 6):
+            raise ValueError("a matrix has no head")
+        flags = struct.unpack_from(f"{order}I", content, head[1])[0]
+        count = math.prod(_integers(content, sizes, order))
+        wanted = _wanted(flags, count)
+        if flags & 0xFF == _STRUCTURE:
+            length, names, *parts = parts
+            wanted *= (names[2] - names[1]) // _integers(content, length, order)[0]
+        nested = flags & 0xFF in (_CELLS, _STRUCTURE)
+        if len(parts) != wanted or not (nested or {part[0] for part in parts} <= _NUMBERS):
+            raise ValueError(f"a matrix has {len(parts)} parts, or parts of another type")
+        waiting += [(part, depth + 1) for part in parts] if nested else []
+
+
+def _wanted(flags: int, count: int) -> int:
+    """The parts of a matrix, or of a structure for each of its fields."""
+    kind, is_complex = flags & 0xFF, bool(flags & _COMPLEX)
+    if kind not in _CLASSES or kind == 3:
+        raise ValueError("it holds an object of Matlab's, not numbers, text, cells or structures")
+    if kind in (_CELLS, _STRUCTURE):
+        return count
+    return (3 if kind == _SPARSE else 1) + is_complex
+
+
+def _integers(content: bytes, element: _Element, order: str) -> list[int]:
+    _, start, end = element
+    return np.frombuffer(content[start:end], f"{order}i4").tolist()
+
+
+def _elements(content: bytes, start: int, end: int, order: str) -> list[_Element]:
+    """The elements between two places, which have to hold nothing else."""
+    found = []
+    while start < end:
+        kind, size = struct.unpack_from(f"{order}II", content, start)
+        inside, following = start + 8, start + 8 + size
+        if kind >> 16:  # a short one, within 8 bytes
+            kind, size, inside, following = kind & 0xFFFF, kind >> 16, start + 4, start + 8
+        elif kind != _PACKED:
+            following += -size % 8
+        if inside + size > end or inside + size > following:
+            raise ValueError("it breaks off, or an element reaches beyond the one around it")
+        found.append((kind, inside, inside + size))
+        start = following
+    return found

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ion_d2.data.class_file import check_class_names
+from ion_d2.data.class_file import check_class_names, is_unprintable
 from ion_d2.data.dataset_names import DATASET_FORMS, path_and_split
 from ion_d2.data.folders import index_folder, read_lines
 from ion_d2.data.outlines import object_of, outline_boxes
@@ -157,7 +157,8 @@ def _pictures(content: dict[str, Any], path: str, split: str) -> list[str]:
         raise IONError(f"{path} has no split '{split}'; it has {', '.join(known) or 'none'}.")
     places = places if isinstance(places, list) else [places]
     root = content.get("path") or ""
-    if not all(isinstance(place, str) for place in (root, *places)):
+    names = (root, *places)
+    if not all(isinstance(name, str) and not is_unprintable(name) for name in names):
         raise IONError(
             f"{path}: '{split}' must be a folder, a text file or a list of them, and 'path', if "
             "there is one, the folder that they start from."
