@@ -85,16 +85,15 @@ class Run:
 
     def workers(self) -> list[int]:
         """The processes that load its pictures."""
-        return [
-            int(x) for x in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        ]
+        children = Path("/proc", str(self.pid), "task", str(self.pid), "children")
+        return [int(pid) for pid in children.read_text().split()]
 
     def errors(self) -> list[str]:
-        """The sentences with which it ended, or the last line of a traceback."""
+        """The sentences with which it ended, and the starts of tracebacks."""
         with self.log.open(errors="replace") as file:
             file.seek(self._before)
             lines = file.read().splitlines()
-        return [x for x in lines if x.startswith("error: ") or " Error" in x or "Traceback" in x]
+        return [x for x in lines if x.startswith("error: ") or "Traceback" in x]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -118,7 +118,7 @@ class PassTrainer(SimpleTrainer):
             # A forward pass may have measured statistics that are not finite either.
             unwrap_distributed(self.model).load_state_dict(before)
             self.skipped += 1
-            told = "Skipped iteration %d, the %d. of at most %d (SOLVER.SKIP_NON_FINITE): %s."
+            told = "Skipped iteration %d (%d of at most %d, SOLVER.SKIP_NON_FINITE): %s."
             fault = describe(error, images)
             logger.warning(told, self.iter, self.skipped, self.most_skipped, fault)
         if self.most_skipped:

@@ -149,7 +149,7 @@ def test_a_bad_batch_is_skipped_counted_and_leaves_no_trace(
     one, other = (torch.load(tmp_path / f"model_000000{i}.pth") for i in (1, 2))
     assert_same_weights(one["model"], other["model"])
     (told,) = (x.getMessage() for x in caplog.records if "Skipped" in x.msg)
-    assert "iteration 2, the 1. of at most 2" in told and ".jpg" in told and "nan" in told.lower()
+    assert "iteration 2 (1 of at most 2, " in told and ".jpg" in told and "nan" in told.lower()
     assert trainer.storage.latest()["skipped_steps"][0] == 1
 
 
