@@ -5,12 +5,15 @@ Main still calls itself 0.6, so features are looked for; versions are never comp
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import detectron2
 from detectron2.structures import boxes as _boxes
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from fvcore.common.history_buffer import HistoryBuffer
 from torch import Tensor, distributed
 
 # The packaged configs; Detectron2's function for them needs pkg_resources, gone in setuptools 82.
@@ -38,6 +41,11 @@ def create_local_process_group(processes: int) -> None:
         group = distributed.new_group(ranks)  # all processes make all groups
         if comm.get_rank() in ranks:
             comm._LOCAL_PROCESS_GROUP = group
+
+
+def keep_latest(storage: EventStorage, values: int) -> None:
+    """Have a new event storage keep so many values of a figure; it would keep a million of each."""
+    storage._history.default_factory = functools.partial(HistoryBuffer, values)
 
 
 def write_losses(trainer: Any, losses: dict[str, Tensor], data_time: float) -> None:

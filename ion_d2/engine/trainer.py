@@ -18,7 +18,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
 
-from ..compat import saves_optimizer
+from ..compat import keep_latest, saves_optimizer
 from ..data.loader import ResumableLoader
 from ..errors import IONError
 from ..modeling.trainer_settings import TRAINER_KEYS
@@ -41,6 +41,8 @@ from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbo
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
 from .training_parts import IONBuilders
 from .wandb_writer import WandbWriter
+
+_KEPT = 1000  # values of each figure, of which the writers' windows see the last 20
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +158,11 @@ class IONTrainer(IONBuilders):
             raise
         finally:
             release(self.cfg.OUTPUT_DIR)
+
+    def before_train(self) -> None:
+        """Call the hooks; of the figures of a training, memory holds the latest alone."""
+        keep_latest(self.storage, _KEPT)
+        super().before_train()
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate, with test-time augmentation after the last step only; see :meth:`test`."""

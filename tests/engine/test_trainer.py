@@ -10,6 +10,7 @@ from model_helpers import small_config
 from trainer_helpers import Record, assert_same, make_config, run
 
 import ion_d2
+from ion_d2.engine import trainer as trainer_module
 from ion_d2.engine.hooks import TrainingInterrupted
 from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.trainer import IONTrainer
@@ -175,3 +176,10 @@ def test_a_warm_up_as_long_as_the_training_is_told(scenes, tmp_path, caplog, opt
         cfg.SOLVER.WARMUP_ITERS = warmup
         IONTrainer.build_lr_scheduler(cfg, optimizer)
         assert ("SOLVER.WARMUP_ITERS" in caplog.text and "SOLVER.MAX_ITER" in caplog.text) == told
+
+
+def test_memory_holds_the_latest_figures_alone(scenes, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "_KEPT", 3)
+    opts = ("SOLVER.MAX_ITER", 5, "DATASETS.TEST", "()")
+    losses = run(make_config(scenes, tmp_path, *opts)).storage.history("total_loss")
+    assert [iteration for _, iteration in losses.values()] == [2, 3, 4]
