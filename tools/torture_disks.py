@@ -75,7 +75,7 @@ def read_only(folder: Path, scenes: Path) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 if every disk was survived."""
     parser = argparse.ArgumentParser(description="Train on disks that are too small.")
-    parser.add_argument("--disks", type=int, default=24, help="how many sizes")
+    parser.add_argument("--disks", type=int, default=8, help="how many sizes")
     args = parser.parse_args(argv)
     bad = 0
     with tempfile.TemporaryDirectory() as name:
