@@ -73,11 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         training = Training(Path(folder, "run"), make_scenes(Path(folder)), workers=2, **OPTIONS)
         (run,) = training.start(marked=False)
         parts = tenths(watch(run, 60 * args.minutes))
-        done = training.saved()
+        done, errors = training.saved(), run.errors()
     report: dict[str, Any] = {"iterations": done, "status": run.status, "tenths": parts}
     if args.json:
         write_json(args.json, report, indent=1)
-    print(f"{done} iterations, an evaluation every {OPTIONS['TEST.EVAL_PERIOD']}; {run.errors()}")
+    print(f"{done} iterations, an evaluation every {OPTIONS['TEST.EVAL_PERIOD']}; {errors}")
     print("| tenth | " + " | ".join(parts[0]) + " |\n|---|" + "---|" * len(parts[0]))
     for number, part in enumerate(parts, 1):
         print(f"| {number} | " + " | ".join(map(str, part.values())) + " |")

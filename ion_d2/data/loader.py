@@ -167,11 +167,23 @@ def _map_or_error(mapper: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _raising_errors(loader: DataLoader) -> Iterator[list[Any]]:
-    for batch in loader:
+    batches = iter(loader)
+    while (batch := _next_batch(batches)) is not None:
         for item in batch:
             if isinstance(item, IONError):
                 raise item
         yield batch
+
+
+def _next_batch(batches: Iterator[list[Any]]) -> list[Any] | None:
+    """The next batch, or None at the end; one way to say that a worker is gone, as PyTorch does."""
+    try:
+        return next(batches, None)
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        if "Caught" in str(error):  # it came up in the worker's code
+            raise
+        told = f"DataLoader worker ended while it handed over a batch ({error!r})"
+        raise RuntimeError(told) from error
 
 
 def ignore_signals(worker_id: int) -> None:

@@ -1,4 +1,4 @@
-"""Training in several processes: those that torchrun starts, and the loss of one of them."""
+"""Training in several processes: those that torchrun starts, and the loss of one."""
 
 from __future__ import annotations
 
@@ -119,6 +119,17 @@ def tell_lost_peer(error: BaseException) -> str:
         f"Process {comm.get_rank()} lost another process of the {comm.get_world_size()} "
         f"({_first_line(error)}); its log tells why: mend that, then start all with --resume."
     )
+
+
+def is_lost_worker(error: BaseException | None) -> bool:
+    """Whether a process that loads pictures died; PyTorch raises this wherever the program is."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
+def tell_lost_worker(error: BaseException) -> str:
+    """Say in one sentence that a process that loads pictures is lost, and what to do."""
+    cure = "lower DATALOADER.NUM_WORKERS if memory ran out, then go on with --resume"
+    return f"A process that loads pictures has ended ({_first_line(error).strip(' .')}); {cure}."
 
 
 def _first_line(error: BaseException) -> str:

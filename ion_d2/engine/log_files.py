@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from .distributed import is_lost_worker
+
 
 @contextlib.contextmanager
 def logs_end_quietly() -> Iterator[None]:
@@ -22,6 +24,10 @@ def logs_end_quietly() -> Iterator[None]:
 
     def handle(handler: logging.Handler, record: logging.LogRecord) -> None:
         error, stream = sys.exc_info()[1], getattr(handler, "stream", None)
+        if error is not None and is_lost_worker(
+            error
+        ):  # it only came up while something was logged
+            raise error
         if not (isinstance(error, OSError) and _silence(stream)):
             original(handler, record)
         elif stream is not sys.stderr:

@@ -21,7 +21,7 @@ from ..errors import LOST_DISK, NO_SPACE, IONError
 from ..modeling.unread_settings import check_model, check_read_features
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
-from .distributed import is_lost_peer, tell_lost_peer
+from .distributed import is_lost_peer, is_lost_worker, tell_lost_peer, tell_lost_worker
 from .hooks import TrainingInterrupted
 from .log_files import logs_end_quietly
 from .ranges import check_ranges
@@ -181,10 +181,8 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
 def _sentence(error: BaseException) -> str:
     if is_lost_peer(error):
         return tell_lost_peer(error)
-    if _is_lost_worker(error):
-        reason = str(error).splitlines()[0].strip(" .")
-        cure = "lower DATALOADER.NUM_WORKERS if memory ran out, then go on with --resume"
-        return f"A process that loads pictures has ended ({reason}); {cure}."
+    if is_lost_worker(error):
+        return tell_lost_worker(error)
     if not isinstance(error, OSError):
         return str(error)
     place = error.filename or "the output"
@@ -193,17 +191,12 @@ def _sentence(error: BaseException) -> str:
     return f"Writing {place} failed ({error.strerror}); {intact}."
 
 
-def _is_lost_worker(error: BaseException | None) -> bool:
-    """Whether a process of PyTorch's DataLoader died, which is told wherever the program is."""
-    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
-
-
 def _is_expected(error: BaseException | None) -> bool:
     """Whether one sentence is enough: bad input, a full disk, a lost process, a requested stop."""
     disk = isinstance(error, OSError) and error.errno in (*NO_SPACE, *LOST_DISK)
     # The trainer turns the FloatingPointError of a training that diverged into an IONError.
     told = (IONError, TrainingInterrupted, PatienceExhausted, FloatingPointError)
-    lost = is_lost_peer(error) or _is_lost_worker(error)
+    lost = is_lost_peer(error) or is_lost_worker(error)
     return disk or lost or isinstance(error, told)
 
 

@@ -25,6 +25,16 @@ def test_a_full_disk_is_told_once(capfd):
     assert err.count("\n") == 1 and "/dev/full cannot be written (No space left on device)" in err
 
 
+def test_the_loss_of_a_worker_is_raised_where_it_meets_a_log():
+    class Interrupted(logging.StreamHandler):
+        def format(self, record):
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    handler = Interrupted()
+    with logs_end_quietly(), pytest.raises(RuntimeError, match="pid 7"):
+        handler.handle(logging.makeLogRecord({"msg": "told"}))
+
+
 def test_mistakes_in_the_call_keep_their_traceback(capfd):
     handler = logging.StreamHandler()
     with logs_end_quietly():
