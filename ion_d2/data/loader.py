@@ -168,19 +168,19 @@ def _map_or_error(mapper: Callable[[Any], Any], item: Any) -> Any:
 
 def _raising_errors(loader: DataLoader) -> Iterator[list[Any]]:
     batches = iter(loader)
-    while (batch := _next_batch(batches)) is not None:
+    while (batch := _next_batch(batches, loader.num_workers)) is not None:
         for item in batch:
             if isinstance(item, IONError):
                 raise item
         yield batch
 
 
-def _next_batch(batches: Iterator[list[Any]]) -> list[Any] | None:
-    """The next batch, or None at the end; one way to say that a worker is gone, as PyTorch does."""
+def _next_batch(batches: Iterator[list[Any]], workers: int) -> list[Any] | None:
+    """The next batch, None at the end; says in PyTorch's words that a worker is gone, however."""
     try:
         return next(batches, None)
     except (ConnectionError, EOFError, FileNotFoundError) as error:
-        if "Caught" in str(error):  # it came up in the worker's code
+        if not workers or "Caught" in str(error):  # it is of the mapper, which met it
             raise
         told = f"DataLoader worker ended while it handed over a batch ({error!r})"
         raise RuntimeError(told) from error

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ion_d2.data.loader import ResumableLoader, SingleImageLoader
+from ion_d2.data.loader import ResumableLoader, SingleImageLoader, _next_batch
 from ion_d2.errors import IONError
 
 
@@ -86,6 +86,27 @@ def test_an_error_arrives_as_it_was_raised(workers):
         with pytest.raises(IONError) as error:
             next(iter(loader))
         assert str(error.value) == "image 3 is broken"
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, EOFError, FileNotFoundError])
+@pytest.mark.parametrize(
+    ("text", "workers", "raised"),
+    [
+        ("Connection reset by peer", 2, RuntimeError),  # a worker was killed as it sent something
+        ("Caught it in DataLoader worker process 0.", 2, None),
+        ("a mapper's", 0, None),
+    ],
+)
+def test_a_connection_that_breaks_is_told_as_a_lost_worker(error, text, workers, raised):
+    def batches():
+        yield [1]
+        raise error(text)
+
+    iterator = batches()
+    assert _next_batch(iterator, workers) == [1]
+    with pytest.raises(raised or error, match="DataLoader worker ended" if raised else text):
+        _next_batch(iterator, workers)
+    assert _next_batch(iterator, workers) is None
 
 
 def test_items_left_out_are_replaced_by_the_next():
