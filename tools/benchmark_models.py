@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 from plugged import make_input
 from torch import Tensor, nn
 
+from ion_d2 import IONError
 from ion_d2.data import IONDatasetMapper, ensure_registered
 from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.config_file import find_config
 from ion_d2.engine.setup import build_model, load_config
 
 # "default" is what PyTorch does unasked: on a GPU, convolutions in TF32 and products in float32.
@@ -81,15 +83,19 @@ def build_detectors(args: argparse.Namespace) -> dict[str, Detector]:
     if args.dataset is None:
         print("No --dataset given: a made picture of {} x {} pixels.".format(*args.image_size))
     for config, variant in itertools.product(args.configs, [[], *args.variant]):
-        cfg = _load(config, [*args.opts, *variant], args)
         torch.manual_seed(0)
-        net = build_model(cfg)
-        if cfg.MODEL.WEIGHTS:
+        opts = [*args.opts, *variant]
+        if config.endswith(".py"):
+            net, cfg = _build_lazy(config, opts, args), None
+        else:
+            cfg = _load(config, opts, args)
+            net = build_model(cfg)
+        if generator := getattr(net, "proposal_generator", None):
+            generator.post_nms_topk[False] = args.proposals
+        if cfg is not None and cfg.MODEL.WEIGHTS:
             IONCheckpointer(net).load(cfg.MODEL.WEIGHTS)
-        for key, own in net.state_dict().items() if not cfg.MODEL.WEIGHTS else ():
-            shared = weights.setdefault(key.replace("bottom_up.", ""), own)
-            if shared.shape == own.shape:
-                own.copy_(shared)
+        else:
+            _share(net, weights)
         if args.dataset:
             records = DatasetCatalog.get(args.dataset)[: args.pictures]
             pictures = list(map(IONDatasetMapper(cfg, args.training), records))
@@ -113,10 +119,22 @@ def _load(config: str, opts: list[str], args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.WEIGHTS = ""
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = classes + 1
-        cfg.MODEL.RPN.POST_NMS_TOPK_TEST = args.proposals
 
     device = ["MODEL.DEVICE", str(args.device)]
     return load_config(config, [*device, *opts], adapt=adapt)
+
+
+def _build_lazy(config: str, opts: list[str], args: argparse.Namespace) -> nn.Module:
+    if opts or args.dataset:
+        raise IONError(f"{config} is a LazyConfig, which takes neither KEY VALUE nor --dataset.")
+    return instantiate(LazyConfig.load(find_config(config)).model).to(args.device)
+
+
+def _share(net: nn.Module, weights: dict[str, Tensor]) -> None:
+    for key, own in net.state_dict().items():
+        shared = weights.setdefault(key.replace("bottom_up.", ""), own)
+        if shared.shape == own.shape:
+            own.copy_(shared)
 
 
 def random_boxes(count: int, size: tuple[int, int]) -> Tensor:

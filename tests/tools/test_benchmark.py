@@ -98,6 +98,16 @@ def test_defaults_of_one_command_are_not_those_of_another(benchmark):
     assert given["infer"]["image_size"] == (600, 800) != given["curves"]["image_size"]
 
 
+def test_a_lazy_config(run, tmp_path):
+    path = tmp_path / "lazy.py"
+    path.write_text(
+        "from detectron2.config import LazyCall as L\nfrom model_helpers import small_model\n"
+        "model = L(small_model)()\n"
+    )
+    rows = run("train", str(path), *SIZE)["training step"]
+    assert rows["lazy"]["seconds"] > 0
+
+
 def test_parts_of_a_step(run):
     figures = run("parts", "--training", *TINY, *SIZE, *OPTS)
     table = figures["ion_tiny"]
@@ -132,6 +142,7 @@ REFUSED = {
     "config of all": (["gpu", "configs/none.yaml"], "configs/none.yaml"),
     "device": (["parts", "--device", "tpu"], "--device is 'tpu'"),
     "dataset": (["infer", TINY[1], "--dataset", "voc:nowhere:test"], "nowhere"),
+    "lazy": (["infer", "configs/lazy/mask_rcnn_R_50_FPN.py", "--opts", "SEED", "1"], "LazyConfig"),
     "no curve": (["curves", TINY[1], "--factors", "1", *SIZE, *OPTS], "no line"),
 }
 
