@@ -15,11 +15,13 @@ import argparse
 import functools
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from demo_inputs import SUFFIXES
 from model_trial import ModelTrial
 
 from ion_d2.data.run_images import spread_evenly
@@ -28,7 +30,6 @@ from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Lowest score that the page's slider reaches; examples at most.
 LOWEST_SCORE, MAX_EXAMPLES = 0.05, 24
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             logging.warning("Whoever reaches %s can use the page, without a password.", args.host)
         url = model_page.serve(page, args.host, args.port, max_bytes)
         print(f"Open {url} in a browser; Ctrl-C ends the program.", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # "docker stop" ends it as Ctrl-C
         page.block_thread()
 
 
@@ -93,7 +95,8 @@ def find_examples(folder: Path) -> list[Path]:
     Raises:
         IONError: there are none.
     """
-    found = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    found = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not found:
         raise IONError(f"--examples {folder} holds no picture; give a folder that does.")
     return spread_evenly(found, MAX_EXAMPLES)
