@@ -14,7 +14,12 @@ from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.structures import Instances
 from PIL import Image
 
-from ion_d2.data.readable import UnreadableImageError, read_image
+from ion_d2.data.readable import (
+    DECODE_ERRORS,
+    UnreadableImageError,
+    open_picture,
+    read_image,
+)
 from ion_d2.engine.drawing import Box, Marks, class_color, draw_panel
 from ion_d2.engine.pictures import marks_of
 from ion_d2.engine.predictor import IONPredictor
@@ -26,7 +31,6 @@ from ion_lab.report.heatmap import heat_map
 from ion_lab.report.observe import Sample
 
 NO_CONTEXT = "This model has no context: it judges a box by the features inside it."
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # Longer side of a drawing in pixels; powers of ten that the colors of a map span; how opaque the
 # map lies on the picture.
 _SIDE, _DECADES, _OPACITY = 960, 3, 0.65
@@ -58,12 +62,14 @@ def read_upload(path: str, max_pixels: float) -> np.ndarray:
     """
     name = Path(path).name
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with open(path, "rb") as file, open_picture(file) as picture:
             width, height = picture.size
     except Image.DecompressionBombError as error:
         raise IONError(f"{name} has far too many pixels ({error}); make it smaller.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise IONError(f"{name} is not a picture; give one as {', '.join(FORMATS)}.") from error
+    except DECODE_ERRORS as error:
+        raise IONError(
+            f"{name} is not a picture of a usual format; give a JPEG, PNG, WebP or TIFF, say."
+        ) from error
     if width * height > max_pixels:
         raise IONError(
             f"{name} has {width} x {height} pixels, {width * height / 1e6:.1f} million, and this "

@@ -84,7 +84,7 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
 REFUSED = {
     "large": (png_header(1000, 2000), "a.png has 1000 x 2000 pixels, 2.0 million.* 1 million"),
     "bomb": (png_header(60000, 60000), "a.png has far too many pixels"),
-    "text": (b"no picture", "a.png is not a picture; give one as BMP"),
+    "text": (b"no picture", "a.png is not a picture .* give a JPEG"),
     "svg": (SVG, "a.png is not a picture"),
     "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a picture"),
     "broken": (png_header(10, 10), "a.png cannot be decoded"),
