@@ -100,7 +100,7 @@ setup(
         # MODEL.BACKBONE.NAME build_timm_backbone: ResNets, EfficientNets, ConvNeXts, Swins, ...
         "timm": TIMM,
         # tools/try_model.py: a model in the browser.
-        "web": ["gradio>=6"],
+        "web": ["gradio>=6.31"],
         # WANDB_PROJECT: figures and pictures of a training on Weights & Biases.
         "wandb": ["wandb"],
     },
