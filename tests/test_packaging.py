@@ -73,12 +73,13 @@ def test_every_other_file_of_the_packages_is_packaged(arguments):
 def test_every_imported_module_is_a_requirement(arguments):
     # Parts that do without them where they are missing: builds of PyTorch for GPUs bring triton.
     extras = arguments["extras_require"]
-    optional = [*extras["export"], *extras["web"], "triton"]
+    optional = [*extras["export"], *extras["safetensors"], *extras["web"], "triton"]
+    optional.append("hypothesis")  # tools/fuzz.py, for developers
     declared = {name_of(name) for name in [*arguments["install_requires"], *optional]}
     declared.add("cv2")  # any build of OpenCV, or none where it was built from its sources
-    own = {path.stem for path in (ROOT / "tools").glob("*.py")} | {*PACKAGES, "detectron2"}
-    files = [*ROOT.glob("*.py"), *files_of_packages("*.py"), *(ROOT / "tools").glob("*.py")]
-    for path in files:
+    programs = [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py")]
+    own = {path.stem for path in programs} | {*PACKAGES, "detectron2"}
+    for path in [*programs, *files_of_packages("*.py")]:
         if path.name == "setup.py":
             continue
         for module in set(imported_modules(path)) - own - sys.stdlib_module_names:
