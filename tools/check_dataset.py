@@ -94,27 +94,23 @@ def print_summary(groups: Groups, tables: Sequence[Table], sentences: Sequence[s
         if len(found) > _EXAMPLES:
             print(f"  - and {len(found) - _EXAMPLES:,} more")
         print()
-    counts = {weight: 0 for weight in WEIGHTS}
+    counts = dict.fromkeys(WEIGHTS, 0)
     for (rule, _), found in groups.items():
         counts[RULES[rule].weight] += len(found)
-    print(
-        ", ".join(
-            f"{count:,} {weight}{'' if count == 1 else 's'}" for weight, count in counts.items()
-        )
-    )
+    told = (f"{count:,} {weight}{'' if count == 1 else 's'}" for weight, count in counts.items())
+    print(", ".join(told))
 
 
 def _print(text: str, start: str) -> None:
     # Names of files stay whole, to be copied.
     options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-    print(
-        textwrap.fill(
-            text, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start), **options
-        )
-    )
+    indents = {"initial_indent": start, "subsequent_indent": " " * len(start)}
+    print(textwrap.fill(text, _WIDTH, **indents, **options))
 
 
-def as_json(datasets: Sequence[Dataset], groups: Groups, anchors: Sequence[Anchors]) -> dict:
+def as_json(
+    datasets: Sequence[Dataset], groups: Groups, anchors: Sequence[Anchors]
+) -> dict[str, Any]:
     """All that was found, as data."""
     return {
         "datasets": [

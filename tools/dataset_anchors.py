@@ -13,6 +13,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 
 from ion_d2.data.label_faults import LINE, Objects, anchor_shapes, best_overlaps
+from ion_d2.modeling.unread_settings import check_read_features
 
 # Sizes are tried at these factors, in quarters of an octave; ratios at these beside the config's.
 _FACTORS = [2 ** (step / 4) for step in range(-12, 13)]
@@ -59,7 +60,9 @@ def find_strides(cfg: CfgNode) -> list[int]:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.TIMM.WEIGHTS = ""  # which need not be here
-    shapes: dict[str, ShapeSpec] = build_backbone(cfg).output_shape()
+    backbone = build_backbone(cfg)
+    check_read_features(cfg, backbone)
+    shapes: dict[str, ShapeSpec] = backbone.output_shape()
     return [shapes[name].stride for name in cfg.MODEL.RPN.IN_FEATURES]
 
 
@@ -130,8 +133,10 @@ def _other_sizes(sizes: Sequence[Sequence[float]]) -> Iterator[list[list[float]]
     """The sizes times a factor, as many as there are and with one more half-way to the next."""
     for factor in _FACTORS:
         scaled = [[round(size * factor) for size in level] for level in sizes]
-        yield scaled
-        yield [sorted({*level, *(round(size * 2**0.5) for size in level)}) for level in scaled]
+        more = [[*level, *(round(size * 2**0.5) for size in level)] for level in scaled]
+        for levels in (scaled, more):
+            if all(min(level) > 0 and len({*level}) == len(level) for level in levels):
+                yield [sorted(level) for level in levels]
 
 
 def _usable(objects: Objects) -> np.ndarray:

@@ -12,7 +12,7 @@ from dataset_rules import Finding
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ion_d2.data import add_label_files, ensure_registered
+from ion_d2.data import add_label_files, class_names, ensure_registered
 from ion_d2.data.label_faults import Objects, collect_objects, find_box_faults
 from ion_d2.data.reading_on import reading_on
 from ion_d2.errors import IONError
@@ -27,6 +27,7 @@ class Dataset:
         records: Detectron2's dataset dicts, boxes as the files have them.
         classes: their names.
         refused: what the readers refused.
+        use_difficult: whether a training takes objects that are marked difficult.
         objects: of all records.
     """
 
@@ -34,9 +35,13 @@ class Dataset:
     records: list[dict[str, Any]] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     refused: list[IONError] = field(default_factory=list)
+    use_difficult: bool = False
 
     def __post_init__(self) -> None:
-        self.objects: Objects = collect_objects(self.records)
+        found = collect_objects(self.records, use_difficult=self.use_difficult)
+        self.objects: Objects = found
+        beyond = range(len(self.classes), found.category.max(initial=-1) + 1)
+        self.classes += [f"class {label}" for label in beyond]
 
     @property
     def counts(self) -> Counter[str]:
@@ -57,13 +62,15 @@ def read_dataset(name: str, cfg: CfgNode | None) -> Dataset:
         try:
             ensure_registered([name])
             records = DatasetCatalog.get(name)
+            class_names([name])  # refuses names that a training cannot use
             if cfg is not None:
                 records = add_label_files(records, cfg.DATASETS.SEM_SEG_DIRS)
         except IONError as error:
             refused.append(IONError(str(error), rule=error.rule or "unusable-dataset"))
     classes = MetadataCatalog.get(name).get("thing_classes") or []
     once = {str(error): error for error in refused}  # some files are read more than once
-    return Dataset(name, records, list(classes), list(once.values()))
+    use_difficult = cfg is not None and cfg.DATASETS.USE_DIFFICULT
+    return Dataset(name, records, list(classes), list(once.values()), use_difficult)
 
 
 def find_label_faults(dataset: Dataset) -> Iterator[Finding]:

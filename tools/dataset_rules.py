@@ -33,7 +33,7 @@ RULES = {
     # The labels as the readers see them.
     "unusable-dataset": Rule(
         "error",
-        "The dataset cannot be read at all.",
+        "The dataset as a whole cannot be used.",
         "Correct what the sentence says; the rest is checked after that.",
     ),
     "unusable-label": Rule(

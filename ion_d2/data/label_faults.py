@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +22,14 @@ logger = logging.getLogger(__name__)
 # In pixels: how far programs differ on where a picture ends, what the readers take for a line, and
 # what is too small to have a shape.
 _TOLERANCE, LINE, _TINY = 1.0, 1.0, 3.0
-
-
+_CLASSES = 20  # of them named in one line
 # What a training warns of, by the rule of tools/check_dataset.py.
 _TOLD = {
     "box-inverted": "box(es) with their corners in the wrong order",
     "box-empty": "box(es) that are a point or a line",
     "box-outside": "box(es) beyond the border of the picture",
     "box-repeated": "box(es) that repeat another of the same class",
-    "no-anchor": "object(s) that no anchor overlaps by MODEL.RPN.IOU_THRESHOLDS",
+    "no-anchor": "object(s) that no anchor comes near (MODEL.RPN.IOU_THRESHOLDS)",
 }
 
 
@@ -46,8 +46,8 @@ class Objects(NamedTuple):
 
 def collect_objects(records: Sequence[dict[str, Any]], *, use_difficult: bool = False) -> Objects:
     """Take the objects of Detectron2's dataset dicts; rotated boxes are not among them."""
-    rows = list(_rows(records, use_difficult))
-    columns = np.array(rows, dtype=np.float64).reshape(-1, 11).T
+    values = chain.from_iterable(_rows(records, use_difficult))
+    columns = np.fromiter(values, dtype=np.float64).reshape(-1, 11).T
     image, number, category, in_corners, learned = columns[[0, 1, 2, 9, 10]].astype(int)
     box = columns[3:7].T
     box[in_corners == 0, 2:] += box[in_corners == 0, :2]
@@ -122,16 +122,16 @@ def best_overlaps(
                 start, last = cfg.MODEL.ANCHOR_GENERATOR.OFFSET, objects.size * scale / stride
                 cell = (center * scale / stride - start).round().clip(0, np.ceil(last) - 1)
                 off = np.abs(center * scale - (cell + start) * stride)
-            best = np.maximum(best, _overlaps(extent * scale, off, anchors).max(axis=1))
+            for anchor in anchors:
+                best = np.maximum(best, _overlaps(extent * scale, off, anchor))
     return best
 
 
-def _overlaps(extent: np.ndarray, off: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """IoU (N, A) of boxes and anchors whose centers are ``off`` (N, 2) apart."""
-    extent, off = extent[:, None], off[:, None]
-    common = np.minimum(np.minimum(extent, anchors), (extent + anchors) / 2 - off).clip(0)
-    shared = common.prod(axis=2)
-    return shared / (extent.prod(axis=2) + anchors.prod(axis=1) - shared)
+def _overlaps(extent: np.ndarray, off: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+    """IoU (N,) of boxes and an anchor whose centers are ``off`` (N, 2) apart."""
+    common = np.minimum(np.minimum(extent, anchor), (extent + anchor) / 2 - off).clip(0)
+    shared = common.prod(axis=1)
+    return shared / (extent.prod(axis=1) + anchor.prod() - shared)
 
 
 def log_label_faults(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
@@ -150,7 +150,7 @@ def log_label_faults(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
     names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or []
     learned = set(objects.category[objects.learned])
     if unused := [name for label, name in enumerate(names) if label not in learned]:
-        lines.append(f"no object of {', '.join(unused)}")
+        lines.append(f"no object of {len(unused)} class(es): {', '.join(unused[:_CLASSES])}")
     if lines:
         command = ["python", "tools/check_dataset.py", *cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
         config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")

@@ -133,7 +133,7 @@ def test_a_training_hears_of_faults_and_of_the_command_that_tells_more(told, tmp
     assert [line.removeprefix("Training labels: ") for line in lines] == [
         "1 box(es) beyond the border of the picture, the first in a.jpg",
         "1 box(es) that repeat another of the same class, the first in a.jpg",
-        "1 object(s) that no anchor overlaps by MODEL.RPN.IOU_THRESHOLDS, the first in a.jpg",
-        "no object of dog",
+        "1 object(s) that no anchor comes near (MODEL.RPN.IOU_THRESHOLDS), the first in a.jpg",
+        "no object of 1 class(es): dog",
         f"more, and what to do: python {command}",
     ]

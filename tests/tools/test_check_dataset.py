@@ -262,3 +262,12 @@ def test_pictures_that_are_missing_or_no_files_are_found(tmp_path):
     assert code == 1 and set(places) == {"broken-picture", "missing-picture"}
     assert f"{tmp_path}/b.png cannot be decoded" in places["broken-picture"][0]
     assert f"{tmp_path}/c.png does not exist" in places["missing-picture"][0]
+
+
+def test_a_function_without_class_names_is_told_and_checked(tmp_path, catalogs):
+    picture = str(write_image(tmp_path / "a.png", SIZE))
+    box = {"bbox": [1, 1, 2.5, 40], "bbox_mode": 0, "category_id": 2}
+    DatasetCatalog.register("mine", lambda: [{"file_name": picture, "annotations": [box]}])
+    code, _, places = check(tmp_path, "mine")
+    assert code == 1 and "names no classes" in places["unusable-dataset"][0]
+    assert places["box-tiny"] == [f"{picture}: class 2 at (1, 1, 2.5, 40)"]
