@@ -15,6 +15,7 @@ from ion_d2.value_rules import value_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = {path.stem: path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+DOCS["programs"] = ROOT / "tools" / "README.md"
 FOR_USERS = ["README", "GETTING_STARTED", "TROUBLESHOOTING", "DATA", "TRAINING", "EXPORT", "REPORT"]
 GAP = "…"
 
@@ -118,3 +119,9 @@ def test_links_lead_somewhere(name):
             assert target.exists(), link
             if anchor:
                 assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_every_program_is_listed():
+    programs = {p.name for p in (ROOT / "tools").glob("*.py") if "__main__" in p.read_text()}
+    assert programs
+    assert programs <= set(re.findall(r"`(\w+\.py)`", read("programs")))
