@@ -167,6 +167,13 @@ def a_pickle_that_changes_a_class_of_detectron2(folder):
     return lambda: read_proposals(path)
 
 
+@sample("not a readable pickle")
+def a_pickle_that_makes_objects_of_numbers(folder):
+    text = b"cnumpy\ndtype\n(S'f4'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI63\ntb."
+    path = written(folder / "a.pkl", text)
+    return lambda: read_proposals(path)
+
+
 # Matlab's files.
 
 

@@ -41,6 +41,20 @@ def _dtype(code: Any, *_: Any) -> np.dtype:
     return np.dtype(code, copy=True)
 
 
+def _check_dtype(dtype: np.dtype, state: Any) -> None:
+    """Refuse a state that makes another kind of it: NumPy believes sizes and flags."""
+    _, order, *parts, size, alignment, flags = state
+    of_any_size = dtype.kind in "SU" and isinstance(size, int) and 0 < size < 1 << 20
+    if (
+        order not in ("<", ">", "|", "=")
+        or parts != [None] * 3
+        or not (of_any_size or size == -1)
+        or alignment not in (-1, dtype.alignment)
+        or flags != dtype.flags
+    ):
+        raise pickle.UnpicklingError(f"it holds an array of {dtype} with {state!r:.60}")
+
+
 def _encode(text: str, encoding: str = "") -> bytes:
     """Bytes that Python 3 wrote for Python 2."""
     if encoding not in ("latin1", "latin-1"):
@@ -93,7 +107,9 @@ class _Unpickler(pickle._Unpickler):
 
     def _build(self) -> None:
         if not isinstance(self.stack[-2], (np.ndarray, np.dtype)):
-            raise pickle.UnpicklingError(f"it sets up a {type(self.stack[-2]).__name__}")
+            raise pickle.UnpicklingError(f"it holds a set-up {type(self.stack[-2]).__name__}")
+        if isinstance(self.stack[-2], np.dtype):
+            _check_dtype(self.stack[-2], self.stack[-1])
         super().load_build()  # type: ignore[misc]
         if not self.stack[-1].itemsize:  # of which an array of any length takes no byte
             raise pickle.UnpicklingError("it holds an array of nothing")
