@@ -109,7 +109,7 @@ class Torment:
 
     def _strike_worker(self, run: Run) -> bool:
         """Kill one of the processes that load pictures, in a step that is drawn."""
-        steps = self._draw.randint(1, STEPS // 4)
+        steps = self._draw.randint(1, STEPS // 2)
         wait_until(lambda: run.marks.steps >= steps or not run.running(), LONGEST)
         workers = run.workers() if run.running() else []
         if workers:
