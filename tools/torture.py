@@ -86,7 +86,7 @@ class Torment:
             "saved": saved, "lost": done - saved, "status": ended, "said": said,
             "seconds": round(time.monotonic() - killed_at, 1),
         }  # fmt: skip
-        told = len(said) == ended.count(1) and all(line.startswith("error: ") for line in said)
+        told = sum(line.startswith("error: ") for line in said) == ended.count(1)
         entry["ok"] = None not in ended and started <= saved and done - saved <= PERIOD and told
         for run in runs:
             run.kill()
@@ -126,6 +126,7 @@ class Torment:
             "by phase": dict(phases),
             "most iterations lost": max(entry["lost"] for entry in kills),
             "longest until all had ended, seconds": max(entry["seconds"] for entry in kills),
+            "that left a traceback": sum("Traceback" in str(entry["said"]) for entry in kills),
             "trainings": len(self.trainings),
             "equal to the undisturbed one": sum(entry["ok"] for entry in self.trainings),
         }

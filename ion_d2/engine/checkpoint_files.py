@@ -18,6 +18,7 @@ from ..data.plain_pickle import load_plain_pickle
 from ..errors import IONError
 from ..files import replace_file
 from . import safetensors_file
+from .distributed import is_lost_worker
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
@@ -29,10 +30,13 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
     try:
         replace_file(path, write)
     except (OSError, RuntimeError) as error:
-        # PyTorch's writer raises a RuntimeError of its own over the system's error or a Ctrl-C.
+        # PyTorch's writer raises a RuntimeError of its own over the system's error, a Ctrl-C or the
+        # loss of a process that loads pictures.
         causes = list(_causes(error))
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
             raise KeyboardInterrupt from error
+        if lost := next(filter(is_lost_worker, causes), None):
+            raise lost from None
         reason = next((str(c.strerror or c) for c in causes if isinstance(c, OSError)), None)
         if reason is None:
             raise

@@ -45,15 +45,15 @@ def test_a_missing_output_folder_is_told(tmp_path):
 
 
 class Interrupted:
-    """A file whose writer is stopped by Ctrl-C after some bytes."""
+    """A file whose writer is stopped after some bytes, by Ctrl-C or otherwise."""
 
-    def __init__(self, file, size):
-        self.file, self.left = file, size
+    def __init__(self, file, size, error=KeyboardInterrupt):
+        self.file, self.left, self.error = file, size, error
 
     def write(self, data):
         self.left -= len(data)
         if self.left < 0:
-            raise KeyboardInterrupt
+            raise self.error
         return self.file.write(data)
 
     def flush(self):
@@ -68,6 +68,17 @@ def test_ctrl_c_during_a_save_stays_one_and_does_no_harm(tmp_path, size):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(str(path), lambda file: torch.save(data, Interrupted(file, size)))
     assert contents(tmp_path) == {"model.pth": b"old"}
+
+
+@pytest.mark.parametrize("size", [0, 100, 20000])
+def test_the_loss_of_a_worker_during_a_save_stays_one_and_does_no_harm(tmp_path, size):
+    lost = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    data = {"model": torch.zeros(10000)}
+    with pytest.raises(RuntimeError, match="pid 7"):
+        write_atomically(
+            str(tmp_path / "a.pth"), lambda file: torch.save(data, Interrupted(file, size, lost))
+        )
+    assert contents(tmp_path) == {}
 
 
 def test_an_error_of_the_program_is_not_called_a_disk_error(tmp_path):
