@@ -77,7 +77,7 @@ def _coco_rows(content: list[Any], path: str) -> Iterator[_Row]:
         try:
             image_id, (x, y, width, height) = entry["image_id"], map(float, entry["bbox"])
             score = [entry["score"]] if entry.get("score") is not None else []
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise IONError(
                 f"{path}, entry {number}: it is not a COCO result with 'image_id' and four "
                 "numbers in 'bbox'; correct it."
@@ -102,7 +102,7 @@ def _collect(rows: Iterable[_Row], path: str, images: Iterable[ImageId] = ()) ->
     for place, image_id, row in rows:
         try:
             boxes.setdefault(image_id, []).append([float(value) for value in row])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise IONError(
                 f"{path}, {place}, image {image_id!r}: a coordinate or score is not a number "
                 f"({error}); correct it."
