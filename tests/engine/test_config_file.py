@@ -33,6 +33,13 @@ def test_a_packaged_config_by_its_name():
     assert load_config(named, ["MODEL.DEVICE", "cuda"]).MODEL == load_config(found).MODEL
 
 
+def test_a_packaged_config_may_compute():  # RetinaNet's anchors; a stranger's may not
+    name = "COCO-Detection/retinanet_R_50_FPN_1x.yaml"
+    cfg = get_cfg()
+    merge_config_file(cfg, model_zoo.get_config_file(name))
+    assert len(cfg.MODEL.ANCHOR_GENERATOR.SIZES[0]) == 3
+
+
 @pytest.mark.parametrize("base", [f'"model_zoo:{NAME}"', f'["model_zoo:{NAME}"]'])
 def test_a_packaged_base(tmp_path, base):
     cfg = reference()
