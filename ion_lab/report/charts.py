@@ -70,7 +70,8 @@ class Plot:
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
         drawn = file.getvalue().replace(_INK.encode(), b"currentColor")
         start = drawn.index(b">", drawn.index(b"<svg")) + 1
-        return drawn[:start] + _PAPER_INK + drawn[start:]
+        # Its size in pixels: in points, browsers make the plot a third larger.
+        return drawn[:start].replace(b'pt"', b'"') + _PAPER_INK + drawn[start:]
 
 
 def save_png(
