@@ -152,7 +152,8 @@ def log_label_faults(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
     if unused := [name for label, name in enumerate(names) if label not in learned]:
         lines.append(f"no object of {len(unused)} class(es): {', '.join(unused[:_CLASSES])}")
     if lines:
-        command = ["python", "tools/check_dataset.py", *cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        names = dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])  # the tool takes each once
+        command = ["python", "tools/check_dataset.py", *names]
         config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
         command += ["--config-file", config] if os.path.exists(config) else []
         lines.append(f"more, and what to do: {shlex.join(command)}")

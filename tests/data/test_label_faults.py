@@ -112,7 +112,11 @@ def told(catalogs, caplog, tmp_path):
     MetadataCatalog.get("mine").set(thing_classes=["cat", "dog"])
     cfg = get_config(
         "configs/ion_tiny.yaml",
-        {"DATASETS.TRAIN": ("mine",), "DATASETS.TEST": ("a b",), "OUTPUT_DIR": str(tmp_path)},
+        {
+            "DATASETS.TRAIN": ("mine",),
+            "DATASETS.TEST": ("a b", "mine"),
+            "OUTPUT_DIR": str(tmp_path),
+        },
     )
 
     def run(*records):
