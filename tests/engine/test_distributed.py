@@ -148,7 +148,8 @@ def test_all_stop_early_together(outcomes):
 
 
 def test_all_stop_where_one_diverges(outcomes):
-    own, other = "loss_cls is inf", "a loss of another process is not finite"
+    own = "loss_cls is inf"
+    other = "a loss of another process is not finite; its log names the pictures"
     assert [o["diverged"] for o in outcomes] == [[own, other], [other, own]]
 
 
