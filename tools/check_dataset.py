@@ -61,7 +61,7 @@ def check(
     for dataset in datasets:
         found += find_label_faults(dataset)
         found += find_picture_faults(dataset, looks)
-        found += find_label_map_faults(dataset, cfg)
+        found += find_label_map_faults(dataset, cfg, looks)
     found += find_copies(datasets, looks)
     anchors: list[Anchors] = []
     if cfg is not None and anchor_shapes(cfg):

@@ -20,9 +20,10 @@ from PIL import Image, ImageOps
 from ion_d2.data.readable import (
     DECODE_ERRORS,
     EXIF_ORIENTATION,
+    QUARTER_TURNS,
     open_picture,
     read_image,
-    read_size,
+    upright_size,
 )
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.errors import IONError
@@ -101,8 +102,7 @@ def _look_decoding(path: str) -> Look:
 
 
 def _told_by(image: Image.Image, file: IO[bytes], orientation: int) -> Look:
-    width, height = image.size
-    size = (width, height) if orientation in range(5, 9) else (height, width)
+    size = upright_size(image, orientation)
     return Look("", "", image.mode, size, orientation, os.fstat(file.fileno()).st_size)
 
 
@@ -151,11 +151,13 @@ def find_picture_faults(dataset: Dataset, looks: dict[str, Look]) -> Iterator[Fi
         stated = record["height"], record["width"]
         if stated != found.size:
             sizes = f"{stated[1]}x{stated[0]} in the labels, {found.size[1]}x{found.size[0]}"
-            turned = ", turned as its EXIF data asks" if found.orientation in range(5, 9) else ""
+            turned = ", turned as its EXIF data asks" if found.orientation in QUARTER_TURNS else ""
             yield fault("size-differs", f"{name}: {sizes} in the picture{turned}")
 
 
-def find_label_map_faults(dataset: Dataset, cfg: CfgNode | None) -> Iterator[Finding]:
+def find_label_map_faults(
+    dataset: Dataset, cfg: CfgNode | None, looks: dict[str, Look]
+) -> Iterator[Finding]:
     """Faults of segmentation label maps; each is decoded."""
     ignored = 255 if cfg is None else cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     for record in dataset.records:
@@ -164,13 +166,11 @@ def find_label_map_faults(dataset: Dataset, cfg: CfgNode | None) -> Iterator[Fin
             continue
         try:
             labels = read_label_map(path, len(dataset.classes) + 1, ignored)
-            size = read_size(name)
         except IONError as error:
-            rule = error.rule or "label-map-broken"
-            if rule.startswith("label-map"):  # the picture itself is reported elsewhere
-                yield Finding(rule, dataset.name, str(error), (name,))
+            yield Finding(error.rule or "label-map-broken", dataset.name, str(error), (name,))
             continue
-        if labels.shape != size:
+        size = looks[name].size
+        if labels.shape != size and size != Look().size:  # or the picture is reported elsewhere
             sizes = f"{labels.shape[1]}x{labels.shape[0]}, its picture {size[1]}x{size[0]}"
             yield Finding("label-map-size", dataset.name, f"{path}: {sizes}", (name,))
 

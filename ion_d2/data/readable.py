@@ -17,6 +17,7 @@ from detectron2.data import detection_utils
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.utils.file_io import PathManager
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ion_d2.errors import IONError
 
@@ -38,7 +39,7 @@ _MAX_THREADS = 8
 _OR_SKIP = ", or leave out such pictures with INPUT.SKIP_UNREADABLE True."
 EXIF_ORIENTATION = 274
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
-_QUARTER_TURNS = (5, 6, 7, 8)
+QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class UnreadableImageError(IONError):
@@ -208,12 +209,15 @@ def _read_header(file_name: str, *, any_depth: bool = False) -> tuple[int, int]:
 def _mode_and_size(file_name: str) -> tuple[str, tuple[int, int]]:
     """Pillow's mode, and height and width, turned as EXIF asks, from the header."""
     with PathManager.open(_regular(file_name), "rb") as file, open_picture(file) as image:
-        width, height = image.size
-        if image.format == "TIFF":  # of which newer releases of Pillow give the turned size
-            tags: Any = image.tag_v2
-            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-        turned = image.getexif().get(EXIF_ORIENTATION) in _QUARTER_TURNS
-        return image.mode, (width, height) if turned else (height, width)
+        return image.mode, upright_size(image, image.getexif().get(EXIF_ORIENTATION, 1))
+
+
+def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
+    """Height and width of a picture not decoded yet, turned as its EXIF orientation asks."""
+    width, height = image.size
+    if isinstance(image, TiffImageFile):  # whose size newer releases of Pillow give turned
+        width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
+    return (width, height) if orientation in QUARTER_TURNS else (height, width)
 
 
 def _regular(file_name: str) -> str:

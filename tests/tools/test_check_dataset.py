@@ -224,6 +224,18 @@ def test_pictures_with_something_after_their_end_are_whole(tmp_path):
     assert check(tmp_path, *folder.names())[2] == {}
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_turned_pictures_have_the_size_that_a_training_sees(tmp_path, form, orientation):
+    folder = sound(tmp_path)
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    size = SIZE[::-1] if orientation in (6, 8) else SIZE
+    folder.add("turned", picture=folder.picture(size), exif=exif, format=form)
+    places = check(tmp_path, *folder.names())[2]
+    assert list(places) == (["turned-picture"] if orientation > 1 else [])
+
+
 def test_the_better_anchors_are_named_with_what_they_bring(tmp_path):
     folder = sound(tmp_path)
     names, config = folder.names(), ["--config-file", "configs/ion_tiny.yaml"]
