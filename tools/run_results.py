@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ion_d2.data.plain_files import read_yaml
 from ion_d2.engine.run_folder import EVALUATED, TRAINED
 from ion_d2.errors import IONError
 from ion_d2.files import distinct_file_names
@@ -78,10 +77,10 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
 def _read_yaml(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
         content["DATASETS"]["TEST"], content["TEST"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (KeyError, TypeError) as error:
         raise IONError(f"{path} is no config of Detectron2 ({error!r}).") from error
     return content
 
