@@ -38,11 +38,12 @@ from ion_d2.engine.fit_config import settle_classes
 from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
+from ion_d2.files import make_folder
 
 sys.path.append(str(Path(__file__).resolve().parent / "tools"))
 
 from demo_drawings import Drawings, WindowClosed  # noqa: E402
-from demo_folder import OutputFolder, make_folder  # noqa: E402
+from demo_folder import ELSEWHERE, OutputFolder  # noqa: E402
 from demo_inputs import Input, Shot, batches, find_pictures, is_video, read_shots  # noqa: E402
 from demo_results import FORMS, Results  # noqa: E402
 from demo_video import count_frames  # noqa: E402
@@ -164,7 +165,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # "docker stop" ends it as Ctrl-C
     folder = OutputFolder(args.output)
     inputs = find_inputs(args, folder)
-    make_folder(args.output)
+    make_folder(args.output, ELSEWHERE)
     cfg, names = setup(args)
     results = Results(folder, names, args.save, args.json)
     predictor = IONPredictor.from_config(cfg, names)

@@ -56,6 +56,20 @@ def write_result(path: str, write: Callable[[IO[bytes]], Any], advice: str) -> N
         ) from error
 
 
+def make_folder(path: str | os.PathLike[str], advice: str) -> None:
+    """Make a folder with its parents, unless it is there.
+
+    Raises:
+        IONError: it cannot be made; the message ends with the advice.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise IONError(
+            f"The folder {os.fspath(path)} cannot be made ({error.strerror}); {advice}."
+        ) from error
+
+
 def distinct_file_names(names: Sequence[str]) -> list[str]:
     """Names of files for e.g. datasets or classes: no spaces, no slashes, no two alike."""
     # The end of a long name tells more than its start.

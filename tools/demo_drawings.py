@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from demo_folder import OutputFolder, make_folder
+from demo_folder import ELSEWHERE, OutputFolder
 from demo_inputs import Shot
 from demo_video import Clip, VideoFile
 from detectron2.structures import Instances
@@ -15,6 +15,7 @@ from PIL import Image
 from ion_d2.engine.drawing import draw_panel
 from ion_d2.engine.pictures import draw_detections, marks_of, save_picture
 from ion_d2.errors import IONError
+from ion_d2.files import make_folder
 
 PANEL_SIZE = 960
 _ENDS = (27, ord("q"))  # keys: Esc and q
@@ -57,14 +58,13 @@ class Drawings:
             show(np.asarray(drawn)[:, :, ::-1], wait=shot.clip is None)
 
     def _save_picture(self, drawn: Image.Image, shot: Shot) -> None:
-        make_folder(shot.place.parent)
+        make_folder(shot.place.parent, ELSEWHERE)
         try:
             save_picture(drawn, shot.place)
             self._folder.wrote(shot.place)
         except OSError as error:
             raise IONError(
-                f"{shot.place} cannot be written ({error.strerror or error}); choose another "
-                "--output."
+                f"{shot.place} cannot be written ({error.strerror or error}); {ELSEWHERE}."
             ) from error
 
     def _add_frame(self, image: np.ndarray, shot: Shot, clip: Clip) -> None:

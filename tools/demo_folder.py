@@ -13,6 +13,7 @@ from ion_d2.files import fitting_name
 
 # A line for each file written: its path from the folder, and its size and time when it was done.
 LEDGER = ".demo-files.jsonl"
+ELSEWHERE = "choose another --output"  # what to do where nothing can be written
 
 
 class OutputFolder:
@@ -63,25 +64,11 @@ class OutputFolder:
         if os.path.lexists(path) and not self.is_ours(path):
             raise IONError(
                 f"{path} is there, and is not as demo.py wrote it for --output {self.path}; move "
-                "it away or choose another --output."
+                f"it away or {ELSEWHERE}."
             )
 
     def _name(self, path: Path) -> str:
         return os.path.relpath(path, self.path)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder with its parents.
-
-    Raises:
-        IONError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise IONError(
-            f"The folder {path} cannot be made ({error.strerror}); choose another --output."
-        ) from error
 
 
 def _state(path: Path) -> list[int]:

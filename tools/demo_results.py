@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import IO, Any, Callable, TextIO
 
 from convert_dataset import FORMATS, place_picture
-from demo_folder import OutputFolder, make_folder
+from demo_folder import ELSEWHERE, OutputFolder
 from demo_inputs import SUFFIXES, Shot
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode, Instances
 from PIL import Image
 
 from ion_d2.errors import IONError
-from ion_d2.files import write_result
+from ion_d2.files import make_folder, write_result
 
 Entry = dict[str, Any]  # what was found in a picture or frame
-_ADVICE = "make room or choose another --output"
+_ADVICE = f"make room or {ELSEWHERE}"
 _SPLIT = "train"  # of the labels
 _FRAME = {"quality": 95}
 
@@ -143,7 +143,7 @@ class Results:
         self._coco = "coco" in forms
         self.labels = {form: folder.path / form for form in forms if form not in _FILES}
         for path, _ in self._files:
-            make_folder(path.parent)
+            make_folder(path.parent, ELSEWHERE)
             folder.require_free(path)
         for path in self.labels.values():
             _require_new(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ion_d2.data.plain_files import read_json
-from ion_d2.errors import IONError
 from ion_d2.evaluation.results_file import write_json
+from ion_d2.files import make_folder
 from ion_lab.study.locks import locked
 from ion_lab.study.run_settings import same_settings
 from ion_lab.study.runs import Run
@@ -67,12 +67,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._known: dict[str, RunFolder] = {}
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise IONError(
-                f"The folder {root} cannot be created ({error.strerror}); choose another --out."
-            ) from error
+        make_folder(root, "choose another --out")
 
     def folder(self, run: Run) -> RunFolder:
         """The folder of a run: the one made for its settings, or a new one, with a note.
