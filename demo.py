@@ -31,12 +31,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from ion_d2.engine.fit_config import settle_classes
 from ion_d2.engine.predictor import IONPredictor
-from ion_d2.engine.setup import load_config, run_cli
+from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 from ion_d2.files import make_folder
 
@@ -47,6 +45,7 @@ from demo_folder import ELSEWHERE, OutputFolder  # noqa: E402
 from demo_inputs import Input, Shot, batches, find_pictures, is_video, read_shots  # noqa: E402
 from demo_results import FORMS, Results  # noqa: E402
 from demo_video import count_frames  # noqa: E402
+from shared_arguments import add_model_arguments, read_model_config, whole_number  # noqa: E402
 
 logger = logging.getLogger("demo")
 LOG_PERIOD = 30.0  # seconds between two lines of progress where there is no terminal
@@ -58,7 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config-file", required=True, help="config of the model")
+    add_model_arguments(parser)
     add("--input", nargs="+", default=[], help="files, folders (with subfolders) or patterns")
     add("--video-input", action="append", default=[], metavar="FILE", help="video, or its address")
     add("--webcam", nargs="?", type=int, const=0, metavar="N", help="camera N (0), until Ctrl-C")
@@ -67,12 +66,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-drawings", action="store_true", help="do not draw pictures and videos")
     add("--show", action="store_true", help="show them in a window; Esc or q ends")
     add("--confidence-threshold", type=float, default=0.5, help="lowest score to report (0.5)")
-    add("--batch", type=_positive, default=1, metavar="N", help="pictures at a time, of one size")
-    add("--every", type=_positive, default=1, metavar="N", help="of a video, each N-th frame")
+    add(
+        "--batch",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="pictures at a time, of one size",
+    )
+    add("--every", type=whole_number(1), default=1, metavar="N", help="of a video, each N-th frame")
     add("--json", type=Path, help="file for --save json (OUTPUT/detections.json)")
-    add("--classes", help="text file with one class name a line")
     add("--opts", dest="more", nargs=argparse.REMAINDER, default=[], help="the overrides, last")
-    add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
     args = parser.parse_intermixed_args(argv)
     if not args.input and not args.video_input and args.webcam is None:
         parser.error("one of --input, --video-input and --webcam is required")
@@ -88,13 +91,6 @@ def _form(text: str) -> str:
             f"{text!r} is none of {', '.join(FORMS)}; KEY VALUE overrides go after --opts"
         )
     return text
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def find_inputs(args: argparse.Namespace, folder: OutputFolder) -> list[Input]:
@@ -116,21 +112,6 @@ def find_inputs(args: argparse.Namespace, folder: OutputFolder) -> list[Input]:
         place = folder.free(folder.path / f"camera_{args.webcam}", ".mp4")
         inputs.append(Input(args.webcam, place, is_clip=True))
     return inputs
-
-
-def setup(args: argparse.Namespace) -> tuple[CfgNode, list[str]]:
-    """Read the config and a name for every class, and make the two agree.
-
-    The config's score threshold lets pass all that is to be reported.
-    """
-    cfg = load_config(args.config_file, args.opts)
-    names = settle_classes(cfg, args.classes, weights=cfg.MODEL.WEIGHTS)
-    cfg.defrost()
-    heads = cfg.MODEL.ROI_HEADS
-    # Only ever lower: where boxes vote, those of low scores have a voice too.
-    heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, args.confidence_threshold)
-    cfg.freeze()
-    return cfg, names
 
 
 class Progress:
@@ -166,7 +147,7 @@ def main() -> int:
     folder = OutputFolder(args.output)
     inputs = find_inputs(args, folder)
     make_folder(args.output, ELSEWHERE)
-    cfg, names = setup(args)
+    cfg, names = read_model_config(args, lowest_score=args.confidence_threshold)
     results = Results(folder, names, args.save, args.json)
     predictor = IONPredictor.from_config(cfg, names)
     drawings = Drawings(folder, names, save=not args.no_drawings, show=args.show)

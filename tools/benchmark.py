@@ -37,10 +37,12 @@ from benchmark_parts import plot_parts, time_parts
 from benchmark_report import Tables, plot_bars, tell
 from benchmark_turns import find_device, in_turns
 from benchmark_works import data_works, pooler_works
+from shared_arguments import whole_number
 
 from ion_d2.engine.setup import run_cli
 from ion_lab.report.charts import Plot
 
+_COUNT = whole_number(1)
 _SIDES = {"nargs": 2, "metavar": ("H", "W")}
 PAIR = ["configs/faster_rcnn_vgg16_voc.yaml", "configs/ion_vgg16_voc.yaml"]
 
@@ -56,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         if name in ("parts", "profile"):
             command.add_argument("--training", action="store_true", help="of a training step")
         elif name == "curves":
-            command.add_argument("--factors", type=_count, nargs="+", default=(1, 2, 3, 4))
+            command.add_argument("--factors", type=_COUNT, nargs="+", default=(1, 2, 3, 4))
         elif name == "gpu":
             command.add_argument("--output", type=Path, default=Path("output/benchmark"))
     data = _add(commands, "data", repeats=300)
@@ -64,8 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--config", default=PAIR[1])
     data.add_argument("--opts", nargs="+", default=[], help="overrides, KEY VALUE ...")
     pooler = _add(commands, "pooler")
-    pooler.add_argument("--image-size", type=_count, default=(600, 800), **_SIDES)
-    pooler.add_argument("--rois", type=_count, default=512)
+    pooler.add_argument("--image-size", type=_COUNT, default=(600, 800), **_SIDES)
+    pooler.add_argument("--rois", type=_COUNT, default=512)
     pooler.add_argument("--kind", choices=("ROIPool", "ROIAlignV2"), default="ROIPool")
     irnn = _add(commands, "irnn", repeats=15)
     irnn.add_argument("--sizes", nargs="+", default=SIZES, metavar="NxCxHxW")
@@ -76,8 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _add(commands: Any, name: str, repeats: int = 5) -> argparse.ArgumentParser:
     command = commands.add_parser(name)
     command.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
-    command.add_argument("--threads", type=_count, help="of the CPU; default: PyTorch's")
-    command.add_argument("--repeats", type=_count, default=repeats, help="turns after the first")
+    command.add_argument("--threads", type=_COUNT, help="of the CPU; default: PyTorch's")
+    command.add_argument("--repeats", type=_COUNT, default=repeats, help="turns after the first")
     command.add_argument("--json", type=Path, help="a file for the figures")
     command.add_argument("--chart", type=Path, help="a PNG file for a chart")
     return command
@@ -89,23 +91,17 @@ def _add_models(command: argparse.ArgumentParser, name: str) -> argparse.Argumen
     add = command.add_argument
     add("configs", nargs="*", default=PAIR, metavar="CONFIG", help="a path or model_zoo:NAME")
     add("--opts", nargs="+", default=[], help="overrides of all, KEY VALUE ...")
-    add("--image-size", type=_count, default=sides, help="of a made picture", **_SIDES)
-    add("--proposals", type=_count, default=proposals, help="of the RPN in an inference")
+    add("--image-size", type=_COUNT, default=sides, help="of a made picture", **_SIDES)
+    add("--proposals", type=_COUNT, default=proposals, help="of the RPN in an inference")
     if name != "gpu":
         add("--variant", help="each config once more, with these overrides", **several)
         add("--precision", nargs="+", choices=PRECISIONS, default=["default"])
-        add("--images", type=_count, default=1, help="of a batch")
+        add("--images", type=_COUNT, default=1, help="of a batch")
     if name not in ("gpu", "curves"):
         add("--dataset", help="e.g. voc:PATH:test, instead of a made picture")
-        add("--pictures", type=_count, default=20, help="of the dataset, one after another")
+        add("--pictures", type=_COUNT, default=20, help="of the dataset, one after another")
     command.set_defaults(training=name == "train", dataset=None)
     return command
-
-
-def _count(word: str) -> int:
-    if int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word} is below 1")
-    return int(word)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
+from shared_arguments import add_model_arguments, read_model_config
 
 from ion_d2.data.readable import read_image
-from ion_d2.engine.fit_config import settle_classes
 from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.safetensors_file import SUFFIX, write_safetensors
-from ion_d2.engine.setup import load_config, run_cli
+from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported
 
@@ -35,18 +35,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, help="config of the model")
+    add_model_arguments(parser)
     parser.add_argument(
         "--output", required=True, type=Path, help="file to write, .ts, .onnx or .safetensors"
     )
-    parser.add_argument("--classes", help="text file with one class name a line")
     parser.add_argument(
         "--check", metavar="FOLDER", type=Path, help="compare results and time on its pictures"
     )
     parser.add_argument(
         "--limit", type=int, default=20, help="pictures to compare on (default: %(default)s)"
     )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
     return parser
 
 
@@ -66,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pictures = None if args.check is None else find_pictures(args.check, args.limit)
     # ONNX Runtime has devices of its own.
     device = ["MODEL.DEVICE", "cpu"] if args.output.suffix == ".onnx" else []
-    cfg = load_config(args.config_file, [*args.opts, *device])
-    names = settle_classes(cfg, args.classes, weights=cfg.MODEL.WEIGHTS)
+    cfg, names = read_model_config(args, further=device)
     predictor = IONPredictor.from_config(cfg, names)
     if args.output.suffix == SUFFIX:
         write_safetensors(str(args.output), predictor.model, names)

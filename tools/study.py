@@ -17,8 +17,10 @@ import importlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from shared_arguments import whole_number
 
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
@@ -40,11 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="the table's short cut")
     parser.add_argument("--out", type=Path, default=Path("output/study"), help="folder to write")
     parser.add_argument(
-        "--seeds", nargs="+", type=_from(0), metavar="N", help="instead of the table's"
+        "--seeds", nargs="+", type=whole_number(0), metavar="N", help="instead of the table's"
     )
     parser.add_argument(
         "--jobs",
-        type=_from(1),
+        type=whole_number(1),
         metavar="N",
         help="trainings at a time; default by cores and memory",
     )
@@ -166,18 +168,6 @@ def _given(words: Sequence[str]) -> dict[str, Path]:
             raise IONError(f"--data {word!r} is not NAME=PATH, for instance bccd=datasets/bccd.")
         given[name] = Path(path).expanduser()
     return given
-
-
-def _from(lowest: int) -> Callable[[str], int]:
-    """A reader of whole numbers from ``lowest`` on."""
-
-    def number(word: str) -> int:
-        value = int(word)
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{word} is below {lowest}")
-        return value
-
-    return number
 
 
 def _tell(line: str) -> None:

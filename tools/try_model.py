@@ -23,11 +23,11 @@ from pathlib import Path
 
 from demo_inputs import SUFFIXES
 from model_trial import ModelTrial
+from shared_arguments import add_model_arguments, read_model_config
 
 from ion_d2.data.run_images import spread_evenly
-from ion_d2.engine.fit_config import settle_classes
 from ion_d2.engine.predictor import IONPredictor
-from ion_d2.engine.setup import load_config, run_cli
+from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -40,8 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, help="config of the model")
-    parser.add_argument("--classes", help="text file with one class name a line")
+    add_model_arguments(parser)
     parser.add_argument("--examples", type=Path, help="folder of pictures to offer on the page")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)"
@@ -53,7 +52,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-megapixels", type=float, default=40, help="largest picture that is taken (40)"
     )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
     return parser
 
 
@@ -108,13 +106,7 @@ def load_trial(args: argparse.Namespace) -> ModelTrial:
     Raises:
         IONError: the config or the weights are missing or wrong.
     """
-    cfg = load_config(args.config_file, args.opts)
-    names = settle_classes(cfg, args.classes, weights=cfg.MODEL.WEIGHTS)
-    cfg.defrost()
-    heads = cfg.MODEL.ROI_HEADS
-    # Only ever lower: where boxes vote, those of low scores have a voice too.
-    heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, LOWEST_SCORE)
-    cfg.freeze()
+    cfg, names = read_model_config(args, lowest_score=LOWEST_SCORE)
     return ModelTrial(cfg, IONPredictor.from_config(cfg, names), names)
 
 

@@ -1,0 +1,54 @@
+"""Arguments that several programs have, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from detectron2.config import CfgNode
+
+from ion_d2.engine.fit_config import settle_classes
+from ion_d2.engine.setup import load_config
+
+
+def whole_number(lowest: int) -> Callable[[str], int]:
+    """A reader of whole numbers from ``lowest`` on, for argparse."""
+
+    def number(word: str) -> int:
+        value = int(word)
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"{word} is below {lowest}")
+        return value
+
+    return number
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a trained model."""
+    parser.add_argument("--config-file", required=True, help="config of the model")
+    parser.add_argument("--classes", help="text file with one class name a line")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
+
+
+def read_model_config(
+    args: argparse.Namespace, *, further: Sequence[str] = (), lowest_score: float | None = None
+) -> tuple[CfgNode, list[str]]:
+    """Read the config that the model's arguments name, and a name for every class; they agree.
+
+    Args:
+        args: with those of :func:`add_model_arguments`.
+        further: overrides after those of the command line.
+        lowest_score: of detections that are wanted; the config's threshold lets them pass.
+
+    Raises:
+        IONError: the config, the weights or the classes are missing or wrong.
+    """
+    cfg = load_config(args.config_file, [*args.opts, *further])
+    names = settle_classes(cfg, args.classes, weights=cfg.MODEL.WEIGHTS)
+    if lowest_score is not None:
+        cfg.defrost()
+        heads = cfg.MODEL.ROI_HEADS
+        # Only ever lower: where boxes vote, those of low scores have a voice too.
+        heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, lowest_score)
+        cfg.freeze()
+    return cfg, names
