@@ -6,17 +6,24 @@ Each ends with status 1 and one sentence that names what is wrong, and what was 
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import sys
 
-import hostile_samples as hostile
 import numpy as np
 import pytest
 import torch
 import yaml
 from cli_helpers import arguments, load_program, load_tool, run_tool, says, voc_arguments
 from coco_json import TWO, write_coco
+from hostile_helpers import CANARY
+from hostile_pictures import png
+from hostile_weights import (
+    a_bomb_as_a_checkpoint,
+    code_in_a_checkpoint,
+    code_in_a_file_of_the_model_zoo,
+)
 from PIL import Image
 from voc_folder import annotation_xml, object_xml, write_voc
 
@@ -56,7 +63,7 @@ def array(name, values):
 def pipe(name):
     def change(folder):
         (folder / name).unlink()
-        hostile.os.mkfifo(folder / name)
+        os.mkfifo(folder / name)
 
     return change
 
@@ -103,7 +110,7 @@ VOC = {
         "more than 8 bits a channel",
     ),
     "a bomb as a picture": (
-        text("JPEGImages/a.jpg", hostile.png(size=(60_000, 60_000))),
+        text("JPEGImages/a.jpg", png(size=(60_000, 60_000))),
         "decompression bomb",
     ),
     "a pipe as a picture": (pipe("JPEGImages/a.jpg"), "it is not a file"),
@@ -236,14 +243,13 @@ def test_a_folder_in_yolos_layout(train_net, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", LABELME)
-def test_a_folder_of_labelmes_files(monkeypatch, capfd, tmp_path, kind):
+def test_a_folder_of_labelmes_files(capfd, tmp_path, kind):
     change, words = LABELME[kind]
     source = tmp_path / "source"
     source.mkdir()
     Image.new("RGB", (40, 30)).save(source / "a.png")
     (source / "classes.txt").write_text("cat\n")
     change(source)
-    monkeypatch.syspath_prepend("tools")
     tool = load_tool("convert_dataset")
     args = (tool, capfd, f"labelme:{source}", "voc", tmp_path / "out")
     refused(tmp_path, lambda: run_tool(*args), words)
@@ -301,9 +307,12 @@ def test_a_config(train_net, tmp_path, kind):
 
 WEIGHTS = {
     "no checkpoint": (text("a.pth", "weights"), "a.pth is not a readable checkpoint"),
-    "code": (hostile.code_in_a_checkpoint, "a.pth holds Python objects"),
-    "code of the model zoo": (hostile.code_in_a_file_of_the_model_zoo, "a.pkl holds Python"),
-    "a bomb": (hostile.a_bomb_as_a_checkpoint, "a.pth would unpack to"),
+    "code": (code_in_a_checkpoint, "a.pth holds Python objects"),
+    "code of the model zoo": (
+        code_in_a_file_of_the_model_zoo,
+        "a.pkl holds Python",
+    ),
+    "a bomb": (a_bomb_as_a_checkpoint, "a.pth would unpack to"),
     "no file": (lambda folder: None, "a.pth is not a file"),
     "tensors of something else": (
         lambda folder: torch.save({"other": torch.ones(1)}, folder / "a.pth"),
@@ -331,7 +340,7 @@ def test_weights(monkeypatch, capfd, tmp_path, kind):
         return (stop.value.code, *capfd.readouterr())
 
     refused(tmp_path, run, words)
-    assert not (tmp_path / hostile.CANARY).exists()
+    assert not (tmp_path / CANARY).exists()
 
 
 def test_there_are_sixty_kinds():

@@ -54,8 +54,7 @@ def parse(program, arguments):
 
 
 @pytest.mark.parametrize("name", FOR_USERS)
-def test_commands_are_understood(name, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))  # as for a program that is started there
+def test_commands_are_understood(name):
     found = list(commands(read(name)))
     assert found
     for program, arguments in found:

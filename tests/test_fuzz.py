@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import pytest
-from cli_helpers import load_tool
+from fuzz_changes import Reader, check, inputs
+from fuzz_formats import JSON
+from fuzz_readers import READERS
 from hypothesis import HealthCheck, Phase, given, settings
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
-fuzz_readers = load_tool("fuzz_readers")
-
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", fuzz_readers.READERS)
+@pytest.mark.parametrize("name", READERS)
 def test_it_reads_or_refuses(tmp_path, name):
     if name == "safetensors":
         pytest.importorskip("safetensors")
-    reader = fuzz_readers.READERS[name]
+    reader = READERS[name]
     path = reader.write(tmp_path)
     sound = path.read_bytes()
-    assert reader.content(reader.values(sound))
-    fuzz_readers.check(reader, path, sound)
+    assert reader.format.content(reader.format.values(sound))
+    check(reader, path, sound)
     reader.read(path)
 
     phases, checks = (Phase.generate, Phase.shrink), list(HealthCheck)
 
     @settings(max_examples=25, deadline=None, database=None, derandomize=True, phases=phases,
               suppress_health_check=checks)  # fmt: skip
-    @given(fuzz_readers.inputs(reader, sound))
+    @given(inputs(reader, sound))
     def run(content):
-        fuzz_readers.check(reader, path, content)
+        check(reader, path, content)
 
     run()
 
@@ -39,12 +39,12 @@ def test_a_reader_that_fails_is_found(tmp_path):
         return path.read_bytes().decode("ascii")
 
     sound = b'{"a": [1, 2]}'
-    reader = fuzz_readers.Reader(None, read, fuzz_readers._json, fuzz_readers._of_json)
+    reader = Reader(None, read, JSON)
 
     @settings(max_examples=500, database=None, derandomize=True)
-    @given(fuzz_readers.inputs(reader, sound))
+    @given(inputs(reader, sound))
     def run(content):
-        fuzz_readers.check(reader, tmp_path / "a.json", content)
+        check(reader, tmp_path / "a.json", content)
 
     with pytest.raises(UnicodeDecodeError):
         run()

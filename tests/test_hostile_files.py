@@ -8,11 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import hostile_texts  # noqa: F401 (which adds samples, as the others do)
+import hostile_weights  # noqa: F401
 import numpy as np
 import pytest
 from cli_helpers import load_tool
 from coco_json import SIZE, write_coco
-from hostile_samples import CANARY, SAMPLES, many_frames
+from hostile_helpers import CANARY, SAMPLES
+from hostile_pictures import many_frames
 from refusals import refused
 from voc_folder import write_image
 
@@ -122,9 +125,8 @@ def test_names_of_classes_draw_and_write_nothing_else(tmp_path, name):
     assert (tmp_path / file).resolve().parent == tmp_path and len(file) <= 60
 
 
-def test_a_dataset_does_not_choose_where_its_copy_goes(tmp_path, monkeypatch):
+def test_a_dataset_does_not_choose_where_its_copy_goes(tmp_path):
     """A picture beyond the folder is read, as on another disk, and copied into the new one."""
-    monkeypatch.syspath_prepend("tools")
     write_image(tmp_path / "far.png", SIZE)
     (tmp_path / "data").mkdir()
     name = write_coco(tmp_path / "data", [])

@@ -22,7 +22,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from fuzz_readers import READERS, check, inputs
+from fuzz_changes import check, inputs
+from fuzz_readers import READERS
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from ion_d2.engine.setup import run_cli

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 from detectron2.structures import BoxMode
-from hostile_samples import png
+from hostile_pictures import png
 from PIL import Image
 from refusals import refused
 

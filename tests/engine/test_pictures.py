@@ -11,13 +11,12 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, Metadata
 from detectron2.structures import Boxes, BoxMode, Instances
-from detectron2.utils import logger
 from detectron2.utils.events import EventStorage
 from PIL import Image
 
 from ion_d2.data.voc_layout import find_classes, load_voc_layout
-from ion_d2.engine import drawing, pictures
-from ion_d2.engine.drawing import Marks, class_color, draw_panel, draw_panels
+from ion_d2.engine import pictures
+from ion_d2.engine.drawing import Marks, class_color, draw_panels
 from ion_d2.engine.pictures import PictureEvaluator, marks_of, save_pictures
 from ion_d2.files import fitting_name
 
@@ -257,58 +256,6 @@ def test_an_evaluation_goes_on_without_a_picture(dataset, lost, tmp_path, monkey
     assert len(list((tmp_path / "out").iterdir())) == 2
     told = [x.getMessage() for x in caplog.records if x.levelname == "WARNING"]
     assert len(told) == (3 if lost else 1) and "gone.png" in told[0]
-
-
-@pytest.fixture
-def bare(monkeypatch):
-    """A machine that has Matplotlib's own font only."""
-    monkeypatch.setattr(drawing, "_other_fonts", list)
-    logger._LOG_COUNTER.clear()
-    drawing._font_file.cache_clear()
-    yield
-    drawing._font_file.cache_clear()
-
-
-BIG = Marks([(0, 0, 60, 40)], [0], [0.9])
-
-
-@pytest.mark.parametrize("name", ["交通灯", "しんごう", "신호등", "แมว", "बिल्ली", "cat 猫"])
-def test_names_that_no_font_has_appear_as_numbers(name, bare, caplog):
-    assert (drawn(BIG, names=[name]) == drawn(BIG, names=["class 0"])).all()
-    panels = [np.asarray(draw_panel(GRAY, BIG, {0: each})) for each in (name, "class 0")]
-    assert (panels[0] == panels[1]).all()
-    assert [name in each.getMessage() for each in caplog.records] == [True]
-
-
-def test_one_warning_names_all_that_no_font_has(bare, caplog):
-    for _ in range(2):
-        drawn(BIG, names=["cat", "猫", "แมว"])
-    (told,) = caplog.records
-    assert "猫" in told.getMessage() and "แมว" in told.getMessage()
-
-
-@pytest.mark.parametrize("name", ["cat", "Löwe", "кот", "γάτα", "a\u200db", "naïve œuf"])
-def test_names_of_the_usual_font_keep_it(name, bare, caplog):
-    assert drawing._font(name, 20).getname()[0] == "DejaVu Sans"
-    assert (drawn(BIG, names=[name]) != drawn(BIG, names=["class 0"])).any()
-    assert not caplog.records
-
-
-def test_another_font_is_taken_where_the_usual_one_lacks_a_sign(bare, monkeypatch, caplog):
-    other = str(Path(drawing._FONT).with_name("STIXGeneral.ttf"))
-    monkeypatch.setattr(drawing, "_other_fonts", lambda: ("missing.ttf", other))
-    sign = min(drawing._signs(other) - drawing._signs(drawing._FONT))
-    assert drawing._font(chr(sign), 20).getname()[0] == "STIXGeneral"
-    drawn(BIG, names=[chr(sign)])
-    assert not caplog.records
-
-
-def test_fonts_of_placeholders_are_not_taken():
-    assert not [file for file in drawing._other_fonts() if "LastResort" in file]
-
-
-def test_a_line_break_in_a_class_name_is_drawn_as_a_space():
-    assert (drawn(BIG, names=["a\nb"]) == drawn(BIG, names=["a b"])).all()
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason="the BCCD images are not at hand")

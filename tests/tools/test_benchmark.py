@@ -20,8 +20,7 @@ OPTS = ["--opts", *SMALL[:-6]]
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend("tools")
+def benchmark():
     return load_tool("benchmark")
 
 

@@ -11,8 +11,7 @@ from ion_d2.layers import spatial_irnn_reference
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend("tools")
+def tool():
     return importlib.import_module("benchmark_irnn")
 
 

@@ -15,8 +15,7 @@ from ion_d2.modeling.context.spatial_irnn import SpatialIRNN
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend("tools")
+def tool():
     return lambda name: importlib.import_module(f"benchmark_{name}")
 
 

@@ -23,13 +23,6 @@ FITS, LESS = (10, 10, 33, 33), (10, 10, 39, 39)
 CAT = object_xml("cat", FITS)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def tools_are_found():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend("tools")
-        yield
-
-
 class Folder:
     """A folder in VOC layout, whose pictures all differ."""
 

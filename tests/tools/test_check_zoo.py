@@ -1,16 +1,10 @@
 """One config of each family of Detectron2's model zoo, plugged and put through a step."""
 
-import sys
-from pathlib import Path
-
+import check_zoo
+import plugged
 import pytest
 import torch
 from detectron2.modeling import FPN
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
-
-import check_zoo  # noqa: E402
-import plugged  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

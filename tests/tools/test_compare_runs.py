@@ -11,9 +11,8 @@ from PIL import Image
 
 
 @pytest.fixture
-def compare(capfd, monkeypatch):
+def compare(capfd):
     """Runs tools/compare_runs.py: arguments -> (exit status, stdout, stderr)."""
-    monkeypatch.syspath_prepend("tools")
     return partial(run_tool, load_tool("compare_runs"), capfd)
 
 

@@ -29,11 +29,6 @@ COCO = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def tools_are_found(monkeypatch):
-    monkeypatch.syspath_prepend("tools")
-
-
 @pytest.fixture
 def coco(tmp_path):
     for name in ("5/a.jpg", "9/a.jpg"):

@@ -9,7 +9,6 @@ import sys
 import urllib.error
 import urllib.request
 import zlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,14 +18,12 @@ from cli_helpers import load_tool, run_tool, says
 from detectron2.structures import Boxes, Instances
 from headless_browser import CHROMIUM, Browser
 from model_helpers import SMALL, small_config, small_model
+from model_trial import NO_CONTEXT, ModelTrial, Seen, read_upload
 from PIL import Image
 
 from ion_d2.engine.drawing import class_color
 from ion_d2.engine.predictor import IONPredictor
 from ion_d2.errors import IONError
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
-from model_trial import NO_CONTEXT, ModelTrial, Seen, read_upload  # noqa: E402
 
 NAMES = ["ant", "<b>ee", "cat"]
 CHOOSER = "document.querySelector('input[type=file]')"
