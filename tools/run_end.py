@@ -45,16 +45,7 @@ def describe_end(cfg: CfgNode, *, trained: bool) -> str:
 
 
 def left_files(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
-    """What a run has written, by its kind.
-
-    Args:
-        cfg: the run's config.
-        out: its folder.
-        trained: whether it was a training.
-
-    Returns:
-        Kind -> files that are there, relative to the folder.
-    """
+    """The files that a run has written, by their kind, relative to its folder ``out``."""
     tested = [evaluation_folder(cfg, name) for name in cfg.DATASETS.TEST]
     kinds = [  # name, whether this run wrote it, where, files
         ("weights", trained, [out], [f"{FINAL}.pth"]),
@@ -73,16 +64,7 @@ def left_files(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
 
 
 def next_commands(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
-    """What Python may be run with after a run.
-
-    Args:
-        cfg: the run's config.
-        out: its folder.
-        trained: whether it was a training.
-
-    Returns:
-        What is done -> the words of the command.
-    """
+    """The words of the commands that may come next, by what they do."""
     written = os.path.join(out, EVALUATED)
     config = ["--config-file", written if os.path.isfile(written) else os.path.join(out, TRAINED)]
     weights = ["MODEL.WEIGHTS", _trained_weights(cfg, out) if trained else cfg.MODEL.WEIGHTS]
