@@ -112,12 +112,17 @@ def read_shots(inputs: Iterable[Input], every: int, faults: dict[str, str]) -> I
             if is_clip:
                 yield from _frames(source, place, every)
             else:
-                yield Shot(str(source), _read(str(source)), place)
+                yield Shot(str(source), read_picture(str(source)), place)
         except IONError as error:
             faults[str(source)] = str(error)
 
 
-def _read(path: str) -> np.ndarray:
+def read_picture(path: str) -> np.ndarray:
+    """Read a picture that belongs to no dataset: (H, W, 3) uint8, BGR.
+
+    Raises:
+        IONError: it cannot be read.
+    """
     try:
         return read_image(path, "BGR")
     except UnreadableImageError as error:
