@@ -26,11 +26,11 @@ from fuzz_formats import (
     YAML,
 )
 from PIL import Image
+from proposals_mat import read_mat
+from proposals_text import read_csv, read_json
 
 from ion_d2.data import ensure_registered
 from ion_d2.data.proposals import read_proposals
-from ion_d2.data.proposals.mat import read_mat
-from ion_d2.data.proposals.text import read_csv, read_json
 from ion_d2.data.readable import read_image
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.engine.checkpoint import IONCheckpointer

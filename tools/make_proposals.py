@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog
+from proposals_making import Job, generate_proposals
+from proposals_opencv import METHODS, build_proposer
 
 from ion_d2.data.catalog import ensure_registered
-from ion_d2.data.proposals.make_proposals import Job, generate_proposals
-from ion_d2.data.proposals.opencv import METHODS, build_proposer
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 

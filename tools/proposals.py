@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog
+from proposals_convert import BY_FILE, FORMATS, for_dataset, merge_proposals, read_any
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.proposals import Proposals, add_proposals, read_proposals, write_proposals
-from ion_d2.data.proposals.convert import BY_FILE, FORMATS, for_dataset, merge_proposals, read_any
 from ion_d2.engine.setup import run_cli
 from ion_d2.evaluation import evaluate_proposals
 from ion_d2.evaluation.tables import recall_table

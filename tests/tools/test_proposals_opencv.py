@@ -2,9 +2,9 @@
 
 import cv2
 import numpy as np
+import proposals_opencv as opencv
 import pytest
 
-from ion_d2.data.proposals import opencv
 from ion_d2.errors import IONError
 
 needs_contrib = pytest.mark.skipif(

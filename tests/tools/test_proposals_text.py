@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from proposals_text import read_csv, read_json
 
-from ion_d2.data.proposals.text import read_csv, read_json
 from ion_d2.errors import IONError
 
 READERS = {"csv": read_csv, "json": read_json}

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from proposals_mat import MAT_LAYOUTS, read_mat
+from proposals_text import read_csv, read_json
 
 from ion_d2.data.proposals.attach import match_proposals
-from ion_d2.data.proposals.mat import MAT_LAYOUTS, read_mat
 from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores, read_proposals
-from ion_d2.data.proposals.text import read_csv, read_json
 from ion_d2.errors import IONError
 
 _READERS = {"csv": read_csv, "json": read_json, "detectron": read_proposals}
@@ -25,7 +25,7 @@ def read_any(path: str, file_format: str, ids: Sequence[ImageId] | None = None) 
     """Read a file or folder of proposals of one of the ``FORMATS``.
 
     ``ids`` are image ids in the order of a file that does not name its images; see
-    :mod:`ion_d2.data.proposals.mat`.
+    :mod:`proposals_mat`.
 
     Raises:
         IONError: it cannot be read or is of another format.

@@ -12,11 +12,11 @@ import numpy as np
 import proposers
 import pytest
 from detectron2.data import DatasetCatalog
+from proposals_making import Job, generate_proposals
 from voc_folder import write_voc
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.proposals import add_proposals, read_proposals
-from ion_d2.data.proposals.make_proposals import Job, generate_proposals
 from ion_d2.data.readable import read_image
 from ion_d2.errors import IONError
 
@@ -67,9 +67,7 @@ def test_a_stopped_run_goes_on(dicts, tmp_path, monkeypatch):
     # One that was cut short, as by a power failure, is made again.
     finished[0].write_bytes(finished[0].read_bytes()[:60])
     made = []
-    monkeypatch.setattr(
-        "ion_d2.data.proposals.make_proposals._needed", lambda r: made.append(r["image_id"]) or r
-    )
+    monkeypatch.setattr("proposals_making._needed", lambda r: made.append(r["image_id"]) or r)
     make(dicts, tmp_path / "p.pkl")
     assert len(set(made)) == len(made) == 1 + len(IDS) - len(finished)
     assert (tmp_path / "p.pkl").read_bytes() == (tmp_path / "whole.pkl").read_bytes()
@@ -95,9 +93,9 @@ def test_a_killed_worker_is_told(dicts, tmp_path):
 
 PROGRAM = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(",")
 import proposers
-from ion_d2.data.proposals.make_proposals import Job, generate_proposals
+from proposals_making import Job, generate_proposals
 from ion_d2.engine.setup import run_cli
 dicts, output = json.load(open(sys.argv[2])), sys.argv[3]
 job = Job(proposers.slow, 4, {"method": "stand-in", "max_boxes": 4})
@@ -109,8 +107,9 @@ run_cli(lambda: generate_proposals(dicts, job, output, num_workers=2) and None)
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_ctrl_c_and_a_kill_lose_nothing(dicts, tmp_path, stop):
     (tmp_path / "dicts.json").write_text(json.dumps([{**d, "annotations": []} for d in dicts]))
-    here, output = Path(__file__).parent, tmp_path / "p.pkl"
-    command = [sys.executable, "-c", PROGRAM, str(here), str(tmp_path / "dicts.json"), str(output)]
+    here, output = Path(__file__).resolve(), tmp_path / "p.pkl"
+    paths = f"{here.parent},{here.parents[2] / 'tools'}"
+    command = [sys.executable, "-c", PROGRAM, paths, str(tmp_path / "dicts.json"), str(output)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     parts = tmp_path / "p.pkl.parts"
     deadline = time.monotonic() + 120

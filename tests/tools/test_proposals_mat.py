@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
+from proposals_mat import read_mat
 from refusals import refused
 from scipy.io import savemat
-
-from ion_d2.data.proposals.mat import read_mat
 
 # The first pixel of a picture; and the pixels x = 4..7, y = 2..3, counted from 1.
 YXYX = np.array([[1, 1, 1, 1], [2, 4, 3, 7]])

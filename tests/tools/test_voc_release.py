@@ -3,14 +3,14 @@ import shutil
 
 import numpy as np
 import pytest
+import voc_release as module
 from file_server import FileServer
 from PIL import Image
 from refusals import refused
 from voc_archives import SBD_TRAIN, SBD_VAL, TEST07, TRAINVAL07, releases_at, write_archives
+from voc_release import RELEASES, install_releases, voc_palette
 
-from ion_d2.data import voc_release as module
 from ion_d2.data.sem_seg import read_label_map
-from ion_d2.data.voc_release import RELEASES, install_releases, voc_palette
 from ion_d2.data.voc_split import read_split
 
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 from sbd_file import write_sbd
 from voc_folder import object_xml, write_label, write_split, write_voc
-
-from ion_d2.data.voc_release import RELEASES
+from voc_release import RELEASES
 
 # VOC 2012 holds pictures of VOC 2007, of its test set too, under another name.
 TRAINVAL07, TEST07 = ("000005", "000032"), ("000001", "000027")

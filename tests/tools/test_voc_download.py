@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from file_server import FileServer
 from refusals import refused
-
-from ion_d2.data.download import download, unpack
+from voc_download import download, unpack
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

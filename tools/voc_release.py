@@ -14,8 +14,8 @@ from PIL import Image
 from torchvision.datasets.sbd import SBDataset
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 from tqdm import tqdm
+from voc_download import download, move_into, unpack
 
-from ion_d2.data.download import download, move_into, unpack
 from ion_d2.data.folders import index_folder, read_lines
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.errors import IONError

@@ -1,10 +1,10 @@
 """Other names for images, images that are missing, and several sets in one."""
 
 import numpy as np
+from proposals_convert import for_dataset, merge_proposals
 from refusals import refused
 
 from ion_d2.data.proposals import Proposals
-from ion_d2.data.proposals.convert import for_dataset, merge_proposals
 
 DICTS = [
     {"image_id": 9, "file_name": "/d/COCO_val2014_000000000009.jpg", "width": 40, "height": 30},

@@ -23,10 +23,10 @@ from multiprocessing import connection, parent_process
 from typing import Any, Callable
 
 import numpy as np
+from proposals_opencv import Proposer
 from tqdm import tqdm
 
 from ion_d2.data.loader import ignore_signals
-from ion_d2.data.proposals.opencv import Proposer
 from ion_d2.data.proposals.proposal_file import Proposals, write_proposals
 from ion_d2.data.readable import UnreadableImageError, read_image_of
 from ion_d2.errors import IONError
