@@ -6,8 +6,10 @@
 
 The dataset is any name that DATASETS.TRAIN takes. Pictures are copied, or linked with --link. What
 the format cannot say is counted in a warning: VOC has no outlines, YOLO and labelme none of run
-lengths, no difficult objects and no crowds. Further splits may be added to a folder with the same
-classes. What demo.py found in new pictures is a dataset, too: its boxes are first labels.
+lengths, no difficult objects and no crowds, and only VOC has label maps. Further splits may be
+added to a folder with the same classes. What demo.py found in new pictures is a dataset, too: its
+boxes are first labels. With --short-side, larger pictures are made smaller, which a training at
+that size reads faster.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
+from dataset_smaller import make_smaller, write_smaller
 from dataset_writers import ADVICE, Record, write_coco, write_labelme, write_voc, write_yolo
 from detectron2.data import DatasetCatalog
+from shared_arguments import whole_number
 
 from ion_d2.data import class_names, ensure_registered
 from ion_d2.data.coco_datasets import coco_content
+from ion_d2.data.readable import read_size
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 from ion_d2.files import distinct_file_names
@@ -44,12 +49,30 @@ FORMATS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
 }
 
 
-def convert(dataset: str, form: str, folder: Path, split: str, *, link: bool = False) -> None:
+def convert(
+    dataset: str,
+    form: str,
+    folder: Path,
+    split: str,
+    *,
+    link: bool = False,
+    short_side: int | None = None,
+) -> None:
     """Write a dataset and its pictures; see the module.
+
+    Args:
+        dataset: its name.
+        form: one of FORMATS.
+        folder: what to write.
+        split: its name there.
+        link: whether to link pictures that keep their size.
+        short_side: of the pictures at most, in pixels; None keeps their sizes.
 
     Raises:
         IONError: it cannot be read or written, or the folder holds other classes.
     """
+    if short_side and form == "coco":
+        raise IONError("--short-side is not for COCO's format; write VOC's, YOLO's or labelme's.")
     ensure_registered([dataset])
     # Not the dataset's own dicts, which get a key.
     records = [dict(record) for record in DatasetCatalog.get(dataset)]
@@ -63,17 +86,28 @@ def convert(dataset: str, form: str, folder: Path, split: str, *, link: bool = F
                 "the picture first."
             )
         record["written"] = folder / place.format(split=split) / f"{stem}{picture.suffix}"
-        _check_free(picture, record["written"])
+        size = record["width"], record["height"]
+        if short_side:
+            make_smaller(record, short_side)
+        record["smaller"] = (record["width"], record["height"]) != size
+        _check_free(record)
     labels = coco_content(dataset) if form == "coco" else class_names([dataset])
     write(folder, split, labels, records)
     for record in records:
-        place_picture(Path(record["file_name"]).resolve(), record["written"], link=link)
+        picture = Path(record["file_name"]).resolve()
+        if record["smaller"]:
+            write_smaller(picture, record["written"], (record["width"], record["height"]))
+        else:
+            place_picture(picture, record["written"], link=link)
     _warn_of_loss(form, records)
 
 
-def _check_free(picture: Path, target: Path) -> None:
+def _check_free(record: Record) -> None:
     """Refuse to replace what is not the picture from an earlier run of the same command."""
+    picture, target = Path(record["file_name"]), record["written"]
     if not target.exists() or (target.is_symlink() and target.samefile(picture)):
+        return
+    if record["smaller"] and read_size(str(target)) == (record["height"], record["width"]):
         return
     if target.samefile(picture) or not filecmp.cmp(picture, target, shallow=False):
         raise IONError(f"{target} would be replaced; write this dataset into another folder.")
@@ -99,6 +133,8 @@ def place_picture(picture: Path, target: Path, *, link: bool = False) -> None:
 
 def _warn_of_loss(form: str, records: Sequence[Record]) -> None:
     lost: Counter[str] = Counter()
+    if form != "voc":
+        lost["label maps"] = sum("sem_seg_file_name" in record for record in records)
     for found in (found for record in records for found in record.get("annotations", ())):
         lost["outlines"] += form == "voc" and bool(found.get("segmentation"))
         by_hand = form in ("yolo", "labelme")
@@ -109,7 +145,8 @@ def _warn_of_loss(form: str, records: Sequence[Record]) -> None:
         )
     for what, count in lost.items():
         if count:
-            logger.warning("The %s of %d object(s) are lost.", what, count)
+            of = "picture(s)" if what == "label maps" else "object(s)"
+            logger.warning("The %s of %d %s are lost.", what, count, of)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -122,6 +159,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--split", default="train", help="its name there (default: %(default)s)")
     parser.add_argument("--link", action="store_true", help="link the pictures, do not copy them")
+    parser.add_argument(
+        "--short-side", type=whole_number(1), metavar="N", help="in pixels, at most"
+    )
     return parser
 
 
@@ -136,7 +176,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    convert(args.dataset, args.format, args.folder, args.split, link=args.link)
+    options = {"link": args.link, "short_side": args.short_side}
+    convert(args.dataset, args.format, args.folder, args.split, **options)
     folder, split = args.folder, args.split
     names = {
         "voc": f"voc:{folder}:{split}",

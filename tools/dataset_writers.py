@@ -10,18 +10,22 @@ from xml.etree import ElementTree as ET
 
 import yaml
 from detectron2.structures import BoxMode
+from PIL import Image
+from voc_release import voc_palette
 
 from ion_d2.data.plain_files import read_yaml
+from ion_d2.data.sem_seg import read_label_map
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
 
 # A dataset dict, with the place of its picture under "written".
 Record = dict[str, Any]
 ADVICE = "make room or choose another folder"
+_ALL_IDS = 256  # of a label map
 
 
 def write_voc(folder: Path, split: str, classes: Sequence[str], records: list[Record]) -> None:
-    """``Annotations``, ``ImageSets/Main/SPLIT.txt`` and ``classes.txt``."""
+    """``Annotations``, ``ImageSets/Main/SPLIT.txt``, ``classes.txt`` and ``SegmentationClass``."""
     _write_classes(folder / "classes.txt", classes)
     for record in records:
         root = ET.Element("annotation")
@@ -41,8 +45,18 @@ def write_voc(folder: Path, split: str, classes: Sequence[str], records: list[Re
             ET.indent(root)
             path = folder / "Annotations" / f"{record['written'].stem}.xml"
             _write(path, ET.tostring(root, encoding="unicode") + "\n")
+        if "sem_seg_file_name" in record:
+            _write_label_map(folder / "SegmentationClass" / f"{record['written'].stem}.png", record)
     names = "".join(f"{record['written'].stem}\n" for record in records)
     _write(folder / "ImageSets" / "Main" / f"{split}.txt", names)
+
+
+def _write_label_map(path: Path, record: Record) -> None:
+    """A label map at the picture's size, in VOC's colors."""
+    labels = Image.fromarray(read_label_map(record["sem_seg_file_name"], _ALL_IDS))
+    small = labels.resize((record["width"], record["height"]), Image.Resampling.NEAREST)
+    small.putpalette(voc_palette())
+    write_result(str(path), lambda file: small.save(file, "PNG"), ADVICE)
 
 
 def write_coco(folder: Path, split: str, content: Record, records: list[Record]) -> None:
