@@ -1,9 +1,11 @@
 #!/usr/bin/env python
 """Draw what several models detect on the same pictures, side by side.
 
-    python tools/compare_detections.py output/plain output/ion --input a.jpg b.jpg --output both.jpg
+    python tools/compare_detections.py plain=output/plain ION=output/ion --input a.jpg b.jpg \\
+        --output both.jpg
 
-A model is a folder that train_net.py has written to, with its config.yaml and model_final.pth.
+A model is a folder that train_net.py has written to, with its config.yaml and model_final.pth;
+the name before "=" is its title.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +37,20 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, help="folders of runs (their OUTPUT_DIR)")
+    add("runs", nargs="+", type=_run, help="folders of runs (their OUTPUT_DIR)", metavar="NAME=RUN")
     add("--input", nargs="+", required=True, type=Path, help="pictures")
     add("--output", required=True, type=Path, help="the drawing, .jpg or .png")
     add("--confidence-threshold", type=float, default=0.5, help="lowest score to draw (0.5)")
     add("--size", type=whole_number(16), default=320, help="longer side of a panel, pixels (320)")
     add("--columns", type=whole_number(1), default=2, help="pictures in a line (2)")
     return parser
+
+
+def _run(text: str) -> tuple[str, Path]:
+    name, _, folder = text.partition("=")
+    if not folder or Path(text).is_dir():  # its own name may have a "="
+        return Path(text).resolve().name, Path(text)
+    return name, Path(folder)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,18 +63,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.output.suffix.lower() not in Image.registered_extensions():
         raise IONError(f"--output {args.output} has no suffix of a picture, such as .jpg or .png.")
     images = [read_picture(str(path)) for path in args.input]
-    found = dict(detect_by_each(args.runs, images, args.confidence_threshold))
-    names = next(iter(found.values()))[0]
-    for run, (others, _) in found.items():
+    threshold = args.confidence_threshold
+    found = [detect_by(run, images, threshold) for _, run in args.runs]
+    names = found[0][0]
+    for (_, run), (others, _) in zip(args.runs, found):
         if others != names:
-            raise IONError(f"{run} and {args.runs[0]} detect different classes.")
-    titles = {str(run): run.resolve().name for run in args.runs}
-    if len(set(titles.values())) < len(titles):
-        titles = {run: run for run in titles}
+            raise IONError(f"{run} and {args.runs[0][1]} detect different classes.")
+    titles = [title for title, _ in args.runs]
     sheets = [
         draw_panels(
             image[:, :, ::-1],
-            [(titles[run], marks_of(detections[i])) for run, (_, detections) in found.items()],
+            [(title, marks_of(each[i])) for title, (_, each) in zip(titles, found)],
             names,
             panel_size=args.size,
         )
@@ -74,8 +82,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     save_picture(arrange(sheets, args.columns), args.output)
 
 
+def detect_by(
+    run: Path, images: Sequence[np.ndarray], lowest_score: float
+) -> tuple[list[str], list[Instances]]:
+    """Load a model, and detect.
+
+    Args:
+        run: its folder.
+        images: (H, W, 3) uint8, BGR.
+        lowest_score: of the detections wanted.
+
+    Returns:
+        Names of the classes, and the detections in each image.
+    """
+    weights = ["MODEL.WEIGHTS", str(run / "model_final.pth")]
+    model = argparse.Namespace(config_file=str(run / TRAINED), classes=None, opts=weights)
+    cfg, names = read_model_config(model, lowest_score=lowest_score)
+    predict = IONPredictor.from_config(cfg, names)
+    found = [predict(image)["instances"] for image in tqdm(images, desc=run.name, disable=None)]
+    return names, [each[each.scores >= lowest_score] for each in found]
+
+
 def arrange(sheets: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Put pictures into lines on white, each line as high as its highest.
+    """Put pictures into lines and columns, each as large as its largest, on white.
 
     Args:
         sheets: the pictures.
@@ -83,37 +112,14 @@ def arrange(sheets: Sequence[Image.Image], columns: int) -> Image.Image:
     """
     lines = [sheets[i : i + columns] for i in range(0, len(sheets), columns)]
     heights = [max(sheet.height for sheet in line) for line in lines]
-    width = max(sum(sheet.width for sheet in line) for line in lines)
-    page, top = Image.new("RGB", (width, sum(heights)), "white"), 0
+    width = max(sheet.width for sheet in sheets)
+    size = (width * min(columns, len(sheets)), sum(heights))
+    page, top = Image.new("RGB", size, "white"), 0
     for line, height in zip(lines, heights):
-        left = 0
-        for sheet in line:
-            page.paste(sheet, (left, top))
-            left += sheet.width
+        for column, sheet in enumerate(line):
+            page.paste(sheet, (column * width, top))
         top += height
     return page
-
-
-def detect_by_each(
-    runs: Sequence[Path], images: Sequence[np.ndarray], lowest_score: float
-) -> Iterator[tuple[str, tuple[list[str], list[Instances]]]]:
-    """Load one model after the other, and detect.
-
-    Args:
-        runs: the models' folders.
-        images: (H, W, 3) uint8, BGR.
-        lowest_score: of the detections wanted.
-
-    Yields:
-        The folder; names of the classes, and the detections in each image.
-    """
-    for run in runs:
-        weights = ["MODEL.WEIGHTS", str(run / "model_final.pth")]
-        model = argparse.Namespace(config_file=str(run / TRAINED), classes=None, opts=weights)
-        cfg, names = read_model_config(model, lowest_score=lowest_score)
-        predict = IONPredictor.from_config(cfg, names)
-        found = [predict(image)["instances"] for image in tqdm(images, desc=run.name, disable=None)]
-        yield str(run), (names, [each[each.scores >= lowest_score] for each in found])
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_each_model_draws_its_own(compare, make_run, image, tmp_path):
 
 
 def test_pictures_stand_in_lines(compare, make_run, image, tmp_path):
-    first, second = make_run("x/run"), make_run("y/run")  # of one name
+    first, second = make_run("x/lr=1"), f"run={make_run('y/lr=1')}"
     out = tmp_path / "lines.jpg"
     sizes = {}
     for columns in (1, 3):
