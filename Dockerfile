@@ -1,6 +1,7 @@
 # ION on GPUs of NVIDIA, on a machine with Docker and the NVIDIA Container Toolkit:
 #
 #   docker build -t ion_d2 .
+#   mkdir -p datasets output      # or Docker makes them, for root alone
 #   docker run --rm -it --gpus all --shm-size 8g -v "$PWD/datasets:/home/ion/ion_d2/datasets" \
 #       -v "$PWD/output:/home/ion/ion_d2/output" ion_d2
 #
@@ -40,8 +41,5 @@ WORKDIR /home/ion/ion_d2
 COPY --chown=ion . .
 RUN pip install --no-cache-dir -e '.[export,timm,web]'
 
-# Folders to mount; Docker would make them for root.
-RUN mkdir -p datasets output
-
-# A shell, in which the README's commands can be typed.
+# A shell, in which the README's `python` commands can be typed; `make` and the tests stay outside.
 CMD ["bash"]

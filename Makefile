@@ -3,7 +3,7 @@
 # make test-fast    the same without what starts programs and trains
 # make lint    check style, formatting and types
 # make docs    the pages of the Python interface, in output/docs
-# make clean   remove the virtual environment and caches
+# make clean   remove .venv and caches
 #
 # Each sets up everything it needs in $(VENV), once. An interrupted set-up is finished by running the command again.
 # An environment of your own: `make test VENV=path`; its PyTorch and Detectron2 are kept if they can be imported.
@@ -46,7 +46,8 @@ setup: $(STAMPS)/detectron2
 
 $(STAMPS)/venv:
 	@test -x $(BIN)/python || echo "Creating the virtual environment $(VENV)"
-	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/torch: $(STAMPS)/venv
@@ -65,5 +66,5 @@ $(STAMPS)/detectron2: tools/install_detectron2.py tools/detectron2_pure.py $(STA
 	@touch $@
 
 clean:
-	@rm -rf $(VENV) build ion_d2.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@rm -rf .venv build ion_d2.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,6 @@
 import re
 import sys
 import sysconfig
-from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from importlib.metadata import distributions
 from pathlib import Path
@@ -13,10 +12,14 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 TIMM = ["timm>=1.0"]
 EXPORT = ["onnx", "onnxruntime"]
-# Builds of OpenCV. All install the module cv2, so that a second one breaks the first. The headless
-# ones come first: the others need libGL, which a bare machine does not have.
-CONTRIB = ("opencv-contrib-python-headless", "opencv-contrib-python")
-OPENCV = ("opencv-python-headless", "opencv-python", *CONTRIB)
+# Builds of OpenCV. All install the module cv2, so that a second one breaks the first. The first
+# here has what tools/make_proposals.py needs, and does not need libGL, as bare machines have none.
+OPENCV = (
+    "opencv-contrib-python-headless",
+    "opencv-contrib-python",
+    "opencv-python-headless",
+    "opencv-python",
+)
 SAFETENSORS = ["safetensors"]
 
 
@@ -29,17 +32,17 @@ def read_version() -> str:
     return found.group(1)
 
 
-def opencv(builds: Sequence[str]) -> list[str]:
-    """Require the build of OpenCV that is installed, the first of ``builds`` where none is."""
+def opencv() -> list[str]:
+    """Require the build of OpenCV that is installed, the first of ``OPENCV`` where none is."""
     # pip builds in an environment of its own, whose sys.path does not show what is installed.
     folders = [*sys.path, *(sysconfig.get_path(name) for name in ("purelib", "platlib"))]
     names = (it.metadata["Name"] or "" for it in distributions(path=folders))
     found = {name.lower().replace("_", "-") for name in names}
-    installed = [build for build in builds if build in found]
+    installed = [build for build in OPENCV if build in found]
     module = PathFinder.find_spec("cv2", folders)
-    if found.isdisjoint(OPENCV) and module is not None and module.origin is not None:
+    if not installed and module is not None and module.origin is not None:
         return []  # built from its sources, or of the system
-    return [f"{(installed or builds)[0]}>=4.5"]
+    return [f"{(installed or OPENCV)[0]}>=4.5"]
 
 
 setup(
@@ -62,7 +65,7 @@ setup(
         "Pillow>=9.1",
         "defusedxml>=0.7",
         "scipy>=1.8",
-        *opencv(OPENCV),
+        *opencv(),
         "Jinja2>=3.0",
         # What Detectron2 imports: tools/install_detectron2.py installs it without its requirements.
         "cloudpickle",
@@ -93,8 +96,8 @@ setup(
         ],
         # tools/export.py for .onnx files, and --check of them.
         "export": EXPORT,
-        # tools/make_proposals.py. Another build of OpenCV must be uninstalled before.
-        "proposals": opencv(CONTRIB),
+        # tools/make_proposals.py. A build without contrib must be uninstalled before.
+        "proposals": opencv(),
         # MODEL.WEIGHTS and the output of tools/export.py as .safetensors.
         "safetensors": SAFETENSORS,
         # MODEL.BACKBONE.NAME build_timm_backbone: ResNets, EfficientNets, ConvNeXts, Swins, ...

@@ -21,6 +21,7 @@ turn to warm up. Peak memory is what a run needs beyond what was there before it
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -70,9 +71,15 @@ def build_parser() -> argparse.ArgumentParser:
     pooler.add_argument("--rois", type=_COUNT, default=512)
     pooler.add_argument("--kind", choices=("ROIPool", "ROIAlignV2"), default="ROIPool")
     irnn = _add(commands, "irnn", repeats=15)
-    irnn.add_argument("--sizes", nargs="+", default=SIZES, metavar="NxCxHxW")
+    irnn.add_argument("--sizes", nargs="+", type=_size, default=SIZES, metavar="NxCxHxW")
     irnn.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     return parser
+
+
+def _size(text: str) -> str:
+    if not re.fullmatch("[1-9][0-9]*(x[1-9][0-9]*){3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 1x512x38x63 (NxCxHxW)")
+    return text
 
 
 def _add(commands: Any, name: str, repeats: int = 5) -> argparse.ArgumentParser:
@@ -80,8 +87,9 @@ def _add(commands: Any, name: str, repeats: int = 5) -> argparse.ArgumentParser:
     command.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
     command.add_argument("--threads", type=_COUNT, help="of the CPU; default: PyTorch's")
     command.add_argument("--repeats", type=_COUNT, default=repeats, help="turns after the first")
-    command.add_argument("--json", type=Path, help="a file for the figures")
-    command.add_argument("--chart", type=Path, help="a PNG file for a chart")
+    if name != "gpu":  # which writes several of each
+        command.add_argument("--json", type=Path, help="a file for the figures")
+        command.add_argument("--chart", type=Path, help="a PNG file for a chart")
     return command
 
 

@@ -21,6 +21,7 @@ from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.config_file import find_config
 from ion_d2.engine.setup import build_model, load_config
 
+_CLASSES = 20  # of models whose number would follow from the data
 # "default" is what PyTorch does unasked: on a GPU, convolutions in TF32 and products in float32.
 PRECISIONS = ("default", "float32", "tf32", "bf16")
 
@@ -110,15 +111,17 @@ def build_detectors(args: argparse.Namespace) -> dict[str, Detector]:
 
 
 def _load(config: str, opts: list[str], args: argparse.Namespace) -> CfgNode:
-    classes = 20
+    classes = 0
     if args.dataset:
         ensure_registered([args.dataset])
         classes = len(MetadataCatalog.get(args.dataset).thing_classes)
 
     def adapt(cfg: CfgNode) -> None:
         cfg.MODEL.WEIGHTS = ""
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = classes
-        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = classes + 1
+        heads = cfg.MODEL.ROI_HEADS
+        if classes or not heads.NUM_CLASSES:  # which would follow from the data
+            heads.NUM_CLASSES = classes or _CLASSES
+            cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = heads.NUM_CLASSES + 1
 
     device = ["MODEL.DEVICE", str(args.device)]
     return load_config(config, [*device, *opts], adapt=adapt)

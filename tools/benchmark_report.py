@@ -31,7 +31,9 @@ def tell(tables: Tables, plots: Mapping[str, Plot], args: argparse.Namespace) ->
     if args.json:
         content = {"command": args.words, "machine": machine, "figures": tables}
         write_json(str(args.json), content, indent=1)
-    if args.chart and plots:
+    if args.chart and not plots:
+        print(f"There is nothing to draw: {args.chart} is not written.")
+    elif args.chart:
         advice = "make room or choose another --chart"
         title = f"{args.command}: {machine['device']}"
         write_result(str(args.chart), lambda file: save_png(file, title, plots), advice)

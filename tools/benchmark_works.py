@@ -72,7 +72,7 @@ def data_works(args: argparse.Namespace, folder: Path) -> dict[str, Work]:
         records = DatasetCatalog.get(args.dataset)
     mapper = IONDatasetMapper(cfg, True)
     pictures = itertools.cycle(records)
-    torch.set_num_threads(1)
+    torch.set_num_threads(args.threads or 1)
     return {"one picture": lambda: mapper(next(pictures))}
 
 

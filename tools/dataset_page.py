@@ -13,7 +13,7 @@ from ion_d2.data.readable import read_image
 from ion_d2.engine.drawing import Marks, class_color, draw_panel
 from ion_d2.engine.pictures import truth_of
 from ion_d2.errors import IONError
-from ion_lab.report import Bar, Figure, Listing, Picture, Section, Table, Text, bar_plot
+from ion_lab.report import Bar, Figure, Listing, Picture, Section, Table, Text, bars_plot
 from ion_lab.report.heatmap import encode
 
 # Pictures of each rule, and the longer side of one in pixels.
@@ -48,9 +48,9 @@ def page_sections(
 
 def _class_plot(dataset: Dataset) -> Picture:
     counts = dataset.counts.most_common()
-    plot = bar_plot([Bar(f"{name}: {count:,}", count) for name, count in counts], "objects")
+    bars = [Bar(f"{name}: {count:,}", count) for name, count in counts]
     told = ", ".join(f"{count} {name}" for name, count in counts)
-    return Picture(plot, f"Bars: {told}.", dataset.name)
+    return Picture(bars_plot(bars, "objects").svg(), f"Bars: {told}.", dataset.name)
 
 
 def _sheet(datasets: Sequence[Dataset], rule: str, name: str, found: Sequence[Finding]) -> Section:

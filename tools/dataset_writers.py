@@ -11,12 +11,12 @@ from xml.etree import ElementTree as ET
 import yaml
 from detectron2.structures import BoxMode
 from PIL import Image
-from voc_release import voc_palette
 
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
+from ion_lab.scenes.voc_writer import voc_palette
 
 # A dataset dict, with the place of its picture under "written".
 Record = dict[str, Any]

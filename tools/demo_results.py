@@ -142,6 +142,7 @@ class Results:
         ]
         self._coco = "coco" in forms
         self.labels = {form: folder.path / form for form in forms if form not in _FILES}
+        self._labels_written: list[str] = []
         for path, _ in self._files:
             make_folder(path.parent, ELSEWHERE)
             folder.require_free(path)
@@ -192,6 +193,7 @@ class Results:
         for form, folder in self.labels.items():
             try:
                 FORMATS[form][0](folder, _SPLIT, self._names, self._records(_labeled(form, folder)))
+                self._labels_written.append(form)
             except IONError as error:
                 faults[str(folder)] = str(error)
 
@@ -200,7 +202,7 @@ class Results:
         lines = [f"Found {self.objects} objects in {self.pictures} pictures: {self._folder.path}"]
         lines += [f"Wrote {path}" for path, _ in self._files if self._folder.is_ours(path)]
         named = {"yolo": f"data.yaml:{_SPLIT}", "labelme": _SPLIT}
-        lines += [f"Wrote {form}:{path / named[form]}" for form, path in self.labels.items()]
+        lines += [f"Wrote {it}:{self.labels[it] / named[it]}" for it in self._labels_written]
         return lines
 
     def _dump(self, write: Write, raw: IO[bytes]) -> None:

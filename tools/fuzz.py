@@ -5,7 +5,7 @@
     python tools/fuzz.py all --minutes 2
 
 Ends with status 1 at the first other error, at an input that takes more than a second, or where a
-reader asks for more than a GiB; the input is kept beside, as small as it could be made.
+reader asks for more than a GiB. The smallest input that does it is left in the current folder.
 """
 
 from __future__ import annotations

@@ -21,12 +21,11 @@ class Format(NamedTuple):
     content: Callable[[Any], bytes]
 
 
-def _lines(content: bytes) -> Any:
-    return [line.split(" ") for line in content.decode().splitlines()]
-
-
-def _of_lines(tree: Any) -> bytes:
-    return "\n".join(" ".join(map(str, line)) for line in tree).encode()
+def _lines(separator: str) -> Format:
+    return Format(
+        lambda content: [line.split(separator) for line in content.decode().splitlines()],
+        lambda tree: "\n".join(separator.join(map(str, line)) for line in tree).encode(),
+    )
 
 
 def _xml(content: bytes) -> Any:
@@ -64,14 +63,6 @@ def _of_yaml(tree: Any) -> bytes:
     return yaml.safe_dump(tree).encode()
 
 
-def _csv(content: bytes) -> Any:
-    return [line.split(",") for line in content.decode().splitlines()]
-
-
-def _of_csv(tree: Any) -> bytes:
-    return "\n".join(",".join(map(str, line)) for line in tree).encode()
-
-
 def _mat(content: bytes) -> Any:
     read = scipy.io.loadmat(io.BytesIO(content))
     return {key: value for key, value in read.items() if not key.startswith("__")}
@@ -103,12 +94,12 @@ def _of_safetensors(tree: Any) -> bytes:
     return len(header).to_bytes(8, "little") + header + bytes.fromhex(tree[1])
 
 
-LINES = Format(_lines, _of_lines)
+LINES = _lines(" ")
 XML = Format(_xml, _of_xml)
 JSON = Format(json.loads, _of_json)
 JSON_LINES = Format(_json_lines, _of_json_lines)
 YAML = Format(yaml.safe_load, _of_yaml)
-CSV = Format(_csv, _of_csv)
+CSV = _lines(",")
 PICKLE = Format(pickle.loads, pickle.dumps)
 MAT = Format(_mat, _of_mat)
 TORCH = Format(_torch, _of_torch)

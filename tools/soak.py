@@ -58,8 +58,8 @@ def watch(run: Run, seconds: float) -> list[dict[str, int]]:
 
 def tenths(looks: list[dict[str, int]]) -> list[dict[str, int]]:
     """The most of everything in each tenth of the time."""
-    size = max(1, len(looks) // TENTHS)
-    parts = [looks[i * size : (i + 1) * size] for i in range(TENTHS)]
+    bounds = [i * len(looks) // TENTHS for i in range(TENTHS + 1)]
+    parts = [looks[first:end] for first, end in zip(bounds, bounds[1:])]
     return [{name: max(x[name] for x in part) for name in part[0]} for part in parts if part]
 
 

@@ -6,8 +6,9 @@
 
 The training is train_net.py's, small, on generated scenes and on a CPU. Most kills come while it
 evaluates, or while a checkpoint or a result is being written, which a slow disk draws out. After
-each kill, every checkpoint in the folder is loaded, and the training goes on with --resume; after a
-few, it may end. The exit status is 0 if nothing was lost, as docs/RELIABILITY.md tells.
+each kill, every checkpoint in the folder is loaded, and the training goes on with --resume; after
+at most five kills it is left to run to its end. The exit status is 0 if nothing was lost, as
+docs/RELIABILITY.md tells.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 from torchvision.datasets.sbd import SBDataset
 from torchvision.datasets.voc import DATASET_YEAR_DICT
@@ -19,6 +18,7 @@ from voc_download import download, move_into, unpack
 from ion_d2.data.folders import index_folder, read_lines
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.errors import IONError
+from ion_lab.scenes.voc_writer import voc_palette
 
 logger = logging.getLogger(__name__)
 
@@ -95,15 +95,6 @@ def _convert_labels(source: str, target: str) -> None:
         picture = Image.fromarray(read_label_map(path, _VOC_IDS))
         picture.putpalette(palette)
         picture.save(os.path.join(target, image_id + ".png"))
-
-
-def voc_palette() -> list[int]:
-    """VOC's 256 colors, as 768 numbers from 0 to 255."""
-    ids = np.arange(256)
-    colors = np.zeros((256, 3), dtype=int)
-    for bit in range(8):  # an id's bits go to red, green and blue in turn, to their highest first
-        colors[:, bit % 3] |= (ids >> bit & 1) << (7 - bit // 3)
-    return colors.ravel().tolist()
 
 
 _SBD_CONTENT = tuple((_SBD_LIST.format(split), _SBD_LABELS, ".png") for split in ("train", "val"))

@@ -127,7 +127,6 @@ def choose_device(wanted: str) -> str:
     except Exception as error:  # of many kinds, by what PyTorch lacks
         raise refusal from error
     if not torch.cuda.is_available():
-        logger.info("No GPU is available: running on the CPU.")
         return "cpu"
     # Asked without a tensor, which would start CUDA and take memory in each process.
     if (device.index or 0) >= torch.cuda.device_count():
@@ -187,8 +186,10 @@ def _sentence(error: BaseException) -> str:
         return str(error)
     place = error.filename or "the output"
     cure = "free space" if error.errno in NO_SPACE else "mend the disk or choose another"
-    intact = f"checkpoints saved earlier are intact: {cure}, then go on with --resume"
-    return f"Writing {place} failed ({error.strerror}); {intact}."
+    return (
+        f"Writing {place} failed ({error.strerror}): {cure}, then run the command again. A "
+        "training's saved checkpoints are intact, and it goes on with --resume."
+    )
 
 
 def _is_expected(error: BaseException | None) -> bool:

@@ -1,6 +1,6 @@
 """Reports: one HTML file of tables and figures, of a run or of anything else."""
 
-from .charts import Bar, Line, bar_plot, line_plot, stacked_bars
+from .charts import Bar, Line, bars_plot, line_plot, stacked_plot
 from .document import Facts, Figure, Listing, Picture, Section, Table, Text
 from .page import render_report, write_report
 from .run_report import write_run_report
@@ -16,10 +16,10 @@ __all__ = [
     "Section",
     "Table",
     "Text",
-    "bar_plot",
+    "bars_plot",
     "line_plot",
     "render_report",
-    "stacked_bars",
+    "stacked_plot",
     "write_report",
     "write_run_report",
     "write_study_report",

@@ -178,7 +178,10 @@ def stacked_plot(
     *,
     size: tuple[int, int] = _SIZE,
 ) -> Plot:
-    """A plot of bars of the same parts one after another; see :func:`stacked_bars`."""
+    """A plot of horizontal bars of the same parts one after another, from top to bottom.
+
+    ``shares`` has the length of each part in each bar; ``size`` is that of :class:`Plot`.
+    """
 
     def draw(axes: Axes) -> None:
         start = np.zeros(len(names))
@@ -194,16 +197,6 @@ def stacked_plot(
     return Plot(draw, size, list(shares))
 
 
-def stacked_bars(
-    names: Sequence[str], shares: Mapping[str, Sequence[float]], x_label: str, **options: Any
-) -> bytes:
-    """Plot horizontal bars of the same parts one after another, from top to bottom, as SVG.
-
-    ``shares`` has the length of each part in each bar; ``size`` is that of :class:`Plot`.
-    """
-    return stacked_plot(names, shares, x_label, **options).svg()
-
-
 @dataclass(frozen=True)
 class Bar:
     """One bar of a plot."""
@@ -215,7 +208,14 @@ class Bar:
 
 
 def bars_plot(bars: Sequence[Bar], x_label: str, *, width: int = 320, **limits: Any) -> Plot:
-    """A plot of bars; see :func:`bar_plot`."""
+    """A plot of horizontal bars below each other, each under its name.
+
+    Args:
+        bars: from top to bottom; their names may be long.
+        x_label: of the horizontal axis.
+        width: in CSS pixels, from which the height follows.
+        limits: properties of the axes, e.g. ``xlim=(0, 100)``.
+    """
     names = [textwrap.fill(bar.name, width // 7) for bar in bars]
     text = 16 * max(name.count("\n") + 1 for name in names)
     step = text + 30  # from bar to bar, in CSS pixels like all of these
@@ -230,18 +230,6 @@ def bars_plot(bars: Sequence[Bar], x_label: str, *, width: int = 320, **limits: 
         axes.set(xlabel=literal(x_label), yticks=[], ylim=ends, **limits)
 
     return Plot(draw, (width, step * len(bars) + 50))
-
-
-def bar_plot(bars: Sequence[Bar], x_label: str, **options: Any) -> bytes:
-    """Plot horizontal bars below each other, each under its name, as an SVG file.
-
-    Args:
-        bars: from top to bottom; their names may be long.
-        x_label: of the horizontal axis.
-        options: ``width`` in CSS pixels, from which the height follows; and properties of the axes,
-            e.g. ``xlim=(0, 100)``.
-    """
-    return bars_plot(bars, x_label, **options).svg()
 
 
 def literal(text: str) -> str:

@@ -76,7 +76,8 @@ def _same_size(model: nn.Module, samples: Sequence[Sample]) -> list[Tensor]:
     """The images as the backbone takes them, all of the first one's size: (3, H, W) each."""
     height, width = samples[0].inputs["image"].shape[1:]
     scale = min(1.0, _LONGEST / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
+    step = max(1, model.backbone.size_divisibility)  # or the padding would count as picture
+    size = tuple(max(1, round(side * scale / step)) * step for side in (height, width))
     resized = [
         F.interpolate(s.inputs["image"][None].float(), size, mode="bilinear", align_corners=False)
         for s in samples

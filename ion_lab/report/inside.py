@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ion_d2.modeling import SkipPooler
 
-from .charts import Line, line_plot, stacked_bars
+from .charts import Line, line_plot, stacked_plot
 from .document import Figure, Part, Picture, Section, Table, Text
 from .observe import Observation, Sample
 from .shares import find_skip_pooler, layer_contributions, layer_scales, layer_shares
@@ -91,9 +91,8 @@ def _shares_figure(regions: RegionShares, names: Sequence[str]) -> Figure:
     groups = {name: chosen for name, chosen in groups.items() if chosen.any()}
     means = np.array([100 * regions.shares[chosen].mean(axis=0) for chosen in groups.values()])
     titles = [f"{name} ({chosen.sum()})" for name, chosen in groups.items()]
-    plot = stacked_bars(
-        titles, dict(zip(names, means.T)), "share of the descriptor (%)", size=(420, 220)
-    )
+    shares = dict(zip(names, means.T))
+    plot = stacked_plot(titles, shares, "share of the descriptor (%)", size=(420, 220)).svg()
     listed = ", ".join(f"{name} {share:.0f} %" for name, share in zip(names, means[0]))
     caption = (
         "Mean share of each layer in the descriptors of labeled objects, by size (their number in "

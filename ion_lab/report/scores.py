@@ -141,7 +141,7 @@ def _curves(
     shown = [(outcome.class_names[i], curves[i]) for i in sorted(order[:_MAX_CURVES])]
     pictures = [_curve_picture(name, curve) for name, curve in shown if curve is not None]
     if not pictures:
-        return Text(["No precision-recall curve can be drawn: nothing of any class was detected."])
+        return Text(["No precision-recall curve can be drawn: no detection is right."])
     caption = (
         f"Precision against recall at IoU 0.5, {how}, from the surest detection (left) to the "
         f"least sure. The dot is where the score is {SURE:g}. A curve that ends early misses the "
@@ -149,8 +149,8 @@ def _curves(
     )
     if len(pictures) < len(curves):
         caption += (
-            f" Shown: {len(pictures)} of {len(curves)} classes, those with the most boxes that "
-            "have detections."
+            f" Shown: {len(pictures)} of {len(curves)} classes, those with the most boxes of "
+            "which something was found."
         )
     return Figure(pictures, caption, width=250)
 

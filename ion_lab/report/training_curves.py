@@ -112,7 +112,7 @@ def validation_table(series: Series) -> str:
 
 def _losses(series: Series, plots: Mapping[str, Plot]) -> list[Part]:
     first, last = series["total_loss"][1][[0, -1]]
-    alts = {"Losses": f"Losses by iteration; the total falls from {first:.3g} to {last:.3g}."}
+    alts = {"Losses": f"Losses by iteration; the total goes from {first:.3g} to {last:.3g}."}
     if "lr" in series:
         highest = series["lr"][1].max()
         alts["Learning rate"] = f"Learning rate by iteration, at most {highest:.3g}."

@@ -25,7 +25,7 @@ def as_overrides(keys: Mapping[str, Any]) -> list[str]:
     return [
         word
         for key, value in keys.items()
-        for word in (key, value if isinstance(value, str) else repr(value))
+        for word in (str(key), value if isinstance(value, str) else repr(value))
     ]
 
 

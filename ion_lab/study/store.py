@@ -1,4 +1,4 @@
-"""The folders of runs: found by settings, whatever table asks for them, and never given twice."""
+"""The folders of runs. A run is found by its settings, so that tables share it."""
 
 from __future__ import annotations
 

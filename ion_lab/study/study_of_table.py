@@ -90,6 +90,12 @@ def run_study(study: Study) -> list[str]:
 def _plan(study: Study) -> list[Run]:
     table = study.table
     data = [each for each in table.data if not each.folder or each.folder in study.given]
+    sources = [*table.data, *(start.data for start in table.starts.values() if start.data)]
+    known = sorted({each.folder for each in sources if each.folder})
+    for name in study.given:
+        if name not in known:
+            told = ", ".join(known) or "none"
+            raise IONError(f"--data {name} is no folder of {table.name}, which takes {told}.")
     for each in table.data:
         if each not in data:
             study.tell(f"{each.name} is left out; to add it: --data {each.folder}=PATH")

@@ -101,9 +101,19 @@ class _Reader:
                 fields["scenes"], f"{where}.scenes", ("train", "test"), _SCENE_ARGUMENTS
             )
             scenes = {argument: value for argument, value in given.items() if value is not None}
+            self._check_scenes(scenes, f"{where}.scenes")
         splits = {split: str(fields[split]) for split in ("train", "test") if fields[split]}
         keys = self._mapping(fields["keys"], f"{where}.keys")
         return Data(name, scenes, str(fields["folder"] or ""), keys=keys, **splits)
+
+    def _check_scenes(self, scenes: Mapping[str, Any], where: str) -> None:
+        for name in ("train", "test", "seed", "size", "distance"):
+            value = scenes.get(name, 0)
+            if type(value) is not int or value < 0:
+                raise self._error(f"{where}.{name} is {value!r}, not a whole number from 0 on")
+        families = scenes.get("families", [])
+        if not (isinstance(families, list) and all(isinstance(it, str) for it in families)):
+            raise self._error(f"{where}.families is {families!r}, not a list of names")
 
     def _start(self, name: str, content: Any, where: str) -> Start:
         pictures = dict(self._mapping(content, where))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from detectron2.structures import ImageList
 from scipy.signal import convolve2d
 from torch import nn
 
 from ion_lab.report.field import effective_fields, share_within
+from ion_lab.report.fields_view import _same_size
+from ion_lab.report.observe import Sample
 
 
 class Features(nn.Module):
@@ -110,3 +115,18 @@ def test_shares_within_squares_by_counting():
         assert share == pytest.approx(total / field.sum())
     assert shares[0] == 0 and shares[-1] == pytest.approx(1.0) and len(shares) == 13
     assert not share_within(np.zeros((4, 4)), (2, 2)).any()
+
+
+class PaddedTo32(nn.Module):
+    """What a detector does to a picture first; its backbone takes multiples of 32 alone."""
+
+    backbone = SimpleNamespace(size_divisibility=32)
+
+    def preprocess_image(self, inputs):
+        return ImageList.from_tensors([x["image"] for x in inputs], 32)
+
+
+def test_no_padding_counts_as_picture():
+    white = torch.full((3, 120, 181), 255.0)
+    (image,) = _same_size(PaddedTo32(), [Sample({}, {"image": white}, None)])
+    assert image.shape == (3, 128, 192) and image.min() > 254

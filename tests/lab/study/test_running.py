@@ -196,6 +196,8 @@ def test_given_folders_and_reports(tmp_path, scenes):
     assert results(study)["data"] == ["mine"] and told == [("small", study.folder)]
     with pytest.raises(IONError, match="--data mine=PATH"):
         run_study(make_study(tmp_path, changes=changes))
+    with pytest.raises(IONError, match="--data mien is no .*, which takes mine, other"):
+        run_study(make_study(tmp_path, changes=changes, given={"mien": scenes}))
 
 
 def test_a_wrong_override_stops_the_study_before_it_trains(tmp_path):
@@ -203,6 +205,11 @@ def test_a_wrong_override_stops_the_study_before_it_trains(tmp_path):
     with pytest.raises(IONError, match="MODEL.CONTEXT.NAMES"):
         run_study(make_study(tmp_path, changes=changes))
     assert not list((tmp_path / "out").glob("runs/*/run.json"))
+
+
+def test_a_key_that_is_no_text_is_told_as_an_unknown_one(tmp_path):
+    with pytest.raises(IONError, match="config key 1"):
+        run_study(make_study(tmp_path, changes={"keys": {1: 2}}))
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

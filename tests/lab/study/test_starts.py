@@ -7,8 +7,11 @@ import shutil
 
 import torch
 from study_helpers import CONV5, ROOT, SKIP, calls, make_study, results, run_folders
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from ion_lab.study import run_study
+from ion_lab.study.starting_weights import extract_parts
 
 SCENES = {"train": 1, "test": 1, "families": ["ordinary"], "size": 128, "seed": 7}
 
@@ -95,6 +98,17 @@ def test_rows_take_over_parts_of_a_start(tmp_path):
     # A run that takes over all is another one.
     assert run_study(make_study(tmp_path, changes=behind_one_start())) == []
     assert len(run_folders(study)) == 5
+
+
+def test_parts_are_those_of_the_average_where_there_is_one(tmp_path):
+    keys = {"backbone.weight": torch.ones(2), "roi_heads.weight": torch.ones(2)}
+    average = AveragedModel(nn.ModuleDict({k.split(".")[0]: nn.Linear(1, 2) for k in keys}))
+    saved = {"model": keys, "ema": average.state_dict()}
+    torch.save(saved, tmp_path / "start.pth")
+    extract_parts(tmp_path / "start.pth", ["backbone"], tmp_path / "parts.pth")
+    given = torch.load(tmp_path / "parts.pth", weights_only=True)["model"]
+    assert sorted(given) == ["backbone.bias", "backbone.weight"]
+    assert torch.equal(given["backbone.weight"], saved["ema"]["module.backbone.weight"])
 
 
 def test_a_damaged_start_is_named(tmp_path):

@@ -54,6 +54,11 @@ def test_the_example_of_the_format_can_be_read(tmp_path):
         ({"data": {"a": {}}}, "data.a needs either"),
         ({"data": {"a": {"scenes": {"train": 1}}}}, "data.a.scenes has no test"),
         ({"data": {"a": {"scenes": {"train": 1, "test": 1, "x": 1}}}}, "unknown field x"),
+        (
+            {"data": {"a": {"scenes": {"train": "6", "test": 1}}}},
+            "scenes.train is '6', not",
+        ),
+        ({"data": {"a": {"scenes": {"train": 1, "test": 1, "families": 3}}}}, "families is 3"),
         ({"columns": {"a": 3}}, "columns.a"),
         ({"columns": {"a": "clases/b"}}, "beginning of columns.a is 'clases'.*classes"),
     ],
