@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import IO, Any
@@ -74,8 +75,15 @@ def distinct_file_names(names: Sequence[str]) -> list[str]:
     """Names of files for e.g. datasets or classes: no spaces, no slashes, no two alike."""
     # The end of a long name tells more than its start.
     files = [re.sub(r"[^\w.-]+", "_", name)[-60:] for name in names]
-    counts = [files[:place].count(file) for place, file in enumerate(files)]
-    return [f"{file}_{count + 1}" if count else file for file, count in zip(files, counts)]
+    numbers: Counter[str] = Counter()
+    taken: dict[str, None] = {}  # in the order of the names
+    for file in files:
+        free = file
+        while free in taken:
+            numbers[file] += 1
+            free = f"{file}_{numbers[file] + 1}"
+        taken[free] = None
+    return list(taken)
 
 
 def fitting_name(stem: str, *, prefix: str = "", suffix: str = "", most: int = MAX_BYTES) -> str:

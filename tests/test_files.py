@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
 from ion_d2.errors import IONError
-from ion_d2.files import fitting_name, replace_file, write_result
+from ion_d2.files import distinct_file_names, fitting_name, replace_file, write_result
 
 
 @pytest.mark.parametrize("name", ["a", "a" * 255, "猫" * 85, "\n" * 255], ids=ascii)
@@ -28,3 +29,24 @@ def test_a_result_makes_its_folder_or_says_why_it_cannot(tmp_path):
 def test_a_shorter_limit():
     names = [fitting_name("é" * 60 + end, most=100) for end in "xy"]
     assert len(set(names)) == 2 and all(len(os.fsencode(name)) in (99, 100) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        ("a b c", "a b c"),
+        ("a a a", "a a_2 a_3"),
+        ("a a a_2", "a a_2 a_2_2"),
+        ("a a_2 a a", "a a_2 a_3 a_4"),
+        ("x/y x:y", "x_y x_y_2"),
+    ],
+)
+def test_names_of_files_are_distinct(names, files):
+    assert distinct_file_names(names.split()) == files.split()
+
+
+def test_many_alike_names_take_no_time():
+    names = [f"{n}" for n in range(100_000)] + ["a"] * 20_000
+    before = time.monotonic()
+    assert len(set(distinct_file_names(names))) == len(names)
+    assert time.monotonic() - before < 10

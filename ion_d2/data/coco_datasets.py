@@ -72,7 +72,8 @@ def coco_content(name: str) -> Content:
     """The content of a dataset's annotation file, or of the file that any other would have.
 
     It is read anew at each call, because labels may have changed since the last; for its form see
-    :func:`~ion_d2.data.coco_file.normalize_coco`.
+    :func:`~ion_d2.data.coco_file.normalize_coco`. Its categories are the dataset's classes, in
+    their order; others of the file are left out. Objects marked difficult are crowds.
 
     Raises:
         IONError: the file, or a dict of the dataset, cannot be used.
@@ -81,15 +82,54 @@ def coco_content(name: str) -> Content:
     json_file = os.fspath(metadata.get("json_file") or "")
     # Detectron2's evaluator writes files of this name, keeps them, and never looks at them again.
     if json_file and not json_file.endswith(f"{name}_coco_format.json"):
-        return read_coco_file(json_file)
+        return _of_classes(read_coco_file(json_file), name)
     try:
         content = convert_to_coco_dict(name)
+        objects = (o for record in DatasetCatalog.get(name) for o in record.get("annotations", ()))
+        for annotation, found in zip(content.get("annotations", ()), objects):
+            annotation["iscrowd"] |= bool(found.get("difficult"))
     except _WRONG_DICTS as error:
         raise IONError(
             f"The images of dataset '{name}' are not dicts in Detectron2's format "
             f"({type(error).__name__}: {error}); correct the function that returns them."
         ) from error
-    return normalize_coco(content, f"dataset '{name}'")
+    return _of_classes(normalize_coco(content, f"dataset '{name}'"), name)
+
+
+def _of_classes(content: Content, name: str) -> Content:
+    """Bring the categories into the order of the dataset's classes; leave others out."""
+    categories = {category["id"]: category for category in content["categories"]}
+    numbers = _class_numbers(categories, name)
+    ids = {number: category_id for category_id, number in numbers.items()}
+    if sorted(ids) != list(range(len(ids))) or not categories.keys() >= {*ids.values()}:
+        raise IONError(
+            f"The thing_dataset_id_to_contiguous_id of dataset '{name}' ({numbers}) must number "
+            f"ids of its categories ({', '.join(map(str, categories))}) from 0 on; correct it."
+        )
+    content = {**content, "categories": [categories[ids[number]] for number in range(len(ids))]}
+    if "annotations" in content:
+        content["annotations"] = [
+            {**annotation, "category_id": ids[numbers[annotation["category_id"]]]}
+            for annotation in content["annotations"]
+            if annotation["category_id"] in numbers
+        ]
+    return content
+
+
+def _class_numbers(categories: dict[Any, dict[str, Any]], name: str) -> dict[Any, int]:
+    """The class of each category's id: as registered, or else by name, or else in order."""
+    metadata = MetadataCatalog.get(name)
+    own = metadata.get("thing_dataset_id_to_contiguous_id")
+    if own:
+        return dict(own)
+    ids = {category["name"]: category_id for category_id, category in categories.items()}
+    classes = [_composed(each) for each in metadata.get("thing_classes") or ids]
+    in_order = [ids[each] for each in classes] if ids.keys() >= {*classes} else ids.values()
+    return {category_id: number for number, category_id in enumerate(in_order)}
+
+
+def _composed(name: Any) -> str:
+    return unicodedata.normalize("NFC", str(name))
 
 
 def category_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict[str, Any]:
@@ -117,7 +157,7 @@ def _complete_metadata(name: str, found: dict[str, Any], json_file: str) -> None
     """Enter what the file has and the registration did not; refuse other classes."""
     metadata, mapping = MetadataCatalog.get(name), found["thing_dataset_id_to_contiguous_id"]
     classes = metadata.get("thing_classes", found["thing_classes"])
-    same = [unicodedata.normalize("NFC", str(c)) for c in classes] == found["thing_classes"]
+    same = [_composed(each) for each in classes] == found["thing_classes"]
     if not same or metadata.get("thing_dataset_id_to_contiguous_id", mapping) != mapping:
         raise IONError(
             f"{json_file} has the categories {', '.join(found['thing_classes'])} with the ids "

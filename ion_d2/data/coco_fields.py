@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import reprlib
-import sys
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, Union
 
@@ -74,4 +74,7 @@ def as_pixels(value: Any) -> int | None:
 def is_number(value: Any) -> bool:
     """Whether a value is a number in a float's range, of Python or NumPy (not true or false)."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return real and abs(value) <= sys.float_info.max
+    try:
+        return real and math.isfinite(value)
+    except OverflowError:  # a whole number
+        return False

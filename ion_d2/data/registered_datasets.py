@@ -111,7 +111,7 @@ class CompleteDicts:
             if fault:
                 refuse(self._wrong(record, f"has an annotation {fault}"))
             elif _least_extent(annotation) > 0 or is_reading_on():
-                kept.append(annotation)
+                kept.append(_with_own_keypoints(annotation))
         return kept
 
     def _wrong(self, record: Record, fault: str) -> IONError:
@@ -119,6 +119,14 @@ class CompleteDicts:
             f"Dataset '{self._name}': image {record['file_name']} {fault}; correct the function "
             "that returns it."
         )
+
+
+def _with_own_keypoints(annotation: Record) -> Record:
+    """A copy whose keypoints are a list, in which Detectron2's functions move them."""
+    keypoints = annotation.get("keypoints")
+    if not isinstance(keypoints, Iterable):
+        return annotation
+    return {**annotation, "keypoints": list(keypoints)}
 
 
 def _fault(annotation: Any, num_classes: int | None) -> str:

@@ -93,6 +93,9 @@ def _as_dataset(content: Content, dataset_name: str) -> Iterator[str]:
         with open(path, "w", encoding="utf-8") as file:
             json.dump(content, file)
         metadata = category_metadata(content["categories"], dataset_name)
+        # The names of its table, which has the order of the ids.
+        by_id = sorted(content["categories"], key=lambda category: category["id"])
+        metadata["thing_classes"] = [category["name"] for category in by_id]
         MetadataCatalog.get(name).set(json_file=path, **metadata)
         try:
             yield name

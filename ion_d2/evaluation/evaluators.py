@@ -81,12 +81,14 @@ def pascal_voc(cfg: CfgNode, dataset_name: str, folder: str) -> list[DatasetEval
     boxes = IONVOCEvaluator(dataset_name, metric=metric, server_files=server_files, **where)
     if not cfg.TEST.SEM_SEG:
         return [boxes]
-    return [boxes, IONSemSegEvaluator(dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, **where)]
+    head = cfg.MODEL.SEM_SEG_HEAD
+    labels = {"num_classes": head.NUM_CLASSES, "ignore_label": head.IGNORE_VALUE}
+    return [boxes, IONSemSegEvaluator(dataset_name, **labels, **where)]
 
 
 @EVALUATORS.register()
 def ion_voc(cfg: CfgNode, dataset_name: str, folder: str) -> list[DatasetEvaluator]:
-    """The same, for datasets that tell Detectron2's evaluator apart from ours."""
+    """The same, under the name that sets in VOC layout had before (CHANGELOG)."""
     return pascal_voc(cfg, dataset_name, folder)
 
 

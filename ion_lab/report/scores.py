@@ -84,14 +84,17 @@ def _coco_parts(outcome: Outcome) -> list[Part]:
     evaluation = evaluate_coco_content(outcome.content, outcome.raw, outcome.records)
     figures = coco_figures(evaluation)
     boxes = _count_boxes(outcome)
-    curves = [coco_curve(evaluation, i, SURE) for i in range(len(outcome.class_names))]
+    # The evaluation's classes have the order of their ids.
+    ids = [category["id"] for category in outcome.content["categories"]]
+    places = [sorted(ids).index(each) for each in ids]
+    curves = [coco_curve(evaluation, place, SURE) for place in places]
     caption = (
         f"Average precision per class on {len(outcome.records)} images, in percent, as COCO "
         "defines it. AP is the mean over IoU 0.50 to 0.95."
     )
     return [
         _headline(figures, figures),
-        _table(caption, _coco_cells(outcome, evaluation, boxes, figures)),
+        _table(caption, _coco_cells(outcome, evaluation, places, boxes, figures)),
         _sizes(figures, "An object's size is its area in the annotation file."),
         _curves(outcome, boxes, curves, "as COCO counts them, at its 101 recalls"),
     ]
@@ -105,9 +108,13 @@ def _count_boxes(outcome: Outcome) -> list[int]:
 
 
 def _coco_cells(
-    outcome: Outcome, evaluation: COCOeval, boxes: Sequence[int], figures: Mapping[str, float]
+    outcome: Outcome,
+    evaluation: COCOeval,
+    places: Sequence[int],
+    boxes: Sequence[int],
+    figures: Mapping[str, float],
 ) -> Cells:
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class
+    precision = evaluation.eval["precision"][:, :, places, 0, -1]  # IoU, recall, class
     rows = []
     for index, name in enumerate(outcome.class_names):
         by_iou = [p[p > -1].mean() if (p > -1).any() else np.nan for p in precision[:, :, index]]

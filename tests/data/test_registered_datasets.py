@@ -1,6 +1,7 @@
 """Datasets registered as functions: completed, or told by dataset, picture and key."""
 
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,16 @@ WRONG = {
 def test_annotations_that_are_told(picture, words, change):
     with refused("'mine'", "im0.jpg", words):
         load(picture, a_box(**change))
+
+
+def test_numbers_of_32_bits_are_taken_without_a_warning(picture):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(picture, a_box(bbox=np.array([1, 2, 9, 9], np.float32)))
+    with refused("bbox", "not 4 numbers"):
+        MetadataCatalog.remove("mine")
+        DatasetCatalog.remove("mine")
+        load(picture, a_box(bbox=np.array([0, 0, np.inf, 10], np.float32)))
 
 
 def test_an_annotation_that_is_no_dict_is_told(picture):

@@ -11,11 +11,15 @@ from coco_json import RED, write_coco
 from detectron2.data import DatasetCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import BoxMode
+from model_helpers import small_config
 from pycocotools.coco import COCO
 
 from ion_d2.data.catalog import ensure_registered
+from ion_d2.data.coco_datasets import coco_content
 from ion_d2.errors import IONError
-from ion_d2.evaluation import IONCOCOEvaluator
+from ion_d2.evaluation import IONCOCOEvaluator, build_evaluators
+from ion_lab.report.evaluated_run import read_outcome
+from ion_lab.report.scores import score_parts
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -53,6 +57,94 @@ def test_ids_of_any_kind(ids):
     assert evaluate(ids=ids)["bbox"]["AP"] == pytest.approx(100)
     assert evaluate(ids=ids[:1], image_ids=ids[:1])["bbox"]["AP"] == pytest.approx(100)
     assert evaluate(ids=ids[:1])["bbox"]["AP"] < 60
+
+
+CAT, DOG, PERSON = ({"id": i, "name": n} for i, n in ((17, "cat"), (18, "dog"), (1, "person")))
+BOTH = [PERSON, CAT, DOG]
+
+
+def register_classes(classes, categories, folder, **metadata):
+    """Two images with an object each of the classes; and of each category, if there is a file."""
+    objects = [{"bbox": BOX, "bbox_mode": BoxMode.XYXY_ABS, "category_id": i} for i in range(2)]
+    size = {"height": 50, "width": 60}
+    dicts = [
+        {"file_name": f"{i}.jpg", "image_id": i, **size, "annotations": objects[: len(classes)]}
+        for i in (1, 2)
+    ]
+    if categories:
+        boxes = [(i, c["id"]) for i in (1, 2) for c in categories]
+        x0, y0, x1, y1 = BOX
+        fields = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": 600, "iscrowd": 0}
+        content = {
+            "images": [{"id": i, "file_name": f"{i}.jpg", **size} for i in (1, 2)],
+            "annotations": [
+                {"id": number, "image_id": image_id, "category_id": category, **fields}
+                for number, (image_id, category) in enumerate(boxes, 1)
+            ],
+            "categories": categories,
+        }
+        metadata["json_file"] = str(folder / "set.json")
+        (folder / "set.json").write_text(json.dumps(content))
+    register_dicts("mine", dicts, thing_classes=classes, evaluator_type="coco", **metadata)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ids", "categories"),
+    [
+        (["dog", "cat"], {18: 0, 17: 1}, None),
+        (["dog", "cat"], {18: 0, 17: 1}, [CAT, DOG]),
+        (["dog", "cat"], {18: 0, 17: 1}, BOTH),
+        (["dog", "cat"], None, BOTH),  # by their names
+        (["a dog", "a cat"], {18: 0, 17: 1}, BOTH),
+        (["cat"], {17: 0}, BOTH),
+    ],
+)
+def test_classes_are_those_of_the_registered_set(tmp_path, classes, ids, categories):
+    metadata = {} if ids is None else {"thing_dataset_id_to_contiguous_id": ids}
+    register_classes(classes, categories, tmp_path, **metadata)
+    cfg = small_config("DATASETS.TEST", "('mine',)", "OUTPUT_DIR", tmp_path)
+    # All of the first class, and half of the second.
+    outputs = [output_of([BOX] * n, classes=range(n)) for n in (len(classes), 1)]
+    records = [{"image_id": i} for i in (1, 2)]
+    figures = run(build_evaluators(cfg, "mine"), records, outputs)["bbox"]
+    halves = 100 * 51 / 101  # recalls up to a half
+    expected = [100, halves][: len(classes)]
+    assert figures["AP"] == pytest.approx(sum(expected) / len(expected))
+    if len(classes) > 1:
+        names = [name.removeprefix("a ") for name in classes]
+        found = {k.removeprefix("AP-a ").removeprefix("AP-"): v for k, v in figures.items()}
+        assert [found[name] for name in names] == pytest.approx(expected)
+    outcome = read_outcome(cfg, "mine")
+    assert outcome.found[1].classes.tolist() == list(range(len(classes)))
+    rows = score_parts(outcome)[1].rows
+    assert [(row[0], row[-1]) for row in rows] == list(zip(classes, ["100.0", "50.5"]))
+
+
+def test_classes_of_one_category_and_ids_that_are_none(tmp_path):
+    ids = {"thing_dataset_id_to_contiguous_id": {17: 0, 18: 0}}
+    register_classes(["animal"], BOTH, tmp_path, **ids)
+    outputs = [output_of([BOX, BOX])] * 2
+    evaluator = IONCOCOEvaluator("mine", use_fast_impl=False)
+    assert run(evaluator, [{"image_id": i} for i in (1, 2)], outputs)["bbox"]["AP"] > 99.9
+    for wrong in ({17: 0, 5: 1}, {17: 1, 18: 2}):
+        ids = {"thing_dataset_id_to_contiguous_id": wrong}
+        register_classes(["cat", "dog"], BOTH, tmp_path, **ids)
+        with pytest.raises(IONError, match="thing_dataset_id_to_contiguous_id.*'mine'.*1, 17, 18"):
+            IONCOCOEvaluator("mine")
+
+
+def test_labels_with_keypoints_stay_where_they_are():
+    keypoints = [12.5, 20.5, 2]
+    register(keypoints=keypoints)
+    ensure_registered(["mine"])
+    moved = [coco_content("mine")["annotations"][0]["keypoints"] for _ in range(2)]
+    assert moved == [[12, 20, 2]] * 2 and keypoints == [12.5, 20.5, 2]
+
+
+def test_difficult_objects_need_not_be_found():
+    register(difficult=1)
+    crowds = [annotation["iscrowd"] for annotation in coco_content("mine")["annotations"]]
+    assert crowds == [1, 1]
 
 
 def test_crowds_and_images_that_are_not_of_the_set():

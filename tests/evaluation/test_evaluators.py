@@ -3,12 +3,13 @@
 import json
 
 import pytest
+import torch
 from box_helpers import output_of, register_dicts, run
 from coco_json import BLUE, RED, write_coco
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from model_helpers import small_config
-from voc_folder import write_image
+from voc_folder import write_image, write_label
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.run_images import spread_evenly
@@ -94,9 +95,18 @@ def test_a_registered_function_is_evaluated_on_its_dicts(tmp_path, metadata, tas
     cfg = config("mine", tmp_path)
     found = output_of([[10.0, 10, 40, 40], [60, 10, 90, 40]], size=(60, 200))
     figures = run(build_evaluators(cfg, "mine"), [record], [found])
-    # COCO's format has no difficult objects, so that the third is missed there.
-    expected = 100 if task != "bbox" else 100 * 67 / 101
-    assert figures[task]["AP50"] == pytest.approx(expected)
+    assert figures[task]["AP50"] == pytest.approx(100)
+
+
+def test_ignored_pixels_are_those_of_the_config(tmp_path):
+    record = register("mine", 10, stuff_classes=["background", "box"])
+    record["sem_seg_file_name"] = str(write_label(tmp_path / "a.png", [[0, 1, 254]]))
+    opts = ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", 254, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 2)
+    cfg = config("mine", tmp_path, *opts, "TEST.SEM_SEG", True, "MODEL.SEG_REGULARIZER_ON", True)
+    scores = torch.eye(2)[[0, 1, 0]].T[:, None]
+    found = {**output_of([[10.0, 10, 40, 40]], size=(60, 200)), "sem_seg": scores}
+    figures = run(build_evaluators(cfg, "mine"), [record], [found])
+    assert figures["sem_seg"]["pACC"] == 100
 
 
 @pytest.mark.parametrize("kind", ["lvis", "cityscapes_instance", "coco_panoptic_seg", "Mine"])
