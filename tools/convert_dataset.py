@@ -5,11 +5,11 @@
     python tools/convert_dataset.py detections:found/detections.json labelme to_correct
 
 The dataset is any name that DATASETS.TRAIN takes. Pictures are copied, or linked with --link. What
-the format cannot say is counted in a warning: VOC has no outlines, YOLO and labelme none of run
-lengths, no difficult objects and no crowds, and only VOC has label maps. Further splits may be
-added to a folder with the same classes. What demo.py found in new pictures is a dataset, too: its
-boxes are first labels. With --short-side, larger pictures are made smaller, which a training at
-that size reads faster.
+the format cannot say is counted in a warning: VOC has no outlines; YOLO and labelme have no
+run-length masks, difficult objects or crowds; only VOC has label maps. Further splits may be added
+to a folder with the same classes. What demo.py found in new pictures is a dataset, too: its boxes
+are first labels. With --short-side, larger pictures are made smaller, which a training at that size
+reads faster.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
-from dataset_smaller import make_smaller, write_smaller
+from dataset_smaller import make_smaller, smaller_bytes
 from dataset_writers import ADVICE, Record, write_coco, write_labelme, write_voc, write_yolo
 from detectron2.data import DatasetCatalog
 from shared_arguments import whole_number
 
 from ion_d2.data import class_names, ensure_registered
 from ion_d2.data.coco_datasets import coco_content
-from ion_d2.data.readable import read_size
+from ion_d2.data.readable import check_present
+from ion_d2.data.yolo import IMAGE_EXTENSIONS
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
-from ion_d2.files import distinct_file_names
+from ion_d2.files import distinct_file_names, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 FORMATS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
     "voc": (write_voc, "JPEGImages", (".jpg", ".jpeg", ".png")),
     "coco": (write_coco, "{split}", ()),
-    "yolo": (write_yolo, "images/{split}", ()),
+    "yolo": (write_yolo, "images/{split}", IMAGE_EXTENSIONS),
     "labelme": (write_labelme, "{split}", ()),
 }
 
@@ -74,8 +75,9 @@ def convert(
     if short_side and form == "coco":
         raise IONError("--short-side is not for COCO's format; write VOC's, YOLO's or labelme's.")
     ensure_registered([dataset])
-    # Not the dataset's own dicts, which get a key.
-    records = [dict(record) for record in DatasetCatalog.get(dataset)]
+    originals = DatasetCatalog.get(dataset)
+    check_present(originals)
+    records = [dict(record) for record in originals]
     write, place, suffixes = FORMATS[form]
     stems = distinct_file_names([Path(record["file_name"]).stem for record in records])
     for record, stem in zip(records, stems):
@@ -94,23 +96,31 @@ def convert(
     labels = coco_content(dataset) if form == "coco" else class_names([dataset])
     write(folder, split, labels, records)
     for record in records:
-        picture = Path(record["file_name"]).resolve()
         if record["smaller"]:
-            write_smaller(picture, record["written"], (record["width"], record["height"]))
+            _place_smaller(record)
         else:
-            place_picture(picture, record["written"], link=link)
-    _warn_of_loss(form, records)
+            place_picture(Path(record["file_name"]).resolve(), record["written"], link=link)
+    _warn_of_loss(form, originals)
 
 
 def _check_free(record: Record) -> None:
     """Refuse to replace what is not the picture from an earlier run of the same command."""
     picture, target = Path(record["file_name"]), record["written"]
-    if not target.exists() or (target.is_symlink() and target.samefile(picture)):
+    if not target.exists():
         return
-    if record["smaller"] and read_size(str(target)) == (record["height"], record["width"]):
-        return
-    if target.samefile(picture) or not filecmp.cmp(picture, target, shallow=False):
+    itself = target.samefile(picture)
+    if record["smaller"]:
+        same = not itself and target.read_bytes() == smaller_bytes(record)
+    else:
+        same = target.is_symlink() if itself else filecmp.cmp(picture, target, shallow=False)
+    if not same:
         raise IONError(f"{target} would be replaced; write this dataset into another folder.")
+
+
+def _place_smaller(record: Record) -> None:
+    if not record["written"].exists():
+        small = smaller_bytes(record)
+        write_result(str(record["written"]), lambda file: file.write(small), ADVICE)
 
 
 def place_picture(picture: Path, target: Path, *, link: bool = False) -> None:
@@ -122,13 +132,19 @@ def place_picture(picture: Path, target: Path, *, link: bool = False) -> None:
     if target.exists():
         return
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         if link:
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(picture)
-        else:
-            shutil.copy2(picture, target)
+            return
+        source = picture.open("rb")
     except OSError as error:
-        raise IONError(f"{target} cannot be written ({error.strerror}); {ADVICE}.") from error
+        advice = ADVICE if link else "make it readable"
+        raise IONError(
+            f"{picture} cannot be {'linked' if link else 'copied'} to {target} "
+            f"({error.strerror}); {advice}."
+        ) from error
+    with source:
+        write_result(str(target), functools.partial(shutil.copyfileobj, source), ADVICE)
 
 
 def _warn_of_loss(form: str, records: Sequence[Record]) -> None:

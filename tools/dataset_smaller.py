@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 
 import numpy as np
-from dataset_writers import ADVICE, Record
+from dataset_writers import Record
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from ion_d2.data.readable import read_image, read_size
-from ion_d2.files import write_result
+from ion_d2.data.readable import read_image
 
 QUALITY = 85  # of JPEG files
 
@@ -41,15 +40,17 @@ def _scaled(found: Record, factor: np.ndarray) -> Record:
     return {key: value for key, value in {**found, **box}.items() if key != "segmentation"}
 
 
-def write_smaller(picture: Path, target: Path, size: tuple[int, int]) -> None:
-    """Write a picture, upright, of a width and height, unless it is there.
+def smaller_bytes(record: Record) -> bytes:
+    """The file of a dict's picture, upright, at the dict's size, in the format of its name.
 
     Raises:
-        IONError: it cannot be read or written.
+        IONError: it cannot be read.
     """
-    if target.exists() and read_size(str(target)) == size[::-1]:
-        return
-    image = Image.fromarray(read_image(str(picture), "RGB"))
-    small = image.resize(size, Image.Resampling.LANCZOS)
-    kind = Image.registered_extensions()[target.suffix.lower()]
-    write_result(str(target), lambda file: small.save(file, kind, quality=QUALITY), ADVICE)
+    image = Image.fromarray(read_image(record["file_name"], "RGB"))
+    kind = Image.registered_extensions().get(record["written"].suffix.lower())
+    if kind is None:  # a name without a suffix, for instance
+        with Image.open(record["file_name"]) as picture:
+            kind = picture.format
+    file, size = io.BytesIO(), (record["width"], record["height"])
+    image.resize(size, Image.Resampling.LANCZOS).save(file, kind, quality=QUALITY)
+    return file.getvalue()

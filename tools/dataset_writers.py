@@ -14,6 +14,7 @@ from PIL import Image
 
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.data.sem_seg import read_label_map
+from ion_d2.data.yolo import class_names_of
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
 from ion_lab.scenes.voc_writer import voc_palette
@@ -69,15 +70,20 @@ def write_coco(folder: Path, split: str, content: Record, records: list[Record])
 
 def write_yolo(folder: Path, split: str, classes: Sequence[str], records: Iterable[Record]) -> None:
     """``labels/SPLIT`` and ``data.yaml``."""
-    path, names = folder / "data.yaml", dict(enumerate(classes))
-    content = read_yaml(path) if path.exists() else {}
-    if content.setdefault("names", names) != names:
+    path = folder / "data.yaml"
+    content = (read_yaml(path) if path.exists() else None) or {}
+    if content and class_names_of(content, str(path)) != list(classes):
         raise IONError(f"{path} has other classes; write this dataset into another folder.")
+    content.setdefault("names", dict(enumerate(classes)))
     for record in records:
         if "annotations" in record:
             lines = [_yolo_line(found, record) for found in record["annotations"]]
             _write(folder / "labels" / split / f"{record['written'].stem}.txt", "".join(lines))
-    content.update({"path": ".", split: f"images/{split}"})
+    # Ultralytics takes "path: ." for the working directory, and none for the folder of the file.
+    if content.get("path") == ".":
+        del content["path"]
+    elsewhere = "path" in content
+    content[split] = str((folder / "images" / split).resolve()) if elsewhere else f"images/{split}"
     _write(path, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
 
 
@@ -110,7 +116,8 @@ def write_labelme(
 
 def _yolo_line(found: Record, record: Record) -> str:
     width, height = record["width"], record["height"]
-    outlines = _outlines(found)
+    limits = (width, height)
+    outlines = [_clipped(outline, limits) for outline in _outlines(found)]
     if outlines:
         numbers: list[float] = []
         for outline in outlines:
@@ -118,10 +125,15 @@ def _yolo_line(found: Record, record: Record) -> str:
             numbers += [*outline, *outline[:2]] if len(outlines) > 1 else outline
         shares = [value / (height if place % 2 else width) for place, value in enumerate(numbers)]
     else:
-        x0, y0, x1, y1 = _corners(found)
+        x0, y0, x1, y1 = _clipped(_corners(found), limits)
         box = (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
         shares = list(box)
     return " ".join([str(found["category_id"]), *(f"{share:.9g}" for share in shares)]) + "\n"
+
+
+def _clipped(numbers: Sequence[float], limits: Sequence[int]) -> list[float]:
+    """Corners x, y, x, y, ... within a picture of such a width and height."""
+    return [min(max(value, 0.0), limits[place % 2]) for place, value in enumerate(numbers)]
 
 
 def _outlines(found: Record) -> list[list[float]]:

@@ -26,7 +26,8 @@ from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
 
-_IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+"""Those of the pictures that are found in a folder."""
 # A box of a center, or an outline of at least three corners.
 _BOX, _LEAST_OUTLINE = 4, 6
 # By how much a share may miss 0 or 1: programs round.
@@ -41,8 +42,13 @@ def yolo(name: str) -> None:
         IONError: the name has another form, or the file lacks something.
     """
     path, split = path_and_split(name, "yolo:DATA.YAML:SPLIT", "yolo:~/data/coco8.yaml:train")
-    content = _read_yaml(path)
-    classes = _class_names(content, path)
+    content = read_yaml(path)
+    classes = class_names_of(content, path)
+    if content.get("kpt_shape"):
+        raise IONError(
+            f"{path} has keypoints ('kpt_shape'), which are not read from YOLO's labels; convert "
+            "them to COCO's format and name the set coco:JSON:IMAGE_DIR."
+        )
     pictures = _pictures(content, path, split)
     register_completed(name, functools.partial(load_yolo, pictures, classes), classes)
 
@@ -125,19 +131,14 @@ def _label_file(picture: str) -> str:
     return os.sep.join(folders) + ".txt"
 
 
-def _read_yaml(path: str) -> dict[str, Any]:
-    content = read_yaml(path)
+def class_names_of(content: Any, path: str) -> list[str]:
+    """The classes that the content of a ``data.yaml`` names.
+
+    Raises:
+        IONError: it names none, or in no usable form.
+    """
     if not isinstance(content, dict) or "names" not in content:
         raise IONError(f"{path} is not a YOLO data file: it has no 'names' of classes.")
-    if content.get("kpt_shape"):
-        raise IONError(
-            f"{path} has keypoints ('kpt_shape'), which are not read from YOLO's labels; convert "
-            "them to COCO's format and name the set coco:JSON:IMAGE_DIR."
-        )
-    return content
-
-
-def _class_names(content: dict[str, Any], path: str) -> list[str]:
     names = content["names"]
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
@@ -184,6 +185,6 @@ def _existing(place: str, root: str, path: str) -> str:
 
 def _pictures_in(place: str) -> list[str]:
     if os.path.isdir(place):
-        return sorted(index_folder(place, _IMAGE_EXTENSIONS).values())
+        return sorted(index_folder(place, IMAGE_EXTENSIONS).values())
     folder = os.path.dirname(place)
     return [os.path.normpath(os.path.join(folder, line)) for line in read_lines(place)]

@@ -1,12 +1,16 @@
 """Datasets from one format to another and back: the same objects, and what is lost is told."""
 
 import base64
+import errno
 import io
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
+import yaml
 from cli_helpers import load_tool, run_tool
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
@@ -211,3 +215,119 @@ def test_cocos_format_and_another_folders_picture_are_refused(capfd, large, tmp_
     convert(capfd, large, "voc", folder, "--short-side", 100)
     code, _, err = run_tool(tool, capfd, large, "voc", folder, "--short-side", 120)
     assert code == 1 and "a.jpg would be replaced" in err
+
+
+def voc_of(root, annotations=(), **picture):
+    """A VOC folder of a picture f1.jpg of 40x30, with the objects of COCO's content or others."""
+    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / name).mkdir(parents=True)
+    Image.new("RGB", (40, 30), **picture).save(root / "JPEGImages/f1.jpg")
+    size = "<size><width>40</width><height>30</height></size>"
+    (root / "Annotations/f1.xml").write_text(f"<annotation>{size}{annotations}</annotation>")
+    (root / "ImageSets/Main/all.txt").write_text("f1\n")
+    (root / "classes.txt").write_text("cat\n")
+    return f"voc:{root}:all"
+
+
+def test_smaller_pictures_of_two_sets_are_not_mixed_up(tmp_path, capfd):
+    tool, folder = load_tool("convert_dataset"), tmp_path / "small"
+    train = voc_of(tmp_path / "tr", "", color="red")
+    val = voc_of(tmp_path / "va", "", color="blue")
+    convert(capfd, train, "voc", folder, "--split", "train", "--short-side", 15)
+    labels = (folder / "Annotations/f1.xml").read_bytes()
+    code, _, err = run_tool(tool, capfd, val, "voc", folder, "--split", "val", "--short-side", 15)
+    assert code == 1 and "f1.jpg would be replaced" in err
+    assert (folder / "Annotations/f1.xml").read_bytes() == labels
+    linked = tmp_path / "linked"
+    convert(capfd, train, "voc", linked, "--link")
+    code, _, err = run_tool(tool, capfd, train, "voc", linked, "--short-side", 15)
+    assert code == 1 and "f1.jpg would be replaced" in err
+
+
+def test_a_picture_without_a_suffix(coco, tmp_path, capfd):
+    (tmp_path / "5/a.jpg").rename(tmp_path / "5/a")
+    (tmp_path / "set.json").write_text(json.dumps(COCO).replace("5/a.jpg", "5/a"))
+    name = convert(capfd, coco, "labelme", tmp_path / "small", "--short-side", 15)
+    assert sorted(r["width"] for r in DatasetCatalog.get(name)) == [20, 20]
+    code, _, err = run_tool(load_tool("convert_dataset"), capfd, coco, "yolo", tmp_path / "yolo")
+    assert code == 1 and "5/a is no .jpg or" in err
+
+
+def test_masks_that_smaller_pictures_lose_are_counted(coco, tmp_path, capfd, caplog):
+    content = json.loads(json.dumps(COCO))
+    mask = {"size": [30, 40], "counts": [600, 600]}
+    content["annotations"][1].update(segmentation=mask)
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    convert(capfd, coco, "yolo", tmp_path / "yolo", "--short-side", 15)
+    assert "The run lengths of 1 object(s) are lost." in caplog.text
+
+
+def test_difficult_objects_become_crowds_and_back(tmp_path, capfd):
+    objects = "".join(
+        f"<object><name>cat</name><difficult>{d}</difficult><bndbox><xmin>{x}</xmin><ymin>3</ymin>"
+        "<xmax>20</xmax><ymax>20</ymax></bndbox></object>"
+        for d, x in [(0, 2), (1, 5), (0, 7)]
+    )
+    coco = convert(capfd, voc_of(tmp_path / "voc", objects), "coco", tmp_path / "coco")
+    assert [o["iscrowd"] for o in DatasetCatalog.get(coco)[0]["annotations"]] == [0, 1, 0]
+    back = convert(capfd, coco, "voc", tmp_path / "back")
+    assert [o["difficult"] for o in DatasetCatalog.get(back)[0]["annotations"]] == [0, 1, 0]
+
+
+def test_yolo_has_what_lies_within_the_picture(coco, tmp_path, capfd):
+    content = json.loads(json.dumps(COCO))
+    outline = [-9, 3, 60, 3, 60, 33]
+    content["annotations"][0].update(bbox=[-9, 3, 69, 30], segmentation=[outline])
+    content["annotations"][1].update(bbox=[-20, 10, 30, 30], image_id=9)
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    name = convert(capfd, coco, "yolo", tmp_path / "yolo")
+    boxes = [found["bbox"] for r in DatasetCatalog.get(name) for found in r["annotations"]]
+    assert boxes[0] == pytest.approx([0, 3, 40, 30])
+    del content["annotations"][0], content["annotations"][0]["segmentation"]
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    name = convert(capfd, f"{coco}/.", "yolo", tmp_path / "boxes")
+    boxes = [found["bbox"] for r in DatasetCatalog.get(name) for found in r["annotations"]]
+    assert boxes == [pytest.approx([0, 10, 10, 30])]
+
+
+def test_a_missing_picture_is_told_before_anything_is_written(coco, tmp_path, capfd):
+    (tmp_path / "9/a.jpg").unlink()
+    code, _, err = run_tool(load_tool("convert_dataset"), capfd, coco, "voc", tmp_path / "out")
+    assert code == 1 and "9/a.jpg does not exist; restore it" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_no_part_of_a_picture(coco, tmp_path, capfd, monkeypatch):
+    def fill(source, target, *_):
+        target.write(source.read(100))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "copyfileobj", fill)
+        full.setattr(shutil, "copyfile", lambda a, b, **_: fill(open(a, "rb"), open(b, "wb")))
+        code, _, err = run_tool(load_tool("convert_dataset"), capfd, coco, "voc", tmp_path / "out")
+    assert code == 1 and "a.jpg cannot be written (No space left on device); make room" in err
+    assert not list((tmp_path / "out/JPEGImages").iterdir())
+    convert(capfd, coco, "voc", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("", None),
+        ("names: ['cat', 'dog']\n", None),
+        ("names: {0: cat, 1: dog}\npath: .\n", None),
+        ("names: [cat, dog]\npath: /data/other\nval: images\n", "/data/other"),
+    ],
+)
+def test_a_data_yaml_that_is_there_is_added_to(coco, tmp_path, capfd, text, path):
+    folder = tmp_path / "yolo"
+    folder.mkdir()
+    (folder / "data.yaml").write_text(text)
+    name = convert(capfd, coco, "yolo", folder)
+    content = yaml.safe_load((folder / "data.yaml").read_text())
+    # As Ultralytics does: a relative path would be one of the working directory.
+    assert content.get("path") == path
+    place = Path(content.get("path") or folder) / content["train"]
+    assert place == folder / "images/train" and len(DatasetCatalog.get(name)) == 2
+    assert content.get("val") == ("images" if path else None)
