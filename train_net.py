@@ -22,6 +22,7 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch import nn
 from torch.multiprocessing import ProcessExitedException
 
 from ion_d2.engine.checkpoint import IONCheckpointer
@@ -43,6 +44,8 @@ from run_end import describe_end  # noqa: E402
 def setup(args: argparse.Namespace) -> CfgNode:
     """Read the config, meet the other processes, register the datasets, set up logs and seeds."""
     cfg = load_config(args.config_file, args.opts)
+    if args.eval_only and args.resume:
+        _take_last_checkpoint(cfg)
     place = read_place()
     if place is not None:
         join(place, cfg)
@@ -62,6 +65,15 @@ def setup(args: argparse.Namespace) -> CfgNode:
     hide_expected_tracebacks()
     logging.getLogger("ion_d2").info("Running on %s", cfg.MODEL.DEVICE)
     return cfg
+
+
+def _take_last_checkpoint(cfg: CfgNode) -> None:
+    """Evaluate the last checkpoint of OUTPUT_DIR, if there is one, as Detectron2's program does."""
+    last = IONCheckpointer(nn.Module(), cfg.OUTPUT_DIR)
+    if last.has_checkpoint():
+        cfg.defrost()
+        cfg.MODEL.WEIGHTS = last.get_checkpoint_file()
+        cfg.freeze()
 
 
 def main(args: argparse.Namespace) -> None:
@@ -161,7 +173,12 @@ def _check_processes(args: argparse.Namespace) -> None:
         raise IONError(
             "torchrun has started the processes already; leave out --num-gpus and --num-machines."
         )
-    if args.num_gpus > max(available, 1) or (args.num_machines > 1 and not available):
+    if args.num_machines > 1 and not available:
+        raise IONError(
+            f"--num-machines is {args.num_machines}, but this machine has no GPU; start processes "
+            "on CPUs with torchrun."
+        )
+    if args.num_gpus > max(available, 1):
         raise IONError(
             f"--num-gpus is {args.num_gpus}, but this machine has {available} GPUs; start several "
             "processes on CPUs with torchrun."

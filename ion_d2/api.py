@@ -77,9 +77,9 @@ def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
     trainer = IONTrainer(cfg)
     with writing_config(cfg.OUTPUT_DIR, evaluate=False):
+        trainer.resume_or_load(resume=resume)  # which may bring a seed that was drawn
         with open(os.path.join(cfg.OUTPUT_DIR, TRAINED), "w", encoding="utf-8") as file:
             file.write(trainer.cfg.dump())
-    trainer.resume_or_load(resume=resume)
     return trainer
 
 

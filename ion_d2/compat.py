@@ -23,14 +23,6 @@ MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 matched_iou = getattr(_boxes, "matched_pairwise_iou", None) or _boxes.matched_boxlist_iou
 
 
-def saves_optimizer(default_trainer: type) -> bool:
-    """Whether ``DefaultTrainer`` keeps the optimizer's state (momentum) in its checkpoints.
-
-    Before November 2021 it did not, and a resumed run silently started with none.
-    """
-    return "load_state_dict" in vars(default_trainer)
-
-
 def create_local_process_group(processes: int) -> None:
     """Group the processes of each machine, equally many on all, for Detectron2's local ranks."""
     if hasattr(comm, "create_local_process_group"):

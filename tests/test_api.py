@@ -14,6 +14,7 @@ from cli_helpers import FAST
 from detectron2.config import CfgNode
 
 import ion_d2
+from ion_d2.engine import folder_lock
 from ion_d2.engine.pictures import draw_detections
 from ion_d2.errors import IONError
 
@@ -76,6 +77,18 @@ def test_same_seed_same_weights_and_resume(cfg, tmp_path):
     trainer.train()
     assert ion_d2.build_trainer(cfg).start_iter == 0
     assert ion_d2.build_trainer(cfg, resume=True).start_iter == 2
+
+
+def test_a_trainer_that_could_not_be_built_leaves_its_folder_free(cfg, tmp_path):
+    ion_d2.build_trainer(cfg)
+    folder_lock.release(str(tmp_path))
+    before = (tmp_path / "config.yaml").read_text()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS, cfg.SEED = "gone.pth", 5
+    with pytest.raises(IONError, match="gone.pth is not a file"):
+        ion_d2.build_trainer(cfg)
+    assert (tmp_path / "config.yaml").read_text() == before
+    assert os.path.realpath(tmp_path) not in folder_lock._claimed
 
 
 def test_model_takes_its_classes_from_the_data(cfg):

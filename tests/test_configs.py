@@ -12,7 +12,6 @@ from model_helpers import SMALL, make_input, train_step
 
 import ion_d2
 from ion_d2 import add_ion_config
-from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.setup import choose_device, load_config
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
@@ -35,7 +34,7 @@ def test_config_takes_a_training_step(path):
         cfg = load_config(str(path), opts)
     torch.manual_seed(0)
     model = build_model(cfg).train()
-    optimizer = build_clipping_optimizer(cfg, model)
+    optimizer = IONTrainer.build_optimizer(cfg, model)
     wanted = {"labels": cfg.MODEL.SEG_REGULARIZER_ON, "proposals": cfg.MODEL.LOAD_PROPOSALS}
     losses = train_step(model, make_input(64, 96, **wanted))
     assert ("loss_sem_seg" in losses) == cfg.MODEL.SEG_REGULARIZER_ON

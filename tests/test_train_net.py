@@ -137,8 +137,8 @@ def test_a_model_of_other_classes_is_not_evaluated(train_on, own_scenes, tmp_pat
 
 def test_more_gpus_than_there_are(train_on, scenes, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    for flag in ("--num-gpus", "--num-machines"):
-        assert says(train_on(scenes, flags=[flag, "7"]), "0 GPUs", "torchrun")
+    for flag, words in (("--num-gpus", "has 0 GPUs"), ("--num-machines", "is 7, but this machine")):
+        assert says(train_on(scenes, flags=[flag, "7"]), flag, words, "torchrun")
 
 
 def test_output_folder_that_is_a_file(train_net, scenes, tmp_path):

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_helpers import load_program, voc_arguments
+from cli_helpers import load_program, load_tool, says, voc_arguments
+from trainer_helpers import make_config
 
 from ion_d2.engine.setup import run_cli
 
@@ -79,6 +80,26 @@ def check_after_evaluation(told, out):
     assert list(files) == ["results", "pictures"] and list(commands) == ["detect", "page"]
     words = shlex.split(commands["detect"])
     assert str(out / "config_eval.yaml") in words and words[-1] == str(out / "model_best.pth")
+
+
+def test_an_evaluation_during_the_training_changes_no_command(scenes, tmp_path):
+    (tmp_path / "config_eval.yaml").touch()
+    commands = load_tool("run_end").next_commands
+    for trained, config in ((True, "config.yaml"), (False, "config_eval.yaml")):
+        told = commands(make_config(scenes, tmp_path), str(tmp_path), trained)
+        named = {what for what, words in told.items() if str(tmp_path / config) in words}
+        assert named == told.keys() - {"report"} and "detect" in named
+
+
+def test_resume_evaluates_the_last_checkpoint(train_net, scenes, tmp_path):
+    first = ("DATASETS.TEST", "()")
+    assert train_net(*voc_arguments(scenes, tmp_path, *first))[0] == 0
+    flags = ["--eval-only", "--resume"]
+    status, told, err = train_net(*voc_arguments(scenes, tmp_path, flags=flags))
+    assert status == 0, err
+    assert f"MODEL.WEIGHTS {tmp_path / 'model_final.pth'}" in last_words(told)[2]["detect"]
+    result = train_net(*voc_arguments(scenes, tmp_path, *first, flags=flags))
+    assert says(result, "DATASETS.TEST names no dataset")
 
 
 def test_a_run_without_a_test_set(train_net, scenes, tmp_path, monkeypatch):

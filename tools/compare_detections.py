@@ -29,6 +29,9 @@ from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.run_folder import TRAINED
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
+from ion_d2.files import make_folder
+
+_ELSEWHERE = "choose another --output"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -60,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: the arguments; None takes them from the command line.
     """
     args = build_parser().parse_args(argv)
-    if args.output.suffix.lower() not in Image.registered_extensions():
+    # Pillow reads more formats than it writes.
+    if Image.registered_extensions().get(args.output.suffix.lower()) not in Image.SAVE:
         raise IONError(f"--output {args.output} has no suffix of a picture, such as .jpg or .png.")
+    make_folder(args.output.absolute().parent, _ELSEWHERE)
     images = [read_picture(str(path)) for path in args.input]
     threshold = args.confidence_threshold
     found = [detect_by(run, images, threshold) for _, run in args.runs]
@@ -79,7 +84,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for i, image in enumerate(images)
     ]
-    save_picture(arrange(sheets, args.columns), args.output)
+    try:
+        save_picture(arrange(sheets, args.columns), args.output)
+    except OSError as error:
+        raise IONError(
+            f"{args.output} cannot be written ({error.strerror or error}); {_ELSEWHERE}."
+        ) from error
 
 
 def detect_by(

@@ -62,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.check is not None and args.output.suffix == SUFFIX:
         raise IONError(f"--check compares detectors, and {args.output} is to hold weights alone.")
     pictures = None if args.check is None else find_pictures(args.check, args.limit)
-    # ONNX Runtime has devices of its own.
-    device = ["MODEL.DEVICE", "cpu"] if args.output.suffix == ".onnx" else []
-    cfg, names = read_model_config(args, further=device)
+    further = ["TEST.AUG.ENABLED", "False"]  # which runs a detector several times
+    if args.output.suffix == ".onnx":  # ONNX Runtime has devices of its own
+        further += ["MODEL.DEVICE", "cpu"]
+    cfg, names = read_model_config(args, further=further)
     predictor = IONPredictor.from_config(cfg, names)
     if args.output.suffix == SUFFIX:
         write_safetensors(str(args.output), predictor.model, names)

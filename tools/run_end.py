@@ -66,7 +66,9 @@ def left_files(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
 def next_commands(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
     """The words of the commands that may come next, by what they do."""
     written = os.path.join(out, EVALUATED)
-    config = ["--config-file", written if os.path.isfile(written) else os.path.join(out, TRAINED)]
+    # Beside a training, an evaluation may have written its own there.
+    beside = trained or not os.path.isfile(written)
+    config = ["--config-file", os.path.join(out, TRAINED) if beside else written]
     weights = ["MODEL.WEIGHTS", _trained_weights(cfg, out) if trained else cfg.MODEL.WEIGHTS]
     commands = {}
     if trained and cfg.DATASETS.TEST:

@@ -67,7 +67,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """A run's config, and the datasets on which it was last evaluated."""
+    """The config of a run's training, and the datasets on which it was last evaluated."""
     trained, evaluated = (_read_yaml(folder / name) for name in (TRAINED, EVALUATED))
     if trained is None:
         raise IONError(f"{folder} has no {TRAINED}; give folders that train_net.py has written to.")
@@ -88,31 +88,47 @@ def _read_yaml(path: Path) -> dict[str, Any] | None:
 def _read_run(
     name: str, folder: Path, config: tuple[dict[str, Any], list[str]], metric: str | None
 ) -> Run:
-    trained, datasets = config
+    trained, evaluated = config
+    of_training = list(trained["DATASETS"]["TEST"])
     series = read_metrics(str(folder / "metrics.json"))
-    several = len(datasets) > 1
-    results = []
-    for dataset, file_name in zip(datasets, distinct_file_names(datasets)):
-        result = _from_voc(folder / file_name if several else folder, dataset, metric)
-        result = result or _from_series(series, dataset, f"{dataset}/" if several else "")
-        if result is None:
-            raise IONError(
-                f"{folder} has no results on {dataset}: neither a voc_results.json nor an "
-                "evaluation in metrics.json; evaluate it with train_net.py --eval-only."
-            )
-        results.append(result)
-    if not results:
+    # An evaluation of its own leaves figures on VOC's data alone.
+    for datasets in (evaluated, of_training):
+        found = {x: _from_voc(place, x, metric) for x, place in _places(folder, datasets)}
+        for x in of_training:
+            if x in found and found[x] is None:
+                found[x] = _from_series(series, x, f"{x}/" if len(of_training) > 1 else "")
+        results = [result for result in found.values() if result is not None]
+        if results and len(results) == len(found):
+            return Run(name, results, dict(_flat(trained)), series)
+    lacking = next((dataset for dataset, result in found.items() if result is None), None)
+    if lacking is None:
         raise IONError(f"{folder} has no results: its DATASETS.TEST names no dataset.")
-    return Run(name, results, dict(_flat(trained)), series)
+    raise IONError(
+        f"{folder} has no results on {lacking}: neither a voc_results.json nor an evaluation in "
+        "metrics.json; train it to its end or, on VOC's data, evaluate it with train_net.py "
+        "--eval-only."
+    )
+
+
+def _places(folder: Path, datasets: list[str]) -> list[tuple[str, Path]]:
+    """Datasets, and where an evaluation on all of them leaves the files of each."""
+    several = len(datasets) > 1
+    names = distinct_file_names(datasets)
+    return [(x, folder / name if several else folder) for x, name in zip(datasets, names)]
 
 
 def _from_voc(folder: Path, dataset: str, metric: str | None) -> Result | None:
-    """Out of voc_results.json, by the metric that is asked for, or else the file's own."""
+    """Out of voc_results.json, by the metric that is asked for, or else the file's own.
+
+    There is none in a file of another dataset, which an earlier evaluation has left.
+    """
     path = os.path.join(folder, "voc_results.json")
     content = read_json(path)
     if content is None:
         return None
     try:
+        if content.get("dataset", dataset) != dataset:
+            return None
         metric = metric or content["metric"]
         mean = {name: content["mean"][metric][name] for name in MEANS}
         figures = {

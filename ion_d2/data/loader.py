@@ -69,7 +69,16 @@ class ResumableLoader:
         self._batch_size = batch_size
         self._num_workers = num_workers
         self._wide = [group_by_aspect and d["width"] > d["height"] for d in dicts]
-        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._rank, self._world_size = rank, world_size
+
+    @property
+    def seed(self) -> int:
+        """Of order and augmentation; it may be set until the first batch is drawn."""
+        return self._dataset.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self._dataset.seed = seed
 
     def __iter__(self) -> Iterator[list[Any]]:
         """Yield batches from ``first_iteration`` on, which may be set until the first is drawn."""
@@ -80,7 +89,7 @@ class ResumableLoader:
             collate_fn=trivial_batch_collator,
             worker_init_fn=ignore_signals,
             # Its own generator: the default one would lend it a number at each start.
-            generator=torch.Generator().manual_seed(self._seed),
+            generator=torch.Generator().manual_seed(self.seed),
         )
         yield from _raising_errors(loader)
 
@@ -99,7 +108,7 @@ class ResumableLoader:
     def _keys(self) -> Iterator[Key]:
         size, position = len(self._wide), 0
         while True:
-            generator = torch.Generator().manual_seed(self._seed + position // size)
+            generator = torch.Generator().manual_seed(self.seed + position // size)
             for index in torch.randperm(size, generator=generator).tolist():
                 if position % self._world_size == self._rank:
                     yield position, index
@@ -112,11 +121,11 @@ class _Stream(Dataset):
     def __init__(self, dicts: Sequence[dict[str, Any]], mapper: Callable, seed: int) -> None:
         # As bytes: the masks of COCO take five times the room as lists, in every worker process.
         self._dicts = DatasetFromList(list(dicts), copy=False, serialize=True)
-        self._mapper, self._seed = mapper, seed
+        self._mapper, self.seed = mapper, seed
 
     def __getitem__(self, key: Key) -> Any:
         position, index = key
-        with _seeded(self._seed, position):
+        with _seeded(self.seed, position):
             for offset in range(len(self._dicts)):
                 dataset_dict = self._dicts[(index + offset) % len(self._dicts)]
                 mapped = _map_or_error(self._mapper, dataset_dict)

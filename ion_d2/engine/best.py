@@ -48,8 +48,9 @@ class KeepBest(HookBase):
     The file holds the weights that were evaluated, without the state of the training. A resumed run
     knows the evaluations before it.
 
-    Detectron2's BestCheckpointer (not in 0.5) forgets the best when a run is resumed, which would
-    then go on from that file, and saves the trained weights where their average was evaluated.
+    Detectron2's BestCheckpointer (not in 0.5) marks its best file as the last checkpoint, from
+    which ``--resume`` would go on; it forgets the best on a resume; and where an average was
+    evaluated it saves the trained weights instead.
     """
 
     def __init__(

@@ -172,8 +172,9 @@ class IONCheckpointer(DetectionCheckpointer):
         if self._complete or self._resuming:
             class_names.check_classes(theirs, self._classes, self._source)
         elif differs := class_names.difference(theirs, self._classes):
-            effect = "what it knows of classes is a start by their number, not by their name"
-            self.logger.warning("%s was trained on %s; %s.", self._source, differs, effect)
+            effect = "are taken over by number: class 0 here starts from its class 0, whatever"
+            told = f"%s was trained on %s; its class weights {effect} their names."
+            self.logger.warning(told, self._source, differs)
         if self._classes is None:
             class_names.name_classes(self.model, theirs)
 

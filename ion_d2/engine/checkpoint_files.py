@@ -105,6 +105,9 @@ def _numpy_admitted() -> contextlib.AbstractContextManager[Any]:
     dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
     # The module of these two functions has another name in files written under NumPy 1.
     names = [f"numpy.{core}.multiarray." for core in ("core", "_core")]
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
+        # PyTorch 2.5 takes no names beside them; it knows those of the NumPy at hand alone.
+        return torch.serialization.safe_globals([np.ndarray, np.dtype, *dtypes, scalar, array])
     functions = [(scalar, name + "scalar") for name in names]
     functions += [(array, name + "_reconstruct") for name in names]
     return torch.serialization.safe_globals([np.ndarray, np.dtype, *dtypes, *functions])

@@ -41,6 +41,8 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
     cfg.defrost()
     tests = cfg.DATASETS.TEST
     names = [*cfg.DATASETS.TRAIN, *tests] if train else list(tests)
+    if not names and not train:
+        raise IONError("DATASETS.TEST names no dataset; give one, as \"('voc:FOLDER:test',)\".")
     ensure_registered(names)
     check_num_classes(cfg, names)
     check_proposals(cfg, train=train)
@@ -162,6 +164,7 @@ def prepared(cfg: CfgNode) -> CfgNode:
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed()
+        logger.info("SEED is below 0; %d was drawn.", cfg.SEED)
     cfg.freeze()
     return cfg
 

@@ -28,9 +28,10 @@ _claimed: dict[str, IO[str]] = {}  # by folder; a lock lasts as long as its file
 def claim(folder: str) -> None:
     """Keep trainings of other processes out of a folder, until :func:`release` or the end of this.
 
-    The system keeps the lock, not the file: what a process leaves behind that was killed is in
-    nobody's way, whoever has its number now, and network disks tell other machines of it. Workers
-    do not inherit it. What a killed process has begun to save is removed.
+    The operating system holds the lock and drops it when the process ends, however it ends. The
+    file that stays behind blocks nobody, even if another process has the same number by now.
+    Network disks pass the lock on to other machines. Workers do not inherit it. What a killed
+    process has begun to save is removed.
 
     Raises:
         IONError: a training of another process is writing there.

@@ -26,17 +26,17 @@ logger = logging.getLogger(__name__)
 
 
 class SeedEachStep(HookBase):
-    """Makes the random numbers of a step depend on the seed, the iteration and the process alone.
+    """Makes the random numbers of a step depend on SEED, the iteration and the process alone.
 
     A resumed run then samples the same ROIs and drops the same units as one that never stopped.
     """
 
-    def __init__(self, seed: int, rank: int) -> None:
-        self._seed, self._rank = seed, rank
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
 
     def before_step(self) -> None:
         """Seed Python's, NumPy's and torch's generators, those of the GPU included."""
-        entropy = [self._seed, self._rank, self.trainer.iter]
+        entropy = [self.trainer.cfg.SEED, self._rank, self.trainer.iter]
         state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         random.seed(state)
         np.random.seed(state)
@@ -69,9 +69,9 @@ def _finite_figures(results: dict[str, Any]) -> dict[str, Any]:
 class SaveBeforeEvaluation(HookBase):
     """Writes a checkpoint before each evaluation but the last, so that nothing is lost in it.
 
-    During an evaluation, which may take minutes, signals are deferred, and a batch system may kill
-    the training before. The file is replaced each time; ``--resume`` goes on from it if it is the
-    latest.
+    An evaluation may take minutes. A signal that comes meanwhile waits for its end, and a batch
+    system may kill the training before that. The file is replaced each time; ``--resume`` goes on
+    from it if it is the latest.
     """
 
     def __init__(self, checkpointer: DetectionCheckpointer, period: int, saved_every: int) -> None:

@@ -16,9 +16,9 @@ from .distributed import is_lost_worker
 def logs_end_quietly() -> Iterator[None]:
     """Say once that a log cannot be written, where Python would print a traceback a line.
 
-    What is logged there from then on is lost; the results of a run do not depend on it. Of what
-    befalls the thread that writes TensorBoard's events, nothing is said here: TensorBoard raises
-    the error again where the next event is added.
+    What is logged there from then on is lost; the results of a run do not depend on it. Errors in
+    TensorBoard's writer thread are not reported here, since TensorBoard raises them again when the
+    next event is added.
     """
     original, in_thread = logging.Handler.handleError, threading.excepthook
 

@@ -98,7 +98,8 @@ class IONPredictor:
             {"image": self.preprocess(x), "height": x.shape[0], "width": x.shape[1]} for x in images
         ]
         return [
-            Prediction({key: x.to("cpu") for key, x in found.items()})
+            # A panoptic model's third part is no tensor.
+            Prediction({key: x.to("cpu") for key, x in found.items() if key != "panoptic_seg"})
             for found in self.model(inputs)
         ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from detectron2.utils import comm
 
 from ..files import replace_file
-from .folder_lock import claim
+from .folder_lock import claim, fcntl, release
 
 TRAINED, EVALUATED = "config.yaml", "config_eval.yaml"
 
@@ -25,13 +25,34 @@ def writing_config(folder: str, *, evaluate: bool) -> Iterator[None]:
     Raises:
         IONError: a training of another process is writing there.
     """
-    path, evaluated = (os.path.join(folder, name) for name in (TRAINED, EVALUATED))
-    aside = f"{path}.aside"
     if not evaluate:
         claim(folder)
     if not comm.is_main_process():
         yield
         return
+    try:
+        with _alone(folder):
+            yield from _keeping(folder, evaluate)
+    except BaseException:
+        if not evaluate:
+            release(folder)
+        raise
+
+
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """Wait until no other program is here; an evaluation may start when another one does."""
+    os.makedirs(os.path.abspath(folder), exist_ok=True)
+    with open(os.path.join(folder, f"{TRAINED}.lock"), "a", encoding="utf-8") as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # the disk knows no locks
+                fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+def _keeping(folder: str, evaluate: bool) -> Iterator[None]:
+    path, evaluated = (os.path.join(folder, name) for name in (TRAINED, EVALUATED))
+    aside = f"{path}.aside"
     if os.path.isfile(aside):  # a program was killed in the lines below
         os.replace(aside, path)
     kept = os.path.isfile(path)

@@ -185,9 +185,11 @@ def _sentence(error: BaseException) -> str:
     if not isinstance(error, OSError):
         return str(error)
     place = error.filename or "the output"
-    cure = "free space" if error.errno in NO_SPACE else "mend the disk or choose another"
+    tried, cure = "read or written", "mend the disk or choose another"
+    if error.errno in NO_SPACE:
+        tried, cure = "written", "free space"
     return (
-        f"Writing {place} failed ({error.strerror}): {cure}, then run the command again. A "
+        f"{place} could not be {tried} ({error.strerror}): {cure}, then run the command again. A "
         "training's saved checkpoints are intact, and it goes on with --resume."
     )
 

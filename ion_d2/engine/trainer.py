@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import weakref
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
+from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
@@ -18,7 +19,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
 
-from ..compat import keep_latest, saves_optimizer
+from ..compat import keep_latest
 from ..data.loader import ResumableLoader
 from ..errors import IONError
 from ..modeling.trainer_settings import TRAINER_KEYS
@@ -65,6 +66,7 @@ class IONTrainer(IONBuilders):
         # Not DefaultTrainer's, whose processes must have a GPU each and whose step is one pass.
         TrainerBase.__init__(self)
         make_deterministic(cfg)  # before prepared() draws a seed
+        self._seed_drawn = cfg.SEED < 0
         cfg = prepared(cfg)
         check_settings(cfg)
         self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
@@ -99,7 +101,7 @@ class IONTrainer(IONBuilders):
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks; seeding and stages before, stopping on signals after them."""
         writer = self.checkpointer if comm.is_main_process() else None
-        first: list[HookBase] = [SeedEachStep(self.cfg.SEED, comm.get_rank())]
+        first: list[HookBase] = [SeedEachStep(comm.get_rank())]
         if self.stages:
             first.append(EnterStages(self.stages))
         if self.averaged is not None:
@@ -144,6 +146,8 @@ class IONTrainer(IONBuilders):
         hide_expected_tracebacks()
         claim(self.cfg.OUTPUT_DIR)
         try:
+            if not self.start_iter and comm.is_main_process():
+                self._forget_other_training()
             return super().train()
         except PatienceExhausted as stop:
             logger.info("%s", stop)
@@ -158,6 +162,11 @@ class IONTrainer(IONBuilders):
             raise
         finally:
             release(self.cfg.OUTPUT_DIR)
+
+    def _forget_other_training(self) -> None:
+        """Have ``--resume`` never go on from a training that was in this folder before."""
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(self.cfg.OUTPUT_DIR, "last_checkpoint"))
 
     def before_train(self) -> None:
         """Call the hooks; of the figures of a training, memory holds the latest alone."""
@@ -195,26 +204,30 @@ class IONTrainer(IONBuilders):
             self.averaged.module.load_state_dict(unwrap_distributed(self.model).state_dict())
         loader = self._trainer.data_loader
         if isinstance(loader, ResumableLoader):
-            loader.first_iteration = self.start_iter
+            loader.first_iteration, loader.seed = self.start_iter, self.cfg.SEED
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, schedule and optimizer, in the layout of Detectron2's main branch."""
-        state = super().state_dict()
+        """Iteration, seed, schedule and optimizer, in the layout of Detectron2's main branch."""
+        state = {**super().state_dict(), "seed": self.cfg.SEED}
         state.setdefault("_trainer", self._trainer.state_dict())
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave; the learning rates are those of the config.
+        """Restore what :meth:`state_dict` gave; the optimizer's settings are those of the config.
+
+        A seed that the config gives stays, too; one that was drawn is replaced.
 
         Raises:
             IONError: it is of a training that was longer, or of other parameters.
         """
         self._check_done(state_dict["iteration"] + 1)
         rates = list(self.scheduler.base_lrs)
+        groups = self.optimizer.param_groups
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         try:
-            super().load_state_dict(state_dict)
-            if not saves_optimizer(DefaultTrainer):
-                self._trainer.load_state_dict(state_dict["_trainer"])
+            # Not DefaultTrainer's, which in 0.5 leaves the optimizer's state out.
+            TrainerBase.load_state_dict(self, state_dict)
+            self._trainer.load_state_dict(state_dict["_trainer"])
         except (KeyError, ValueError) as error:
             raise IONError(
                 f"{self.checkpointer.get_checkpoint_file()} is of a training with other parameters "
@@ -223,8 +236,17 @@ class IONTrainer(IONBuilders):
             ) from error
         # The checkpoint's rates, which the schedule would multiply, are those of the config then.
         self.scheduler.base_lrs = rates
-        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr()):
-            group["lr"] = rate
+        rates = self.scheduler.get_lr()
+        for group, ours, rate in zip(self.optimizer.param_groups, settings, rates):
+            group.update(ours, lr=rate)
+        if self._seed_drawn and "seed" in state_dict:
+            self._take_seed(state_dict["seed"])
+
+    def _take_seed(self, seed: int) -> None:
+        self.cfg.defrost()
+        self.cfg.SEED = seed
+        self.cfg.freeze()
+        logger.info("SEED is %d again, which was drawn when this training began.", seed)
 
     def _check_done(self, done: int) -> None:
         summed = " (the sum of SOLVER.STAGES)" if self.stages else ""

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.optim import Optimizer
 
+from ..clipping import clip_as_configured
 from ..data.label_faults import log_label_faults
 from ..data.loader import ResumableLoader, SingleImageLoader
 from ..data.mapper import IONDatasetMapper
@@ -23,7 +24,6 @@ from ..evaluation import build_evaluators, evaluation_folder
 from .augmented_test import test_augmented
 from .class_names import check_classes, classes_of, dataset_classes
 from .fit_config import check_data, prepared
-from .optimizer import build_clipping_optimizer
 from .pictures import PictureEvaluator
 from .setup import build_model
 from .stages import build_stage_scheduler, read_stages
@@ -90,8 +90,16 @@ class IONBuilders(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
-        """Build the optimizer, with clipping of the whole gradient's norm."""
-        return build_clipping_optimizer(cfg, model)
+        """Build Detectron2's optimizer; see :func:`~ion_d2.clipping.clip_as_configured`.
+
+        Raises:
+            IONError: settings of the clipping contradict each other.
+        """
+        if clip_as_configured(model.parameters(), cfg):
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+        return super().build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> ResumableLoader:

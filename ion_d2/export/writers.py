@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import io
 import json
@@ -88,6 +89,11 @@ def _torchscript(adapter: DetectorAdapter) -> bytes:
 
 def _onnx(adapter: DetectorAdapter) -> bytes:
     """Export a trace: torch.export cannot follow the counts that depend on the image."""
+    if importlib.util.find_spec("onnx") is None:
+        raise IONError(
+            "Writing an .onnx file needs the package onnx, which is not installed; run `pip "
+            "install onnx`."
+        )
     if any(getattr(module, "transition", "") == "max" for module in adapter.modules()):
         raise IONError(
             "MODEL.CONTEXT.TRANSITION 'max' has no operator in ONNX; export this model to a .ts "

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from cli_helpers import load_tool, run_tool
+from cli_helpers import load_tool, run_tool, says
 from demo_helpers import CONFIG, OPTS, picture
 from PIL import Image
 
@@ -52,7 +52,7 @@ def halves(path):
 
 def test_each_model_draws_its_own(compare, make_run, image, tmp_path):
     first, same, other = make_run("a"), make_run("b"), make_run("c", factor=-30.0)
-    out = tmp_path / "both.png"
+    out = tmp_path / "new" / "both.png"
     sizes = []
     for runs in ([first, same], [first, other]):
         status, _, err = compare(*runs, "--input", image, "--output", out, *LOW, "--size", 96)
@@ -88,7 +88,12 @@ def test_what_is_wrong_is_told(compare, make_run, image, tmp_path):
         ([good, empty], image, out, str(empty / "config.yaml")),
         ([good], broken, out, str(broken)),
         ([good], image, tmp_path / "out.txt", "out.txt has no suffix of a picture"),
+        ([good], image, tmp_path / "out.psd", "out.psd has no suffix of a picture"),
+        ([good], image, broken / "out.jpg", f"The folder {broken} cannot be made"),
     ):
         status, _, err = compare(*runs, "--input", shown, "--output", target)
         assert status == 1 and sentence in err, err
         assert not target.exists() and "Traceback" not in err
+    (tmp_path / "folder.jpg").mkdir()
+    with_folder = compare(good, "--input", image, "--output", tmp_path / "folder.jpg")
+    assert says(with_folder, "folder.jpg cannot be written", "another --output")

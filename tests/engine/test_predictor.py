@@ -46,6 +46,16 @@ def test_channels_and_size_are_those_of_the_config(channels):
     assert found.image_size == (100, 120) and not model.training
 
 
+def test_what_is_no_tensor_of_a_panoptic_model_is_left_out():
+    class Panoptic(Recorder):
+        def forward(self, batch):
+            (found,) = super().forward(batch)
+            seen = torch.zeros(1, 2, 2)
+            return [{**found, "sem_seg": seen, "panoptic_seg": (seen[0], [{"id": 1}])}]
+
+    assert IONPredictor(config(), Panoptic())(BGR).keys() == {"instances", "sem_seg"}
+
+
 def test_size_zero_keeps_the_picture_as_it_is():
     model = Recorder()
     IONPredictor(config("INPUT.MIN_SIZE_TEST", 0, "INPUT.FORMAT", "BGR"), model)(BGR)

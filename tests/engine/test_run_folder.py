@@ -1,8 +1,10 @@
 """The config of a training outlives later evaluations in its folder."""
 
+import os
+import time
+
 import pytest
 
-from ion_d2.engine.folder_lock import LOCK
 from ion_d2.engine.run_folder import writing_config
 
 
@@ -14,7 +16,7 @@ def write(folder, text, evaluate, fail=False):
 
 
 def contents(folder):
-    return {path.name: path.read_text() for path in folder.iterdir() if path.name != LOCK}
+    return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".lock"}
 
 
 def test_an_evaluation_writes_beside_the_config_of_the_training(tmp_path):
@@ -52,3 +54,18 @@ def test_an_evaluation_that_was_killed_at_its_start_loses_nothing(tmp_path):
     (tmp_path / "config.yaml").write_text("ha")  # of the evaluation's
     write(tmp_path, "test", evaluate=True)
     assert contents(tmp_path) == {"config.yaml": "training", "config_eval.yaml": "test"}
+
+
+def test_two_evaluations_at_once_wait_for_each_other(tmp_path):
+    write(tmp_path, "training", evaluate=False)
+    reader, writer = os.pipe()
+    if not (first := os.fork()):
+        with writing_config(str(tmp_path), evaluate=True):
+            (tmp_path / "config.yaml").write_text("first test")
+            os.write(writer, b"inside")
+            time.sleep(0.3)
+        os._exit(0)
+    os.read(reader, 6)
+    write(tmp_path, "second test", evaluate=True)
+    os.waitpid(first, 0)
+    assert contents(tmp_path) == {"config.yaml": "training", "config_eval.yaml": "second test"}

@@ -8,7 +8,6 @@ import torch
 from model_helpers import small_config, small_model
 from torch import nn
 
-from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.setup import load_config
 from ion_d2.engine.stages import (
     EnterStages,
@@ -164,7 +163,7 @@ def step(model, optimizer):
 def test_what_rests_does_not_move_whatever_came_before(norm):
     model = small_model("MODEL.VGG.NORM", norm)
     cfg = small_config("SOLVER.WEIGHT_DECAY", 0.1, "SOLVER.MOMENTUM", 0.9)
-    optimizer = build_clipping_optimizer(cfg, model)
+    optimizer = IONTrainer.build_optimizer(cfg, model)
     names = {n for n, _ in model.named_parameters()}
     blocks = {n: int(n.split(".conv")[1][0]) for n in names if n.startswith("backbone.bottom_up.")}
     for freeze_at in (5, 2, 0, 3, 5, 0):
@@ -177,7 +176,7 @@ def test_what_rests_does_not_move_whatever_came_before(norm):
 def test_old_momentum_does_not_move_what_wakes():
     model = small_model()
     cfg = small_config("SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.MOMENTUM", 0.9)
-    optimizer = build_clipping_optimizer(cfg, model)
+    optimizer = IONTrainer.build_optimizer(cfg, model)
     step(model, optimizer)
     weight = model.backbone.bottom_up.conv3_1.weight
     assert optimizer.state[weight]["momentum_buffer"].abs().sum() > 0

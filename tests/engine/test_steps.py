@@ -11,8 +11,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from model_helpers import EXACT, make_input, small_config, small_model, suppress_in_float64
 
-from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.steps import AMPPassTrainer, PassTrainer, accumulate_gradients
+from ion_d2.engine.trainer import IONTrainer
 from ion_d2.modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 
 pytestmark = pytest.mark.slow
@@ -91,7 +91,7 @@ class Loader:
 def step(kind, model, images_per_pass, *opts, steps=1, **more):
     """Take optimizer steps; return the trainer and the last losses."""
     cfg = small_config(*opts)
-    trainer = kind(model, Loader(), build_clipping_optimizer(cfg, model), **more)
+    trainer = kind(model, Loader(), IONTrainer.build_optimizer(cfg, model), **more)
     trainer.images_per_pass = images_per_pass
     with EventStorage() as storage:
         for trainer.iter in range(steps):
@@ -191,7 +191,10 @@ def train(kind, steps=2, **more):
     cfg, model = small_config(*EXACT), small_model(*EXACT)
     dtypes = set()
     model.backbone.bottom_up.conv1_1.register_forward_hook(lambda *x: dtypes.add(x[2].dtype))
-    trainer, hook = kind(model, Loader(), build_clipping_optimizer(cfg, model), **more), Gradients()
+    trainer, hook = (
+        kind(model, Loader(), IONTrainer.build_optimizer(cfg, model), **more),
+        Gradients(),
+    )
     trainer.images_per_pass = 2
     trainer.register_hooks([hook])
     trainer.train(0, steps)

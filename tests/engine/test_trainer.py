@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import signal
 
 import pytest
@@ -12,7 +13,6 @@ from trainer_helpers import Record, assert_same, make_config, run
 import ion_d2
 from ion_d2.engine import trainer as trainer_module
 from ion_d2.engine.hooks import TrainingInterrupted
-from ion_d2.engine.optimizer import build_clipping_optimizer
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
 
@@ -47,6 +47,56 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     for iteration, losses in {**first.losses, **second.losses}.items():
         assert losses == whole.losses[iteration]
     assert_same(resumed.model.state_dict(), expected.model.state_dict())
+
+
+def test_a_seed_that_was_drawn_is_that_of_the_resumed_training(
+    scenes, tmp_path, no_test, caplog, monkeypatch
+):
+    opts = ("SEED", -1, "DATALOADER.NUM_WORKERS", 0, "MODEL.CONTEXT.DROPOUT", 0.25)
+    cfg = make_config(scenes, tmp_path / "cut", *opts, "SOLVER.MAX_ITER", 3)
+    first, second, whole = Record(interrupt_at=1), Record(), Record()
+    monkeypatch.setattr(logging.getLogger("ion_d2"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    with pytest.raises(TrainingInterrupted):
+        run(cfg, first)
+    (drawn,) = re.findall(r"SEED is below 0; (\d+) was drawn", caplog.text)
+    resumed = run(cfg, second, resume=True)
+    assert str(resumed.cfg.SEED) == drawn
+    seeded = make_config(scenes, tmp_path / "whole", *opts, "SOLVER.MAX_ITER", 3, "SEED", drawn)
+    expected = run(seeded, whole)
+    assert {**first.losses, **second.losses}.items() <= whole.losses.items()
+    assert_same(resumed.model.state_dict(), expected.model.state_dict())
+    # One that the user gives is the user's.
+    other = make_config(scenes, tmp_path / "cut", *opts, "SOLVER.MAX_ITER", 4, "SEED", 5)
+    assert run(other, resume=True).cfg.SEED == 5
+
+
+def test_a_new_training_is_not_resumed_from_the_one_before(scenes, tmp_path, no_test):
+    run(make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 2))
+    cfg = make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 3)
+
+    class Killed(Record):
+        def after_step(self):
+            raise KeyboardInterrupt  # before its first checkpoint
+
+    with pytest.raises(KeyboardInterrupt):
+        run(cfg, Killed())
+    again = Record()
+    run(cfg, again, resume=True)
+    assert sorted(again.losses) == [0, 1, 2]
+
+
+def test_the_optimizer_of_a_resumed_training_is_that_of_the_config(scenes, tmp_path, no_test):
+    run(make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 1))
+    changed = ("SOLVER.WEIGHT_DECAY", 0.03, "SOLVER.WEIGHT_DECAY_NORM", 0.03,
+               "SOLVER.MOMENTUM", 0.5, "SOLVER.NESTEROV", True)  # fmt: skip
+    trainer = IONTrainer(make_config(scenes, tmp_path, *changed))
+    expected = [{**g, "params": None, "lr": None} for g in trainer.optimizer.param_groups]
+    trainer.resume_or_load(resume=True)
+    groups = trainer.optimizer.param_groups
+    assert [{**g, "params": None, "lr": None} for g in groups] == expected
+    assert {(g["momentum"], g["nesterov"]) for g in groups} == {(0.5, True)}
+    assert any(s["momentum_buffer"].any() for s in trainer.optimizer.state.values())
 
 
 def test_a_signal_in_the_last_step_leaves_the_evaluation_to_resume(scenes, tmp_path, monkeypatch):
@@ -96,7 +146,7 @@ def test_clipping_takes_the_norm_of_the_whole_gradient():
     for value in (0.5, 1e9):
         cfg = small_config("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", value, "SOLVER.MOMENTUM", 0.0,
                            "SOLVER.BASE_LR", 1.0, "SOLVER.WEIGHT_DECAY", 0.0)  # fmt: skip
-        optimizer = build_clipping_optimizer(cfg, model)
+        optimizer = IONTrainer.build_optimizer(cfg, model)
         optimizer.zero_grad()
         before = [p.detach().clone() for p in model.parameters()]
         (model(torch.ones(1, 3)).sum() * 10).backward()

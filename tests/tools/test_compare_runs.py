@@ -130,6 +130,32 @@ def test_the_metric_is_that_of_the_first(compare, runs):
     assert told["Results on voc:data:test"][2] == ["second run", "-", "25.0", "50.0", "-"]
 
 
+def test_figures_stay_with_their_dataset(compare, runs, tmp_path):
+    """An evaluation on COCO's data leaves a config, but no figures; those are of the training."""
+    for name, ap in (("one", 10.0), ("two", 20.0)):
+        write_config(tmp_path / name, test="coco:val")
+        write_config(tmp_path / name, test="coco:test", name="config_eval.yaml")
+        write_metrics(tmp_path / name, *LOSSES, {"iteration": 40, "bbox/AP": ap})
+    told = tables(output_of(compare(tmp_path / "one", tmp_path / "two")))
+    expected = ["one", "40", "10.0", "-", "-"], ["two", "40", "20.0", "-", "-"]
+    assert told["Results on coco:val"][1:] == list(expected)
+    write_config(tmp_path / "two", test=["coco:a", "coco:b"], name="config_eval.yaml")
+    # Of an earlier evaluation.
+    write_voc(tmp_path / "one", cat=99.0)
+    stale = json.loads((tmp_path / "one/voc_results.json").read_text())
+    (tmp_path / "one/voc_results.json").write_text(json.dumps({**stale, "dataset": "voc:x:test"}))
+    told = tables(output_of(compare(tmp_path / "one", tmp_path / "two")))
+    assert told["Results on coco:val"][1:] == list(expected)
+    # Evaluated on one of several.
+    for name in ("one", "two"):
+        write_config(tmp_path / name, test=["a", "b"])
+        write_config(tmp_path / name, test="b", name="config_eval.yaml")
+        figures = {"a/bbox/AP": 1.0, "b/bbox/AP": 2.0}
+        write_metrics(tmp_path / name, *LOSSES, {"iteration": 40, **figures})
+    told = tables(output_of(compare(tmp_path / "one", tmp_path / "two")))
+    assert told["Results on b"][1] == ["one", "40", "2.0", "-", "-"]
+
+
 def test_runs_of_one_name_are_told_by_their_paths(compare, runs, tmp_path):
     paths = [tmp_path / x / "run" for x in ("x", "y")]
     for path in paths:

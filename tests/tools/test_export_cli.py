@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from cli_helpers import load_tool, run_tool, says
 from model_helpers import SMALL, small_model
 from PIL import Image
+
+from ion_d2.engine.checkpoint import IONCheckpointer
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +61,18 @@ def test_exports_and_compares(export, pictures, tmp_path, name):
     assert "time of the exported model relative to the original: " in out
     assert {"a.ts", "a.onnx"} & {file.name for file in tmp_path.iterdir()} == {name}
     assert '"ant"' in (tmp_path / f"{name}.json").read_text()
+
+
+def test_the_detector_alone_is_written_where_pictures_are_tested_in_several_sizes(export, tmp_path):
+    status, _, err = export("a.safetensors", opts=["TEST.AUG.ENABLED", "True"])
+    assert status == 0, err
+    load_complete = IONCheckpointer(small_model(seed=1)).load_complete
+    load_complete(str(tmp_path / "a.safetensors"))
+
+
+def test_onnx_that_is_not_installed_is_named(export, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert says(export("a.onnx"), "pip install onnx")
 
 
 def test_a_difference_is_a_failure(export, pictures, monkeypatch):
