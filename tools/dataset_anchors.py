@@ -18,7 +18,7 @@ from ion_d2.modeling.unread_settings import check_read_features
 # Sizes are tried at these factors, in quarters of an octave; ratios at these beside the config's.
 _FACTORS = [2 ** (step / 4) for step in range(-12, 13)]
 _RATIOS = [[], [0.33, 3.0], [0.25, 0.33, 3.0, 4.0]]
-# What an anchor more in each cell has to bring: a share of the objects.
+# One more anchor in each cell must help at least this share of the objects.
 _PRICE = 0.02
 # The share of objects without a good anchor that is nothing to speak of.
 _USUAL = 0.5
@@ -102,13 +102,13 @@ def anchor_sentences(anchors: Sequence[Anchors], cfg: CfgNode | None) -> list[st
     resized = f"INPUT.MIN_SIZE_TRAIN {tuple(cfg.INPUT.MIN_SIZE_TRAIN)}"
     told = [
         f"Anchors: {now.settings()}, {now.per_cell} in a cell, at the strides "
-        f"{', '.join(map(str, now.strides))} and {resized}. {now.weak:.0%} of the objects overlap "
-        f"none by {high:g} (IoU), and {now.lost:.1%} none by {low:g}."
+        f"{', '.join(map(str, now.strides))} and {resized}. {now.weak:.0%} of the objects have "
+        f"no anchor with an IoU of {high:g} or more, and {now.lost:.1%} none with {low:g} or more."
     ]
     for better in anchors[1:]:
         told.append(
-            f"Better: {better.weak:.0%} and {better.lost:.1%}, with {better.per_cell} in a cell: "
-            f"{better.settings()}"
+            f"Better: {better.per_cell} in a cell, with which these are {better.weak:.0%} and "
+            f"{better.lost:.1%}: {better.settings()}"
         )
     return told
 

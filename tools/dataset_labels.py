@@ -98,11 +98,12 @@ def show_objects(rule: str, dataset: Dataset, faulty: np.ndarray) -> Iterator[Fi
     """A finding for each object of a mask, with its place and its box."""
     objects = dataset.objects
     for index in np.flatnonzero(faulty):
-        name = dataset.records[objects.image[index]]["file_name"]
+        record = dataset.records[objects.image[index]]
+        name = record["file_name"]
         corners = ", ".join(f"{value:g}" for value in objects.box[index].round(1))
         label = dataset.classes[objects.category[index]]
         place = f"{name}: {label} at ({corners})"
-        yield Finding(rule, dataset.name, place, (name,), (int(objects.number[index]),))
+        yield Finding(rule, dataset.name, place, (name,), (int(objects.number[index]),), record)
 
 
 def find_class_faults(datasets: Sequence[Dataset]) -> Iterator[Finding]:

@@ -55,7 +55,8 @@ def _class_plot(dataset: Dataset) -> Picture:
 
 def _sheet(datasets: Sequence[Dataset], rule: str, name: str, found: Sequence[Finding]) -> Section:
     """Some of the pictures that break a rule, and all places as text."""
-    records = {r["file_name"]: r for dataset in datasets for r in dataset.records}
+    own_last = sorted(datasets, key=lambda dataset: dataset.name == name)
+    records = {r["file_name"]: r for dataset in own_last for r in dataset.records}
     classes = next((d.classes for d in datasets if d.name == name), [])
     parts: list[Any] = [Text([f"{RULES[rule].sentence} {RULES[rule].advice}"])]
     pictures, shown = [], set()
@@ -88,8 +89,8 @@ def _draw(
         except IONError:
             continue  # which is a finding of its own
         record = records[name]
-        if finding.boxes and not number:
-            annotations = [record["annotations"][index] for index in finding.boxes]
+        if finding.record is not None and not number:
+            annotations = [finding.record["annotations"][index] for index in finding.boxes]
             record = {**record, "annotations": annotations}
         marks = _in_order(truth_of(record), len(classes))
         drawn = encode(draw_panel(image, marks, dict(enumerate(classes)), _SIDE), "JPEG")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 WEIGHTS = ("error", "warning", "note")
 
@@ -27,6 +27,7 @@ class Finding(NamedTuple):
     place: str
     pictures: tuple[str, ...] = ()
     boxes: tuple[int, ...] = ()  # places in the annotations of the first picture
+    record: dict[str, Any] | None = None  # whose annotations these are
 
 
 RULES = {
@@ -112,8 +113,8 @@ RULES = {
     ),
     "weak-anchor": Rule(
         "note",
-        "No anchor overlaps most of the objects by the higher of MODEL.RPN.IOU_THRESHOLDS, so that "
-        "each is learned from its single best anchor.",
+        "Most of the objects overlap no anchor by the higher of MODEL.RPN.IOU_THRESHOLDS, so each "
+        "is learned from its single best anchor.",
         "Use the sizes that the summary names.",
     ),
     # Pictures.

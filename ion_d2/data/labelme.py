@@ -121,7 +121,13 @@ def _object(
     if masks:
         drawn = [p.ravel().tolist() for p, s in zip(polygons, shapes) if s["shape_type"] != "mask"]
         if drawn:
-            masks.append(decode_mask(drawn, *size))
+            try:
+                masks.append(decode_mask(drawn, *size))
+            except ValueError as error:
+                raise IONError(
+                    f"{file} has an object whose mask cannot be drawn: {error}; correct it in "
+                    "labelme."
+                ) from error
         whole = np.asfortranarray(np.any(masks, axis=0), dtype=np.uint8)
         found["segmentation"] = mask_util.encode(whole)
     return found
@@ -145,8 +151,9 @@ def _mask(shape: dict[str, Any], size: tuple[int, int], file: str) -> np.ndarray
     """A mask, which labelme stores as a picture of its box, drawn into the whole picture."""
     whole = np.zeros(size, dtype=bool)
     x, y = (math.floor(v) for v in np.min(shape["points"], axis=0))
+    data = _decode(shape.get("mask"), file)
     try:
-        stored = open_picture(io.BytesIO(_decode(shape["mask"], file)))
+        stored = open_picture(io.BytesIO(data))
         mask = np.asarray(stored.convert("L")) > 0
     except DECODE_ERRORS as error:
         raise IONError(f"{file} has a mask that is no picture ({error}); draw it anew.") from error
@@ -205,11 +212,13 @@ def _picture(content: dict[str, Any], file: str) -> str:
     suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"
     cached = os.path.join(get_cache_dir(), "ion_d2", name + suffix)
     if not os.path.exists(cached):
-        write_result(cached, lambda opened: opened.write(picture), "make room")
+        own = f"{cached}.{os.getpid()}"  # each process of a training reads the labels
+        write_result(own, lambda opened: opened.write(picture), "make room")
+        os.replace(own, cached)
     return cached
 
 
-def _decode(text: str, file: str) -> bytes:
+def _decode(text: Any, file: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (TypeError, binascii.Error) as error:

@@ -185,7 +185,10 @@ def _raising_errors(loader: DataLoader) -> Iterator[list[Any]]:
 
 
 def _next_batch(batches: Iterator[list[Any]], workers: int) -> list[Any] | None:
-    """The next batch, None at the end; says in PyTorch's words that a worker is gone, however."""
+    """The next batch, None at the end.
+
+    However a worker was lost, the error is the RuntimeError that PyTorch raises for it.
+    """
     try:
         return next(batches, None)
     except (ConnectionError, EOFError, FileNotFoundError) as error:

@@ -69,7 +69,7 @@ def _dict(pairs: Any = ()) -> dict[Any, Any]:
 
 
 def _check_keys(keys: Iterable[Any]) -> None:
-    """Refuse what is no plain key: the hash of tuples in tuples takes the stack that there is."""
+    """Refuse keys that are neither text nor numbers: hashing deep tuples overflows the stack."""
     for key in keys:
         if not isinstance(key, (str, bytes, int, float)):
             raise pickle.UnpicklingError(f"it has a {type(key).__name__} as a key")

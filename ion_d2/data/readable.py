@@ -184,6 +184,8 @@ def _clear_errors(file_name: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise _missing(file_name) from error
+    except IONError:
+        raise
     except DECODE_ERRORS as error:
         raise UnreadableImageError(
             f"Image {file_name} cannot be decoded ({error}); replace it{_OR_SKIP}"

@@ -138,9 +138,11 @@ def _annotation_files(
         if path:
             found[image_id] = path
     missing = [image_id for image_id in image_ids if image_id not in found]
-    if not missing or (found and is_reading_on()):
+    if not missing:
         return found
     if found and not _is_voc_test(root, split, class_names):
+        if is_reading_on():
+            return found
         first = os.path.join(root, "Annotations", missing[0] + ".xml")
         raise IONError(
             f"{len(missing)} of the {len(image_ids)} images of split '{split}' have no annotation "

@@ -15,9 +15,13 @@ def write_json(path: str, content: Any, indent: int | None = None) -> None:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file in UTF-8; see :func:`~ion_d2.files.write_result`, also for errors."""
+    """Write a text file in UTF-8; see :func:`~ion_d2.files.write_result`, also for errors.
+
+    Bytes of a file's name that are no text are written as ``\\udcXX``.
+    """
     advice = "make room or choose another folder (OUTPUT_DIR of a run)"
-    write_result(path, lambda file: file.write(text.encode()), advice)
+    data = text.encode(errors="backslashreplace")
+    write_result(path, lambda file: file.write(data), advice)
 
 
 def _finite_or_none(value: Any) -> Any:

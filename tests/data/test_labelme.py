@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -12,7 +13,7 @@ from PIL import Image
 from refusals import refused
 from voc_folder import write_image
 
-from ion_d2.data import read_image
+from ion_d2.data import labelme, read_image
 from ion_d2.data.catalog import ensure_registered, evaluator_type
 
 pytestmark = pytest.mark.usefixtures("catalogs")
@@ -102,6 +103,28 @@ def test_a_picture_inside(folder, tmp_path, monkeypatch):
     assert (read_image(record["file_name"], "RGB") == pixels).all()
 
 
+def test_processes_that_take_a_picture_out_do_not_meet(folder, tmp_path, monkeypatch):
+    """Another process stops half-way, at each moment in turn."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("ion_d2.data.labelme.get_cache_dir", lambda: str(cache))
+    data = base64.b64encode(png(np.zeros((30, 40), np.uint8))).decode()
+    write(folder, TRIANGLE, name="b.json", imagePath="gone.png", imageData=data)
+    replace, written = os.replace, []
+
+    def other_first(source, target):
+        written.append(source)
+        if len(written) == 1:
+            with monkeypatch.context() as other:
+                other.setattr(os, "getpid", lambda: 1)
+                labelme._picture({"imageData": data}, "b.json")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", other_first)
+    (record,) = load(folder)[1]
+    assert read_image(record["file_name"]).shape == (30, 40)
+    assert [path.suffix for path in (cache / "ion_d2").iterdir()] == [".png"]
+
+
 def test_classes_of_a_file(folder):
     (folder / "classes.txt").write_text("dog\ncat\n")
     write(folder, TRIANGLE)
@@ -113,10 +136,20 @@ def test_classes_of_a_file(folder):
         DatasetCatalog.get(name)
 
 
+MASK = base64.b64encode(png(np.ones((3, 3), bool))).decode()
 WRONG = {
     "has no 'label'": {"shapes": [{"points": [[1, 2]]}]},
     "shape 1 has not the 3 or more 'points'": {"shapes": [shape("a", "polygon", (1, 2), (3, 4))]},
     "not pairs of numbers": {"shapes": [shape("a", "rectangle", (1, 2), (3, "b"))]},
+    "mask cannot be drawn: a polygon has a corner far outside the picture": {
+        "shapes": [
+            shape("a", "mask", (1, 2), (3, 4), mask=MASK, group_id=1),
+            shape("a", "polygon", (1, 2), (3, 4), (200_000, 4), group_id=1),
+        ]
+    },
+    "holds a picture that is not in base64": {
+        "shapes": [shape("a", "mask", (1, 2), (3, 4), mask="?")]
+    },
     "mask that is no picture": {"shapes": [shape("a", "mask", (1, 2), (3, 4), mask="AAAA")]},
     "is no file of labelme": {"shapes": None},
     "names the picture 'gone.jpg', which is not there": {"imagePath": "gone.jpg"},

@@ -17,6 +17,7 @@ from voc_folder import (
     write_voc,
 )
 
+from ion_d2.data.reading_on import reading_on
 from ion_d2.data.voc_layout import find_classes, find_year, load_voc_layout
 
 CAT = object_xml("cat", (5, 6, 15, 16))
@@ -142,6 +143,10 @@ def test_vocs_test_set_keeps_its_labels_even_where_other_tasks_have_files(tmp_pa
     for split in ("test", "val"):
         write_split(root, split, "a\nb\n")
     assert not any("annotations" in r for r in load(root, "test", CLASS_NAMES))
+    with reading_on() as noted:
+        assert not any("annotations" in r for r in load(root, "test", CLASS_NAMES))
+        assert ["annotations" in r for r in load(root, "val", CLASS_NAMES)] == [True, False]
+    assert not noted
     for split, classes in (("val", CLASS_NAMES), ("test", ["person"])):
         with refused("1 of the 2", "b.xml"):
             load(root, split, classes)
