@@ -105,8 +105,6 @@ def _print(text: str, start: str) -> None:
     # Names of files stay whole, to be copied.
     options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
     indents = {"initial_indent": start, "subsequent_indent": " " * len(start)}
-    # A file's name may have bytes that are no text.
-    text = text.encode(errors="backslashreplace").decode()
     print(textwrap.fill(text, _WIDTH, **indents, **options))
 
 

@@ -106,10 +106,11 @@ def _of_classes(content: Content, name: str) -> Content:
             f"The thing_dataset_id_to_contiguous_id of dataset '{name}' ({numbers}) must number "
             f"ids of its categories ({', '.join(map(str, categories))}) from 0 on; correct it."
         )
-    content = {**content, "categories": [categories[ids[number]] for number in range(len(ids))]}
+    chosen = [categories[ids[number]] for number in range(len(ids))]
+    content = {**content, "categories": chosen}
     if "annotations" in content:
         content["annotations"] = [
-            {**annotation, "category_id": ids[numbers[annotation["category_id"]]]}
+            {**annotation, "category_id": chosen[numbers[annotation["category_id"]]]["id"]}
             for annotation in content["annotations"]
             if annotation["category_id"] in numbers
         ]

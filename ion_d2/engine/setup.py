@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import logging
 import os
 import sys
@@ -163,6 +164,8 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
     of one that loads pictures, end in one sentence on standard error and status 1; Ctrl-C in one
     word and status 130. Any other error keeps its traceback.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     try:
         with logs_end_quietly():
             status = main() or 0

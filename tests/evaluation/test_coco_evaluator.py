@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from box_helpers import output_of, register_dicts, run
@@ -92,7 +93,7 @@ def register_classes(classes, categories, folder, **metadata):
     ("classes", "ids", "categories"),
     [
         (["dog", "cat"], {18: 0, 17: 1}, None),
-        (["dog", "cat"], {18: 0, 17: 1}, [CAT, DOG]),
+        (["dog", "cat"], {np.int64(18): 0, np.int64(17): 1}, [CAT, DOG]),
         (["dog", "cat"], {18: 0, 17: 1}, BOTH),
         (["dog", "cat"], None, BOTH),  # by their names
         (["a dog", "a cat"], {18: 0, 17: 1}, BOTH),
