@@ -5,6 +5,7 @@ Each ends with status 1 and one sentence that names what is wrong, and what was 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -346,3 +347,19 @@ def test_weights(monkeypatch, capfd, tmp_path, kind):
 def test_there_are_sixty_kinds():
     tables = (VOC, COCO, YOLO, LABELME, PROPOSALS, CONFIGS, WEIGHTS)
     assert sum(map(len, tables)) >= 60
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EIO, ("a.json could not be read or written", "mend the disk")),
+        (errno.ENOSPC, ("a.json could not be written", "free space")),
+    ],
+)
+def test_a_disk_that_fails_is_told(number, words, capfd):
+    def main():
+        raise OSError(number, os.strerror(number), "a.json")
+
+    with pytest.raises(SystemExit) as stop:
+        run_cli(main)
+    assert says((stop.value.code, *capfd.readouterr()), *words, os.strerror(number))

@@ -100,11 +100,14 @@ def _read_run(
         results = [result for result in found.values() if result is not None]
         if results and len(results) == len(found):
             return Run(name, results, dict(_flat(trained)), series)
-    lacking = next((dataset for dataset, result in found.items() if result is None), None)
-    if lacking is None:
-        raise IONError(f"{folder} has no results: its DATASETS.TEST names no dataset.")
-    raise IONError(
-        f"{folder} has no results on {lacking}: neither a voc_results.json nor an evaluation in "
+    raise _no_results(folder, [dataset for dataset, result in found.items() if result is None])
+
+
+def _no_results(folder: Path, lacking: list[str]) -> IONError:
+    if not lacking:
+        return IONError(f"{folder} has no results: its DATASETS.TEST names no dataset.")
+    return IONError(
+        f"{folder} has no results on {lacking[0]}: neither a voc_results.json nor an evaluation in "
         "metrics.json; train it to its end or, on VOC's data, evaluate it with train_net.py "
         "--eval-only."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import weakref
@@ -165,8 +164,11 @@ class IONTrainer(IONBuilders):
 
     def _forget_other_training(self) -> None:
         """Have ``--resume`` never go on from a training that was in this folder before."""
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(self.cfg.OUTPUT_DIR, "last_checkpoint"))
+        note = os.path.join(self.cfg.OUTPUT_DIR, "last_checkpoint")
+        if os.path.isfile(note):
+            told = "%s is of an earlier training and is removed: --resume will continue this one."
+            logger.warning(told, note)
+            os.remove(note)
 
     def before_train(self) -> None:
         """Call the hooks; of the figures of a training, memory holds the latest alone."""
