@@ -68,7 +68,9 @@ def test_a_seed_that_was_drawn_is_that_of_the_resumed_training(
     assert_same(resumed.model.state_dict(), expected.model.state_dict())
     # One that the user gives is the user's.
     other = make_config(scenes, tmp_path / "cut", *opts, "SOLVER.MAX_ITER", 4, "SEED", 5)
-    assert run(other, resume=True).cfg.SEED == 5
+    trainer = IONTrainer(other)
+    trainer.resume_or_load(resume=True)
+    assert trainer.cfg.SEED == 5
 
 
 def test_a_new_training_is_not_resumed_from_the_one_before(scenes, tmp_path, no_test):
