@@ -103,12 +103,12 @@ _DEFAULTS: dict[str, Any] = {
     # channels of each bin, or "none" (sec. 5.2).
     "MODEL.SKIP_POOLER.NORM": "roi",
     # Initial factor on each channel after the normalization, at least 0: the mean norm of pooled
-    # conv5 (sec. 3.1: 1000 for Caffe's VGG16; about 130 with NORM "position"). 0 measures it in the
-    # first passes of the training, which is right for any weights.
+    # conv5 (sec. 3.1: 1000 for Caffe's VGG16; about 130 with NORM "position"). 0.0 measures it in
+    # the first passes of the training, which is right for any weights.
     "MODEL.SKIP_POOLER.SCALE_INIT": 1000.0,
     # Whether these factors are learned (sec. 5.2: makes no difference).
     "MODEL.SKIP_POOLER.LEARN_SCALE": True,
-    # Number of first forward passes over which SCALE_INIT 0 averages the norm.
+    # Number of first forward passes over which SCALE_INIT 0.0 averages the norm, above 0.
     "MODEL.SKIP_POOLER.SCALE_BATCHES": 8,
     # How context joins the other features. "concat": beside them, and a 1x1 convolution merges all
     # (sec. 3.1). "residual": added to the deepest of them, normalized and scaled like it, times a

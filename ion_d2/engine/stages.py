@@ -129,12 +129,19 @@ def _stage_curve(stage: Stage, unit: float, cfg: CfgNode) -> ParamScheduler:
 
 def check_backbone(model: nn.Module, stages: list[Stage], frozen: int) -> None:
     """Raise ``IONError`` if a stage freezes more than ``frozen`` blocks and the backbone cannot."""
+    backbone = _find_resting(model)
     for i, stage in enumerate(stages):
-        if stage.freeze_at != frozen and _find_resting(model) is None:
+        told = f"SOLVER.STAGES[{i}].FREEZE_AT is {stage.freeze_at}, but this backbone"
+        if stage.freeze_at != frozen and backbone is None:
             raise IONError(
-                f"SOLVER.STAGES[{i}].FREEZE_AT is {stage.freeze_at}, but this backbone cannot "
-                "change during a run what it trains, only VGG and timm's can; leave FREEZE_AT out "
-                f"of the stages, so that MODEL.BACKBONE.FREEZE_AT {frozen} holds for all."
+                f"{told} cannot change during a run what it trains, only VGG and timm's can; "
+                "leave FREEZE_AT out of the stages, so that MODEL.BACKBONE.FREEZE_AT "
+                f"{frozen} holds for all."
+            )
+        if backbone is not None and stage.freeze_at > backbone.num_stages:
+            raise IONError(
+                f"{told} has {backbone.num_stages} stages; give at most {backbone.num_stages}, "
+                "which freezes all."
             )
 
 

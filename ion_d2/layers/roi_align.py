@@ -33,10 +33,13 @@ class ROIAlign(ops.RoIAlign):
 
         On a CPU the channels are innermost in memory, as a product over them wants it.
         """
+        wide = common_dtype(x, rois)
         # A trace keeps the operator, a single node in ONNX.
         if x.device.type != "cpu" or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
-            return super().forward(x, rois.to(x.dtype))
-        wide = common_dtype(x, rois)
+            rois = rois.to(wide)
+            if x.dtype == wide:  # for a trace would record that nothing is converted
+                return super().forward(x, rois)
+            return super().forward(x.to(wide), rois).to(x.dtype)
         return _ROIAlign.apply(x.to(wide), rois.to(wide), self).to(x.dtype)
 
 

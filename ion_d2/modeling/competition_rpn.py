@@ -24,6 +24,7 @@ from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY, StandardRP
 from torch import Tensor, nn
 
 from ..errors import IONError
+from .model_values import nested
 from .trainer_settings import BuiltFromConfig
 
 
@@ -79,26 +80,37 @@ class IONRPNHead(BuiltFromConfig, StandardRPNHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.RPN.MIXED_KERNELS`` and ``MODEL.RPN.MIXED_CHANNELS``."""
+        """Read ``MODEL.RPN.MIXED_KERNELS`` and ``MODEL.RPN.MIXED_CHANNELS``.
+
+        Raises:
+            IONError: ``MODEL.RPN.CONV_DIMS`` asks for other convolutions.
+        """
         ret = super().from_config(cfg, input_shape)
-        ret.pop("conv_dims", None)  # which Detectron2 0.5 may not have
+        dims = ret.pop("conv_dims", [-1])  # which Detectron2 0.5 may not have
+        if list(dims) != [-1]:
+            raise IONError(
+                f"MODEL.RPN.CONV_DIMS is {dims}, which MODEL.RPN.HEAD_NAME 'IONRPNHead' would "
+                "ignore; set it to [-1], and choose channels with MODEL.RPN.MIXED_CHANNELS."
+            )
         rpn = cfg.MODEL.RPN
         return {**ret, "kernels": rpn.MIXED_KERNELS, "channels": rpn.MIXED_CHANNELS}
 
 
 @ANCHOR_GENERATOR_REGISTRY.register()
-class IONAnchorGenerator(DefaultAnchorGenerator):
+class IONAnchorGenerator(BuiltFromConfig, DefaultAnchorGenerator):
     """Square anchors of further sizes before Detectron2's, every size in every aspect ratio."""
 
     @configurable
-    def __init__(self, *, square_sizes: Sequence[Sequence[float]], **kwargs: Any) -> None:
-        """``square_sizes``: sides in pixels, a list for each feature or one list in a list for all.
+    def __init__(
+        self, *, square_sizes: Sequence[Sequence[float]] | Sequence[float], **kwargs: Any
+    ) -> None:
+        """``square_sizes``: sides in pixels, a list for each feature or one list for all.
 
         Raises:
             IONError: there are more or fewer lists than features.
         """
         super().__init__(**kwargs)
-        per_feature = list(square_sizes)
+        per_feature = nested(square_sizes)
         if len(per_feature) == 1:
             per_feature *= self.num_features
         if len(per_feature) != self.num_features:

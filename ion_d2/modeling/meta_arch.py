@@ -32,8 +32,9 @@ Features = dict[str, Tensor]
 class ION(BuiltFromConfig, GeneralizedRCNN):
     """Inside-Outside Net (Fig. 1) on top of Detectron2's two-stage detector.
 
-    It tells a :class:`ContextBackbone` the size of each image, so that context depends on neither
-    padding nor batch mates, adds the segmentation loss, and may average with the mirrored image.
+    It tells a :class:`ContextBackbone` the size of each image, so that the recurrence stops where
+    the image ends (the convolutions below it still read padding), adds the segmentation loss, and
+    may average with the mirrored image.
     """
 
     @configurable

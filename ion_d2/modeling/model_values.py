@@ -22,7 +22,7 @@ from ..value_rules import (
 )
 
 
-def _nested(lists: Any) -> list[Any]:
+def nested(lists: Any) -> list[Any]:
     """A list of anchors for each feature; Detectron2 also takes one plain list for all."""
     plain = all(isinstance(x, (int, float)) for x in lists)
     return [list(lists)] if plain else list(lists)
@@ -33,7 +33,11 @@ _THRESHOLDS = (
     "a list of rising numbers above 0 and at most 1",
 )
 _each_feature = several(several(POSITIVE))[0]
-_ANCHORS = (lambda lists: _each_feature(_nested(lists)), "lists of numbers above 0")
+_ANCHORS = (lambda lists: _each_feature(nested(lists)), "lists of numbers above 0")
+_SQUARES = (
+    lambda lists: all(POSITIVE[0](side) for sides in nested(lists) for side in sides),
+    "lists of numbers above 0, which may be empty",
+)
 _RULES: dict[str, Rule] = {
     "MODEL.ROI_HEADS.NUM_CLASSES": COUNT_OR_0,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": COUNT,
@@ -58,6 +62,7 @@ _RULES: dict[str, Rule] = {
     "MODEL.RPN.BBOX_REG_WEIGHTS": several(POSITIVE, 4),
     "MODEL.ANCHOR_GENERATOR.SIZES": _ANCHORS,
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": _ANCHORS,
+    "MODEL.ANCHOR_GENERATOR.SQUARE_SIZES": _SQUARES,
     "MODEL.ANCHOR_GENERATOR.OFFSET": BELOW_1,
 }
 
@@ -94,10 +99,14 @@ def check_rpn(cfg: CfgNode, shapes: Mapping[str, ShapeSpec]) -> None:
         )
     sizes, ratios = (_anchor_counts(cfg, key, names) for key in ("SIZES", "ASPECT_RATIOS"))
     anchors = [s * r for s, r in zip(sizes, ratios)]
+    keys = "SIZES and ASPECT_RATIOS"
+    if cfg.MODEL.ANCHOR_GENERATOR.NAME == "IONAnchorGenerator":
+        anchors = [n + q for n, q in zip(anchors, _anchor_counts(cfg, "SQUARE_SIZES", names))]
+        keys = "SIZES, ASPECT_RATIOS and SQUARE_SIZES"
     if len(set(anchors)) > 1:
         raise IONError(
-            "MODEL.ANCHOR_GENERATOR.SIZES and ASPECT_RATIOS give unequal numbers of anchors "
-            f"({anchors}) to the features of MODEL.RPN.IN_FEATURES; give each feature equally many."
+            f"MODEL.ANCHOR_GENERATOR.{keys} give unequal numbers of anchors ({anchors}) to the "
+            "features of MODEL.RPN.IN_FEATURES; give each feature equally many."
         )
 
 
@@ -110,9 +119,15 @@ def check_features(key: str, names: Sequence[str], shapes: Mapping[str, ShapeSpe
     unknown = [name for name in names if name not in shapes]
     returned = ", ".join(shapes)
     if unknown:
+        cure = "add to the backbone's OUT_FEATURES."
+        if key.endswith("IN_FEATURES") and all(str(it).startswith("context") for it in unknown):
+            cure = (
+                "set MODEL.BACKBONE.NAME to 'build_ion_context_backbone', which adds 'context' "
+                "(further ones: MODEL.CONTEXT.ALL_STACKS, or 'Branches')."
+            )
         raise IONError(
             f"{key} names {', '.join(map(repr, unknown))}, but the backbone returns only "
-            f"{returned}; choose from these, or add to the backbone's OUT_FEATURES."
+            f"{returned}; choose from these, or {cure}"
         )
     if not names or len(set(names)) != len(names):
         fault = f"names a feature twice ({', '.join(names)})" if names else "names no feature"
@@ -122,7 +137,7 @@ def check_features(key: str, names: Sequence[str], shapes: Mapping[str, ShapeSpe
 
 def _anchor_counts(cfg: CfgNode, key: str, names: Sequence[str]) -> list[int]:
     """How many sizes or aspect ratios each of the RPN's features has."""
-    lists = _nested(cfg.MODEL.ANCHOR_GENERATOR[key])
+    lists = nested(cfg.MODEL.ANCHOR_GENERATOR[key])
     if len(lists) not in (1, len(names)):
         raise IONError(
             f"MODEL.ANCHOR_GENERATOR.{key} has {len(lists)} lists, but MODEL.RPN.IN_FEATURES "

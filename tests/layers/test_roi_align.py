@@ -90,6 +90,19 @@ def test_many_entries_are_held_in_portions(monkeypatch):
     torch.testing.assert_close(gradient(roi_align, *arguments), whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_does_not_move_the_boxes_of_torchvisions_operator(dtype):
+    """A trace stands for a GPU: both keep the operator, which wants boxes of the features' type."""
+    x = torch.randn(1, 1, 1, 700, generator=torch.Generator().manual_seed(0)).to(dtype)
+    rois = torch.tensor([[0, 1203.3, 0, 1206, 1]])
+    layer = ROIAlign((1, 3), 0.5, 1, True)
+    traced = torch.jit.trace(layer, (x, rois))(x, rois)
+    assert traced.dtype == dtype
+    torch.testing.assert_close(traced, layer(x, rois))
+    moved = layer(x, rois.to(dtype).float())
+    assert (traced - moved).abs().max() > 0.05
+
+
 def test_a_trace_keeps_the_operator():
     x, rois = (
         torch.randn(1, 3, 8, 8),

@@ -45,6 +45,8 @@ def test_squares_for_each_feature():
     assert generator.num_anchors == [5, 5]
     firsts = [(a[:2, 2] - a[:2, 0]).tolist() for a in generator.cell_anchors]
     assert firsts == [[8, 10], [32, 40]]
+    cfg.MODEL.ANCHOR_GENERATOR.SQUARE_SIZES = [8, 10]
+    assert build_anchor_generator(cfg, shapes).num_anchors == [5, 5]
     cfg.MODEL.ANCHOR_GENERATOR.SQUARE_SIZES = [[], []]
     assert build_anchor_generator(cfg, shapes).num_anchors == [3, 3]
     cfg.MODEL.ANCHOR_GENERATOR.SQUARE_SIZES = [[1], [2], [3]]
@@ -78,6 +80,12 @@ def test_faulty_settings_are_told(kernels, channels, words):
     opts = ["MODEL.RPN.MIXED_KERNELS", str(kernels), "MODEL.RPN.MIXED_CHANNELS", str(channels)]
     with pytest.raises(IONError, match=rf"MIXED_KERNELS.*{words}"):
         build_rpn_head(load_config(CONFIG, opts), CONV5)
+
+
+@pytest.mark.skipif("CONV_DIMS" not in get_cfg().MODEL.RPN, reason="an older Detectron2")
+def test_convolutions_of_detectron2s_head_are_not_ignored():
+    with pytest.raises(IONError, match=r"CONV_DIMS is \[256\].*MIXED_CHANNELS"):
+        build_rpn_head(load_config(CONFIG, ["MODEL.RPN.CONV_DIMS", "[256]"]), CONV5)
 
 
 def test_trains_in_the_small_model_on_two_features():

@@ -20,6 +20,7 @@ ANCHORS, FEATURES = "MODEL.ANCHOR_GENERATOR", "MODEL.RPN.IN_FEATURES"
         (f"{ANCHORS}.SIZES", [[16], [-1]]),
         (f"{ANCHORS}.SIZES", [[16], [32], [64], [8]]),
         (f"{ANCHORS}.ASPECT_RATIOS", [[0.0]]),
+        (f"{ANCHORS}.SQUARE_SIZES", [[32], [-1]]),
         ("MODEL.ROI_HEADS.IN_FEATURES", []),
         ("MODEL.ROI_HEADS.IN_FEATURES", ["conv9"]),
         ("MODEL.ROI_HEADS.IN_FEATURES", ["conv5", "conv5"]),
@@ -35,6 +36,14 @@ ANCHORS, FEATURES = "MODEL.ANCHOR_GENERATOR", "MODEL.RPN.IN_FEATURES"
         ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (1.0, 1.0)),
         ("MODEL.RPN.PRE_NMS_TOPK_TRAIN", 0),
         ("MODEL.RPN.POST_NMS_TOPK_TEST", -1),
+        ("MODEL.CONTEXT.HIDDEN_DIM", -8),
+        ("MODEL.CONTEXT.OUT_DIM", -8),
+        ("MODEL.CONTEXT.DROPOUT", 1.0),
+        ("MODEL.SKIP_POOLER.OUT_CHANNELS", -1),
+        ("MODEL.SKIP_POOLER.SCALE_BATCHES", 0),
+        ("MODEL.SKIP_POOLER.SCALE_INIT", -1.0),
+        ("MODEL.ROI_BOX_HEAD.FC_DIM", 0),
+        ("MODEL.ROI_BOX_HEAD.FC_DROPOUT", 1.5),
         ("MODEL.VGG.NORM", "XN"),
         ("MODEL.VGG.OUT_FEATURES", ["conv6"]),
         ("MODEL.BACKBONE.FREEZE_AT", 7),
@@ -44,3 +53,43 @@ def test_a_bad_value_is_told_by_its_key(key, value):
     with pytest.raises(IONError) as error:
         build_model(small_config(key, value))
     assert key in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("RNN", "HIDDEN_DIM", -8),
+        ("RNN", "OUT_DIM", -8),
+        ("RNN", "DROPOUT", 1.5),
+        ("Conv", "HIDDEN_DIM", -8),
+        ("Conv", "OUT_DIM", -8),
+    ],
+)
+def test_other_context_blocks_tell_it_too(name, key, value):
+    with pytest.raises(IONError, match=f"MODEL.CONTEXT.{key} is {value}"):
+        build_model(small_config("MODEL.CONTEXT.NAME", name, f"MODEL.CONTEXT.{key}", value))
+
+
+SQUARES = ("MODEL.ANCHOR_GENERATOR.NAME", "IONAnchorGenerator", f"{ANCHORS}.SQUARE_SIZES")
+
+
+@pytest.mark.parametrize(
+    ("squares", "words"),
+    [
+        ([[32], [32, 48]], r"SQUARE_SIZES give unequal numbers of anchors \(\["),
+        ([[32], [48], [64]], "SQUARE_SIZES has 3 lists, but MODEL.RPN.IN_FEATURES 2"),
+    ],
+)
+def test_square_anchors_that_do_not_fit_are_told(squares, words):
+    with pytest.raises(IONError, match=words):
+        build_model(small_config(*SQUARES, squares))
+
+
+@pytest.mark.parametrize("squares", [[], [8, 32], [[], []], [[8], [32]]])
+def test_square_anchors_may_be_one_list_or_none(squares):
+    build_model(small_config(*SQUARES, squares))
+
+
+def test_context_that_the_backbone_lacks_is_told_how_to_get():
+    with pytest.raises(IONError, match="names 'context'.*NAME to 'build_ion_context_backbone'"):
+        build_model(small_config("MODEL.BACKBONE.NAME", "build_ion_vgg_backbone"))

@@ -141,6 +141,10 @@ def test_neither_evaluation_nor_batches_without_boxes_are_measured(inputs):
     assert (pooler.scale.factor == 1).all() and pooler.scale.batches_left == 8
 
 
+def test_a_whole_number_is_a_scale_too():
+    assert SkipPooler(SHAPES, scale_init=130).scale.factor.tolist() == [130.0] * 8
+
+
 def test_fixed_scale_gets_no_gradient(inputs):
     features, boxes = inputs
     pooler = SkipPooler(SHAPES, learn_scale=False, out_channels=6)
@@ -153,6 +157,7 @@ def test_fixed_scale_gets_no_gradient(inputs):
     [
         ({"norm": "batch"}, "MODEL.SKIP_POOLER.NORM is 'batch'"),
         ({"scale_init": -1.0}, "MODEL.SKIP_POOLER.SCALE_INIT is -1"),
+        ({"scale_batches": 0}, "MODEL.SKIP_POOLER.SCALE_BATCHES is 0"),
         ({"input_shapes": []}, "MODEL.ROI_HEADS.IN_FEATURES is empty"),
         ({"pooler_type": "ROIAlignRotated"}, "POOLER_TYPE is 'ROIAlignRotated'.*ROIPool"),
     ],

@@ -11,6 +11,7 @@ from timm_files import LITE, saved, timm
 
 import ion_d2
 from ion_d2 import add_ion_config
+from ion_d2.engine.stages import Stage, check_backbone
 from ion_d2.errors import IONError
 from ion_d2.lazy import plug_in_lazy
 from ion_d2.modeling.backbone import TimmBackbone
@@ -80,6 +81,13 @@ def test_stages_of_a_training_may_wake_blocks(name):
     assert awake and changed
     assert not any(k.startswith(("net.layer1", "net.blocks.1")) for k in awake)
     assert {k.rpartition(".")[0] for k in changed} <= {k.rpartition(".")[0] for k in awake}
+
+
+def test_a_training_in_stages_is_told_how_many_there_are():
+    backbone = TimmBackbone("test_convnext", ["stage4"])
+    check_backbone(backbone, [Stage(1, 1, 1, 4)], 0)
+    with pytest.raises(IONError, match=r"STAGES\[1\].FREEZE_AT is 5, but .* has 4 stages"):
+        check_backbone(backbone, [Stage(1, 1, 1, 4), Stage(1, 1, 1, 5)], 0)
 
 
 def config(file, **keys):

@@ -73,10 +73,27 @@ PARTS = {
               "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']",
               "MODEL.ROI_HEADS.IN_FEATURES", "['res4']", "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]"),
 }  # fmt: skip
+# Detectron2's own model but for one part of ION's.
+PLAIN = (
+    "MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
+    "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 1,
+    "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]",
+)  # fmt: skip
+PARTS["timm"] = (
+    *PLAIN, "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet10t",
+    "MODEL.TIMM.OUT_FEATURES", "['stage4']", "MODEL.RPN.IN_FEATURES", "['stage4']",
+    "MODEL.ROI_HEADS.IN_FEATURES", "['stage4']",
+)  # fmt: skip
+PARTS["anchors"] = (
+    *PLAIN, "MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']",
+    "MODEL.ROI_HEADS.IN_FEATURES", "['res4']", "MODEL.ANCHOR_GENERATOR.NAME", "IONAnchorGenerator",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_any_part_of_ion_tells(part, tmp_path):
+    if part == "timm":
+        pytest.importorskip("timm")
     cfg = config(*PARTS[part], "SOLVER.EMA_DECAY", 0.9, "OUTPUT_DIR", tmp_path)
     with pytest.raises(IONError, match="SOLVER.EMA_DECAY"):
         Trainer(cfg)

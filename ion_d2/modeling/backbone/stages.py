@@ -12,6 +12,7 @@ from torch import nn
 class StagedBackbone(Backbone):
     """A backbone that can freeze its first stages, or let them rest."""
 
+    num_stages = 5  # that can rest
     _num_frozen = _num_resting = 0
 
     def stage_modules(self, first: int, last: int | None = None) -> Iterable[nn.Module]:

@@ -11,12 +11,13 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 
 from ...errors import IONError
+from ..trainer_settings import BuiltFromConfig
 from .stages import StagedBackbone
 from .timm_network import create_network, warn_of_other_pixels
 from .timm_weights import import_timm
 
 
-class TimmBackbone(StagedBackbone):
+class TimmBackbone(BuiltFromConfig, StagedBackbone):
     """The stages of one of timm's networks; the features are called "stage1", "stage2", ...
 
     They are numbered as in ``timm.create_model(name).feature_info``: a ResNet or an EfficientNet
@@ -60,6 +61,7 @@ class TimmBackbone(StagedBackbone):
         # For each stage up to the deepest, the place of its last module among ``modules()``.
         names = [module for module, _ in self.net.named_modules()]
         self._ends = [_last_inside(it["module"], names) for it in info.info[: indices[-1] + 1]]
+        self.num_stages = len(self._ends)
         self.freeze(freeze_at, freeze_norm)
 
     @property
@@ -104,10 +106,10 @@ class TimmBackbone(StagedBackbone):
 
     def _end(self, count: int) -> int:
         """Number of modules up to the end of the first ``count`` stages."""
-        if count not in range(len(self._ends) + 1):
+        if count not in range(self.num_stages + 1):
             raise IONError(
                 f"MODEL.BACKBONE.FREEZE_AT is {count!r}; this backbone ends with "
-                f"{self._out_features[-1]}, so it must be 0 (train all) to {len(self._ends)} "
+                f"{self._out_features[-1]}, so it must be 0 (train all) to {self.num_stages} "
                 "(freeze all)."
             )
         return self._ends[count - 1] + 1 if count else 0
@@ -149,4 +151,4 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     )
     if weights:
         warn_of_other_pixels(cfg, settings.NAME)
-    return backbone
+    return backbone.remember(cfg)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS
-from ...value_rules import COUNT, check_value
+from ...value_rules import BELOW_1, COUNT, check_value
 
 # Name of the feature that a context block adds. Further ones start with it.
 CONTEXT = "context"
@@ -86,6 +86,13 @@ def run_context_block(block: nn.Module, x: Tensor, sizes: Tensor | None) -> dict
     """The features of a context block by name, whether it returns one or several."""
     result = block(x, sizes)
     return result if isinstance(result, dict) else {CONTEXT: result}
+
+
+def check_widths(hidden_dim: int, out_dim: int, dropout: float = 0.0) -> None:
+    """Raise an IONError if the channels of a block, or its dropout, are out of their range."""
+    check_value("MODEL.CONTEXT.HIDDEN_DIM", hidden_dim, COUNT)
+    check_value("MODEL.CONTEXT.OUT_DIM", out_dim, COUNT)
+    check_value("MODEL.CONTEXT.DROPOUT", dropout, BELOW_1)
 
 
 def directions_of_stacks(

@@ -11,7 +11,7 @@ from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
 from ...value_rules import COUNT, check_value, number
 from ..backbone.norms import build_norm
-from .build import CONTEXT_REGISTRY, ContextBlock
+from .build import CONTEXT_REGISTRY, ContextBlock, check_widths
 
 _ODD = number("above 0 that is odd", lambda value: value > 0 and value % 2 == 1, whole=True)
 
@@ -58,6 +58,7 @@ class Conv(ContextBlock):
     ) -> None:
         """The settings are keys of ``MODEL.CONTEXT``; one that is out of range raises IONError."""
         super().__init__()
+        check_widths(hidden_dim, out_dim)
         check_value("MODEL.CONTEXT.NUM_STACKS", num_stacks, COUNT)
         check_value("MODEL.CONTEXT.KERNEL_SIZE", kernel_size, _ODD)
         widths = [in_channels, *[hidden_dim] * (num_stacks - 1), out_dim]

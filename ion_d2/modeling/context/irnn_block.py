@@ -14,7 +14,13 @@ from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
 from ...value_rules import check_value, one_of
-from .build import CONTEXT, CONTEXT_REGISTRY, ContextBlock, directions_of_stacks
+from .build import (
+    CONTEXT,
+    CONTEXT_REGISTRY,
+    ContextBlock,
+    check_widths,
+    directions_of_stacks,
+)  # fmt: skip
 from .conv import NormedConv
 from .spatial_irnn import SpatialIRNN
 
@@ -75,6 +81,7 @@ class IRNN(ContextBlock):
     ) -> None:
         """The settings are keys of ``MODEL.CONTEXT``; one that is out of range raises IONError."""
         super().__init__()
+        check_widths(hidden_dim, out_dim, dropout)
         self.convs = nn.ModuleList()
         self.irnns = nn.ModuleList()
         channels = in_channels

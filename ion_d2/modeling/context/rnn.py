@@ -14,7 +14,7 @@ from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
 from ...value_rules import check_value, one_of
-from .build import CONTEXT_REGISTRY, ContextBlock, directions_of_stacks
+from .build import CONTEXT_REGISTRY, ContextBlock, check_widths, directions_of_stacks
 
 CELLS: dict[str, type[nn.RNNBase]] = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -106,6 +106,7 @@ class RNN(ContextBlock):
     ) -> None:
         """The settings are keys of ``MODEL.CONTEXT``; one that is out of range raises IONError."""
         super().__init__()
+        check_widths(hidden_dim, out_dim, dropout)
         self.rnns = nn.ModuleList()
         channels = in_channels
         for names in directions_of_stacks(directions, num_stacks):

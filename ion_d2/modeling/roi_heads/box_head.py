@@ -12,6 +12,7 @@ from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 from torch import Tensor, nn
 
 from ...errors import IONError
+from ...value_rules import BELOW_1, COUNT, check_value
 from ..trainer_settings import BuiltFromConfig
 
 
@@ -29,8 +30,13 @@ class IONBoxHead(BuiltFromConfig):
             input_shape: channels, height and width of the pooled features.
             fc_dim: width of both layers.
             dropout: probability with which an output is dropped in training (Fast R-CNN: 0.5).
+
+        Raises:
+            IONError: one of them is out of its range.
         """
         super().__init__()
+        check_value("MODEL.ROI_BOX_HEAD.FC_DIM", fc_dim, COUNT)
+        check_value("MODEL.ROI_BOX_HEAD.FC_DROPOUT", dropout, BELOW_1)
         size = input_shape.channels * (input_shape.height or 1) * (input_shape.width or 1)
         self.fc6 = nn.Linear(size, fc_dim)
         self.fc7 = nn.Linear(fc_dim, fc_dim)

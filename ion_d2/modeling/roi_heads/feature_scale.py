@@ -31,7 +31,7 @@ class FeatureScale(nn.Module):
             batches: see ``init``.
         """
         super().__init__()
-        self.factor = nn.Parameter(torch.full((channels,), init or 1.0), requires_grad=learn)
+        self.factor = nn.Parameter(torch.full((channels,), float(init or 1)), requires_grad=learn)
         # Buffers, so that a resumed run goes on measuring where it was, or does not measure again.
         self.register_buffer("batches_left", torch.tensor(0 if init else batches))
         self.register_buffer("norm_sum", torch.zeros(()))

@@ -21,11 +21,11 @@ from ...layers.l2_norm import NORMS
 from ...layers.normalized_projection import normalized_projection
 from ...layers.roi_align import ROIAlign
 from ...layers.roi_max_pool import ROIMaxPool
-from ...value_rules import POSITIVE, check_value, number, one_of
+from ...value_rules import COUNT, POSITIVE, check_value, number, one_of
 from .feature_scale import FeatureScale
 
-_KINDS = one_of("ROIPool", "ROIAlign", "ROIAlignV2")
-_SCALE_INIT = number("of at least 0, which measures it", lambda value: value >= 0)
+KINDS = one_of("ROIPool", "ROIAlign", "ROIAlignV2")
+_SCALE_INIT = number("above 0, or 0 to measure it", lambda value: value >= 0)
 
 
 class SkipPooler(nn.Module):
@@ -73,14 +73,16 @@ class SkipPooler(nn.Module):
             gate_init: start of each gate.
 
         Raises:
-            IONError: no features, an unknown ``norm`` or ``pooler_type``, a negative
-                ``scale_init``, or a feature that would be ``added`` to itself.
+            IONError: no features, an unknown ``norm`` or ``pooler_type``, a number out of its
+                range, or a feature that would be ``added`` to itself.
         """
         super().__init__()
         if not input_shapes:
             raise IONError("MODEL.ROI_HEADS.IN_FEATURES is empty; name at least one feature.")
         check_value("MODEL.SKIP_POOLER.NORM", norm, one_of(*NORMS))
         check_value("MODEL.SKIP_POOLER.SCALE_INIT", scale_init, _SCALE_INIT)
+        check_value("MODEL.SKIP_POOLER.SCALE_BATCHES", scale_batches, COUNT)
+        check_value("MODEL.SKIP_POOLER.OUT_CHANNELS", out_channels, COUNT)
         check_value("MODEL.SKIP_POOLER.MERGE_GAIN", merge_gain, POSITIVE)
         scale_source %= len(input_shapes)
         if scale_source in added:
@@ -183,7 +185,7 @@ def make_pooler(
     Raises:
         IONError: unknown ``kind``.
     """
-    check_value("MODEL.ROI_BOX_HEAD.POOLER_TYPE", kind, _KINDS)
+    check_value("MODEL.ROI_BOX_HEAD.POOLER_TYPE", kind, KINDS)
     # Detectron2 takes powers of two alone for strides; the layer itself has no such limit.
     pooler = ROIPooler(output_size, (1.0,), sampling_ratio, kind)
     size, scale = pooler.output_size, 1.0 / stride

@@ -13,7 +13,7 @@ from ...errors import IONError
 from ...value_rules import check_value, one_of, value_of
 from ..context import CONTEXT
 from ..model_values import check_features
-from .skip_pooler import SkipPooler
+from .skip_pooler import KINDS, SkipPooler
 
 # Makes the constructor arguments of a head for features of such shapes.
 BuildHead = Callable[[CfgNode, dict[str, ShapeSpec]], dict[str, Any]]
@@ -53,6 +53,7 @@ def build_skip_pooler(
     """
     names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
     head, settings = cfg.MODEL[head_key(kind)], cfg.MODEL.SKIP_POOLER
+    check_value(f"MODEL.{head_key(kind)}.POOLER_TYPE", head.POOLER_TYPE, KINDS)
     check_value("MODEL.SKIP_POOLER.CONTEXT", settings.CONTEXT, one_of("concat", "residual"))
     context = [i for i, name in enumerate(names) if name.startswith(CONTEXT)]
     concatenated = settings.CONTEXT == "concat"
@@ -107,6 +108,6 @@ def check_no_refinement(cfg: CfgNode, reason: str) -> None:
     """Raise an IONError if ``TEST.BOX_REFINEMENT`` is on; ``reason`` is a clause on the heads."""
     if cfg.TEST.BOX_REFINEMENT.ENABLED:
         raise IONError(
-            f"TEST.BOX_REFINEMENT.ENABLED is True, but MODEL.ROI_HEADS.NAME is "
-            f"{cfg.MODEL.ROI_HEADS.NAME!r}, {reason}; switch one of the two."
+            "TEST.BOX_REFINEMENT.ENABLED is True, but MODEL.ROI_HEADS.NAME is "
+            f"{cfg.MODEL.ROI_HEADS.NAME!r}, {reason}; set TEST.BOX_REFINEMENT.ENABLED to False."
         )
