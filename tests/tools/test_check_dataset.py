@@ -1,25 +1,20 @@
 """Planted faults: each is found, by its own rule alone, and a sound dataset has none."""
 
-import contextlib
-import io
 import json
-import os
 import re
-import sys
 from itertools import count
 
 import numpy as np
 import pytest
 from cli_helpers import load_tool, run_tool, says
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from dataset_checks import SIZE, check
+from detectron2.data import DatasetCatalog
 from page_checks import check_page
 from PIL import Image
 from voc_folder import BCCD, annotation_xml, object_xml, write_image, write_label, write_split
 
 from ion_d2.data.readable import EXIF_ORIENTATION
-from ion_d2.engine.setup import run_cli
 
-SIZE = (96, 72)
 CLASSES = ["cat", "dog", "cow", "bird"]
 # The anchors of configs/ion_tiny.yaml have 24 pixels here, not 30: pictures are enlarged to 240.
 FITS, LESS = (10, 10, 33, 33), (10, 10, 39, 39)
@@ -135,19 +130,6 @@ PLANTED = {
     "label-map-ids": ["id_map.png holds the id(s) 5"],
     "label-map-size": ["small_map.png: 48x36, its picture 96x72"],
 }
-
-
-def check(folder, *arguments):
-    """Exit status, output, and what the places of the findings say by rule."""
-    file, output = folder / "out/found.json", io.StringIO()
-    catalogs = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
-    with contextlib.redirect_stdout(output):
-        code = load_tool("check_dataset").main([*map(str, arguments), "--json", str(file)])
-    DatasetCatalog.data, MetadataCatalog.data = catalogs
-    places = {}
-    for finding in json.loads(file.read_text())["findings"]:
-        places.setdefault(finding["rule"], []).extend(p["place"] for p in finding["places"])
-    return code, output.getvalue(), places
 
 
 @pytest.fixture(scope="module")
@@ -270,78 +252,6 @@ def test_pictures_that_are_missing_or_no_files_are_found(tmp_path):
     assert code == 1 and set(places) == {"broken-picture", "missing-picture"}
     assert f"{tmp_path}/b.png cannot be decoded" in places["broken-picture"][0]
     assert f"{tmp_path}/c.png does not exist" in places["missing-picture"][0]
-
-
-def boxes_of(folder, name, *boxes):
-    """A set in COCO's format of the picture a.png, with boxes of x, y, width, height."""
-    content = {
-        "images": [{"id": 1, "file_name": "a.png", "width": SIZE[0], "height": SIZE[1]}],
-        "annotations": [
-            {"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)
-        ],
-        "categories": [{"id": 1, "name": "cat"}],
-    }
-    (folder / name).write_text(json.dumps(content))
-    return f"coco:{folder}/{name}:{folder}"
-
-
-def test_a_picture_of_two_sets_is_drawn_with_the_boxes_of_the_findings_own(tmp_path, monkeypatch):
-    drawn = drawn_boxes(monkeypatch)
-    write_image(tmp_path / "a.png", SIZE)
-    first = boxes_of(tmp_path, "a.json", [5, 5, 30, 30], [40, 8, 2, 30])
-    names = [first, boxes_of(tmp_path, "b.json", [60, 5, 30, 30])]
-    for both in (names, names[::-1]):
-        drawn.clear()
-        places = check(tmp_path, *both, "--html", tmp_path / "found.html")[2]
-        assert list(places) == ["leak", "box-tiny"]
-        assert [(40, 8, 42, 38)] in drawn
-
-
-def drawn_boxes(monkeypatch):
-    """The boxes of each picture that a page will draw."""
-    drawn, page = [], load_tool("dataset_page")
-    monkeypatch.setitem(sys.modules, "dataset_page", page)
-    draw = page.draw_panel
-
-    def noted(image, marks, *options):
-        drawn.append(marks.boxes)
-        return draw(image, marks, *options)
-
-    monkeypatch.setattr(page, "draw_panel", noted)
-    return drawn
-
-
-@pytest.mark.parametrize("other", ["a", "z"])  # before and after in the list
-def test_two_files_of_labelme_of_one_picture(tmp_path, monkeypatch, other):
-    drawn, folder = drawn_boxes(monkeypatch), tmp_path / "labels"
-    folder.mkdir()
-    write_image(folder / "a.png", SIZE)
-    tiny = [[5, 5], [7, 35]], [[50, 5], [52, 35]]
-    for name, objects in ((other, [[[5, 5], [35, 35]]]), ("a_old", tiny)):
-        shapes = [{"label": "cat", "shape_type": "rectangle", "points": pair} for pair in objects]
-        content = {"shapes": shapes, "imagePath": "a.png"}
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    places = check(tmp_path, f"labelme:{folder}", "--html", tmp_path / "found.html")[2]
-    assert len(places["box-tiny"]) == 2 and "listed-twice" in places
-    assert [(5, 5, 7, 35)] in drawn and [(50, 5, 52, 35)] in drawn
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
-def test_names_that_are_no_text_are_written_all_the_same(tmp_path, monkeypatch, catalogs):
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    stem = os.fsdecode(b"caf\xe9")
-    write_image(tmp_path / f"images/{stem}.jpg", SIZE)
-    (tmp_path / f"labels/{stem}.txt").write_text("0 0.5 0.5 0.02 0.5\n")
-    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: images\n")
-    name = f"yolo:{tmp_path}/data.yaml:train"
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
-    options = [name, "--html", f"{tmp_path}/found.html"]
-    with pytest.raises(SystemExit, match="0"):
-        run_cli(lambda: load_tool("check_dataset").main(options))
-    sys.stdout.flush()
-    assert b"caf\\udce9.jpg" in sys.stdout.buffer.getvalue()
-    assert "caf\\udce9.jpg" in (tmp_path / "found.html").read_text()
 
 
 def test_a_function_without_class_names_is_told_and_checked(tmp_path, catalogs):

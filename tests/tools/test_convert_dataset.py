@@ -12,42 +12,20 @@ import pycocotools.mask as mask_util
 import pytest
 import yaml
 from cli_helpers import load_tool, run_tool
+from conversions import COCO, convert, voc_of, write_small_coco
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
-from voc_folder import BCCD, write_image
+from voc_folder import BCCD
 
-from ion_d2.data import class_names, ensure_registered
+from ion_d2.data import class_names
 
 pytestmark = pytest.mark.usefixtures("catalogs")
-
-COCO = {
-    "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
-    "images": [{"id": i, "file_name": f"{i}/a.jpg", "width": 40, "height": 30} for i in (5, 9)],
-    "annotations": [
-        {"id": 1, "image_id": 5, "category_id": 7, "bbox": [2, 3, 10.5, 8], "area": 60,
-         "iscrowd": 0, "segmentation": [[2, 3, 12.5, 3, 12.5, 11], [4, 5, 6, 5, 6, 11]]},
-        {"id": 2, "image_id": 5, "category_id": 3, "bbox": [0, 0, 40, 30], "area": 1200,
-         "iscrowd": 0, "segmentation": [[0, 0, 40, 0, 40, 30, 0, 30]]},
-    ],
-}  # fmt: skip
 
 
 @pytest.fixture
 def coco(tmp_path):
-    for name in ("5/a.jpg", "9/a.jpg"):
-        (tmp_path / name).parent.mkdir()
-        write_image(tmp_path / name)
-    (tmp_path / "set.json").write_text(json.dumps(COCO))
-    return f"coco:{tmp_path}/set.json:{tmp_path}"
-
-
-def convert(capfd, *arguments):
-    code, out, err = run_tool(load_tool("convert_dataset"), capfd, *arguments)
-    assert code == 0, err
-    name = out.strip().removeprefix("Wrote ")
-    ensure_registered([name])
-    return name
+    return write_small_coco(tmp_path)
 
 
 def objects_of(name):
@@ -144,122 +122,6 @@ def test_blood_cells_through_all_formats(tmp_path, capfd):
     for form in ("yolo", "coco", "voc"):
         name = convert(capfd, name, form, tmp_path / form, "--link", "--split", "test")
     assert_same_objects(name, first)
-
-
-@pytest.fixture
-def large(tmp_path, coco):
-    """A VOC folder with a picture of 640x480, a label map and two objects, one of them a pixel."""
-    root = tmp_path / "large"
-    for name in ("Annotations", "ImageSets/Main", "JPEGImages", "SegmentationClass"):
-        (root / name).mkdir(parents=True)
-    ramp = np.zeros((480, 640, 3), np.uint8)
-    ramp[:, 320:] = 200
-    Image.fromarray(ramp).save(root / "JPEGImages/a.jpg", quality=95)
-    labels = np.zeros((480, 640), np.uint8)
-    labels[120:360, 160:] = 2
-    labels[0] = 255
-    Image.fromarray(labels).save(root / "SegmentationClass/a.png")
-    objects = "".join(
-        f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{x0 + 1}</xmin>"
-        f"<ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
-        for name, x0, y0, x1, y1 in [("cat", 160, 120, 640, 360), ("dog", 8, 4, 21, 33)]
-    )
-    size = "<size><width>640</width><height>480</height><depth>3</depth></size>"
-    (root / "Annotations/a.xml").write_text(f"<annotation>{size}{objects}</annotation>")
-    (root / "ImageSets/Main/all.txt").write_text("a\n")
-    (root / "classes.txt").write_text("cat\ndog\n")
-    return f"voc:{root}:all"
-
-
-def test_smaller_pictures_have_smaller_boxes_and_label_maps(capfd, large, tmp_path):
-    folder = tmp_path / "small"
-    for _ in range(2):  # once more changes nothing
-        name = convert(capfd, large, "voc", folder, "--split", "all", "--short-side", 120)
-    (record,) = DatasetCatalog.get(name)
-    assert (record["width"], record["height"]) == (160, 120)
-    assert [each["bbox"] for each in record["annotations"]] == [
-        [40, 30, 160, 90],
-        [2, 1, 5.25, 8.25],
-    ]
-    image = np.asarray(Image.open(record["file_name"]).convert("L")).astype(int)
-    assert image.shape == (120, 160) and image[:, :78].max() < 20 and image[:, 82:].min() > 180
-    label_map = Image.open(record["sem_seg_file_name"])
-    assert label_map.getpalette()[6:9] == [0, 128, 0]  # VOC's color of class 2
-    labels = np.asarray(label_map)
-    assert labels.shape == (120, 160) and (labels[30:90, 40:] == 2).all()
-    assert set(np.unique(labels)) <= {0, 2, 255} and (labels == 2).sum() == 60 * 120
-
-
-def test_pictures_that_are_small_enough_keep_their_bytes(capfd, large, tmp_path):
-    name = convert(capfd, large, "yolo", tmp_path / "yolo", "--short-side", 480)
-    (record,) = DatasetCatalog.get(name)
-    (source,) = DatasetCatalog.get(large)
-    with open(record["file_name"], "rb") as new, open(source["file_name"], "rb") as old:
-        assert new.read() == old.read()
-    assert "sem_seg_file_name" not in record
-
-
-def test_outlines_become_smaller_too(capfd, coco, tmp_path):
-    name = convert(capfd, coco, "labelme", tmp_path / "small", "--short-side", 15)
-    record = next(each for each in DatasetCatalog.get(name) if each["annotations"])
-    assert (record["width"], record["height"]) == (20, 15)
-    outlines = [found["segmentation"] for found in record["annotations"]]
-    assert outlines[0] == [[1, 1.5, 6.25, 1.5, 6.25, 5.5], [2, 2.5, 3, 2.5, 3, 5.5]]
-
-
-def test_cocos_format_and_another_folders_picture_are_refused(capfd, large, tmp_path):
-    tool = load_tool("convert_dataset")
-    code, _, err = run_tool(tool, capfd, large, "coco", tmp_path / "c", "--short-side", 100)
-    assert code == 1 and "--short-side is not for COCO" in err
-    folder = tmp_path / "small"
-    convert(capfd, large, "voc", folder, "--short-side", 100)
-    code, _, err = run_tool(tool, capfd, large, "voc", folder, "--short-side", 120)
-    assert code == 1 and "a.jpg would be replaced" in err
-
-
-def voc_of(root, annotations=(), **picture):
-    """A VOC folder of a picture f1.jpg of 40x30, with the objects of COCO's content or others."""
-    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (root / name).mkdir(parents=True)
-    Image.new("RGB", (40, 30), **picture).save(root / "JPEGImages/f1.jpg")
-    size = "<size><width>40</width><height>30</height></size>"
-    (root / "Annotations/f1.xml").write_text(f"<annotation>{size}{annotations}</annotation>")
-    (root / "ImageSets/Main/all.txt").write_text("f1\n")
-    (root / "classes.txt").write_text("cat\n")
-    return f"voc:{root}:all"
-
-
-def test_smaller_pictures_of_two_sets_are_not_mixed_up(tmp_path, capfd):
-    tool, folder = load_tool("convert_dataset"), tmp_path / "small"
-    train = voc_of(tmp_path / "tr", "", color="red")
-    val = voc_of(tmp_path / "va", "", color="blue")
-    convert(capfd, train, "voc", folder, "--split", "train", "--short-side", 15)
-    labels = (folder / "Annotations/f1.xml").read_bytes()
-    code, _, err = run_tool(tool, capfd, val, "voc", folder, "--split", "val", "--short-side", 15)
-    assert code == 1 and "f1.jpg would be replaced" in err
-    assert (folder / "Annotations/f1.xml").read_bytes() == labels
-    linked = tmp_path / "linked"
-    convert(capfd, train, "voc", linked, "--link")
-    code, _, err = run_tool(tool, capfd, train, "voc", linked, "--short-side", 15)
-    assert code == 1 and "f1.jpg would be replaced" in err
-
-
-def test_a_picture_without_a_suffix(coco, tmp_path, capfd):
-    (tmp_path / "5/a.jpg").rename(tmp_path / "5/a")
-    (tmp_path / "set.json").write_text(json.dumps(COCO).replace("5/a.jpg", "5/a"))
-    name = convert(capfd, coco, "labelme", tmp_path / "small", "--short-side", 15)
-    assert sorted(r["width"] for r in DatasetCatalog.get(name)) == [20, 20]
-    code, _, err = run_tool(load_tool("convert_dataset"), capfd, coco, "yolo", tmp_path / "yolo")
-    assert code == 1 and "5/a is no .jpg or" in err
-
-
-def test_masks_that_smaller_pictures_lose_are_counted(coco, tmp_path, capfd, caplog):
-    content = json.loads(json.dumps(COCO))
-    mask = {"size": [30, 40], "counts": [600, 600]}
-    content["annotations"][1].update(segmentation=mask)
-    (tmp_path / "set.json").write_text(json.dumps(content))
-    convert(capfd, coco, "yolo", tmp_path / "yolo", "--short-side", 15)
-    assert "The run lengths of 1 object(s) are lost." in caplog.text
 
 
 def test_difficult_objects_become_crowds_and_back(tmp_path, capfd):
