@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from demo_drawings import write_drawing
+from demo_folder import ELSEWHERE
 from demo_inputs import read_picture
 from detectron2.structures import Instances
 from PIL import Image
@@ -24,14 +26,12 @@ from shared_arguments import read_model_config, whole_number
 from tqdm import tqdm
 
 from ion_d2.engine.drawing import draw_panels
-from ion_d2.engine.pictures import marks_of, save_picture
+from ion_d2.engine.pictures import marks_of
 from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.run_folder import TRAINED
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 from ion_d2.files import make_folder
-
-_ELSEWHERE = "choose another --output"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Pillow reads more formats than it writes.
     if Image.registered_extensions().get(args.output.suffix.lower()) not in Image.SAVE:
         raise IONError(f"--output {args.output} has no suffix of a picture, such as .jpg or .png.")
-    make_folder(args.output.absolute().parent, _ELSEWHERE)
+    make_folder(args.output.absolute().parent, ELSEWHERE)
     images = [read_picture(str(path)) for path in args.input]
     threshold = args.confidence_threshold
     found = [detect_by(run, images, threshold) for _, run in args.runs]
@@ -84,12 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for i, image in enumerate(images)
     ]
-    try:
-        save_picture(arrange(sheets, args.columns), args.output)
-    except OSError as error:
-        raise IONError(
-            f"{args.output} cannot be written ({error.strerror or error}); {_ELSEWHERE}."
-        ) from error
+    write_drawing(arrange(sheets, args.columns), args.output)
 
 
 def detect_by(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -58,14 +59,8 @@ class Drawings:
             show(np.asarray(drawn)[:, :, ::-1], wait=shot.clip is None)
 
     def _save_picture(self, drawn: Image.Image, shot: Shot) -> None:
-        make_folder(shot.place.parent, ELSEWHERE)
-        try:
-            save_picture(drawn, shot.place)
-            self._folder.wrote(shot.place)
-        except OSError as error:
-            raise IONError(
-                f"{shot.place} cannot be written ({error.strerror or error}); {ELSEWHERE}."
-            ) from error
+        write_drawing(drawn, shot.place)
+        self._folder.wrote(shot.place)
 
     def _add_frame(self, image: np.ndarray, shot: Shot, clip: Clip) -> None:
         if self._shot is None or self._shot.clip is not clip:
@@ -92,6 +87,20 @@ class Drawings:
                 place = self._folder.free(place, video.suffix)
             video.close(place)
             self._folder.wrote(place)
+
+
+def write_drawing(drawn: Image.Image, path: Path) -> None:
+    """Write a picture, and its folder if need be.
+
+    Raises:
+        IONError: it cannot be written.
+    """
+    make_folder(path.absolute().parent, ELSEWHERE)
+    try:
+        save_picture(drawn, path)
+    except OSError as error:
+        told = f"{path} cannot be written ({error.strerror or error}); {ELSEWHERE}."
+        raise IONError(told) from error
 
 
 def show(image: np.ndarray, *, wait: bool) -> None:

@@ -84,16 +84,35 @@ def coco_content(name: str) -> Content:
     if json_file and not json_file.endswith(f"{name}_coco_format.json"):
         return _of_classes(read_coco_file(json_file), name)
     try:
-        content = convert_to_coco_dict(name)
-        objects = (o for record in DatasetCatalog.get(name) for o in record.get("annotations", ()))
-        for annotation, found in zip(content.get("annotations", ()), objects):
-            annotation["iscrowd"] |= bool(found.get("difficult"))
+        content = _converted(name)
     except _WRONG_DICTS as error:
         raise IONError(
             f"The images of dataset '{name}' are not dicts in Detectron2's format "
             f"({type(error).__name__}: {error}); correct the function that returns them."
         ) from error
     return _of_classes(normalize_coco(content, f"dataset '{name}'"), name)
+
+
+def _converted(name: str) -> Content:
+    """What Detectron2 makes of a dataset in which difficult objects are crowds."""
+    records = [_with_crowds(record) for record in DatasetCatalog.get(name)]
+    metadata = MetadataCatalog.get(name).as_dict()
+    marked = f"{name}, difficult objects as crowds"
+    DatasetCatalog.register(marked, lambda: records)
+    MetadataCatalog.get(marked).set(**{**metadata, "name": marked})
+    try:
+        return convert_to_coco_dict(marked)
+    finally:
+        DatasetCatalog.remove(marked)
+        MetadataCatalog.remove(marked)
+
+
+def _with_crowds(record: dict[str, Any]) -> dict[str, Any]:
+    annotations = [
+        {**found, "iscrowd": int(found.get("iscrowd", 0)) | bool(found.get("difficult"))}
+        for found in record.get("annotations", ())
+    ]
+    return {**record, "annotations": annotations}
 
 
 def _of_classes(content: Content, name: str) -> Content:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -54,6 +56,16 @@ def claim(folder: str) -> None:
     _claimed[folder] = file
     for left in Path(folder).glob("*.pth.tmp"):
         left.unlink()
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock that a file stands for, and wait for it if somebody else has it."""
+    with open(path, "a", encoding="utf-8") as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # the disk knows no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _lock(file: IO[str], folder: str) -> None:

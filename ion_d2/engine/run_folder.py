@@ -10,7 +10,7 @@ from pathlib import Path
 from detectron2.utils import comm
 
 from ..files import replace_file
-from .folder_lock import claim, fcntl, release
+from .folder_lock import claim, locked, release
 
 TRAINED, EVALUATED = "config.yaml", "config_eval.yaml"
 
@@ -31,23 +31,14 @@ def writing_config(folder: str, *, evaluate: bool) -> Iterator[None]:
         yield
         return
     try:
-        with _alone(folder):
+        os.makedirs(os.path.abspath(folder), exist_ok=True)
+        # An evaluation may start when another one does.
+        with locked(os.path.join(folder, f"{TRAINED}.lock")):
             yield from _keeping(folder, evaluate)
     except BaseException:
         if not evaluate:
             release(folder)
         raise
-
-
-@contextlib.contextmanager
-def _alone(folder: str) -> Iterator[None]:
-    """Wait until no other program is here; an evaluation may start when another one does."""
-    os.makedirs(os.path.abspath(folder), exist_ok=True)
-    with open(os.path.join(folder, f"{TRAINED}.lock"), "a", encoding="utf-8") as file:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # the disk knows no locks
-                fcntl.lockf(file, fcntl.LOCK_EX)
-        yield
 
 
 def _keeping(folder: str, evaluate: bool) -> Iterator[None]:

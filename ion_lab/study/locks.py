@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -23,11 +21,3 @@ def try_lock(path: Path) -> IO[str] | None:
         file.close()
         return None
     return file
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that a file stands for, and wait for it if somebody else has it."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -22,7 +22,7 @@ def extract_parts(weights: Path, parts: Sequence[str], target: Path) -> None:
     """
     with reading(str(weights)):
         checkpoint = torch.load(weights, map_location="cpu", weights_only=True)
-    # Their average, where there is one, as a start from all of them takes it.
-    model = averaged_weights(checkpoint[EMA]) if EMA in checkpoint else checkpoint["model"]
+        # Their average, where there is one, as a start from all of them takes it.
+        model = averaged_weights(checkpoint[EMA]) if EMA in checkpoint else checkpoint["model"]
     kept = {key: value for key, value in model.items() if key.split(".")[0] in parts}
     write_atomically(str(target), lambda file: torch.save({"model": kept}, file))

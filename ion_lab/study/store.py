@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ion_d2.data.plain_files import read_json
+from ion_d2.engine.folder_lock import locked
 from ion_d2.evaluation.results_file import write_json
 from ion_d2.files import make_folder
-from ion_lab.study.locks import locked
 from ion_lab.study.run_settings import same_settings
 from ion_lab.study.runs import Run
 

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from detectron2.data import DatasetCatalog
 
 from ion_d2.data.catalog import ensure_registered
+from ion_d2.engine.folder_lock import locked
 from ion_d2.errors import IONError
 from ion_lab.scenes import SPLITS, SceneSettings, generate_scenes
 from ion_lab.scenes.scene_set import SCENES_VERSION
-from ion_lab.study.locks import locked
 from ion_lab.study.table import Data
 
 

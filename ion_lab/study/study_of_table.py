@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ion_d2.engine.folder_lock import locked
 from ion_d2.errors import IONError
 from ion_d2.evaluation.results_file import write_json, write_text
-from ion_lab.study.locks import locked
 from ion_lab.study.markdown import to_markdown
 from ion_lab.study.results import collect_results
 from ion_lab.study.runner import Interrupted, Runner, default_jobs
@@ -90,12 +90,7 @@ def run_study(study: Study) -> list[str]:
 def _plan(study: Study) -> list[Run]:
     table = study.table
     data = [each for each in table.data if not each.folder or each.folder in study.given]
-    sources = [*table.data, *(start.data for start in table.starts.values() if start.data)]
-    known = sorted({each.folder for each in sources if each.folder})
-    for name in study.given:
-        if name not in known:
-            told = ", ".join(known) or "none"
-            raise IONError(f"--data {name} is no folder of {table.name}, which takes {told}.")
+    _check_given(study)
     for each in table.data:
         if each not in data:
             study.tell(f"{each.name} is left out; to add it: --data {each.folder}=PATH")
@@ -113,6 +108,17 @@ def _plan(study: Study) -> list[Run]:
         if name in used and start.data is not None
     }
     return plan_runs(table, study.cut, pictures, starts, study.seeds)
+
+
+def _check_given(study: Study) -> None:
+    """Raise an IONError if a folder is given that the table does not have."""
+    table = study.table
+    sources = [*table.data, *(start.data for start in table.starts.values() if start.data)]
+    known = sorted({each.folder for each in sources if each.folder})
+    for name in study.given:
+        if name not in known:
+            told = ", ".join(known) or "none"
+            raise IONError(f"--data {name} is no folder of {table.name}, which takes {told}.")
 
 
 def _write(study: Study, runs: Sequence[Run], store: Store) -> dict[str, Any]:

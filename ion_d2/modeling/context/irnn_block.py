@@ -14,13 +14,7 @@ from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
 from ...value_rules import check_value, one_of
-from .build import (
-    CONTEXT,
-    CONTEXT_REGISTRY,
-    ContextBlock,
-    check_widths,
-    directions_of_stacks,
-)  # fmt: skip
+from .build import CONTEXT, CONTEXT_REGISTRY, ContextBlock, check_widths, directions_of_stacks
 from .conv import NormedConv
 from .spatial_irnn import SpatialIRNN
 

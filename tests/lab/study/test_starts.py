@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 
+import pytest
 import torch
 from study_helpers import CONV5, ROOT, SKIP, calls, make_study, results, run_folders
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from ion_d2.errors import IONError
 from ion_lab.study import run_study
 from ion_lab.study.starting_weights import extract_parts
 
@@ -109,6 +111,12 @@ def test_parts_are_those_of_the_average_where_there_is_one(tmp_path):
     given = torch.load(tmp_path / "parts.pth", weights_only=True)["model"]
     assert sorted(given) == ["backbone.bias", "backbone.weight"]
     assert torch.equal(given["backbone.weight"], saved["ema"]["module.backbone.weight"])
+
+
+def test_a_start_that_holds_no_model_is_named(tmp_path):
+    torch.save({"weights": {}}, tmp_path / "start.pth")
+    with pytest.raises(IONError, match="start.pth"):
+        extract_parts(tmp_path / "start.pth", ["backbone"], tmp_path / "parts.pth")
 
 
 def test_a_damaged_start_is_named(tmp_path):
