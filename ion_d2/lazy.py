@@ -30,7 +30,7 @@ from .modeling import (
 from .modeling.context import CONTEXT
 from .modeling.model_values import check_features
 from .modeling.roi_heads.box_predictor import ImageMeanOutputLayers
-from .plugging import PLUGGED_IRNN
+from .plugging import PLUGGED_IRNN, stages_to
 
 _ROI_HEADS = {
     roi_heads.StandardROIHeads: IONROIHeads,
@@ -107,8 +107,9 @@ def plug_in_lazy(
     prefixes = [p for p in ("box_", "mask_", "keypoint_", "") if f"{p}pooler" in heads]
     read = list(heads[f"{prefixes[0]}in_features"])
     bottom_up = model.backbone.copy()
-    if target is IONRes5ROIHeads:
-        read = bottom_up.out_features = ["res2", "res3", *read]
+    if len(read) == 1 and "out_features" in bottom_up:
+        read = stages_to(read[0], bottom_up.out_features)
+        bottom_up.out_features = sorted({*read, *bottom_up.out_features})
     shapes = instantiate(bottom_up).output_shape()
     in_feature = in_feature or read[-1]
     check_features("in_feature", [in_feature], shapes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -70,7 +71,7 @@ def plug_in(cfg: CfgNode) -> dict[str, Any]:
 def _overrides(cfg: CfgNode) -> dict[str, Any]:
     model = cfg.MODEL
     read = list(model.ROI_HEADS.IN_FEATURES)
-    pooled = _stages_to(read[0], model.TIMM.OUT_FEATURES) if len(read) == 1 else read
+    pooled = stages_to(read[0], model.TIMM.OUT_FEATURES) if len(read) == 1 else read
     overrides: dict[str, Any] = {
         "MODEL.META_ARCHITECTURE": "ION",
         "MODEL.BACKBONE.NAME": CONTEXT_BACKBONE,
@@ -93,16 +94,19 @@ def _overrides(cfg: CfgNode) -> dict[str, Any]:
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 0,
     }
     if pooled != read and read[0].startswith("res"):
-        overrides["MODEL.RESNETS.OUT_FEATURES"] = pooled
+        returned = model.RESNETS.OUT_FEATURES  # which others may read
+        overrides["MODEL.RESNETS.OUT_FEATURES"] = sorted({*pooled, *returned})
     return overrides
 
 
-def _stages_to(name: str, timm_stages: list[str]) -> list[str]:
-    """The stages up to a given one, of Detectron2's ResNet or timm's; another feature is alone."""
-    if name in timm_stages:
-        return list(timm_stages[: timm_stages.index(name) + 1])
-    found = re.fullmatch(r"res([2-5])", name)
-    return [f"res{i}" for i in range(2, int(found[1]) + 1)] if found else [name]
+def stages_to(name: str, stages: Sequence[str]) -> list[str]:
+    """The stages up to a given one: those of Detectron2's ResNet, or of the list given.
+
+    Another feature is alone.
+    """
+    if found := re.fullmatch(r"res([2-5])", name):
+        return [f"res{i}" for i in range(2, int(found[1]) + 1)]
+    return list(stages[: stages.index(name) + 1]) if name in stages else [name]
 
 
 def _channels(cfg: CfgNode, pooled: list[str], name: str) -> int:

@@ -6,7 +6,7 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.structures import PolygonMasks
-from model_helpers import losses_of, make_input
+from model_helpers import losses_of, make_input, train_step
 from omegaconf import OmegaConf
 
 from ion_d2.engine.setup import load_config
@@ -88,6 +88,26 @@ def test_context_of_another_level_and_other_settings():
         levels = [p.level_poolers[0] for p in pooler.level_poolers]
         assert [1 / level.spatial_scale for level in levels] == [4, 8, 16, 32, 8]
         assert levels[0].output_size == (size, size)
+
+
+@pytest.mark.parametrize("one", ["res4", "res5"])
+def test_heads_of_one_stage_pool_those_before_it_too(one):
+    """As plug_in does; the RPN keeps the stage that it reads."""
+    model = zoo_model("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py")
+    model.backbone = model.backbone.bottom_up
+    model.backbone.out_features = sorted({"res4", one})  # the RPN reads res4
+    rpn, heads = model.proposal_generator, model.roi_heads
+    rpn.in_features, rpn.head.in_channels = ["res4"], 1024
+    rpn.anchor_generator.update(sizes=[[32]], strides=[16])
+    for key in [key for key in heads if key.startswith("keypoint")]:
+        del heads[key]
+    heads.box_in_features = [one]
+    channels = 1024 if one == "res4" else 2048
+    heads.box_head.input_shape = ShapeSpec(channels=channels, height=7, width=7)
+    plug_in_lazy(model, context={"hidden_dim": 16, "out_dim": 16}, pooler={"added": ()})
+    stages = [f"res{i}" for i in range(2, int(one[3:]) + 1)]
+    assert model.roi_heads.box_in_features == [*stages, "context"]
+    train_step(instantiate(model), make_input(64, 96, boxes=1))
 
 
 def test_what_is_refused_leaves_the_model_as_it_was():

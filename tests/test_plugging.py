@@ -76,6 +76,12 @@ def test_plug_in_tells_what_it_set():
     assert SWITCHES < told.keys()
     assert told["MODEL.RESNETS.OUT_FEATURES"] == ["res2", "res3", "res4", "res5"]
     assert told["MODEL.SKIP_POOLER.OUT_CHANNELS"] == 2048  # of ResNet's res5
+    # A stage that the RPN reads stays.
+    deeper = ion_d2.get_config(zoo("faster_rcnn_R_50_C4_1x"))
+    deeper.defrost()
+    deeper.MODEL.RESNETS.OUT_FEATURES = ["res4", "res5"]
+    stages = ion_d2.plug_in(deeper)["MODEL.RESNETS.OUT_FEATURES"]
+    assert stages == ["res2", "res3", "res4", "res5"]
     for key, value in told.items():
         assert functools.reduce(lambda node, part: node[part], key.split("."), cfg) == value
 
@@ -186,6 +192,13 @@ def test_where_ion_cannot_be_switched_on_is_told(key, value):
         ("faster_rcnn_R_50", "BACKBONE.NAME build_ion_context_backbone CONTEXT.BOTTOM_UP "
          "build_ion_context_backbone CONTEXT.IN_FEATURE p5",
          "CONTEXT.BOTTOM_UP is 'build_ion_context_backbone'"),
+        ("faster_rcnn_R_50", "SKIP_POOLER.SCALE_INIT 0",
+         "SKIP_POOLER.SCALE_INIT is 0, of type int; give one of type float, such as 1000.0"),
+        # A block that nothing reads: parameters without gradient, on which distributed ones fail.
+        ("faster_rcnn_R_50", "BACKBONE.NAME build_ion_context_backbone CONTEXT.BOTTOM_UP "
+         "build_resnet_fpn_backbone CONTEXT.IN_FEATURE p5",
+         "nothing reads its context: name 'context' in MODEL.ROI_HEADS.IN_FEATURES or "
+         "MODEL.RPN.IN_FEATURES, or set MODEL.BACKBONE.NAME to 'build_resnet_fpn_backbone'"),
         # These would train or test a model without what they ask for.
         ("faster_rcnn_R_50", "SEG_REGULARIZER_ON True",
          "SEG_REGULARIZER_ON is True, but MODEL.META_ARCHITECTURE is 'GeneralizedRCNN'"),

@@ -6,6 +6,7 @@ import difflib
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NoReturn
@@ -29,6 +30,12 @@ from .ranges import check_ranges
 from .stages import check_overrides, follow_stages
 
 _EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C stopped
+
+# What yacs says of a value of another type than the key's.
+_MISMATCH = re.compile(
+    r"Type mismatch \(<class '(.+)'> vs\. <class '(.+)'>\) "
+    r"with values \((.*) vs\. (.*)\) for config key: (\S+)"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +107,11 @@ def _reason(error: Exception, cfg: CfgNode) -> str:
         close = difflib.get_close_matches(key, list(_keys(cfg)), n=1, cutoff=0.7)
         hint = f" Did you mean {close[0]}?" if close else ""
         return f"there is no config key {key}.{hint}"
-    return text + ("; give datasets as \"('NAME',)\"." if "key: DATASETS." in text else "")
+    if found := _MISMATCH.fullmatch(text):
+        wanted, given, old, new, key = found.groups()
+        example = "\"('NAME',)\"" if key.startswith("DATASETS.") else old
+        return f"{key} is {new}, of type {given}; give one of type {wanted}, such as {example}."
+    return text
 
 
 def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:

@@ -24,6 +24,7 @@ ROI_HEADS = {
     "Res5ROIHeads": "IONRes5ROIHeads",
 }
 # Switches, the key and the registry of the part that must honor them, and one that does.
+_META_ARCHITECTURES = ("GeneralizedRCNN", "ION", "PanopticFPN")
 _SWITCHES = (
     ("MODEL.SEG_REGULARIZER_ON", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
     ("TEST.FLIP_AVERAGING", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
@@ -92,6 +93,31 @@ def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
         check_rpn(cfg, shapes)
     check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
+    _check_context_is_read(cfg)
+
+
+def _check_context_is_read(cfg: CfgNode) -> None:
+    """Refuse a context block that costs its time and trains nothing.
+
+    Its parameters would have no gradient, on which distributed training fails. Models and proposal
+    generators of other projects may read it by keys of their own.
+    """
+    model = cfg.MODEL
+    readers = {"MODEL.ROI_HEADS.IN_FEATURES": model.ROI_HEADS.IN_FEATURES}
+    if model.PROPOSAL_GENERATOR.NAME == "RPN":
+        readers["MODEL.RPN.IN_FEATURES"] = model.RPN.IN_FEATURES
+    if model.SEG_REGULARIZER_ON or model.META_ARCHITECTURE == "PanopticFPN":
+        readers["MODEL.SEM_SEG_HEAD.IN_FEATURES"] = model.SEM_SEG_HEAD.IN_FEATURES
+    known = model.META_ARCHITECTURE in _META_ARCHITECTURES and (
+        model.PROPOSAL_GENERATOR.NAME in ("RPN", "PrecomputedProposals")
+    )
+    reads = any(name.startswith("context") for names in readers.values() for name in names)
+    if known and model.BACKBONE.NAME == "build_ion_context_backbone" and not reads:
+        raise IONError(
+            "MODEL.BACKBONE.NAME is 'build_ion_context_backbone', but nothing reads its context: "
+            f"name 'context' in {' or '.join(readers)}, or set MODEL.BACKBONE.NAME to "
+            f"{model.CONTEXT.BOTTOM_UP!r}."
+        )
 
 
 def _is_upright_rcnn(cfg: CfgNode) -> bool:
