@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     **dict.fromkeys(["ion_d2.errors", "ion_d2._require", "ion_d2.compat"], 0),
     **dict.fromkeys(["ion_d2.files", "ion_d2.layers", "ion_d2.config", "ion_d2.value_rules"], 1),
+    "ion_d2.shell": 1,
     "ion_d2.clipping": 2,
     **dict.fromkeys(["ion_d2.modeling", "ion_d2.data"], 3),
     **dict.fromkeys(["ion_d2.plugging", "ion_d2.evaluation"], 4),

@@ -10,6 +10,7 @@ from cli_helpers import load_program, load_tool, says, voc_arguments
 from trainer_helpers import make_config
 
 from ion_d2.engine.setup import run_cli
+from ion_d2.shell import python_command
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def run_words(train_net, capfd, monkeypatch):
 
     def run(command):
         python, path, *words = shlex.split(command)
-        assert python == "python"
+        assert python == shlex.split(python_command())[0]
         if Path(path).name == "train_net.py":
             return train_net(*words)
         monkeypatch.setattr(sys, "argv", [path, *words])

@@ -48,6 +48,8 @@ REPLACEMENTS = (
     (r"\bnp\.(bool|int|float|object|str)\b", r"\1"),
     # Pillow 10 removed the second name of the same filter.
     (r"\bImage\.LINEAR\b", "Image.BILINEAR"),
+    # PyTorch warns of every model that does not say what it takes by default.
+    (r"\bmeshgrid\(shifts_y, shifts_x\)", 'meshgrid(shifts_y, shifts_x, indexing="ij")'),
     # setuptools 82 removed pkg_resources; the files lie beside the module that asks for them.
     (r"(?m)^import pkg_resources\n", ""),
     (

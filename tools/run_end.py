@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -12,6 +11,7 @@ from detectron2.data import DatasetCatalog
 from ion_d2.engine.best import BEST, FINAL
 from ion_d2.engine.run_folder import EVALUATED, TRAINED
 from ion_d2.evaluation import evaluation_folder
+from ion_d2.shell import python_command
 from ion_lab.report.run_report import FILE_NAME as REPORT
 from ion_lab.report.training_files import LOSSES, VALIDATION
 
@@ -39,7 +39,7 @@ def describe_end(cfg: CfgNode, *, trained: bool) -> str:
             f"The run is in {out}",
             *(f"  {kind:<10}{', '.join(names)}" for kind, names in files.items()),
             "What may come next:",
-            *(f"  {what:<10}{shlex.join(['python', *it])}" for what, it in commands.items()),
+            *(f"  {what:<10}{python_command(*it)}" for what, it in commands.items()),
         ]
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -16,6 +15,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
+
+from ..shell import python_command
 
 logger = logging.getLogger(__name__)
 
@@ -153,9 +154,9 @@ def log_label_faults(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
         lines.append(f"no object of {len(unused)} class(es): {', '.join(unused[:_CLASSES])}")
     if lines:
         names = dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])  # the tool takes each once
-        command = ["python", "tools/check_dataset.py", *names]
+        command = ["tools/check_dataset.py", *names]
         config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
         command += ["--config-file", config] if os.path.exists(config) else []
-        lines.append(f"more, and what to do: {shlex.join(command)}")
+        lines.append(f"more, and what to do: {python_command(*command)}")
     for line in lines:
         logger.warning("Training labels: %s", line)
