@@ -19,7 +19,7 @@ COMMON = [
     "20",
 ]  # fmt: skip
 PLAIN_HEADS = ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES",
-               "['conv5']"]  # fmt: skip
+               "['context']"]  # fmt: skip
 PIECES = {
     "all": ["MODEL.SEG_REGULARIZER_ON", "True", "TEST.SEM_SEG", "True"],
     "context": ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", *PLAIN_HEADS],

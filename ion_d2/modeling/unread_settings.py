@@ -93,14 +93,16 @@ def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
         check_rpn(cfg, shapes)
     check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
-    _check_context_is_read(cfg)
 
 
-def _check_context_is_read(cfg: CfgNode) -> None:
+def check_context_is_read(cfg: CfgNode) -> None:
     """Refuse a context block that costs its time and trains nothing.
 
     Its parameters would have no gradient, on which distributed training fails. Models and proposal
     generators of other projects may read it by keys of their own.
+
+    Raises:
+        IONError: neither the ROI heads, nor the RPN, nor a segmentation head reads it.
     """
     model = cfg.MODEL
     readers = {"MODEL.ROI_HEADS.IN_FEATURES": model.ROI_HEADS.IN_FEATURES}

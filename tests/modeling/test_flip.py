@@ -103,5 +103,5 @@ def test_other_heads_are_refused():
     with pytest.raises(IONError, match="TEST.FLIP_AVERAGING needs.*StandardROIHeads"):
         small_model(
             *FLIP, "MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES",
-            "['conv5']",
+            "['context']",
         )  # fmt: skip

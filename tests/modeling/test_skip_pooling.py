@@ -211,6 +211,7 @@ def test_a_merge_without_weights_is_refused(gain):
 def test_the_start_of_a_merge_that_does_not_exist_is_refused():
     alone = ("MODEL.ROI_HEADS.IN_FEATURES", ["conv5"], "MODEL.SKIP_POOLER.NORM", "none")
     keys = (*alone, "MODEL.SKIP_POOLER.OUT_CHANNELS", 64)
+    keys += ("MODEL.BACKBONE.NAME", "build_ion_vgg_backbone")
     assert box_pooler(*keys).reduce is None
     with pytest.raises(IONError, match="MODEL.SKIP_POOLER.MERGE_GAIN is 0.5"):
         box_pooler(*keys, "MODEL.SKIP_POOLER.MERGE_GAIN", 0.5)

@@ -64,7 +64,7 @@ PARTS = {
             "Res5ROIHeads", "MODEL.RPN.IN_FEATURES", "['res4']", "MODEL.ROI_HEADS.IN_FEATURES",
             "['res4']", "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]"),
     "context": ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME",
-                "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", "['conv5']"),
+                "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", "['context']"),
     "VGG": ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME",
             "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", "['conv5']",
             "MODEL.BACKBONE.NAME", "build_ion_vgg_backbone", "MODEL.ROI_BOX_HEAD.NAME",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ..model_values import check_features
 from ..trainer_settings import BuiltFromConfig
+from ..unread_settings import check_context_is_read
 from .build import CONTEXT, build_context_block, run_context_block
 
 
@@ -115,7 +116,7 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
     """Build ``MODEL.CONTEXT.BOTTOM_UP`` with a context block on ``MODEL.CONTEXT.IN_FEATURE``.
 
     Raises:
-        IONError: the builder or the feature does not exist.
+        IONError: the builder or the feature does not exist, or nothing reads the context.
     """
     builder = cfg.MODEL.CONTEXT.BOTTOM_UP
     itself = builder == build_ion_context_backbone.__name__
@@ -128,4 +129,5 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
     bottom_up = BACKBONE_REGISTRY.get(builder)(cfg, input_shape)
     in_feature = cfg.MODEL.CONTEXT.IN_FEATURE
     block = build_context_block(cfg, _shape_of(in_feature, bottom_up).channels)
+    check_context_is_read(cfg)
     return ContextBackbone(bottom_up, block, in_feature).remember(cfg)
