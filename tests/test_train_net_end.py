@@ -92,6 +92,16 @@ def test_an_evaluation_during_the_training_changes_no_command(scenes, tmp_path):
         assert named == told.keys() - {"report"} and "detect" in named
 
 
+def test_a_program_of_ones_own_is_told(scenes, tmp_path, monkeypatch):
+    """It alone knows a dataset of a format of its own."""
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "my_training.py"), "--config-file", "x"])
+    cfg = make_config(scenes, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    told = load_tool("run_end").next_commands(cfg, str(tmp_path), True)
+    assert told["evaluate"][0] == told["train on"][0] == "my_training.py"
+    assert "report" not in told
+
+
 def test_resume_evaluates_the_last_checkpoint(train_net, scenes, tmp_path):
     first = ("DATASETS.TEST", "()")
     assert train_net(*voc_arguments(scenes, tmp_path, *first))[0] == 0

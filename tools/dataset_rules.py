@@ -108,14 +108,14 @@ RULES = {
     "no-anchor": Rule(
         "warning",
         "No anchor overlaps the object by the lower of MODEL.RPN.IOU_THRESHOLDS.",
-        "Use the sizes that the summary names, a feature of smaller stride in "
-        "MODEL.RPN.IN_FEATURES, or larger pictures (INPUT.MIN_SIZE_TRAIN).",
+        "Use the better sizes that the summary names, if it does; or a feature of smaller stride "
+        "in MODEL.RPN.IN_FEATURES, or larger pictures (INPUT.MIN_SIZE_TRAIN).",
     ),
     "weak-anchor": Rule(
         "note",
         "Most of the objects overlap no anchor by the higher of MODEL.RPN.IOU_THRESHOLDS, so each "
         "is learned from its single best anchor.",
-        "Use the sizes that the summary names.",
+        "Use the better sizes that the summary names, if it does; or add sizes or ratios.",
     ),
     # Pictures.
     "missing-picture": Rule(

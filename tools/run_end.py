@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -72,13 +73,14 @@ def next_commands(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]
     weights = ["MODEL.WEIGHTS", _trained_weights(cfg, out) if trained else cfg.MODEL.WEIGHTS]
     commands = {}
     if trained and cfg.DATASETS.TEST:
-        commands["evaluate"] = [_program("train_net.py"), *config, "--eval-only", *weights]
+        commands["evaluate"] = [_trainer(), *config, "--eval-only", *weights]
         # The results in the folder are of the last weights.
         again = [] if weights[1] == os.path.join(out, f"{FINAL}.pth") else ["--evaluate", *weights]
-        commands["report"] = [_program("tools/report.py"), out, *again]
+        if _trainer() == _program("train_net.py"):  # else only the user's program knows the data
+            commands["report"] = [_program("tools/report.py"), out, *again]
     if trained and not cfg.SOLVER.STAGES and not cfg.TEST.PATIENCE:
         longer = ["--resume", "SOLVER.MAX_ITER", str(2 * cfg.SOLVER.MAX_ITER)]
-        commands["train on"] = [_program("train_net.py"), *config, *longer]
+        commands["train on"] = [_trainer(), *config, *longer]
     if cfg.DATASETS.TEST and not cfg.MODEL.LOAD_PROPOSALS:
         picture = DatasetCatalog.get(cfg.DATASETS.TEST[0])[0]["file_name"]
         files = ["--input", picture, "--output", os.path.join(out, "found")]
@@ -91,6 +93,12 @@ def _trained_weights(cfg: CfgNode, out: str) -> str:
     best = os.path.join(out, f"{BEST}.pth")
     kept = cfg.TEST.BEST_METRIC and os.path.isfile(best)
     return best if kept else os.path.join(out, f"{FINAL}.pth")
+
+
+def _trainer() -> str:
+    """The program that was started: train_net.py, or a user's own that runs it (docs/DATA.md)."""
+    own = os.path.basename(sys.argv[0]) != "train_net.py"
+    return os.path.relpath(sys.argv[0]) if own else _program("train_net.py")
 
 
 def _program(path: str) -> str:

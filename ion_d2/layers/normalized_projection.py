@@ -17,6 +17,10 @@ from torch.autograd.function import once_differentiable
 from .l2_norm import EPS, inverse_norm, l2_normalize, norm_dims
 from .precision import autocast_dtype, keep_range
 
+# Norms of vectors that hold all channels, which can be divided by after the product over channels.
+# The gradient below is that of L2 norms.
+_AFTER = ("roi", "position")
+
 
 def normalized_projection(
     x: Tensor, weight: Tensor, norm: str, scale: Tensor | None = None
@@ -35,7 +39,7 @@ def normalized_projection(
     Raises:
         ValueError: see :func:`ion_d2.layers.l2_normalize`.
     """
-    if norm == "none" or _is_narrow(x):
+    if norm not in _AFTER or _is_narrow(x):
         # In 16 bits, what is not yet divided by its norm would be beyond the range.
         x = l2_normalize(x, norm, scale)
         with keep_range(x):

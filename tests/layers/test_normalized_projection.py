@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ion_d2.layers import l2_norm
 from ion_d2.layers.normalized_projection import normalized_projection
 
 
@@ -43,6 +44,14 @@ def test_equals_the_three_steps_with_gradients(norm, channels_last, rois):
         torch.testing.assert_close(
             normalized_projection(x, weight, norm, None if norm == "none" else scale), results[0][0]
         )
+
+
+def test_a_norm_that_does_not_commute_is_divided_by_first(monkeypatch):
+    """One of each channel over its cells, as somebody may add it."""
+    monkeypatch.setattr(l2_norm, "norm_dims", lambda norm: (2, 3))
+    x, weight, scale = inputs(torch.float64)
+    expected = F.conv2d(l2_norm.l2_normalize(x, "channel", scale), weight[:, :, None, None])
+    torch.testing.assert_close(normalized_projection(x, weight, "channel", scale), expected)
 
 
 @pytest.mark.parametrize("norm", ["roi", "position"])
