@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.solver import build as solver_build
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -68,5 +69,20 @@ def _clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         torch.nn.utils.clip_grad_norm_(parameters, limit[0], norm_type=limit[1])
 
 
+_create_clipper = solver_build._create_gradient_clipper
+
+
+def _create_clipper_of_one(clip: CfgNode) -> Callable[[nn.Parameter], None]:
+    """What Detectron2's optimizers call for each parameter of a step.
+
+    Its main branch does so before PyTorch's hooks: clipped by itself, a parameter would turn the
+    whole gradient elsewhere. So it is only told how the whole is clipped.
+    """
+    if not clip.get("FULL_MODEL"):
+        return _create_clipper(clip)
+    return lambda parameter: clip_whole_gradient([parameter], clip.CLIP_VALUE, clip.NORM_TYPE)
+
+
+solver_build._create_gradient_clipper = _create_clipper_of_one
 # PyTorch's hook for all optimizers: Detectron2's trainers build theirs without asking the model.
 register_optimizer_step_pre_hook(_clip)

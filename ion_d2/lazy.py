@@ -8,8 +8,9 @@ from typing import Any
 from detectron2.config import LazyCall, instantiate
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import roi_heads
+from detectron2.modeling import GeneralizedRCNN, roi_heads
 from detectron2.solver.build import get_default_optimizer_params
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 from torch import nn
 
@@ -30,7 +31,7 @@ from .modeling import (
 from .modeling.context import CONTEXT
 from .modeling.model_values import check_features
 from .modeling.roi_heads.box_predictor import ImageMeanOutputLayers
-from .plugging import PLUGGED_IRNN, stages_to
+from .plugging import PLUGGED_IRNN, deepest_of, stages_to
 
 _ROI_HEADS = {
     roi_heads.StandardROIHeads: IONROIHeads,
@@ -104,14 +105,17 @@ def plug_in_lazy(
         IONError: the model has no ROI heads that ION's can replace, or no such feature.
     """
     heads, target = _heads_of(model)
-    prefixes = [p for p in ("box_", "mask_", "keypoint_", "") if f"{p}pooler" in heads]
-    read = list(heads[f"{prefixes[0]}in_features"])
+    prefixes = [p for p in ("box_", "mask_", "keypoint_", "") if heads.get(f"{p}pooler")]
+    wanted = read = list(heads[f"{prefixes[0]}in_features"])
     bottom_up = model.backbone.copy()
     if len(read) == 1 and "out_features" in bottom_up:
-        read = stages_to(read[0], bottom_up.out_features)
-        bottom_up.out_features = sorted({*read, *bottom_up.out_features})
+        wanted = stages_to(read[0], bottom_up.out_features)
+        bottom_up.out_features = sorted({*wanted, *bottom_up.out_features})
     shapes = instantiate(bottom_up).output_shape()
-    in_feature = in_feature or read[-1]
+    check_features(f"model.roi_heads.{prefixes[0]}in_features", read, shapes)
+    read = [name for name in wanted if name in shapes]
+    deepest = deepest_of(read, shapes)
+    in_feature = in_feature or deepest
     check_features("in_feature", [in_feature], shapes)
     # From here on the model changes.
     width = shapes[in_feature].channels
@@ -126,7 +130,7 @@ def plug_in_lazy(
         "channels": [*(shapes[name].channels for name in read), block["out_dim"]],
         "strides": [shapes[name].stride for name in (*read, in_feature)],
         "scale_init": 0.0,
-        "scale_source": len(read) - 1,
+        "scale_source": read.index(deepest),
         "added": [len(read)],
         "gate_init": 0.0,
         # The heads get as many channels as before, so that their weights keep their shapes.
@@ -143,17 +147,28 @@ def plug_in_lazy(
 def _heads_of(model: DictConfig) -> tuple[DictConfig, type]:
     """The ROI heads, and the class of ION's that replaces theirs."""
     heads = model.get("roi_heads")
-    target = heads.get("_target_") if heads is not None else None
+    target = _target(heads)
     if target not in _ROI_HEADS:
         known = ", ".join(cls.__name__ for cls in _ROI_HEADS)
         raise IONError(
             f"model.roi_heads is {getattr(target, '__name__', target)}; ION plugs into a model "
             f"whose model.roi_heads is one of {known}."
         )
+    if _target(model) is not GeneralizedRCNN:
+        raise IONError(
+            f"model is {getattr(_target(model), '__name__', _target(model))}, whose own work would "
+            "be lost; ION takes the place of a GeneralizedRCNN alone."
+        )
     return heads, _ROI_HEADS[target]
+
+
+def _target(node: DictConfig | None) -> Any:
+    """The class that a node builds, which a saved config names by a string."""
+    target = node.get("_target_") if node is not None else None
+    return locate(target) if isinstance(target, str) else target
 
 
 def _set_heads(heads: DictConfig, target: type) -> None:
     heads._target_ = target
-    if target is IONROIHeads and heads.box_predictor._target_ is roi_heads.FastRCNNOutputLayers:
+    if target is IONROIHeads and _target(heads.box_predictor) is roi_heads.FastRCNNOutputLayers:
         heads.box_predictor._target_ = ImageMeanOutputLayers

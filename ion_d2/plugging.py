@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 
+from .config import add_ion_config
+from .errors import IONError
 from .modeling.context import CONTEXT
 from .modeling.model_values import check_features
 from .modeling.unread_settings import ROI_HEADS
@@ -54,14 +57,18 @@ def plug_in(cfg: CfgNode) -> dict[str, Any]:
     on. The heads' weights keep their shapes, so that a checkpoint of the plain model still fits.
 
     Args:
-        cfg: a config with ION's keys, changed in place.
+        cfg: a config, with or without ION's keys, changed in place.
 
     Returns:
         Overrides, config key -> value, that would do the same in a YAML file.
 
     Raises:
-        IONError: the config has no ROI heads that ION's can replace, or has ION's already.
+        IONError: the config has no ROI heads that ION's can replace, has ION's already, or is
+            frozen.
     """
+    if cfg.is_frozen():
+        raise IONError("The config is frozen, and ION changes it; call its defrost() first.")
+    add_ion_config(cfg)
     check_rules(cfg, _PLUGGABLE)
     overrides = _overrides(cfg)
     cfg.merge_from_list([item for pair in overrides.items() for item in pair])
@@ -71,12 +78,19 @@ def plug_in(cfg: CfgNode) -> dict[str, Any]:
 def _overrides(cfg: CfgNode) -> dict[str, Any]:
     model = cfg.MODEL
     read = list(model.ROI_HEADS.IN_FEATURES)
-    pooled = stages_to(read[0], model.TIMM.OUT_FEATURES) if len(read) == 1 else read
+    timm = model.TIMM.OUT_FEATURES if model.BACKBONE.NAME == "build_timm_backbone" else ()
+    wanted = stages_to(read[0], timm) if len(read) == 1 else read
+    # Of those that a ResNet returns already, others may read some.
+    resnet = sorted({*wanted, *model.RESNETS.OUT_FEATURES}) if wanted[0] == "res2" else None
+    shapes = _shapes(cfg, resnet)
+    check_features("MODEL.ROI_HEADS.IN_FEATURES", read, shapes)
+    pooled = [name for name in wanted if name in shapes]
+    deepest = deepest_of(read, shapes)
     overrides: dict[str, Any] = {
         "MODEL.META_ARCHITECTURE": "ION",
         "MODEL.BACKBONE.NAME": CONTEXT_BACKBONE,
         "MODEL.CONTEXT.BOTTOM_UP": model.BACKBONE.NAME,
-        "MODEL.CONTEXT.IN_FEATURE": read[-1],
+        "MODEL.CONTEXT.IN_FEATURE": deepest,
         # As wide as that feature, to be added to it.
         "MODEL.CONTEXT.HIDDEN_DIM": 0,
         "MODEL.CONTEXT.OUT_DIM": 0,
@@ -87,15 +101,15 @@ def _overrides(cfg: CfgNode) -> dict[str, Any]:
         "MODEL.ROI_HEADS.IN_FEATURES": [*pooled, CONTEXT],
         # The paper's 1000 is the amplitude of its VGG16: measure this backbone's.
         "MODEL.SKIP_POOLER.SCALE_INIT": 0.0,
-        "MODEL.SKIP_POOLER.OUT_CHANNELS": _channels(cfg, pooled, read[-1]),
+        # What the heads were made for.
+        "MODEL.SKIP_POOLER.OUT_CHANNELS": shapes[read[-1]].channels,
         # For MODEL.SEG_REGULARIZER_ON; 0 takes the number of classes from the data.
         "MODEL.SEM_SEG_HEAD.NAME": "IONSegHead",
         "MODEL.SEM_SEG_HEAD.IN_FEATURES": [CONTEXT],
         "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 0,
     }
-    if pooled != read and read[0].startswith("res"):
-        returned = model.RESNETS.OUT_FEATURES  # which others may read
-        overrides["MODEL.RESNETS.OUT_FEATURES"] = sorted({*pooled, *returned})
+    if pooled != read and resnet:
+        overrides["MODEL.RESNETS.OUT_FEATURES"] = resnet
     return overrides
 
 
@@ -106,15 +120,17 @@ def stages_to(name: str, stages: Sequence[str]) -> list[str]:
     """
     if found := re.fullmatch(r"res([2-5])", name):
         return [f"res{i}" for i in range(2, int(found[1]) + 1)]
-    return list(stages[: stages.index(name) + 1]) if name in stages else [name]
+    return [stage for stage in sorted(stages) if stage <= name] if name in stages else [name]
 
 
-def _channels(cfg: CfgNode, pooled: list[str], name: str) -> int:
-    """Channels of the feature that the heads were made for."""
+def deepest_of(names: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> str:
+    """The one with the largest stride, the last of several."""
+    return max(reversed(names), key=lambda name: shapes[name].stride)
+
+
+def _shapes(cfg: CfgNode, resnet_features: list[str] | None) -> dict[str, ShapeSpec]:
+    """What the backbone returns; of a ResNet, other features than the config's may be asked for."""
     plain = cfg.clone()
     plain.defrost()
-    if name.startswith("res"):
-        plain.MODEL.RESNETS.OUT_FEATURES = pooled
-    shapes = build_backbone(plain).output_shape()
-    check_features("MODEL.ROI_HEADS.IN_FEATURES", [name], shapes)
-    return shapes[name].channels
+    plain.MODEL.RESNETS.OUT_FEATURES = resnet_features or cfg.MODEL.RESNETS.OUT_FEATURES
+    return build_backbone(plain).output_shape()

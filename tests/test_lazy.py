@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNN, build_model
 from detectron2.structures import PolygonMasks
 from model_helpers import losses_of, make_input, train_step
 from omegaconf import OmegaConf
@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
 from ion_d2.lazy import plug_in_lazy
+from ion_d2.modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +67,10 @@ def test_lazy_twin_equals_the_yaml_config(name):
     assert torch.equal(got.pred_boxes.tensor, expected.pred_boxes.tensor)
 
 
+class OwnRCNN(GeneralizedRCNN):
+    pass
+
+
 def zoo_model(name):
     from detectron2 import model_zoo
 
@@ -110,6 +115,21 @@ def test_heads_of_one_stage_pool_those_before_it_too(one):
     train_step(instantiate(model), make_input(64, 96, boxes=1))
 
 
+def test_a_saved_model_without_masks_plugs_in(tmp_path):
+    """Its classes are strings, and what is off is None."""
+    cfg = OmegaConf.create({"model": zoo_model("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py")})
+    for name in ("in_features", "pooler", "head"):
+        cfg.model.roi_heads[f"mask_{name}"] = None
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    model = LazyConfig.load(str(tmp_path / "config.yaml")).model
+    model.roi_heads.box_in_features = ["p5", "p4", "p3", "p2"]
+    plug_in_lazy(model)
+    assert model.backbone.in_feature == "p5" and model.roi_heads.box_pooler.scale_source == 0
+    assert model.roi_heads.mask_pooler is None
+    train = instantiate(model)
+    assert type(train.roi_heads.box_predictor) is ImageMeanOutputLayers
+
+
 def test_what_is_refused_leaves_the_model_as_it_was():
     model = zoo_model("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py")
     before = OmegaConf.to_container(model)
@@ -118,6 +138,10 @@ def test_what_is_refused_leaves_the_model_as_it_was():
     assert OmegaConf.to_container(model) == before
     plug_in_lazy(model, pooler={"output_size": 5})
     assert instantiate(model).roi_heads.box_pooler.level_poolers[0].output_size == (5, 5)
+    model = zoo_model("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.py")
+    model._target_ = OwnRCNN
+    with pytest.raises(IONError, match="model is OwnRCNN, whose own work would be lost"):
+        plug_in_lazy(model)
     with pytest.raises(IONError, match="model.roi_heads is None.*StandardROIHeads"):
         plug_in_lazy(zoo_model("COCO-Detection/retinanet_R_50_FPN_1x.py"))
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling import build_model as build_plain_model
 from model_helpers import losses_of, make_input, train_step
 
@@ -86,6 +88,59 @@ def test_plug_in_tells_what_it_set():
         assert functools.reduce(lambda node, part: node[part], key.split("."), cfg) == value
 
 
+def test_a_frozen_config_stays_as_it_is():
+    cfg = get_cfg()
+    cfg.freeze()
+    with pytest.raises(IONError, match="frozen.*defrost"):
+        ion_d2.plug_in(cfg)
+
+
+def test_a_config_of_detectron2_needs_no_keys_before():
+    cfg = get_cfg()
+    assert ion_d2.plug_in(cfg)["MODEL.CONTEXT.IN_FEATURE"] == "res4" and "TIMM" in cfg.MODEL
+
+
+def test_stages_that_the_backbone_does_not_return_are_not_pooled():
+    """Named like those of a ResNet or of timm, in any order."""
+    for name in ("res4", "stage4"):
+        opts = {"MODEL.BACKBONE.NAME": "build_one_stage", "MODEL.DEVICE": "cpu",
+                "MODEL.ROI_HEADS.NAME": "StandardROIHeads",
+                "MODEL.ROI_BOX_HEAD.NAME": "IONBoxHead", "MODEL.ROI_BOX_HEAD.FC_DIM": 8,
+                "MODEL.ROI_HEADS.IN_FEATURES": [name], "MODEL.RPN.IN_FEATURES": [name],
+                "MODEL.TIMM.OUT_FEATURES": ["stage4", "stage2", "stage3"],
+                "MODEL.WEIGHTS": ""}  # fmt: skip
+        cfg = ion_d2.get_config(zoo("faster_rcnn_R_50_C4_1x"), opts)
+        cfg.defrost()
+        ion_d2.plug_in(cfg)
+        assert cfg.MODEL.ROI_HEADS.IN_FEATURES == [name, "context"]
+        train_step(ion_d2.build_model(cfg), make_input(64, 96, boxes=1))
+
+
+@BACKBONE_REGISTRY.register()
+def build_one_stage(cfg, input_shape):
+    return OneStage(cfg.MODEL.RPN.IN_FEATURES[0])
+
+
+class OneStage(Backbone):
+    def __init__(self, name):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 16, stride=16)
+        self._out_features, self._out_feature_channels = [name], {name: 8}
+        self._out_feature_strides = {name: 16}
+
+    def forward(self, x):
+        return {self._out_features[0]: self.stem(x)}
+
+
+def test_the_context_reads_the_deepest_feature_in_whatever_order():
+    opts = {**SMALL, "MODEL.ROI_HEADS.IN_FEATURES": ["p5", "p3", "p2"]}
+    cfg = ion_d2.get_config(zoo("faster_rcnn_R_50_FPN_1x"), opts)
+    cfg.defrost()
+    ion_d2.plug_in(cfg)
+    assert cfg.MODEL.CONTEXT.IN_FEATURE == "p5"
+    assert cfg.MODEL.ROI_HEADS.IN_FEATURES == ["p5", "p3", "p2", "context"]
+
+
 def test_context_from_another_level_of_the_pyramid():
     more = {**SMALL, **CONTEXT, "MODEL.CONTEXT.IN_FEATURE": "p3"}
     cfg = ion_d2.get_config(zoo("faster_rcnn_R_50_FPN_1x"), more, plug_in=True)
@@ -135,6 +190,23 @@ def test_weights_of_the_plain_model_fit(tmp_path):
         assert torch.equal(state.pop(key), value), key
     new = {".".join(key.split(".")[:2]) for key in state}
     assert new == {"backbone.context", "roi_heads.box_pooler"}
+
+
+def test_a_tensor_of_another_shape_is_left_out(tmp_path, caplog):
+    """As Detectron2's checkpointer does with a model of its own."""
+    path = zoo("faster_rcnn_R_50_FPN_1x")
+    plain = build_plain_model(ion_d2.get_config(path, SMALL))
+    torch.save({"model": plain.state_dict()}, tmp_path / "plain.pth")
+    wider = {**SMALL, "MODEL.FPN.OUT_CHANNELS": 40}
+    model = ion_d2.build_model(ion_d2.get_config(path, {**wider, **CONTEXT}, plug_in=True))
+    before = model.backbone.bottom_up.fpn_lateral2.weight.clone()
+    DetectionCheckpointer(model).load(str(tmp_path / "plain.pth"))
+    stem = "bottom_up.stem.conv1.weight"
+    assert torch.equal(
+        model.backbone.bottom_up.state_dict()[stem], plain.backbone.state_dict()[stem]
+    )
+    assert torch.equal(model.backbone.bottom_up.fpn_lateral2.weight, before)
+    assert "Left out 'backbone.fpn_lateral2.weight', whose shape is another" in caplog.text
 
 
 def test_heads_keep_their_shapes_on_a_backbone_of_any_kind():
@@ -202,6 +274,8 @@ def test_where_ion_cannot_be_switched_on_is_told(key, value):
         # These would train or test a model without what they ask for.
         ("faster_rcnn_R_50", "SEG_REGULARIZER_ON True",
          "SEG_REGULARIZER_ON is True, but MODEL.META_ARCHITECTURE is 'GeneralizedRCNN'"),
+        ("faster_rcnn_R_50", "ROI_BOX_HEAD.CLS_INIT_STD 0.1",
+         "CLS_INIT_STD is 0.1, but MODEL.ROI_HEADS.NAME is 'StandardROIHeads'"),
         ("faster_rcnn_R_50", "TEST.FLIP_AVERAGING True",
          "TEST.FLIP_AVERAGING is True, but MODEL.META_ARCHITECTURE is 'GeneralizedRCNN'"),
         ("faster_rcnn_R_50", "TEST.BOX_REFINEMENT.ENABLED True",

@@ -77,7 +77,8 @@ class _Projection(torch.autograd.Function):
         inverse = inverse_norm(x, norm)
         ctx.save_for_backward(x, weight, scale, inverse)
         ctx.norm = norm
-        return _project(x, weight * scale).mul_(inverse)
+        # Not in place: torch.compile would lose the gradient.
+        return _project(x, weight * scale) * inverse
 
     @staticmethod
     @once_differentiable

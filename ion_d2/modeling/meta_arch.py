@@ -57,6 +57,8 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
             IONError: ``flip_averaging`` with ROI heads that cannot.
         """
         super().__init__(**kwargs)
+        # Known now: torch.compile or a checkpointing wrapper may be put around the backbone later.
+        self._tells_sizes = isinstance(self.backbone, ContextBackbone)
         self.sem_seg_head = sem_seg_head
         self.predict_sem_seg = predict_sem_seg and sem_seg_head is not None
         self.flip_averaging = flip_averaging
@@ -150,7 +152,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         return self.roi_heads(images, features, proposals, None, mirrored=mirrored)[0]
 
     def _features(self, images: ImageList) -> Features:
-        if isinstance(self.backbone, ContextBackbone):
+        if self._tells_sizes:
             return self.backbone(images.tensor, images.image_sizes)
         return self.backbone(images.tensor)
 

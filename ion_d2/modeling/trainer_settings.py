@@ -64,10 +64,10 @@ class BuiltFromConfig(nn.Module):
         Raises:
             IONError: the trainer would ignore some; the message names the keys.
         """
-        trainers = _trainers_under_construction() if mode and self._config is not None else []
-        if trainers:
-            clip_as_configured(self.parameters(), self._config)
-            _check_honored(self._config, trainers)
+        if mode and self._config is not None:
+            clip_as_configured(self.parameters(), self._config)  # also in a loop of one's own
+            if trainers := _trainers_under_construction():
+                _check_honored(self._config, trainers)
         return super().train(mode)
 
 

@@ -58,14 +58,15 @@ def check_switches(cfg: CfgNode) -> None:
     """Refuse what is switched on in a model that does not have it.
 
     Raises:
-        IONError: the segmentation loss, its predictions, the averaging with the mirrored image or
-            the refinement of boxes is.
+        IONError: the segmentation loss, its predictions, the averaging with the mirrored image, the
+            refinement of boxes or another start of the class scores is.
     """
     if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
         raise IONError(
             "TEST.SEM_SEG is True, but the model has no segmentation head without "
             "MODEL.SEG_REGULARIZER_ON; set that to True, for a model trained with it."
         )
+    _check_start_of_scores(cfg)
     for switch, key, registry, able in _SWITCHES:
         name = value_of(cfg, key)
         # ION's further heads, which refine otherwise or not at all, say so when they are built.
@@ -75,6 +76,17 @@ def check_switches(cfg: CfgNode) -> None:
                 f"{switch} is True, but {key} is {name!r}, which would ignore it; set that to "
                 f"{able!r}."
             )
+
+
+def _check_start_of_scores(cfg: CfgNode) -> None:
+    name, key = cfg.MODEL.ROI_HEADS.NAME, "MODEL.ROI_BOX_HEAD.CLS_INIT_STD"
+    # Heads of other projects may read it.
+    without = {*ROI_HEADS, *ROI_HEADS.values()} - {"IONROIHeads"}
+    if value_of(cfg, key) != 0.01 and name in without:
+        raise IONError(
+            f"{key} is {value_of(cfg, key)}, but MODEL.ROI_HEADS.NAME is {name!r}, which would "
+            "ignore it; set it to 0.01, or the heads to 'IONROIHeads'."
+        )
 
 
 def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:

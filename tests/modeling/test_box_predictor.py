@@ -49,6 +49,23 @@ def test_losses_are_the_mean_over_images(counts):
     assert all(p.grad.isfinite().all() for p in layers.parameters())
 
 
+def test_the_log_is_of_the_whole_batch():
+    layers, plain = make_layers()
+    counts = (30, 10)
+    proposals = [sampled(n, seed) for seed, n in enumerate(counts)]
+    classes = torch.cat([p.gt_classes for p in proposals])
+    scores = torch.nn.functional.one_hot(classes, 4).float()
+    scores[30:] = scores[30:].roll(1, dims=1)  # all wrong
+    predictions = scores.requires_grad_(), torch.zeros(40, 12, requires_grad=True)
+    logged = []
+    for it in (layers, plain):
+        with EventStorage() as storage:
+            it.losses(predictions, proposals)
+        logged.append({name: value.values() for name, value in storage.histories().items()})
+    assert logged[0] == logged[1]
+    assert logged[0]["fast_rcnn/cls_accuracy"][0][0] == 0.75
+
+
 def test_equal_counts_are_detectron2_bit_for_bit():
     layers, plain = make_layers()
     proposals, inputs = [sampled(5, 0), sampled(5, 1)], torch.randn(10, 8)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from model_helpers import losses_of, make_input, small_model, train_step
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 SEG = ("MODEL.SEG_REGULARIZER_ON", True)
 
@@ -42,6 +43,22 @@ def test_context_depends_on_neither_padding_nor_batch_mates(transition):
     with torch.no_grad():
         model([small])
     assert seen[-1][1].shape[-2:] == (70 // 16, 90 // 16)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda it: torch.compile(it, backend="eager"), checkpoint_wrapper],
+    ids=["compiled", "checkpointed"],
+)
+def test_a_wrapped_backbone_still_learns_the_sizes(wrap):
+    model = small_model("MODEL.CONTEXT.DROPOUT", 0.0).eval()
+    batch = [make_input(64, 96), make_input(96, 64)]
+    with torch.no_grad():
+        expected = [out["instances"] for out in model(batch)]
+        model.backbone = wrap(model.backbone)
+        found = [out["instances"] for out in model(batch)]
+    for one, other in zip(expected, found):
+        torch.testing.assert_close(one.scores, other.scores)
 
 
 def test_a_lone_image_needs_no_sizes():

@@ -15,7 +15,7 @@ from model_helpers import small_model
 
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
-from ion_d2.modeling import IONCascadeROIHeads, IONRes5ROIHeads, IONROIHeads
+from ion_d2.modeling import IONCascadeROIHeads, IONRes5ROIHeads, IONROIHeads, SkipPooler
 
 SHAPES = {
     "res3": ShapeSpec(channels=24, stride=8),
@@ -184,6 +184,28 @@ def test_what_cannot_be_is_one_sentence(name, opts, words):
 
 def box_pooler(*opts):
     return small_model(*opts).roi_heads.box_pooler
+
+
+def test_a_compiled_pooler_has_the_same_gradients():
+    torch.manual_seed(0)
+    shapes = [ShapeSpec(channels=6, stride=4), ShapeSpec(channels=8, stride=8)]
+    pooler = SkipPooler(shapes, output_size=3, sampling_ratio=1, pooler_type="ROIAlignV2",
+                        scale_init=5.0, out_channels=8)  # fmt: skip
+    maps = [torch.randn(1, s.channels, 64 // s.stride, 64 // s.stride) for s in shapes]
+    boxes = [Boxes(torch.tensor([[3.0, 4, 40, 50], [10, 10, 30, 60]]))]
+    gradients = []
+    for run in (pooler, torch.compile(pooler, backend="eager")):
+        pooler.zero_grad()
+        run(maps, boxes).square().sum().backward()
+        gradients.append([p.grad.clone() for p in pooler.parameters()])
+    assert all(grad.any() for grad in gradients[0])
+    torch.testing.assert_close(*gradients)
+
+
+def test_maps_are_counted():
+    pooler = box_pooler()
+    with pytest.raises(ValueError, match="4 feature maps wanted, got 1"):
+        pooler([torch.zeros(1, 32, 8, 8)], [Boxes(torch.zeros(1, 4))])
 
 
 def test_context_may_start_without_weight():

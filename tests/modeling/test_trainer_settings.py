@@ -143,11 +143,32 @@ def test_detectron2_clips_the_whole_gradient_as_the_config_says(value, tmp_path)
     trainer = Trainer(cfg)
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
-    (sum(p.sum() for p in parameters) / 100).backward()
-    norm = torch.cat([p.grad.flatten() for p in parameters]).double().norm().item()
-    trainer.optimizer.step()
-    moved = torch.cat([(p - b).flatten() for p, b in zip(parameters, before)]).double().norm()
-    assert norm > 1 and moved.item() == pytest.approx(min(norm, value), rel=1e-2)
+    check_step(trainer.optimizer, parameters, before, value)
+
+
+def check_step(optimizer, parameters, before, value):
+    """One step at rate 1 along gradients that differ from parameter to parameter."""
+    sum((0.01 * (i + 1) * p).sum() for i, p in enumerate(parameters)).backward()
+    wanted = -torch.cat([p.grad.flatten() for p in parameters]).double()
+    wanted *= min(1, value / wanted.norm().item())
+    optimizer.step()
+    moved = torch.cat([(p - b).flatten() for p, b in zip(parameters, before)]).double()
+    assert wanted.norm() > 0.4
+    assert (moved - wanted).norm() < 0.02 * wanted.norm()
+
+
+def test_a_loop_of_ones_own_clips_the_whole_gradient_too():
+    """As Detectron2's plain_train_net.py has it: no trainer at all."""
+    cfg = config(
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5, "SOLVER.MOMENTUM", 0.0, "SOLVER.BASE_LR", 1.0,
+        "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WEIGHT_DECAY_BIAS", 0.0,
+        "SOLVER.WEIGHT_DECAY_NORM", 0.0,
+    )  # fmt: skip
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    check_step(optimizer, parameters, [p.detach().clone() for p in parameters], 0.5)
 
 
 def test_clipping_by_value_and_of_the_whole_gradient_is_told(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from ..model_values import check_features
 from ..trainer_settings import BuiltFromConfig
 from ..unread_settings import check_context_is_read
 from .build import CONTEXT, build_context_block, run_context_block
+
+logger = logging.getLogger(__name__)
 
 
 class ContextBackbone(BuiltFromConfig, Backbone):
@@ -75,19 +78,30 @@ class ContextBackbone(BuiltFromConfig, Backbone):
         # Pooling without padding (VGG) drops an incomplete last cell; strided convolutions keep it.
         up = 0 if getattr(self.bottom_up, "rounds_down", False) else stride - 1
         # In a trace all sizes are tensors, and the arithmetic below becomes part of it.
-        limits = torch._shape_as_tensor(source)[2:]
+        tracing = torch.jit.is_tracing()
+        shape = torch._shape_as_tensor(source) if tracing else torch.tensor(source.shape)
+        limits = shape[2:]
         sizes = torch.stack([s if isinstance(s, Tensor) else torch.tensor(s) for s in image_sizes])
         return torch.minimum((sizes + up) // stride, limits).clamp(min=1).to(source.device)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Accept weights of the wrapped backbone under the names that it has without the block."""
-        own = {prefix + name for name in self.state_dict()}
+        """Accept weights of the wrapped backbone under the names that it has without the block.
+
+        Those of another shape are left out, as Detectron2 does with names that it knows.
+        """
+        own = {prefix + name: value.shape for name, value in self.state_dict().items()}
         for key in [k for k in state_dict if k.startswith(prefix) and k not in own]:
             inner = f"{prefix}bottom_up.{key[len(prefix) :]}"
-            if inner in own:
-                state_dict[inner] = state_dict.pop(key)
+            if inner not in own:
+                continue
+            given = state_dict.pop(key)
+            if given.shape == own[inner]:
+                state_dict[inner] = given
+            else:
+                shapes = f"{tuple(given.shape)} in the checkpoint, {tuple(own[inner])} in the model"
+                logger.warning("Left out '%s', whose shape is another: %s", key, shapes)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def output_shape(self) -> dict[str, ShapeSpec]:

@@ -8,7 +8,9 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from detectron2.modeling.roi_heads.fast_rcnn import _log_classification_stats
 from detectron2.structures import Instances
+from detectron2.utils.events import EventStorage
 from torch import Tensor
 
 from ...value_rules import POSITIVE, check_value
@@ -64,5 +66,7 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
         if len(set(counts)) <= 1:
             return image_losses(predictions, proposals)
         parts = zip(*(prediction.split(counts) for prediction in predictions))
-        losses = [image_losses(part, [p]) for part, p in zip(parts, proposals)]
+        with EventStorage():  # what Detectron2 logs there is of one image
+            losses = [image_losses(part, [p]) for part, p in zip(parts, proposals)]
+        _log_classification_stats(predictions[0], torch.cat([p.gt_classes for p in proposals]))
         return {name: torch.stack([x[name] for x in losses]).mean() for name in losses[0]}

@@ -126,7 +126,13 @@ class SkipPooler(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
-        """Pool M boxes, in pixels, from L maps (N, C_l, H_l, W_l): (M, out_channels, P, P)."""
+        """Pool M boxes, in pixels, from L maps (N, C_l, H_l, W_l): (M, out_channels, P, P).
+
+        Raises:
+            ValueError: there are not as many maps as the pooler was built for.
+        """
+        if len(features) != len(self.level_poolers):
+            raise ValueError(f"{len(self.level_poolers)} feature maps wanted, got {len(features)}")
         # Contiguous: heads flatten it, Detectron2's keypoint head by a view.
         if self.reduce is None:
             return self.level_poolers[0](features, boxes).contiguous()
