@@ -72,9 +72,9 @@ def make_folder(path: str | os.PathLike[str], advice: str) -> None:
 
 
 def distinct_file_names(names: Sequence[str]) -> list[str]:
-    """Names of files for e.g. datasets or classes: no spaces, no slashes, no two alike."""
-    # The end of a long name tells more than its start.
-    files = [re.sub(r"[^\w.-]+", "_", name)[-60:] for name in names]
+    """Names of visible files for e.g. datasets or classes: no spaces or slashes, no two alike."""
+    # The end of a long name tells more than its start, but may begin with a dot.
+    files = [re.sub(r"^\.+", "_", re.sub(r"[^\w.-]+", "_", name)[-60:]) for name in names]
     numbers: Counter[str] = Counter()
     taken: dict[str, None] = {}  # in the order of the names
     for file in files:

@@ -39,6 +39,7 @@ def test_a_shorter_limit():
         ("a a a_2", "a a_2 a_2_2"),
         ("a a_2 a a", "a a_2 a_3 a_4"),
         ("x/y x:y", "x_y x_y_2"),
+        (f".a ..b a.b {'x' * 9}.{'y' * 59}", f"_a _b a.b _{'y' * 59}"),
     ],
 )
 def test_names_of_files_are_distinct(names, files):

@@ -7,15 +7,14 @@
 The dataset is any name that DATASETS.TRAIN takes. Pictures are copied, or linked with --link. What
 the format cannot say is counted in a warning: VOC has no outlines; YOLO and labelme have no
 run-length masks, difficult objects or crowds; only VOC has label maps. Further splits may be added
-to a folder with the same classes. What demo.py found in new pictures is a dataset, too: its boxes
-are first labels. With --short-side, larger pictures are made smaller, which a training at that size
-reads faster.
+to a folder with the same classes; no picture or file of labels there is replaced. What demo.py
+found in new pictures is a dataset, too: its boxes are first labels. With --short-side, larger
+pictures are made smaller, which a training at that size reads faster.
 """
 
 from __future__ import annotations
 
 import argparse
-import filecmp
 import functools
 import logging
 import shutil
@@ -26,13 +25,25 @@ from pathlib import Path
 from typing import Callable
 
 from dataset_smaller import make_smaller, smaller_bytes
-from dataset_writers import ADVICE, Record, write_coco, write_labelme, write_voc, write_yolo
+from dataset_targets import check_labels_free, check_neighbors, check_picture_free
+from dataset_writers import (
+    ADVICE,
+    Files,
+    Record,
+    clipped,
+    coco_files,
+    corners_of,
+    labelme_files,
+    voc_files,
+    write_files,
+    yolo_files,
+)
 from detectron2.data import DatasetCatalog
 from shared_arguments import whole_number
 
 from ion_d2.data import class_names, ensure_registered
 from ion_d2.data.coco_datasets import coco_content
-from ion_d2.data.readable import check_present
+from ion_d2.data.readable import check_sizes
 from ion_d2.data.yolo import IMAGE_EXTENSIONS
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
@@ -41,12 +52,12 @@ from ion_d2.files import distinct_file_names, write_result
 logger = logging.getLogger(__name__)
 
 
-# For each format: what writes it, where its pictures lie, and which suffixes they may have.
-FORMATS: dict[str, tuple[Callable[..., None], str, tuple[str, ...]]] = {
-    "voc": (write_voc, "JPEGImages", (".jpg", ".jpeg", ".png")),
-    "coco": (write_coco, "{split}", ()),
-    "yolo": (write_yolo, "images/{split}", IMAGE_EXTENSIONS),
-    "labelme": (write_labelme, "{split}", ()),
+# For each format: its files, where its pictures lie, and which suffixes they may have.
+FORMATS: dict[str, tuple[Callable[..., Files], str, tuple[str, ...]]] = {
+    "voc": (voc_files, "JPEGImages", (".jpg", ".jpeg", ".png")),
+    "coco": (coco_files, "{split}", ()),
+    "yolo": (yolo_files, "images/{split}", IMAGE_EXTENSIONS),
+    "labelme": (labelme_files, "{split}", ()),
 }
 
 
@@ -70,15 +81,36 @@ def convert(
         short_side: of the pictures at most, in pixels; None keeps their sizes.
 
     Raises:
-        IONError: it cannot be read or written, or the folder holds other classes.
+        IONError: it cannot be read or written, a training would refuse its pictures, or the folder
+            holds other classes or what would be replaced.
     """
     if short_side and form == "coco":
         raise IONError("--short-side is not for COCO's format; write VOC's, YOLO's or labelme's.")
     ensure_registered([dataset])
     originals = DatasetCatalog.get(dataset)
-    check_present(originals)
+    check_sizes(originals, any_depth=not short_side)
+    compose, place, suffixes = FORMATS[form]
+    pictures = folder / place.format(split=split)
+    records = _placed(originals, pictures, suffixes, short_side)
+    check_neighbors(form, pictures, suffixes, records)
+    labels = coco_content(dataset) if form == "coco" else class_names([dataset])
+    check_labels_free(compose(folder, split, labels, records))
+    write_files(compose(folder, split, labels, records))
+    for record in records:
+        if record["smaller"]:
+            _place_smaller(record)
+        else:
+            place_picture(Path(record["file_name"]).resolve(), record["written"], link=link)
+    _warn_of_loss(form, originals)
+    if form == "voc":
+        _warn_of_thin(records)
+
+
+def _placed(
+    originals: Sequence[Record], folder: Path, suffixes: Sequence[str], short_side: int | None
+) -> list[Record]:
+    """Copies at their new size, with the free place of the picture under "written"."""
     records = [dict(record) for record in originals]
-    write, place, suffixes = FORMATS[form]
     stems = distinct_file_names([Path(record["file_name"]).stem for record in records])
     for record, stem in zip(records, stems):
         picture = Path(record["file_name"])
@@ -87,34 +119,13 @@ def convert(
                 f"{picture} is no {' or '.join(suffixes)} picture, as this format wants; convert "
                 "the picture first."
             )
-        record["written"] = folder / place.format(split=split) / f"{stem}{picture.suffix}"
+        record["written"] = folder / f"{stem}{picture.suffix}"
         size = record["width"], record["height"]
         if short_side:
             make_smaller(record, short_side)
         record["smaller"] = (record["width"], record["height"]) != size
-        _check_free(record)
-    labels = coco_content(dataset) if form == "coco" else class_names([dataset])
-    write(folder, split, labels, records)
-    for record in records:
-        if record["smaller"]:
-            _place_smaller(record)
-        else:
-            place_picture(Path(record["file_name"]).resolve(), record["written"], link=link)
-    _warn_of_loss(form, originals)
-
-
-def _check_free(record: Record) -> None:
-    """Refuse to replace what is not the picture from an earlier run of the same command."""
-    picture, target = Path(record["file_name"]), record["written"]
-    if not target.exists():
-        return
-    itself = target.samefile(picture)
-    if record["smaller"]:
-        same = not itself and target.read_bytes() == smaller_bytes(record)
-    else:
-        same = target.is_symlink() if itself else filecmp.cmp(picture, target, shallow=False)
-    if not same:
-        raise IONError(f"{target} would be replaced; write this dataset into another folder.")
+        check_picture_free(record)
+    return records
 
 
 def _place_smaller(record: Record) -> None:
@@ -163,6 +174,18 @@ def _warn_of_loss(form: str, records: Sequence[Record]) -> None:
         if count:
             of = "picture(s)" if what == "label maps" else "object(s)"
             logger.warning("The %s of %d %s are lost.", what, count, of)
+
+
+def _warn_of_thin(records: Sequence[Record]) -> None:
+    """VOC's corners are pixels, and what begins and ends in one is no box."""
+    thin = 0
+    for record in records:
+        for found in record.get("annotations", ()):
+            x0, y0, x1, y1 = clipped(corners_of(found), (record["width"], record["height"]))
+            thin += min(x1 - x0, y1 - y0) <= 1
+    if thin:
+        text = "%d box(es), at most a pixel wide or high, are left out where VOC's format is read."
+        logger.warning(text, thin)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,17 +1,21 @@
-"""Labels in each format, for tools/convert_dataset.py and demo.py."""
+"""Labels in each format, for tools/convert_dataset.py and demo.py: files, not written yet."""
 
 from __future__ import annotations
 
+import functools
+import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from xml.etree import ElementTree as ET
 
 import yaml
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from ion_d2.data.class_file import class_file_text, read_class_file
+from ion_d2.data.outlines import outline_boxes
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.data.yolo import class_names_of
@@ -21,13 +25,30 @@ from ion_lab.scenes.voc_writer import voc_palette
 
 # A dataset dict, with the place of its picture under "written".
 Record = dict[str, Any]
+Files = Iterator[tuple[Path, bytes]]  # and what each is to hold
 ADVICE = "make room or choose another folder"
+DATA_FILE = "data.yaml"  # of YOLO's layout, to which splits are added
+_NO_SPLITS = ("path", "names", "nc", "channels", "kpt_shape", "flip_idx", "download")  # keys of it
 _ALL_IDS = 256  # of a label map
 
 
-def write_voc(folder: Path, split: str, classes: Sequence[str], records: list[Record]) -> None:
+def write_files(files: Iterable[tuple[Path, bytes]]) -> None:
+    """Write files, those that are there anew.
+
+    Raises:
+        IONError: one cannot be written.
+    """
+    for path, content in files:
+        write_result(str(path), functools.partial(_write_all, content), ADVICE)
+
+
+def _write_all(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
+
+
+def voc_files(folder: Path, split: str, classes: Sequence[str], records: list[Record]) -> Files:
     """``Annotations``, ``ImageSets/Main/SPLIT.txt``, ``classes.txt`` and ``SegmentationClass``."""
-    _write_classes(folder / "classes.txt", classes)
+    yield _class_file(folder / "classes.txt", classes)
     for record in records:
         root = ET.Element("annotation")
         _texts(root, folder=folder.name, filename=record["written"].name)
@@ -37,7 +58,7 @@ def write_voc(folder: Path, split: str, classes: Sequence[str], records: list[Re
             entry = ET.SubElement(root, "object")
             difficult = int(bool(found.get("difficult") or found.get("iscrowd")))
             _texts(entry, name=classes[found["category_id"]], difficult=difficult)
-            x0, y0, x1, y1 = _corners(found)
+            x0, y0, x1, y1 = corners_of(found)
             # VOC counts pixels from 1, the right and bottom one included.
             box = {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1}
             edges = {key: f"{value:.10g}" for key, value in box.items()}
@@ -45,58 +66,74 @@ def write_voc(folder: Path, split: str, classes: Sequence[str], records: list[Re
         if "annotations" in record:
             ET.indent(root)
             path = folder / "Annotations" / f"{record['written'].stem}.xml"
-            _write(path, ET.tostring(root, encoding="unicode") + "\n")
+            yield path, ET.tostring(root, encoding="unicode").encode() + b"\n"
         if "sem_seg_file_name" in record:
-            _write_label_map(folder / "SegmentationClass" / f"{record['written'].stem}.png", record)
+            path = folder / "SegmentationClass" / f"{record['written'].stem}.png"
+            yield path, _label_map(record)
     names = "".join(f"{record['written'].stem}\n" for record in records)
-    _write(folder / "ImageSets" / "Main" / f"{split}.txt", names)
+    yield folder / "ImageSets" / "Main" / f"{split}.txt", names.encode()
 
 
-def _write_label_map(path: Path, record: Record) -> None:
-    """A label map at the picture's size, in VOC's colors."""
+def _label_map(record: Record) -> bytes:
+    """The PNG of a label map at the picture's size, in VOC's colors."""
     labels = Image.fromarray(read_label_map(record["sem_seg_file_name"], _ALL_IDS))
     small = labels.resize((record["width"], record["height"]), Image.Resampling.NEAREST)
     small.putpalette(voc_palette())
-    write_result(str(path), lambda file: small.save(file, "PNG"), ADVICE)
+    file = io.BytesIO()
+    small.save(file, "PNG")
+    return file.getvalue()
 
 
-def write_coco(folder: Path, split: str, content: Record, records: list[Record]) -> None:
+def coco_files(folder: Path, split: str, content: Record, records: list[Record]) -> Files:
     """``SPLIT.json``, with the ids of the dataset, whose content of a file is given."""
     names = {str(record["image_id"]): record["written"].name for record in records}
     for image in content["images"]:
         image["file_name"] = names[str(image["id"])]
-    _write(folder / f"{split}.json", json.dumps(content))
+    yield folder / f"{split}.json", json.dumps(content).encode()
 
 
-def write_yolo(folder: Path, split: str, classes: Sequence[str], records: Iterable[Record]) -> None:
+def yolo_files(
+    folder: Path, split: str, classes: Sequence[str], records: Iterable[Record]
+) -> Files:
     """``labels/SPLIT`` and ``data.yaml``."""
-    path = folder / "data.yaml"
+    content = _data_of(folder, split, classes)
+    for record in records:
+        if "annotations" in record:
+            lines = [_yolo_line(found, record) for found in _alike(record["annotations"])]
+            path = folder / "labels" / split / f"{record['written'].stem}.txt"
+            yield path, "".join(lines).encode()
+    yield folder / DATA_FILE, yaml.safe_dump(content, allow_unicode=True, sort_keys=False).encode()
+
+
+def _data_of(folder: Path, split: str, classes: Sequence[str]) -> Record:
+    """The content of ``data.yaml`` with a split more."""
+    path, pictures = folder / DATA_FILE, (folder / "images" / split).resolve()
+    if split in _NO_SPLITS:
+        raise IONError(f"{path} has another use for '{split}'; choose another --split.")
     content = (read_yaml(path) if path.exists() else None) or {}
     if content and class_names_of(content, str(path)) != list(classes):
         raise IONError(f"{path} has other classes; write this dataset into another folder.")
     content.setdefault("names", dict(enumerate(classes)))
-    for record in records:
-        if "annotations" in record:
-            lines = [_yolo_line(found, record) for found in record["annotations"]]
-            _write(folder / "labels" / split / f"{record['written'].stem}.txt", "".join(lines))
     # Ultralytics takes "path: ." for the working directory, and none for the folder of the file.
     if content.get("path") == ".":
         del content["path"]
-    elsewhere = "path" in content
-    content[split] = str((folder / "images" / split).resolve()) if elsewhere else f"images/{split}"
-    _write(path, yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+    start, there = str(content.get("path") or ""), content.get(split)
+    if there and (folder / start / str(there)).resolve() != pictures:
+        raise IONError(f"{path} has another split '{split}', {there}; choose another --split.")
+    content[split] = str(pictures) if "path" in content else f"images/{split}"
+    return content
 
 
-def write_labelme(
+def labelme_files(
     folder: Path, split: str, classes: Sequence[str], records: Iterable[Record]
-) -> None:
+) -> Files:
     """A JSON file beside each picture of ``SPLIT``, and ``classes.txt``."""
-    _write_classes(folder / split / "classes.txt", classes)
+    yield _class_file(folder / split / "classes.txt", classes)
     for record in records:
         shapes: list[Record] = []
         for group, found in enumerate(record.get("annotations", ())):
             outlines = _outlines(found)
-            x0, y0, x1, y1 = _corners(found)
+            x0, y0, x1, y1 = corners_of(found)
             kind, drawn = ("polygon", outlines) if outlines else ("rectangle", [[x0, y0, x1, y1]])
             shapes += [
                 {
@@ -111,13 +148,25 @@ def write_labelme(
         content = {"version": "5.0.0", "flags": {}, "shapes": shapes, "imageData": None}
         content["imagePath"] = record["written"].name
         content.update(imageHeight=record["height"], imageWidth=record["width"])
-        _write(record["written"].with_suffix(".json"), json.dumps(content, indent=1))
+        yield record["written"].with_suffix(".json"), json.dumps(content, indent=1).encode()
+
+
+def _alike(annotations: Iterable[Record]) -> list[Record]:
+    """All objects of a picture with outlines or all with boxes: Ultralytics knows no mixture."""
+    objects = [
+        {"category_id": found["category_id"], "bbox": corners_of(found)}
+        | {"bbox_mode": BoxMode.XYXY_ABS}
+        | ({"segmentation": _outlines(found)} if _outlines(found) else {})
+        for found in annotations
+    ]
+    outline_boxes([{"annotations": objects}])
+    return objects
 
 
 def _yolo_line(found: Record, record: Record) -> str:
     width, height = record["width"], record["height"]
     limits = (width, height)
-    outlines = [_clipped(outline, limits) for outline in _outlines(found)]
+    outlines = [clipped(outline, limits) for outline in _outlines(found)]
     if outlines:
         numbers: list[float] = []
         for outline in outlines:
@@ -125,13 +174,13 @@ def _yolo_line(found: Record, record: Record) -> str:
             numbers += [*outline, *outline[:2]] if len(outlines) > 1 else outline
         shares = [value / (height if place % 2 else width) for place, value in enumerate(numbers)]
     else:
-        x0, y0, x1, y1 = _clipped(_corners(found), limits)
+        x0, y0, x1, y1 = clipped(corners_of(found), limits)
         box = (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
         shares = list(box)
     return " ".join([str(found["category_id"]), *(f"{share:.9g}" for share in shares)]) + "\n"
 
 
-def _clipped(numbers: Sequence[float], limits: Sequence[int]) -> list[float]:
+def clipped(numbers: Sequence[float], limits: Sequence[int]) -> list[float]:
     """Corners x, y, x, y, ... within a picture of such a width and height."""
     return [min(max(value, 0.0), limits[place % 2]) for place, value in enumerate(numbers)]
 
@@ -141,21 +190,19 @@ def _outlines(found: Record) -> list[list[float]]:
     return mask if isinstance(mask, list) else []
 
 
-def _corners(found: Record) -> list[float]:
+def corners_of(found: Record) -> list[float]:
+    """A box's x0, y0, x1, y1."""
     return BoxMode.convert(list(map(float, found["bbox"])), found["bbox_mode"], BoxMode.XYXY_ABS)
 
 
-def _write_classes(path: Path, classes: Sequence[str]) -> None:
-    text = "\n".join(classes) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+def _class_file(path: Path, classes: Sequence[str]) -> tuple[Path, bytes]:
+    if not path.exists():
+        return path, class_file_text(classes).encode()
+    if read_class_file(str(path)) != list(classes):
         raise IONError(f"{path} has other classes; write this dataset into another folder.")
-    _write(path, text)
+    return path, path.read_bytes()
 
 
 def _texts(parent: ET.Element, **values: Any) -> None:
     for name, value in values.items():
         ET.SubElement(parent, name).text = str(value)
-
-
-def _write(path: Path, text: str) -> None:
-    write_result(str(path), lambda file: file.write(text.encode()), ADVICE)

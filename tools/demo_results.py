@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import IO, Any, Callable, TextIO
 
 from convert_dataset import FORMATS, place_picture
+from dataset_writers import write_files
 from demo_folder import ELSEWHERE, OutputFolder
 from demo_inputs import SUFFIXES, Shot
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import BoxMode, Instances
 from PIL import Image
 
+from ion_d2.data.class_file import class_file_text
 from ion_d2.errors import IONError
 from ion_d2.files import make_folder, write_result
 
@@ -48,7 +50,7 @@ def _write_json(out: TextIO, entries: Iterator[Entry], names: Sequence[str]) -> 
 
 
 def _write_classes(out: TextIO, entries: Iterator[Entry], names: Sequence[str]) -> None:
-    out.writelines(f"{name}\n" for name in names)
+    out.write(class_file_text(names))
 
 
 def _write_csv(out: TextIO, entries: Iterator[Entry], names: Sequence[str]) -> None:
@@ -192,7 +194,8 @@ class Results:
                 faults[str(path)] = str(error)
         for form, folder in self.labels.items():
             try:
-                FORMATS[form][0](folder, _SPLIT, self._names, self._records(_labeled(form, folder)))
+                records = self._records(_labeled(form, folder))
+                write_files(FORMATS[form][0](folder, _SPLIT, self._names, records))
                 self._labels_written.append(form)
             except IONError as error:
                 faults[str(folder)] = str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from ion_d2.errors import IONError
 
 # Unicode's categories of control characters, breaks of lines and paragraphs, and halves of pairs.
 _UNPRINTABLE = ("Cc", "Zl", "Zp", "Cs")
+_BACKGROUND = ("background", "__background__")  # as a list's first name, no class
 
 
 def is_unprintable(name: str) -> bool:
@@ -41,18 +43,27 @@ def check_class_names(names: Sequence[object], source: str) -> list[str]:
 def read_class_file(path: str) -> list[str]:
     """Read the names of classes, one a line, in the order of their ids.
 
-    Blank lines, lines starting with ``#`` and a leading ``background`` do not count. Names are
-    spelled by :func:`clean_class_name`.
+    Blank lines, lines starting with ``#`` and a leading ``background`` do not count; ``\\#`` starts
+    a name with ``#``. Names are spelled by :func:`clean_class_name`.
 
     Raises:
         IONError: the file cannot be read, names no class, or one twice.
     """
-    names = [clean_class_name(line) for line in read_lines(path) if not line.startswith("#")]
-    if names and names[0] in ("background", "__background__"):
+    lines = [line for line in read_lines(path) if not line.startswith("#")]
+    names = [clean_class_name(re.sub(r"^\\(\\*#)", r"\1", line)) for line in lines]
+    if names and names[0] in _BACKGROUND:
         names = names[1:]
     if not names:
         raise IONError(f"{path} names no class; write one class name a line into it.")
     return _unique(names, path)
+
+
+def class_file_text(names: Sequence[str]) -> str:
+    """The content of a file of class names from which :func:`read_class_file` reads just these."""
+    lines = [re.sub(r"^(\\*#)", r"\\\1", name) for name in names]
+    if names and names[0] in _BACKGROUND:
+        lines.insert(0, "background")  # which does not count, so that the next one does
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _unique(names: list[str], source: str) -> list[str]:

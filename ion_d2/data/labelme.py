@@ -208,11 +208,12 @@ def _picture(content: dict[str, Any], file: str) -> str:
         text = f"{file} names the picture {named!r}, which is not there, and holds none."
         raise IONError(text, rule="missing-picture")
     picture = _decode(data, file)
-    name = hashlib.sha256(picture).hexdigest()
+    folder = os.path.join(get_cache_dir(), "ion_d2", hashlib.sha256(picture).hexdigest())
     suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"
-    cached = os.path.join(get_cache_dir(), "ion_d2", name + suffix)
+    # The name leads back to the file, in messages and in what the set is converted to.
+    cached = os.path.join(folder, os.path.splitext(os.path.basename(file))[0] + suffix)
     if not os.path.exists(cached):
-        own = f"{cached}.{os.getpid()}"  # each process of a training reads the labels
+        own = os.path.join(folder, f"{os.getpid()}")  # each process of a training reads the labels
         write_result(own, lambda opened: opened.write(picture), "make room")
         os.replace(own, cached)
     return cached

@@ -109,6 +109,18 @@ def check_present(dicts: Sequence[dict[str, Any]]) -> None:
             raise _missing(name)
 
 
+def check_sizes(dicts: Sequence[dict[str, Any]], *, any_depth: bool) -> None:
+    """Look at headers of pictures for what would falsify their labels elsewhere.
+
+    Raises:
+        IONError: a picture is missing, empty, no picture, too deep unless for ``any_depth``, or has
+            another size than its dict says.
+    """
+    look = functools.partial(_check_header, resize=None, any_depth=any_depth)
+    for error in filter(None, _unreadable(dicts, look)):
+        raise UnreadableImageError(_without_advice(error)) from error
+
+
 def check_headers(
     dicts: Sequence[dict[str, Any]], resize: ResizeShortestEdge, *, skip_unreadable: bool
 ) -> None:
@@ -230,9 +242,11 @@ def _regular(file_name: str) -> str:
     return file_name
 
 
-def _check_header(record: dict[str, Any], resize: ResizeShortestEdge | None) -> None:
+def _check_header(
+    record: dict[str, Any], resize: ResizeShortestEdge | None, *, any_depth: bool = False
+) -> None:
     with _clear_errors(record["file_name"]):
-        size = _read_header(record["file_name"])
+        size = _read_header(record["file_name"], any_depth=any_depth)
     _check_size(record, size)
     if resize is not None:
         transform = resize.get_transform(np.broadcast_to(np.uint8(0), size))

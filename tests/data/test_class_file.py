@@ -8,6 +8,7 @@ from refusals import refused
 from voc_folder import object_xml, write_voc
 
 from ion_d2.data.catalog import class_names, ensure_registered
+from ion_d2.data.class_file import class_file_text, read_class_file
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -44,6 +45,26 @@ def test_one_class_twice_in_a_file_is_told(tmp_path, text):
     (root / "classes.txt").write_text(text, encoding="utf-8")
     with refused("classes.txt", "more than once"):
         ensure_registered([f"voc:{root}:train"])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["cat", "background", "#1"],
+        ["background"],
+        ["__background__", "cat"],
+        ["#1 bolt", "nut"],
+        ["background", "#", "\\#", "\\\\#2", "\\x"],
+    ],
+)
+def test_a_file_holds_every_name(tmp_path, names):
+    path = tmp_path / "classes.txt"
+    path.write_text(class_file_text(names), encoding="utf-8")
+    assert read_class_file(str(path)) == names
+
+
+def test_usual_names_are_written_as_they_are():
+    assert class_file_text(["cat", "traffic light"]) == "cat\ntraffic light\n"
 
 
 def register(name, classes):

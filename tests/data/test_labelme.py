@@ -101,6 +101,9 @@ def test_a_picture_inside(folder, tmp_path, monkeypatch):
     write(folder, TRIANGLE, name="b.json", imagePath="..\\gone.png", imageData=data)
     (record,) = load(folder)[1]
     assert (read_image(record["file_name"], "RGB") == pixels).all()
+    (folder / "b.json").rename(folder / f"{'b' * 250}.json")  # the longest that there may be
+    (record,) = load(f"{folder}/.")[1]
+    assert os.path.basename(record["file_name"]) == f"{'b' * 250}.png"
 
 
 def test_processes_that_take_a_picture_out_do_not_meet(folder, tmp_path, monkeypatch):
@@ -122,7 +125,7 @@ def test_processes_that_take_a_picture_out_do_not_meet(folder, tmp_path, monkeyp
     monkeypatch.setattr(os, "replace", other_first)
     (record,) = load(folder)[1]
     assert read_image(record["file_name"]).shape == (30, 40)
-    assert [path.suffix for path in (cache / "ion_d2").iterdir()] == [".png"]
+    assert [path.name for path in cache.rglob("*") if path.is_file()] == ["b.png"]
 
 
 def test_classes_of_a_file(folder):

@@ -2,6 +2,7 @@
 
 import json
 
+import yaml
 from cli_helpers import load_tool, run_tool
 from PIL import Image
 from voc_folder import write_image
@@ -47,3 +48,17 @@ def voc_of(root, annotations=(), **picture):
     (root / "ImageSets/Main/all.txt").write_text("f1\n")
     (root / "classes.txt").write_text("cat\n")
     return f"voc:{root}:all"
+
+
+def yolo_of(root, names, *lines, pictures=("a.jpg",), size=(40, 30), **saved):
+    """A YOLO folder of pictures, each with these lines of labels."""
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for place, name in enumerate(pictures):
+        # Each has another color.
+        Image.new("RGB", size, (90 * place, len(str(root)), 9)).save(
+            root / "images" / name, **saved
+        )
+        (root / f"labels/{name.rpartition('.')[0]}.txt").write_text("\n".join(lines))
+    (root / "data.yaml").write_text(yaml.safe_dump({"train": "images", "names": list(names)}))
+    return f"yolo:{root}/data.yaml:train"
