@@ -130,6 +130,18 @@ def test_coco_results_have_masks(demo, tmp_path):
     assert read.annToMask(first)[30:35, 40:60].all() and first["score"] > second["score"]
 
 
+def test_any_class_name_is_read_back(demo, tmp_path):
+    names = ["background", "#1 bolt"]
+    found = Instances((60, 80), scores=torch.tensor([0.6]), pred_classes=torch.tensor([1]))
+    found.pred_boxes = Boxes(torch.tensor([[5.0, 10, 15, 20]]))
+    results = demo.Results(demo.OutputFolder(tmp_path), names, ["json"])
+    results.add(demo.Shot(str(picture(tmp_path / "a.jpg", 1)), pixels(), tmp_path / "a.jpg"), found)
+    results.write({})
+    (boxes,) = labels_of(f"detections:{tmp_path}/detections.json").values()
+    assert boxes == [("#1 bolt", 5, 10, 15, 20)]
+    assert class_names([f"detections:{tmp_path}/detections.json"]) == names
+
+
 def test_a_batch_finds_what_single_pictures_have(run, weights, pictures, listed):
     picture(pictures / "b.png", 7, size=(90, 70))  # between others, by name
     assert run([pictures], *LOW, "--no-drawings", *model(weights)) == 0
