@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import yaml
@@ -39,11 +39,7 @@ def write_files(files: Iterable[tuple[Path, bytes]]) -> None:
         IONError: one cannot be written.
     """
     for path, content in files:
-        write_result(str(path), functools.partial(_write_all, content), ADVICE)
-
-
-def _write_all(content: bytes, file: IO[bytes]) -> None:
-    file.write(content)
+        write_result(str(path), operator.methodcaller("write", content), ADVICE)
 
 
 def voc_files(folder: Path, split: str, classes: Sequence[str], records: list[Record]) -> Files:
@@ -153,12 +149,11 @@ def labelme_files(
 
 def _alike(annotations: Iterable[Record]) -> list[Record]:
     """All objects of a picture with outlines or all with boxes: Ultralytics knows no mixture."""
-    objects = [
-        {"category_id": found["category_id"], "bbox": corners_of(found)}
-        | {"bbox_mode": BoxMode.XYXY_ABS}
-        | ({"segmentation": _outlines(found)} if _outlines(found) else {})
-        for found in annotations
-    ]
+    objects: list[Record] = []
+    for found in annotations:
+        box = {"bbox": corners_of(found), "bbox_mode": BoxMode.XYXY_ABS}
+        drawn = {"segmentation": outlines} if (outlines := _outlines(found)) else {}
+        objects.append({"category_id": found["category_id"], **box, **drawn})
     outline_boxes([{"annotations": objects}])
     return objects
 
