@@ -144,7 +144,7 @@ def _object(
 
 
 def _corners(shape: dict[str, Any]) -> np.ndarray:
-    points = np.asarray(shape["points"], dtype=np.float64)
+    points = shape["points"]
     if shape["shape_type"] in _OUTLINES:
         return points
     if shape["shape_type"] == "circle":
@@ -160,7 +160,7 @@ def _corners(shape: dict[str, Any]) -> np.ndarray:
 def _mask(shape: dict[str, Any], size: tuple[int, int], file: str) -> np.ndarray:
     """A mask, which labelme stores as a picture of its box, drawn into the whole picture."""
     whole = np.zeros(size, dtype=bool)
-    x, y = (int(v) for v in np.min(shape["points"], axis=0))
+    x, y = (int(v) for v in shape["points"].min(axis=0))
     data = _decode(shape.get("mask"), file)
     try:
         stored = open_picture(io.BytesIO(data))
@@ -181,11 +181,10 @@ def _shapes(content: dict[str, Any], file: str) -> Iterator[dict[str, Any]]:
             refuse(IONError(f"{file}: shape {number} {fault}; correct it in labelme."))
         elif shape["label"] not in _NO_CLASS:
             label, kind = clean_class_name(shape["label"]), shape.get("shape_type") or "polygon"
-            # A mask's box is one of whole pixels, to which labelme rounds.
-            places = (
-                {"points": np.round(np.asarray(shape["points"], float))} if kind == "mask" else {}
-            )
-            yield {**shape, "label": label, "shape_type": kind, **places}
+            points = np.asarray(shape["points"], dtype=np.float64)
+            if kind == "mask":  # whose box has whole pixels, to which labelme rounds
+                points = points.round()
+            yield {**shape, "label": label, "shape_type": kind, "points": points}
 
 
 def _fault(shape: Any) -> str:

@@ -128,7 +128,7 @@ def _label_file(picture: str) -> str:
     places = [i for i, folder in enumerate(folders[:-1]) if folder == "images"]
     if places:
         folders[places[-1]] = "labels"
-    return os.sep.join(folders) + ".txt"
+    return named_file(*os.path.split(os.sep.join(folders) + ".txt"))
 
 
 def class_names_of(content: Any, path: str) -> list[str]:

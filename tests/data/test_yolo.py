@@ -98,7 +98,9 @@ def test_names_as_windows_and_other_systems_write_them(folder):
     write_yaml(
         folder, "names: [cat, dog]\ntrain: list.txt\nval: ..\\images\\val\ntest: images\\val"
     )
+    write_labels(folder, BOX, "train/Käfer")
     records = load(folder)[1]
+    assert [len(record["annotations"]) for record in records] == [2, 1]
     assert [record["file_name"] for record in records] == [
         str(folder / "images/train/a.jpg"),
         str(picture),
