@@ -18,6 +18,7 @@ from detectron2.structures import BoxMode
 
 from ion_d2.data.coco_file import Content, normalize_coco, read_categories, read_coco_file
 from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
+from ion_d2.data.folders import named_file
 from ion_d2.data.keypoint_names import keypoint_metadata
 from ion_d2.errors import IONError
 
@@ -196,7 +197,7 @@ def _dataset_dicts(
     """Images in the order of their ids, as Detectron2 loads them."""
     labeled, dicts = "annotations" in content, {}
     for image in sorted(content["images"], key=lambda image: image["id"]):
-        file_name = os.path.join(image_root, image["file_name"])
+        file_name = named_file(image_root, image["file_name"])
         size = {"height": image["height"], "width": image["width"]}
         dicts[image["id"]] = {"file_name": file_name, **size, "image_id": image["id"]}
         if labeled:

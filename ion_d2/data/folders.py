@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ion_d2.errors import IONError
 
 
 def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
-    """Find the visible files with given extensions in a folder and its subfolders.
-
-    Extensions are given with dot and in lower case (files may have any case); where a stem has
-    several files, the earlier extension wins.
+    """Find files as :func:`find_files` does; of several with one stem, the earlier extension wins.
 
     Returns:
         Path by :func:`composed` file name without extension, as "a/im0" in the subfolder "a".
@@ -22,19 +19,42 @@ def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
         IONError: the folder is missing or cannot be read.
     """
     found: dict[str, tuple[int, str]] = {}
+    for path in find_files(folder, extensions):
+        stem, extension = os.path.splitext(os.path.relpath(path, folder))
+        stem = composed(stem).replace(os.sep, "/")
+        rank = extensions.index(extension.lower())
+        if stem not in found or rank < found[stem][0]:
+            found[stem] = (rank, path)
+    return {stem: path for stem, (_, path) in found.items()}
+
+
+def find_files(folder: str, extensions: Sequence[str]) -> Iterator[str]:
+    """Find the visible files with given extensions in a folder and its subfolders.
+
+    Extensions are given with dot and in lower case; files may have any case.
+
+    Raises:
+        IONError: the folder is missing or cannot be read.
+    """
     list_folder(folder)  # raises what os.walk keeps to itself
     for place, subfolders, file_names in os.walk(folder, followlinks=True):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(file_names):
-            path = os.path.join(place, name)
-            stem, extension = os.path.splitext(os.path.relpath(path, folder))
-            if name.startswith(".") or extension.lower() not in extensions:
-                continue
-            stem = composed(stem).replace(os.sep, "/")
-            rank = extensions.index(extension.lower())
-            if stem not in found or rank < found[stem][0]:
-                found[stem] = (rank, path)
-    return {stem: path for stem, (_, path) in found.items()}
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in extensions:
+                yield os.path.join(place, name)
+
+
+def named_file(folder: str, name: str) -> str:
+    r"""The path of a file that a label names, from its folder on.
+
+    Where none has that very name, "\" may stand for "/", and Unicode's other form for the name's.
+    Names that have no other spelling are not looked for.
+    """
+    spelled = name, name.replace("\\", "/")
+    forms = (unicodedata.normalize(form, text) for text in spelled for form in ("NFC", "NFD"))
+    places = [os.path.join(folder, text) for text in dict.fromkeys((*spelled, *forms))]
+    there = filter(os.path.exists, places) if len(places) > 1 else iter(places)
+    return next(there, places[0])
 
 
 def composed(name: str) -> str:

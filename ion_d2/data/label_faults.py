@@ -17,12 +17,11 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from ..shell import python_command
+from .outlines import BORDER, LINE
 
 logger = logging.getLogger(__name__)
 
-# In pixels: how far programs differ on where a picture ends, what the readers take for a line, and
-# what is too small to have a shape.
-_TOLERANCE, LINE, _TINY = 1.0, 1.0, 3.0
+_TINY = 3.0  # pixels, which are too few to have a shape
 _CLASSES = 20  # of them named in one line
 # What a training warns of, by the rule of tools/check_dataset.py.
 _TOLD = {
@@ -43,16 +42,18 @@ class Objects(NamedTuple):
     category: np.ndarray
     size: np.ndarray  # (N, 2) width and height of the picture
     learned: np.ndarray  # whether a training takes it: neither crowd nor, by default, difficult
+    cut: np.ndarray  # whether its reader has clipped it by more than a pixel
 
 
 def collect_objects(records: Sequence[dict[str, Any]], *, use_difficult: bool = False) -> Objects:
     """Take the objects of Detectron2's dataset dicts; rotated boxes are not among them."""
     values = chain.from_iterable(_rows(records, use_difficult))
-    columns = np.fromiter(values, dtype=np.float64).reshape(-1, 11).T
-    image, number, category, in_corners, learned = columns[[0, 1, 2, 9, 10]].astype(int)
+    columns = np.fromiter(values, dtype=np.float64).reshape(-1, 12).T
+    image, number, category, in_corners, learned, cut = columns[[0, 1, 2, 9, 10, 11]].astype(int)
     box = columns[3:7].T
     box[in_corners == 0, 2:] += box[in_corners == 0, :2]
-    return Objects(image, number, box, category, columns[7:9].T, learned.astype(bool))
+    size = columns[7:9].T
+    return Objects(image, number, box, category, size, learned.astype(bool), cut.astype(bool))
 
 
 def _rows(records: Sequence[dict[str, Any]], use_difficult: bool) -> Iterator[tuple[float, ...]]:
@@ -63,22 +64,22 @@ def _rows(records: Sequence[dict[str, Any]], use_difficult: bool) -> Iterator[tu
                 in_corners = found["bbox_mode"] == BoxMode.XYXY_ABS
                 difficult = found.get("difficult", 0) and not use_difficult
                 learned = not (found.get("iscrowd", 0) or difficult)
-                box = found["bbox"]
-                yield image, number, found["category_id"], *box, *size, in_corners, learned
+                place, flags = (*found["bbox"], *size), (in_corners, learned, found.get("cut", 0))
+                yield image, number, found["category_id"], *place, *flags
 
 
 def find_box_faults(objects: Objects) -> dict[str, np.ndarray]:
     """The faulty objects, as an (N,) bool array for each of the rules "box-..."."""
     first, last = objects.box[:, :2], objects.box[:, 2:]
     least = (last - first).min(axis=1, initial=np.inf)
-    beyond = (first < -_TOLERANCE) | (last > objects.size + _TOLERANCE)
+    beyond = (first < -BORDER) | (last > objects.size + BORDER)
     places = np.column_stack([objects.image, objects.category, objects.box.round()])
     repeated = np.ones(len(places), dtype=bool)
     repeated[np.unique(places, axis=0, return_index=True)[1]] = False
     return {
         "box-inverted": least < 0,
         "box-empty": (least >= 0) & (least <= LINE),
-        "box-outside": beyond.any(axis=1),
+        "box-outside": beyond.any(axis=1) | objects.cut,
         "box-tiny": (least > LINE) & (least < _TINY),
         "box-repeated": repeated,
     }

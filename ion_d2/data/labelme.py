@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import math
+import ntpath
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,9 +19,9 @@ import pycocotools.mask as mask_util
 from iopath.common.file_io import get_cache_dir
 
 from ion_d2.data.class_file import check_class_names, clean_class_name, read_class_file
-from ion_d2.data.coco_fields import is_number
+from ion_d2.data.coco_fields import as_pixels, is_number
 from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
-from ion_d2.data.folders import index_folder
+from ion_d2.data.folders import index_folder, named_file
 from ion_d2.data.instance_masks import decode_mask
 from ion_d2.data.outlines import object_of, outline_boxes
 from ion_d2.data.plain_files import read_json
@@ -34,8 +35,10 @@ logger = logging.getLogger(__name__)
 
 # labelme's own names for what is no object.
 _NO_CLASS = ("__ignore__", "_background_")
-# Shapes with an extent, and how many points each has at least; others are left out.
-_POINTS = {"rectangle": 2, "circle": 2, "polygon": 3, "mask": 2}
+# Shapes whose points are corners, X-AnyLabeling's among them, and how many each has at least.
+_OUTLINES = {"polygon": 3, "oriented_rectangle": 4, "rotation": 4, "quadrilateral": 4}
+# All that have an extent, likewise; others are left out.
+_POINTS = {"rectangle": 2, "circle": 2, "mask": 2, **_OUTLINES}
 _CIRCLE_CORNERS = 64
 
 
@@ -67,7 +70,7 @@ def labelme(name: str) -> None:
 def load_labelme(files: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Load pictures and their shapes; those of one label and group are one object.
 
-    Lines and points, which have no extent, are left out with a warning.
+    Shapes of other kinds, such as lines and points, are left out with a warning.
 
     Returns:
         Detectron2's dataset dicts.
@@ -75,24 +78,31 @@ def load_labelme(files: Sequence[str], classes: Sequence[str]) -> list[dict[str,
     Raises:
         IONError: a file is not labelme's, lacks its picture, or has an unknown class.
     """
-    left_out: list[int] = []
+    left_out: list[str] = []
 
     def load(file: str) -> dict[str, Any]:
         content = _read(file)
         picture = _picture(content, file)
-        height, width = size = read_size(picture)
+        height, width = size = _size(content, picture)
         shapes = list(_shapes(content, file))
         objects = [shape for shape in shapes if shape["shape_type"] in _POINTS]
-        left_out.append(len(shapes) - len(objects))
+        left_out.extend(s["shape_type"] for s in shapes if s["shape_type"] not in _POINTS)
         annotations = _annotations(objects, classes, size, file)
         record = {"file_name": picture, "height": height, "width": width}
         return {**record, "annotations": annotations}
 
     records = read_each(files, load)
-    if any(left_out):
-        logger.warning("Left out %d line(s) and point(s), which have no extent.", sum(left_out))
+    if left_out:
+        text = "Left out %d shape(s) of the kind(s) %s, which are not read as objects."
+        logger.warning(text, len(left_out), ", ".join(sorted({*left_out})))
     outline_boxes(records)
     return records
+
+
+def _size(content: dict[str, Any], picture: str) -> tuple[int, int]:
+    """Height and width as labeled, so that a picture that was scaled since is noticed."""
+    height, width = (as_pixels(content.get(key)) for key in ("imageHeight", "imageWidth"))
+    return (height, width) if height and width else read_size(picture)
 
 
 def _annotations(
@@ -134,8 +144,8 @@ def _object(
 
 
 def _corners(shape: dict[str, Any]) -> np.ndarray:
-    points = np.asarray(shape["points"], dtype=np.float64)
-    if shape["shape_type"] == "polygon":
+    points = shape["points"]
+    if shape["shape_type"] in _OUTLINES:
         return points
     if shape["shape_type"] == "circle":
         angles = np.arange(_CIRCLE_CORNERS) * 2 * math.pi / _CIRCLE_CORNERS
@@ -150,7 +160,7 @@ def _corners(shape: dict[str, Any]) -> np.ndarray:
 def _mask(shape: dict[str, Any], size: tuple[int, int], file: str) -> np.ndarray:
     """A mask, which labelme stores as a picture of its box, drawn into the whole picture."""
     whole = np.zeros(size, dtype=bool)
-    x, y = (math.floor(v) for v in np.min(shape["points"], axis=0))
+    x, y = (int(v) for v in shape["points"].min(axis=0))
     data = _decode(shape.get("mask"), file)
     try:
         stored = open_picture(io.BytesIO(data))
@@ -171,7 +181,10 @@ def _shapes(content: dict[str, Any], file: str) -> Iterator[dict[str, Any]]:
             refuse(IONError(f"{file}: shape {number} {fault}; correct it in labelme."))
         elif shape["label"] not in _NO_CLASS:
             label, kind = clean_class_name(shape["label"]), shape.get("shape_type") or "polygon"
-            yield {**shape, "label": label, "shape_type": kind}
+            points = np.asarray(shape["points"], dtype=np.float64)
+            if kind == "mask":  # whose box has whole pixels, to which labelme rounds
+                points = points.round()
+            yield {**shape, "label": label, "shape_type": kind, "points": points}
 
 
 def _fault(shape: Any) -> str:
@@ -198,15 +211,19 @@ def _read(file: str) -> dict[str, Any]:
 
 def _picture(content: dict[str, Any], file: str) -> str:
     """The picture beside the file, or else the one inside, as a file in the cache."""
-    named = content.get("imagePath")
-    # On Windows, labelme writes its separators.
-    place = os.path.join(os.path.dirname(file), str(named).replace("\\", "/"))
-    if named and os.path.isfile(place) and not place.endswith(".json"):
-        return place
-    data = content.get("imageData")
+    named, data = content.get("imagePath"), content.get("imageData")
+    names = [str(named)]
+    if not isinstance(data, str):  # of a path on another machine, the last part may be here
+        names.append(ntpath.basename(names[0]))
+    for place in (named_file(os.path.dirname(file), name) for name in names):
+        if named and os.path.isfile(place) and not place.endswith(".json"):
+            return place
     if not isinstance(data, str):
-        text = f"{file} names the picture {named!r}, which is not there, and holds none."
-        raise IONError(text, rule="missing-picture")
+        raise IONError(
+            f"{file} names the picture {named!r}, which is not there, and holds none; put it "
+            "beside the file, or correct 'imagePath'.",
+            rule="missing-picture",
+        )
     picture = _decode(data, file)
     folder = os.path.join(get_cache_dir(), "ion_d2", hashlib.sha256(picture).hexdigest())
     suffix = ".png" if picture.startswith(b"\x89PNG") else ".jpg"

@@ -10,11 +10,27 @@ from detectron2.structures import BoxMode
 
 from ion_d2.data.reading_on import is_reading_on
 
+# In pixels: how far programs differ on where a picture ends, and what readers take for a line.
+BORDER, LINE = 1.0, 1.0
+
+
+def clip(corners: Any, size: tuple[int, int]) -> tuple[np.ndarray, bool]:
+    """Clip corners (N, 2) to a picture of a height and width, unless faults are being listed.
+
+    Returns:
+        The corners, and whether one of them was more than a pixel off.
+    """
+    corners, (height, width) = np.asarray(corners, dtype=np.float64), size
+    if is_reading_on():
+        return corners, False
+    clipped = np.clip(corners, 0, (width, height))
+    return clipped, bool((np.abs(corners - clipped) > BORDER).any())
+
 
 def object_of(
     polygons: Sequence[Any], category: int, size: tuple[int, int], *, is_box: bool
 ) -> dict[str, Any]:
-    """An annotation of one object in Detectron2's format.
+    """An annotation of one object in Detectron2's format; "cut" if :func:`clip` says so.
 
     Args:
         polygons: (N, 2) corners x, y each, in pixels; they are clipped to the picture.
@@ -22,13 +38,12 @@ def object_of(
         size: height and width of the picture.
         is_box: whether the object has a box alone, which is what spans the corners.
     """
-    height, width = size
-    clipped = [np.asarray(polygon, dtype=np.float64) for polygon in polygons]
-    if not is_reading_on():
-        clipped = [np.clip(polygon, 0, (width, height)) for polygon in clipped]
+    clipped, cut = zip(*(clip(polygon, size) for polygon in polygons))
     corners = np.concatenate(clipped)
     box = [*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist()]
     found = {"bbox": box, "bbox_mode": BoxMode.XYXY_ABS, "category_id": category}
+    if any(cut):
+        found["cut"] = True
     if not is_box:
         found["segmentation"] = [polygon.ravel().tolist() for polygon in clipped]
     return found

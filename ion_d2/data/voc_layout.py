@@ -19,6 +19,7 @@ from detectron2.structures import BoxMode
 
 from ion_d2.data.class_file import clean_class_name, read_class_file
 from ion_d2.data.folders import index_folder
+from ion_d2.data.outlines import LINE, clip
 from ion_d2.data.readable import read_size
 from ion_d2.data.reading_on import is_reading_on, read_each
 from ion_d2.data.voc_split import PathLike, read_image_ids
@@ -184,20 +185,15 @@ def _entry(
             f"{', '.join(category_ids)}; correct the name, or add it to classes.txt.",
             rule="unknown-class",
         )
+    corners = (found.bbox[:2], found.bbox[2:])
+    clipped, cut = clip(corners, (record["height"], record["width"]))
+    # One pixel of exclusive width is xmin == xmax in the file: a point or a line, never an object.
+    has_extent = is_reading_on() or (clipped[1] - clipped[0] > LINE).all()
     return {
-        "bbox": _clip(found, record["width"], record["height"]),
+        "bbox": clipped.ravel().tolist() if has_extent else None,
         "bbox_mode": BoxMode.XYXY_ABS,
         "category_id": category_ids[found.name],
         "difficult": found.difficult,
         "iscrowd": 0,
+        **({"cut": True} if cut else {}),
     }
-
-
-def _clip(found: VOCObject, width: int, height: int) -> list[float] | None:
-    """The box within the image, or None if nothing with an extent is left of it."""
-    if is_reading_on():
-        return list(found.bbox)
-    x0, y0, x1, y1 = found.bbox
-    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
-    # One pixel of exclusive width is xmin == xmax in the file: a point or a line, never an object.
-    return [x0, y0, x1, y1] if x1 - x0 > 1.0 and y1 - y0 > 1.0 else None

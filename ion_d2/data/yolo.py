@@ -16,7 +16,7 @@ from typing import Any
 
 from ion_d2.data.class_file import check_class_names, is_unprintable
 from ion_d2.data.dataset_names import DATASET_FORMS, path_and_split
-from ion_d2.data.folders import index_folder, read_lines
+from ion_d2.data.folders import find_files, named_file, read_lines
 from ion_d2.data.outlines import object_of, outline_boxes
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.data.readable import read_size
@@ -128,7 +128,7 @@ def _label_file(picture: str) -> str:
     places = [i for i, folder in enumerate(folders[:-1]) if folder == "images"]
     if places:
         folders[places[-1]] = "labels"
-    return os.sep.join(folders) + ".txt"
+    return named_file(*os.path.split(os.sep.join(folders) + ".txt"))
 
 
 def class_names_of(content: Any, path: str) -> list[str]:
@@ -147,7 +147,10 @@ def class_names_of(content: Any, path: str) -> list[str]:
     # YAML reads 1 as a number, and no as False, which must be written in quotes.
     readable = isinstance(names, list) and all(type(name) in (str, int, float) for name in names)
     if not readable or not names:
-        raise IONError(f"{path}: 'names' must be a list of class names, or 0: NAME, 1: NAME, ...")
+        raise IONError(
+            f"{path}: 'names' must be a list of class names, or 0: NAME, 1: NAME, ...; write one "
+            "that YAML reads as no text, such as no, in quotes."
+        )
     return check_class_names([str(name) for name in names], f"{path} ('names')")
 
 
@@ -164,7 +167,7 @@ def _pictures(content: dict[str, Any], path: str, split: str) -> list[str]:
             f"{path}: '{split}' must be a folder, a text file or a list of them, and 'path', if "
             "there is one, the folder that they start from."
         )
-    root = os.path.join(os.path.dirname(path), os.path.expanduser(root))
+    root = named_file(os.path.dirname(path), os.path.expanduser(root))
     found = [file for place in places for file in _pictures_in(_existing(place, root, path))]
     if not found:
         raise IONError(f"{path}: there is no picture in '{split}' ({', '.join(places)}).")
@@ -172,19 +175,25 @@ def _pictures(content: dict[str, Any], path: str, split: str) -> list[str]:
 
 
 def _existing(place: str, root: str, path: str) -> str:
-    full = os.path.normpath(os.path.join(root, os.path.expanduser(place)))
     # Roboflow writes "../train/images" and means the folder beside the file, as Ultralytics knows.
-    beside = os.path.normpath(os.path.join(root, place.removeprefix("../")))
-    for candidate in (full, beside):
-        if os.path.isdir(candidate) or os.path.isfile(candidate):  # and no device
-            return candidate
+    found = _find(root, os.path.expanduser(place), "../")
+    if os.path.isdir(found) or os.path.isfile(found):  # and no device
+        return found
     raise IONError(
-        f"{path} names {place}, but {full} is no folder or file there; correct 'path' or the split."
+        f"{path} names {place}, but {found} is no folder or file there; correct 'path' or the "
+        "split."
     )
+
+
+def _find(folder: str, name: str, prefix: str) -> str:
+    """The path of a name in a folder; where nothing is there, that without the prefix may be."""
+    short = name.replace("\\", "/").removeprefix(prefix)
+    full, other = (os.path.normpath(named_file(folder, each)) for each in (name, short))
+    return full if os.path.exists(full) or not os.path.exists(other) else other
 
 
 def _pictures_in(place: str) -> list[str]:
     if os.path.isdir(place):
-        return sorted(index_folder(place, IMAGE_EXTENSIONS).values())
-    folder = os.path.dirname(place)
-    return [os.path.normpath(os.path.join(folder, line)) for line in read_lines(place)]
+        return sorted(find_files(place, IMAGE_EXTENSIONS))
+    # CVAT writes "data/images/train/a.jpg" and means the folders beside the list.
+    return [_find(os.path.dirname(place), line, "data/") for line in read_lines(place)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
+
 import numpy as np
 import pytest
 from coco_json import TWO, write_coco
@@ -60,6 +63,20 @@ def test_labels_from_masks_have_the_pictures_colors_wherever_they_are_moved(coco
             np.testing.assert_array_equal(data["sem_seg"].numpy()[sure], expected[sure])
             seen |= set(np.unique(data["sem_seg"]))
     assert seen == {0, 1, 2}
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_as_windows_and_other_systems_write_them(coco, tmp_path, form):
+    content = json.loads((tmp_path / "all.json").read_text())
+    image = content["images"][0]
+    picture = tmp_path / "pictures" / "sub" / unicodedata.normalize(form, "Käfer.png")
+    picture.parent.mkdir()
+    (tmp_path / "pictures" / image["file_name"]).rename(picture)
+    for name in (f"sub\\{picture.name}", "sub/" + unicodedata.normalize("NFC", picture.name)):
+        image["file_name"] = name
+        (tmp_path / "all.json").write_text(json.dumps(content))
+        ensure_registered([coco])
+        assert str(picture) in [record["file_name"] for record in DatasetCatalog.get(coco)]
 
 
 def test_other_classes_than_registered_are_told(coco, tmp_path):

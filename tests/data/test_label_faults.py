@@ -1,16 +1,19 @@
 """Faults of boxes against hand-made cases, and overlaps with anchors against Detectron2's own."""
 
+import json
 import logging
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.structures import Boxes, BoxMode, pairwise_iou
+from voc_folder import object_xml, write_voc
 
 from ion_d2 import get_config
+from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.label_faults import (
     anchor_shapes,
     best_overlaps,
@@ -126,6 +129,26 @@ def told(catalogs, caplog, tmp_path):
         return [x.getMessage() for x in caplog.records if x.name == "ion_d2.data.label_faults"]
 
     return run
+
+
+def test_a_training_hears_of_boxes_that_the_readers_cut(told, tmp_path):
+    """A box of 40 x 30 beyond the border, in each format that clips; another by one pixel."""
+    write_voc(tmp_path, {"a": [object_xml("cat", box) for box in ((5, 5, 90, 60), (9, 9, 41, 20))]})
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: JPEGImages\n")
+    for name, text in {
+        "a.txt": "0 0.8 0.5 0.6 0.5\n0 0.5 0.5 1.01 0.3\n",
+        "a.json": json.dumps({"shapes": [shape(50, 60), shape(40.9, 20)], "imagePath": "a.jpg"}),
+    }.items():
+        (tmp_path / "JPEGImages" / name).write_text(text)
+    folder = tmp_path / "JPEGImages"
+    for name in (f"voc:{tmp_path}:train", f"yolo:{tmp_path}/data.yaml:train", f"labelme:{folder}"):
+        ensure_registered([name])
+        line = told(*DatasetCatalog.get(name))[0]
+        assert f"1 box(es) beyond the border of the picture, the first in {folder}/a.jpg" in line
+
+
+def shape(x, y):
+    return {"label": "cat", "shape_type": "rectangle", "points": [[3, 3], [x, y]]}
 
 
 def test_a_training_hears_of_faults_and_of_the_command_that_tells_more(told, tmp_path):

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import unicodedata
 
 import numpy as np
 import pycocotools.mask as mask_util
@@ -15,6 +16,7 @@ from voc_folder import write_image
 
 from ion_d2.data import labelme, read_image
 from ion_d2.data.catalog import ensure_registered, evaluator_type
+from ion_d2.data.readable import read_image_of
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -62,6 +64,45 @@ def test_boxes(folder):
     assert evaluator_type(name) == "pascal_voc"
 
 
+def test_the_size_is_that_of_the_labels(folder):
+    """A picture that was scaled since is noticed, as it is with other formats."""
+    write(folder, RECTANGLE)
+    write_image(folder / "a.jpg", (20, 15))
+    (record,) = load(folder)[1]
+    assert (record["width"], record["height"]) == (40, 30)
+    with refused("a.jpg", "is 20x15 pixels", "says 40x30"):
+        read_image_of(record)
+    for wrong in ({"imageHeight": None}, {"imageWidth": 0}):
+        write(folder, RECTANGLE, **wrong)
+        (record,) = load(folder)[1]
+        assert (record["width"], record["height"]) == (20, 15)
+
+
+def test_a_picture_is_found_under_other_spellings_and_beside_the_file(folder):
+    (folder / "pictures").mkdir()
+    write_image(folder / "pictures" / unicodedata.normalize("NFD", "Käfer.jpg"), (40, 30))
+    write(folder, RECTANGLE, imagePath="pictures\\Käfer.jpg")
+    write(folder, RECTANGLE, name="b.json", imagePath="C:\\Users\\me\\a.jpg")
+    first, second = load(folder)[1]
+    assert os.path.samefile(first["file_name"], next((folder / "pictures").iterdir()))
+    assert second["file_name"] == str(folder / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation", "quadrilateral"])
+def test_turned_rectangles_are_outlines(folder, caplog, kind):
+    corners = (20, 5), (30, 15), (20, 25), (10, 15)
+    write(folder, shape("cat", kind, *corners), shape("wire", "linestrip", (0, 0), (5, 5)))
+    name, (record,) = load(folder)
+    (found,) = record["annotations"]
+    assert found["bbox"] == [10, 5, 30, 25]
+    assert found["segmentation"] == [[20, 5, 30, 15, 20, 25, 10, 15]]
+    assert MetadataCatalog.get(name).thing_classes == ["cat"]
+    assert "Left out 1 shape(s) of the kind(s) linestrip" in caplog.text
+    write(folder, shape("cat", kind, *corners[:3]))
+    with refused("shape 1 has not the 4 or more 'points' of its kind"):
+        load(folder)
+
+
 def test_outlines_circles_and_groups(folder, caplog):
     second = shape("cat", "polygon", (30, 6), (39, 6), (45, 18), group_id=3)
     circle = shape("cat", "circle", (20, 15), (23, 19))  # a center and a point of the edge
@@ -78,14 +119,15 @@ def test_outlines_circles_and_groups(folder, caplog):
     area = mask_util.area(mask_util.frPyObjects(round_one["segmentation"], 30, 40))[0]
     assert area == pytest.approx(np.pi * 25, rel=0.1)
     assert evaluator_type(name) == "coco"
-    assert "Left out 1 line(s)" in caplog.text
+    assert "Left out 1 shape(s) of the kind(s) line," in caplog.text
 
 
-def test_masks(folder):
+@pytest.mark.parametrize("off", [0, 0.4, -0.4])
+def test_masks(folder, off):
     stored = np.zeros((6, 8), dtype=np.uint8)
     stored[2:4, 1:5] = 1
     mask = base64.b64encode(png(stored.astype(bool))).decode()
-    write(folder, shape("cat", "mask", (10, 5), (17, 10), mask=mask))
+    write(folder, shape("cat", "mask", (10 + off, 5 + off), (17 + off, 10 + off), mask=mask))
     (found,) = load(folder)[1][0]["annotations"]
     assert found["bbox"] == [10, 5, 18, 11]
     whole = mask_util.decode(found["segmentation"])
@@ -155,7 +197,9 @@ WRONG = {
     },
     "mask that is no picture": {"shapes": [shape("a", "mask", (1, 2), (3, 4), mask="AAAA")]},
     "is no file of labelme": {"shapes": None},
-    "names the picture 'gone.jpg', which is not there": {"imagePath": "gone.jpg"},
+    "names the picture 'gone.jpg', which is not there, and holds none; put it beside": {
+        "imagePath": "gone.jpg"
+    },
     "not in base64": {"imagePath": "gone.jpg", "imageData": "?"},
 }
 

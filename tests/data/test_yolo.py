@@ -1,5 +1,7 @@
 """Ultralytics' layout: its forms of data.yaml and of labels, and what is refused."""
 
+import unicodedata
+
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from refusals import refused
@@ -71,11 +73,40 @@ def test_outlines_give_masks_to_the_boxes_beside_them(folder):
     ],
 )
 def test_forms_of_the_data_file(folder, text):
-    (folder / "list.txt").write_text("./images/train/a.jpg\nimages/train/sub/b.jpg\n")
+    (folder / "list.txt").write_text("./images/train/a.jpg\ndata/images/train/sub/b.jpg\n")
     write_yaml(folder, text)
     name, records = load(folder)
     assert MetadataCatalog.get(name).thing_classes == ["cat", "dog"]
     assert [len(record["annotations"]) for record in records] == [2, 0]
+
+
+def test_pictures_of_one_stem_all_count(folder):
+    write_image(folder / "images/train/a.png", (40, 30))
+    records = load(folder)[1]
+    assert [record["file_name"].rpartition("/")[2] for record in records] == [
+        "a.jpg",
+        "a.png",
+        "b.jpg",
+    ]
+    assert [len(record["annotations"]) for record in records] == [2, 2, 0]
+
+
+def test_names_as_windows_and_other_systems_write_them(folder):
+    picture = folder / "images/train" / unicodedata.normalize("NFD", "Käfer.jpg")
+    write_image(picture, (40, 30))
+    (folder / "list.txt").write_text(".\\images\\train\\a.jpg\nimages/train/Käfer.jpg\n")
+    write_yaml(
+        folder, "names: [cat, dog]\ntrain: list.txt\nval: ..\\images\\val\ntest: images\\val"
+    )
+    write_labels(folder, BOX, "train/Käfer")
+    records = load(folder)[1]
+    assert [len(record["annotations"]) for record in records] == [2, 1]
+    assert [record["file_name"] for record in records] == [
+        str(folder / "images/train/a.jpg"),
+        str(picture),
+    ]
+    for split in ("val", "test"):
+        assert load(folder, split)[1][0]["file_name"] == str(folder / "images/val/c.jpg")
 
 
 def test_a_split_without_labels_is_not_labeled(folder, caplog):
@@ -109,7 +140,7 @@ WRONG_FILES = {
     "names: [a": "cannot be read as YAML",
     "names: !!python/object/apply:os.system [id]": "asks for more than plain values",
     "names: {0: cat, 2: dog}\ntrain: images/train": "without a gap",
-    "names: [cat, no]\ntrain: images/train": "must be a list of class names",
+    "names: [cat, no]\ntrain: images/train": "YAML reads as no text, such as no, in quotes",
     "names: [cat, cat]\ntrain: images/train": "names cat more than once",
     "names: [cat, dog]\nval: images/val": "has no split 'train'; it has val",
     "names: [cat, dog]\ntrain: pictures": "names pictures, but",
