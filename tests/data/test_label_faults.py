@@ -21,6 +21,7 @@ from ion_d2.data.label_faults import (
     find_box_faults,
     log_label_faults,
 )
+from ion_d2.shell import python_command
 
 WIDTH, HEIGHT = 200, 100
 
@@ -156,11 +157,11 @@ def test_a_training_hears_of_faults_and_of_the_command_that_tells_more(told, tmp
     assert told(record(box), dog) == []
     (tmp_path / "config.yaml").touch()
     lines = told(record(box, box, (60, 20, 230, 90), (5, 5, 6.5, 6.5)))
-    command = f"tools/check_dataset.py mine 'a b' --config-file {tmp_path}/config.yaml"
+    words = ("tools/check_dataset.py", "mine", "a b", "--config-file", f"{tmp_path}/config.yaml")
     assert [line.removeprefix("Training labels: ") for line in lines] == [
         "1 box(es) beyond the border of the picture, the first in a.jpg",
         "1 box(es) that repeat another of the same class, the first in a.jpg",
         "1 object(s) that no anchor comes near (MODEL.RPN.IOU_THRESHOLDS), the first in a.jpg",
         "no object of 1 class(es): dog",
-        f"more, and what to do: python {command}",
+        f"more, and what to do: {python_command(*words)}",
     ]
