@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from demo_drawings import write_drawing
 from demo_folder import ELSEWHERE
-from demo_inputs import read_picture
 from detectron2.structures import Instances
 from PIL import Image
 from shared_arguments import read_model_config, whole_number
 from tqdm import tqdm
 
+from ion_d2.data.readable import read_image
 from ion_d2.engine.drawing import draw_panels
 from ion_d2.engine.pictures import marks_of
 from ion_d2.engine.predictor import IONPredictor
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if Image.registered_extensions().get(args.output.suffix.lower()) not in Image.SAVE:
         raise IONError(f"--output {args.output} has no suffix of a picture, such as .jpg or .png.")
     make_folder(args.output.absolute().parent, ELSEWHERE)
-    images = [read_picture(str(path)) for path in args.input]
+    images = [read_image(str(path), "BGR") for path in args.input]
     threshold = args.confidence_threshold
     found = [detect_by(run, images, threshold) for _, run in args.runs]
     names = found[0][0]

@@ -13,7 +13,7 @@ import numpy as np
 from demo_folder import OutputFolder
 from demo_video import Clip, open_video
 
-from ion_d2.data.readable import UnreadableImageError, read_image
+from ion_d2.data.readable import read_image
 from ion_d2.errors import IONError
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -87,10 +87,19 @@ def _expand(text: str, folder: OutputFolder) -> list[tuple[Path, Path]]:
     if path.is_dir():
         own = folder.path.resolve()
         nested = own != path.resolve() and path.resolve() in own.parents
-        files = [p for p in sorted(path.rglob("*")) if not (nested and own in p.resolve().parents)]
-        return [(p, p.relative_to(path)) for p in files if _is_picture(p)]
+        files = [p for p in pictures_of(path) if not (nested and own in p.resolve().parents)]
+        return [(p, p.relative_to(path)) for p in files]
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
     return [(p, Path(p.name)) for p in files if _is_picture(p) or (is_video(p) and p.is_file())]
+
+
+def pictures_of(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """List the pictures of a folder, and of its subfolders by default, by name.
+
+    What is hidden is left out, as in datasets: Jupyter, macOS and others keep copies so.
+    """
+    found = sorted(filter(_is_picture, folder.glob(pattern)))
+    return [p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
 
 
 def _is_picture(path: Path) -> bool:
@@ -112,24 +121,9 @@ def read_shots(inputs: Iterable[Input], every: int, faults: dict[str, str]) -> I
             if is_clip:
                 yield from _frames(source, place, every)
             else:
-                yield Shot(str(source), read_picture(str(source)), place)
+                yield Shot(str(source), read_image(str(source), "BGR"), place)
         except IONError as error:
             faults[str(source)] = str(error)
-
-
-def read_picture(path: str) -> np.ndarray:
-    """Read a picture that belongs to no dataset: (H, W, 3) uint8, BGR.
-
-    Raises:
-        IONError: it cannot be read.
-    """
-    try:
-        return read_image(path, "BGR")
-    except UnreadableImageError as error:
-        # Without the advice for datasets.
-        raise IONError(
-            f"{path} cannot be read as a picture ({error.__cause__ or error})"
-        ) from error
 
 
 def _frames(source: Path | str | int, place: Path, every: int) -> Iterator[Shot]:

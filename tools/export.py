@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from demo_inputs import pictures_of
 from shared_arguments import add_model_arguments, read_model_config
 
 from ion_d2.data.readable import read_image
@@ -88,9 +88,7 @@ def find_pictures(folder: Path, limit: int) -> list[Path]:
     """
     if limit < 1:
         raise IONError(f"--limit is {limit}; it must be at least 1.")
-    known = Image.registered_extensions()
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    pictures = [file for file in files if file.suffix.lower() in known]
+    pictures = pictures_of(folder, "*")
     if not pictures:
         raise IONError(f"--check {folder} holds no picture; give a folder of pictures.")
     return pictures[:limit]

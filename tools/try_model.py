@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo_inputs import SUFFIXES
+from demo_inputs import pictures_of
 from model_trial import ModelTrial
 from shared_arguments import add_model_arguments, read_model_config
 
@@ -93,8 +93,7 @@ def find_examples(folder: Path) -> list[Path]:
     Raises:
         IONError: there are none.
     """
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    found = [path for path in files if path.suffix.lower() in SUFFIXES]
+    found = pictures_of(folder)
     if not found:
         raise IONError(f"--examples {folder} holds no picture; give a folder that does.")
     return spread_evenly(found, MAX_EXAMPLES)

@@ -13,7 +13,13 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
 from ion_d2.data.instance_masks import draw_label_map
-from ion_d2.data.readable import UnreadableImageError, read_image_of, too_thin, warn_skipped
+from ion_d2.data.readable import (
+    UnreadableImageError,
+    or_skip,
+    read_image_of,
+    too_thin,
+    warn_skipped,
+)
 from ion_d2.data.sem_seg import read_label_map, transform_label_map
 from ion_d2.errors import IONError
 
@@ -99,7 +105,7 @@ class IONDatasetMapper(DatasetMapper):
         except UnreadableImageError as error:
             # At test time, leaving the image out would falsify the result.
             if not (self.skip_unreadable and self.is_train):
-                raise
+                raise or_skip(error) from error
             warn_skipped(error)
             return None
 

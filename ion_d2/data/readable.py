@@ -36,7 +36,6 @@ _FORMATS = (
     "TGA", "TIFF", "WEBP",
 )  # fmt: skip
 _MAX_THREADS = 8
-_OR_SKIP = ", or leave out such pictures with INPUT.SKIP_UNREADABLE True."
 EXIF_ORIENTATION = 274
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 QUARTER_TURNS = (5, 6, 7, 8)
@@ -118,7 +117,7 @@ def check_sizes(dicts: Sequence[dict[str, Any]], *, any_depth: bool) -> None:
     """
     look = functools.partial(_check_header, resize=None, any_depth=any_depth)
     for error in filter(None, _unreadable(dicts, look)):
-        raise UnreadableImageError(_without_advice(error)) from error
+        raise error
 
 
 def check_headers(
@@ -134,7 +133,7 @@ def check_headers(
     """
     for error in _unreadable(dicts, lambda record: _check_header(record, resize)):
         if error is not None and not skip_unreadable:
-            raise error
+            raise or_skip(error) from error
 
 
 def filter_unreadable(
@@ -157,23 +156,26 @@ def filter_unreadable(
         warn_skipped(error)
     kept = [record for record, error in zip(dicts, errors) if error is None]
     if dicts and not kept:
-        raise IONError(
-            f"None of the {len(dicts)} images can be decoded, for instance: "
-            + _without_advice(errors[0])
-        )
+        raise IONError(f"None of the {len(dicts)} images can be decoded, for instance: {errors[0]}")
     return kept
 
 
 def warn_skipped(error: UnreadableImageError) -> None:
     """Warn of a picture that is left out."""
-    logger.warning("Skipped: %s", _without_advice(error))
+    logger.warning("Skipped: %s", error)
+
+
+def or_skip(error: UnreadableImageError) -> UnreadableImageError:
+    """The error with the advice that a run of a dataset can follow."""
+    advice = ", or leave out such pictures with INPUT.SKIP_UNREADABLE True."
+    return UnreadableImageError(str(error).removesuffix(".") + advice)
 
 
 def too_thin(file_name: str, size: tuple[int, int]) -> UnreadableImageError:
     """The error for a picture (height, width) of which a side has no pixel left once resized."""
     return UnreadableImageError(
         f"Image {file_name} of {size[1]}x{size[0]} pixels is too thin: a side has no pixel left "
-        f"at the sizes of INPUT; cut it into pieces{_OR_SKIP}"
+        "at the sizes of INPUT; cut it into pieces."
     )
 
 
@@ -200,7 +202,7 @@ def _clear_errors(file_name: str) -> Iterator[None]:
         raise
     except DECODE_ERRORS as error:
         raise UnreadableImageError(
-            f"Image {file_name} cannot be decoded ({error}); replace it{_OR_SKIP}"
+            f"Image {file_name} cannot be decoded ({error}); replace it."
         ) from error
 
 
@@ -215,7 +217,7 @@ def _read_header(file_name: str, *, any_depth: bool = False) -> tuple[int, int]:
     if mode.startswith(("I", "F")) and not any_depth:
         raise UnreadableImageError(
             f"Image {file_name} has more than 8 bits a channel (Pillow's mode {mode!r}); scale its "
-            f"values to 0 to 255 and save it with 8 bits{_OR_SKIP}"
+            "values to 0 to 255 and save it with 8 bits."
         )
     return size
 
@@ -285,7 +287,3 @@ def _unreadable(
 
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         return list(pool.map(error_of, dicts))
-
-
-def _without_advice(error: UnreadableImageError | None) -> str:
-    return str(error).replace(_OR_SKIP, ".")

@@ -48,11 +48,27 @@ def test_pixels_equal_pillows_own(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(BREAK))
-def test_broken_pictures_are_named_with_the_way_out(tmp_path, name):
+def test_broken_pictures_are_named_without_advice_that_is_a_runs(tmp_path, name):
     BREAK[name](tmp_path / name)
-    with refused(tmp_path / name, "INPUT.SKIP_UNREADABLE True") as caught:
+    with refused(tmp_path / name, "replace it.") as caught:
         read_image(str(tmp_path / name), "BGR")
     assert isinstance(caught.value, UnreadableImageError)
+    assert "SKIP_UNREADABLE" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["empty.jpg", "text.jpg", "deep.jpg", "thin.jpg"])
+def test_a_run_names_broken_pictures_with_the_way_out(tmp_path, name):
+    kinds = {
+        **BREAK,
+        "deep.jpg": lambda path: Image.new("I;16", (9, 9)).save(path, "PNG"),
+        "thin.jpg": lambda path: write_image(path, (4000, 1)),
+    }
+    kinds[name](tmp_path / name)
+    record = {"file_name": str(tmp_path / name)}
+    with refused(tmp_path / name, "INPUT.SKIP_UNREADABLE True.") as caught:
+        check_headers([record], ResizeShortestEdge([600, 600], 1000), skip_unreadable=False)
+    assert isinstance(caught.value, UnreadableImageError)
+    check_headers([record], ResizeShortestEdge([600, 600], 1000), skip_unreadable=True)
 
 
 def test_damage_is_never_decoded_silently():

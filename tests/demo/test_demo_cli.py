@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from demo_helpers import CONFIG, OPTS, errors, model, picture
 from detectron2.data import DatasetCatalog
@@ -30,6 +31,16 @@ def test_folders_are_searched_and_keep_their_shape(demo, tmp_path):
         "in/b.jpeg": "out/b.jpg",
         "in/deep/er/a.PNG": "out/deep/er/a.jpg",
     }
+
+
+def test_hidden_files_of_a_searched_folder_are_none_of_its_pictures(demo, tmp_path):
+    """Copies of Jupyter and macOS; readers of datasets leave them out, too."""
+    seen = picture(tmp_path / ".in/a.jpg")
+    for name in ("._a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "deep/.b/c.png"):
+        picture(tmp_path / ".in" / name)
+    hidden = tmp_path / ".in/._a.jpg"
+    assert list(places(demo, [tmp_path / ".in"], tmp_path / "out")) == [seen]
+    assert list(places(demo, [hidden], tmp_path / "out")) == [hidden]  # as it is named
 
 
 LONG = "猫" * 83
@@ -135,10 +146,12 @@ def test_unreadable_pictures_are_named_and_the_others_done(run, weights, tmp_pat
     data = picture(tmp_path / "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     (tmp_path / "text.png").write_text("not a picture")
+    Image.fromarray(np.full((6, 8), 1000, np.uint16)).save(tmp_path / "deep.png")
     report = tmp_path / "made/found.json"
     assert run([tmp_path], "--json", report, *model(weights)) == 1
-    cut, text = errors(capfd)
-    assert "cut.png" in cut and "text.png" in text
+    cut, deep, text = errors(capfd)
+    assert "cut.png" in cut and "deep.png" in deep and "text.png" in text
+    assert not any("SKIP_UNREADABLE" in line for line in (cut, deep, text))  # it does nothing here
     assert (tmp_path / "out/good.jpg").is_file() and len(json.loads(report.read_text())) == 1
 
 

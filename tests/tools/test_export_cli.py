@@ -45,7 +45,8 @@ def export(capfd, tmp_path, weights):
 def pictures(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    (folder / "notes.txt").write_text("not a picture")
+    for name in ("a.pdf", "a.txt", "._a.png"):
+        (folder / name).write_text("not a picture")
     for index in range(3):
         pixels = np.random.default_rng(index).integers(0, 256, (70, 90, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
@@ -61,6 +62,13 @@ def test_exports_and_compares(export, pictures, tmp_path, name):
     assert "time of the exported model relative to the original: " in out
     assert {"a.ts", "a.onnx"} & {file.name for file in tmp_path.iterdir()} == {name}
     assert '"ant"' in (tmp_path / f"{name}.json").read_text()
+
+
+def test_a_picture_that_cannot_be_compared_on_is_told_without_advice_for_training(export, pictures):
+    Image.fromarray(np.full((70, 90), 1000, np.uint16)).save(pictures / "deep.png")
+    run = export("a.ts", "--check", pictures, opts=["INPUT.SKIP_UNREADABLE", "True"])
+    assert says(run, "deep.png has more than 8 bits", "save it with 8 bits.")
+    assert "SKIP_UNREADABLE" not in run[2]
 
 
 def test_the_detector_alone_is_written_where_pictures_are_tested_in_several_sizes(export, tmp_path):

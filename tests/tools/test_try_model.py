@@ -172,6 +172,13 @@ def test_bad_options_end_in_one_sentence(monkeypatch, capfd, options, words):
     assert says(run_tool(tool, capfd, "--config-file", "configs/ion_tiny.yaml", *options), *words)
 
 
+def test_hidden_pictures_are_no_examples(tmp_path):
+    for name in ("._a.png", ".trash/b.png", "deep/c.png", "d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert load_tool("try_model").find_examples(tmp_path) == [tmp_path / "deep/c.png"]
+
+
 @pytest.mark.parametrize(("configured", "used"), [("0.5", 0.05), ("0.01", 0.01)])
 def test_the_slider_reaches_low_scores(tmp_path, configured, used):
     torch.save({"model": small_model().state_dict()}, tmp_path / "model.pth")
