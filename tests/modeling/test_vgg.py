@@ -182,6 +182,24 @@ def test_the_smallest_image_and_batch():
         tiny()(torch.zeros(1, 3, 15, 40))
 
 
+@pytest.mark.parametrize(
+    ("width", "training", "keys"),
+    [
+        (99, False, "INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST or"),
+        (100, False, "INPUT.MIN_SIZE_TRAIN, INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TEST or"),
+        (100, True, "INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST or"),
+        (200, True, "INPUT.MIN_SIZE_TRAIN, INPUT.MIN_SIZE_TEST and INPUT.MAX_SIZE_TRAIN or"),
+    ],
+)
+def test_an_image_that_the_longest_side_makes_thin_is_told_so(width, training, keys):
+    cfg = get_cfg()
+    add_ion_config(cfg)
+    cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.MAX_SIZE_TRAIN = 100, 200
+    vgg = tiny().remember(cfg).train(training)
+    with pytest.raises(IONError, match=keys):
+        vgg(torch.zeros(1, 3, 2, width))
+
+
 def test_built_from_a_config():
     cfg = get_cfg()
     add_ion_config(cfg)

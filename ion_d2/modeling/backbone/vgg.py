@@ -115,7 +115,7 @@ class VGG(BuiltFromConfig, StagedBackbone):
             raise IONError(
                 f"An image batch of {height}x{width} pixels is too small for {feature} of the "
                 f"VGG, whose stride is {stride}: both sides need {stride} pixels or more, so "
-                "raise INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST or leave such images out."
+                f"raise {self._keys_of_size(max(height, width))} or leave such images out."
             )
         outputs = ImageFeatures(x.shape[-2:])
         for block, (feature, names) in enumerate(zip(FEATURES, self._names)):
@@ -126,6 +126,13 @@ class VGG(BuiltFromConfig, StagedBackbone):
             if feature in self._out_features:
                 outputs[feature] = x
         return outputs
+
+    def _keys_of_size(self, longest: int) -> str:
+        """The keys that make images larger whose longest side is this, for a sentence."""
+        limit = "MAX_SIZE_TRAIN" if self.training else "MAX_SIZE_TEST"
+        if self._config is not None and longest >= self._config.INPUT[limit]:
+            return f"INPUT.MIN_SIZE_TRAIN, INPUT.MIN_SIZE_TEST and INPUT.{limit}"
+        return "INPUT.MIN_SIZE_TRAIN and INPUT.MIN_SIZE_TEST"
 
 
 @BACKBONE_REGISTRY.register()
