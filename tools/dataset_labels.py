@@ -50,6 +50,12 @@ class Dataset:
         return Counter(dict(zip(self.classes, numbers)))
 
     @property
+    def learned_classes(self) -> set[str]:
+        """The classes with an object that a training takes."""
+        labels = np.unique(self.objects.category[self.objects.learned])
+        return {self.classes[label] for label in labels}
+
+    @property
     def empty(self) -> list[str]:
         """The labeled pictures without a box."""
         return [r["file_name"] for r in self.records if r.get("annotations") == []]
@@ -78,6 +84,7 @@ def find_label_faults(dataset: Dataset) -> Iterator[Finding]:
     for error in dataset.refused:
         yield Finding(error.rule or "unusable-label", dataset.name, str(error))
     yield from _find_list_faults(dataset)
+    yield from _find_left_out(dataset)
     for rule, faulty in find_box_faults(dataset.objects).items():
         yield from show_objects(rule, dataset, faulty)
 
@@ -92,6 +99,24 @@ def _find_list_faults(dataset: Dataset) -> Iterator[Finding]:
     if any("annotations" in record for record in dataset.records):
         for name in (r["file_name"] for r in dataset.records if "annotations" not in r):
             yield Finding("missing-label", dataset.name, name, (name,))
+
+
+def _find_left_out(dataset: Dataset) -> Iterator[Finding]:
+    """All objects that a training leaves out as crowds or as difficult, in one finding."""
+    objects = dataset.objects
+    left_out = np.flatnonzero(~objects.learned)
+    if not len(left_out):
+        return
+    records = [dataset.records[index] for index in objects.image[left_out]]
+    found = [r["annotations"][n] for r, n in zip(records, objects.number[left_out])]
+    crowds = sum(bool(each.get("iscrowd", 0)) for each in found)
+    counts = f"{crowds:,} crowds, {len(found) - crowds:,} difficult"
+    name = records[0]["file_name"]
+    place = f"{len(found):,} of {len(objects.box):,} objects ({counts}), the first in {name}"
+    rule = "not-learned" if objects.learned.any() else "nothing-learned"
+    yield Finding(
+        rule, dataset.name, place, (name,), (int(objects.number[left_out[0]]),), records[0]
+    )
 
 
 def show_objects(rule: str, dataset: Dataset, faulty: np.ndarray) -> Iterator[Finding]:
@@ -114,11 +139,11 @@ def find_class_faults(datasets: Sequence[Dataset]) -> Iterator[Finding]:
             first, other = (", ".join(d.classes) for d in (datasets[0], dataset))
             place = f"{first} in {datasets[0].name}, but {other}"
             yield Finding("different-classes", dataset.name, place)
-    labeled = [dataset for dataset in datasets if len(dataset.objects.box)]
+    labeled = [dataset for dataset in datasets if dataset.objects.learned.any()]
+    learned = {dataset.name: dataset.learned_classes for dataset in labeled}
     for name in dict.fromkeys(name for dataset in labeled for name in dataset.classes):
-        counts = {dataset.name: dataset.counts[name] for dataset in labeled}
-        without = [dataset for dataset, count in counts.items() if not count]
-        if len(without) == len(counts):
-            yield Finding("unused-class", ", ".join(counts), name)
+        without = [dataset for dataset, classes in learned.items() if name not in classes]
+        if len(without) == len(learned):
+            yield Finding("unused-class", ", ".join(learned), name)
         elif without:
             yield Finding("one-split-class", ", ".join(without), f"{name} has no object")

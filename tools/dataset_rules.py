@@ -65,7 +65,7 @@ RULES = {
     ),
     "unused-class": Rule(
         "warning",
-        "A class has no object in any of the datasets.",
+        "A class has no object in any of the datasets that a training takes.",
         "Label some, or take it out of the list of classes.",
     ),
     "one-split-class": Rule(
@@ -79,6 +79,19 @@ RULES = {
         "Label it, if there is an object in it. If there is none, it is a good test picture, and "
         "DATALOADER.FILTER_EMPTY_ANNOTATIONS False trains on it, too.",
     ),
+    "nothing-learned": Rule(
+        "error",
+        "Every object is a crowd or marked difficult: there is nothing to train or test on.",
+        "Set iscrowd to 0, or export polygons, where a program has written masks as crowds, as "
+        "CVAT does; DATASETS.USE_DIFFICULT True trains on what is difficult.",
+    ),
+    "not-learned": Rule(
+        "warning",
+        "Some objects are crowds or marked difficult, and a training leaves these out.",
+        "Nothing, if it is meant so. Set iscrowd to 0, or export polygons, where a program has "
+        "written masks as crowds, as CVAT does; DATASETS.USE_DIFFICULT True trains on what is "
+        "difficult.",
+    ),
     # Boxes.
     "box-inverted": Rule(
         "warning",
@@ -87,8 +100,9 @@ RULES = {
     ),
     "box-empty": Rule(
         "warning",
-        "A box is a point or a line.",
-        "Draw it anew or remove it; what has no extent is left out of a training.",
+        "A box is a point or a line, a pixel wide or high at most.",
+        "Draw it anew or remove it; VOC's, and any of no width or height, are left out of a "
+        "training, and the others of COCO, YOLO and labelme are trained on.",
     ),
     "box-outside": Rule(
         "warning",

@@ -31,7 +31,8 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
         )
     except AssertionError as error:  # Detectron2's way to say that no image is left
         raise IONError(
-            f"DATASETS.TRAIN gives nothing to train on: {error} "
+            f"DATASETS.TRAIN gives nothing to train on: {error} An image needs a box that is no "
+            "crowd (iscrowd 1, as CVAT writes of masks); "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
         ) from error
     except KeyError:  # what Detectron2 raises if one of the datasets has annotations, another not

@@ -1,13 +1,12 @@
 """Planted faults: each is found, by its own rule alone, and a sound dataset has none."""
 
-import json
 import re
 from itertools import count
 
 import numpy as np
 import pytest
 from cli_helpers import load_tool, run_tool, says
-from dataset_checks import SIZE, check
+from dataset_checks import SIZE, check, write_coco
 from detectron2.data import DatasetCatalog
 from page_checks import check_page
 from PIL import Image
@@ -19,6 +18,7 @@ CLASSES = ["cat", "dog", "cow", "bird"]
 # The anchors of configs/ion_tiny.yaml have 24 pixels here, not 30: pictures are enlarged to 240.
 FITS, LESS = (10, 10, 33, 33), (10, 10, 39, 39)
 CAT = object_xml("cat", FITS)
+DIFFICULT = object_xml("cat", (40, 10, 63, 33), "<difficult>1</difficult>")
 
 
 class Folder:
@@ -72,6 +72,7 @@ def plant(folder):
     add("outside", CAT, object_xml("cat", (80, 10, 103, 33)))
     add("tiny", CAT, object_xml("cat", (50, 10, 51, 33)))
     add("repeated", CAT, object_xml("dog", FITS), CAT)
+    add("hard", CAT, DIFFICULT)
     add("long", CAT, object_xml("cat", (3, 50, 94, 54)))
     cut = add("cut")
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
@@ -110,6 +111,8 @@ PLANTED = {
     "unused-class": ["bird"],
     "one-split-class": ["cow has no object"],
     "no-boxes": ["none.jpg"],
+    "nothing-learned": ["1 of 1 objects (0 crowds, 1 difficult), the first in "],
+    "not-learned": ["1 of 35 objects (0 crowds, 1 difficult), the first in "],
     "box-inverted": ["inverted.jpg: cat at (59, 39, 50, 60)"],
     "box-empty": ["empty.jpg: cat at (59, 39, 60, 40)"],
     "box-outside": ["outside.jpg: cat at (79, 9, 103, 33)"],
@@ -140,7 +143,10 @@ def planted(tmp_path_factory):
     plant(folder)
     other.add("a", *(object_xml(name, FITS) for name in ("cat", "dog", "cow")))
     (other.root / "classes.txt").write_text("\n".join(reversed(CLASSES)))
-    names = [*folder.names(), other.names()[0], f"voc:{folder.root}:gone"]
+    hard = Folder(root / "hard")
+    hard.add("b", DIFFICULT)
+    first = [each.names()[0] for each in (other, hard)]
+    names = [*folder.names(), *first, f"voc:{folder.root}:gone"]
     options = ["--hash", "--html", root / "found.html", "--config-file", "configs/ion_tiny.yaml"]
     return *check(root, *names, *options), root
 
@@ -164,7 +170,7 @@ def test_the_summary_names_all_and_the_exit_status_is_one(planted):
     assert code == 1
     for rule, found in places.items():
         assert f": {rule}, 1 in " in output or len(found) > 1
-    assert "Use" in output and output.splitlines()[-2].startswith("14 errors, 11 warnings, 6 notes")
+    assert "Use" in output and output.splitlines()[-2].startswith("15 errors, 12 warnings, 6 notes")
 
 
 def test_the_page_shows_the_faulty_pictures(planted):
@@ -243,12 +249,7 @@ def test_bad_arguments_are_told(tmp_path, capfd):
 def test_pictures_that_are_missing_or_no_files_are_found(tmp_path):
     write_image(tmp_path / "a.png", SIZE)
     (tmp_path / "b.png").mkdir()
-    size = {"width": SIZE[0], "height": SIZE[1]}
-    images = [{"id": i, "file_name": f"{name}.png", **size} for i, name in enumerate("abc", 1)]
-    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [5, 5, 30, 30]} for i in (1, 2, 3)]
-    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
-    (tmp_path / "all.json").write_text(json.dumps(content))
-    code, _, places = check(tmp_path, f"coco:{tmp_path}/all.json:{tmp_path}")
+    code, _, places = check(tmp_path, write_coco(tmp_path, {}, {"category_id": 2}, {}))
     assert code == 1 and set(places) == {"broken-picture", "missing-picture"}
     assert f"{tmp_path}/b.png cannot be decoded" in places["broken-picture"][0]
     assert f"{tmp_path}/c.png does not exist" in places["missing-picture"][0]

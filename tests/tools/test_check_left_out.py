@@ -1,0 +1,42 @@
+"""What tools/check_dataset.py says of objects that a training leaves out."""
+
+import pytest
+from dataset_checks import SIZE, check, write_coco
+from PIL import Image
+from voc_folder import annotation_xml, object_xml, write_image, write_split
+
+CROWD, DOG = {"iscrowd": 1}, {"category_id": 2}
+
+
+@pytest.mark.parametrize(
+    ("objects", "rules", "words"),
+    [
+        (({}, DOG), (), ""),
+        (({}, DOG, {**DOG, **CROWD}), ("not-learned",), "1 of 3 objects (1 crowds, 0 difficult)"),
+        (({}, {**DOG, **CROWD}), ("unused-class", "not-learned"), "1 of 2 objects"),
+        ((CROWD, {**DOG, **CROWD}), ("nothing-learned",), "2 of 2 objects (2 crowds, 0 difficult)"),
+    ],
+)
+def test_what_a_training_leaves_out_is_told(tmp_path, objects, rules, words):
+    """CVAT, for instance, exports masks as crowds."""
+    for index in range(len(objects)):
+        Image.new("RGB", SIZE, (index, 90, 9)).save(tmp_path / f"{chr(97 + index)}.png")
+    code, _, places = check(tmp_path, write_coco(tmp_path, *objects))
+    assert code == ("nothing-learned" in rules) and sorted(places) == sorted(rules)
+    if rules:
+        (place,) = places[rules[-1]]
+        assert place.startswith(words)
+
+
+def test_difficult_objects_are_learned_where_the_config_says_so(tmp_path):
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (tmp_path / folder).mkdir(parents=True)
+    difficult = object_xml("cat", (10, 10, 33, 33), "<difficult>1</difficult>")
+    (tmp_path / "Annotations/a.xml").write_text(annotation_xml([difficult], SIZE))
+    write_image(tmp_path / "JPEGImages/a.jpg", SIZE)
+    write_split(tmp_path, "train", "a")
+    for use, rules in (("False", ["nothing-learned"]), ("True", [])):
+        config = ["--config-file", "configs/ion_tiny.yaml", "DATASETS.USE_DIFFICULT", use]
+        code, _, places = check(tmp_path, f"voc:{tmp_path}:train", *config)
+        found = [rule for rule in places if rule != "weak-anchor"]
+        assert (code, found) == (len(rules), rules)
