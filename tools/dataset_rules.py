@@ -101,8 +101,8 @@ RULES = {
     "box-empty": Rule(
         "warning",
         "A box is a point or a line, a pixel wide or high at most.",
-        "Draw it anew or remove it; VOC's, and any of no width or height, are left out of a "
-        "training, and the others of COCO, YOLO and labelme are trained on.",
+        "Draw it anew or remove it: a training leaves out VOC's, and of other formats those "
+        "without width or height, and learns the rest.",
     ),
     "box-outside": Rule(
         "warning",

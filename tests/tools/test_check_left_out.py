@@ -2,8 +2,11 @@
 
 import pytest
 from dataset_checks import SIZE, check, write_coco
+from detectron2.data import DatasetCatalog
 from PIL import Image
 from voc_folder import annotation_xml, object_xml, write_image, write_split
+
+from ion_d2.data import ensure_registered
 
 CROWD, DOG = {"iscrowd": 1}, {"category_id": 2}
 
@@ -40,3 +43,11 @@ def test_difficult_objects_are_learned_where_the_config_says_so(tmp_path):
         code, _, places = check(tmp_path, f"voc:{tmp_path}:train", *config)
         found = [rule for rule in places if rule != "weak-anchor"]
         assert (code, found) == (len(rules), rules)
+
+
+def test_a_training_learns_a_box_of_coco_that_is_a_pixel_wide_as_its_rule_says(tmp_path, catalogs):
+    Image.new("RGB", SIZE).save(tmp_path / "a.png")
+    name = write_coco(tmp_path, {"bbox": [20, 10, 1, 20]})
+    assert "learns the rest" in check(tmp_path, name)[1].replace("\n  ", " ")
+    ensure_registered([name])
+    assert len(DatasetCatalog.get(name)[0]["annotations"]) == 1
