@@ -81,7 +81,7 @@ def _overrides(cfg: CfgNode) -> dict[str, Any]:
     timm = model.TIMM.OUT_FEATURES if model.BACKBONE.NAME == "build_timm_backbone" else ()
     wanted = stages_to(read[0], timm) if len(read) == 1 else read
     # Of those that a ResNet returns already, others may read some.
-    resnet = sorted({*wanted, *model.RESNETS.OUT_FEATURES}) if wanted[0] == "res2" else None
+    resnet = sorted({*wanted, *model.RESNETS.OUT_FEATURES}) if wanted[:1] == ["res2"] else None
     shapes = _shapes(cfg, resnet)
     check_features("MODEL.ROI_HEADS.IN_FEATURES", read, shapes)
     pooled = [name for name in wanted if name in shapes]
