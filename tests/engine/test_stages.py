@@ -60,7 +60,7 @@ def test_stages_from_file_and_command_line_are_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("stages", "words"),
     [
-        ("5", r"key: SOLVER.STAGES"),
+        ("5", r"SOLVER.STAGES is .*, of type"),
         ("[5]", r"SOLVER.STAGES\[0\] is 5"),
         ("[{'MAX_ITER': 3}]", r"SOLVER.STAGES\[0\] has no BASE_LR"),
         ("[{'MAX_ITER': 3, 'BASE_LR': 1, 'LR': 2}]", r"STAGES\[0\] has the unknown key 'LR'"),
