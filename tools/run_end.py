@@ -9,7 +9,8 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from ion_d2.engine.best import BEST, FINAL
+from ion_d2.engine.best import BEST
+from ion_d2.engine.checkpoint import FINAL
 from ion_d2.engine.run_folder import EVALUATED, TRAINED
 from ion_d2.evaluation import evaluation_folder
 from ion_d2.shell import python_command

@@ -12,7 +12,7 @@ from torture_run import Run
 
 from ion_lab.scenes import generate_scenes
 
-STEPS, PERIOD = 24, 5  # iterations of a training, and between its checkpoints
+STEPS, PERIOD = 25, 5  # iterations of a training, and between its checkpoints
 LONGEST = 600  # seconds that a run may take
 RESULTS = ("voc_results.json", "detections.json", "evaluations.json", "pictures/*.jpg")
 

@@ -18,7 +18,7 @@ from ..errors import IONError
 from ..evaluation.results_file import write_json
 from .checkpoint import IONCheckpointer
 
-BEST, FINAL = "model_best", "model_final"
+BEST = "model_best"
 # What the metric was after each evaluation so far. It outlives checkpoints, which are written
 # before the evaluation of the same iteration.
 _HISTORY = "evaluations.json"
@@ -92,7 +92,7 @@ class KeepBest(HookBase):
         done = self.trainer.iter + 1
         if self._is_due(done):
             self._judge(done)
-            self._stop_if_exhausted(done, save=True)
+            self._stop_if_exhausted(done)
 
     def after_train(self) -> None:
         """Judge the evaluation at the end."""
@@ -154,16 +154,15 @@ class KeepBest(HookBase):
         entries = [entry for entry in self._history if math.isfinite(entry["value"])]
         return max(entries, key=lambda entry: self._sign * entry["value"], default=None)
 
-    def _stop_if_exhausted(self, done: int, *, save: bool = False) -> None:
+    def _stop_if_exhausted(self, done: int) -> None:
         best = self._best()
         if not self._patience or best is None:
             return
         since = len(self._history) - 1 - self._history.index(best)
         if since < self._patience:
             return
-        if save:
-            self._checkpointer.save(FINAL, iteration=done - 1)
-            comm.synchronize()
+        self._checkpointer.save_final(done - 1)
+        comm.synchronize()
         raise PatienceExhausted(
             f"Stopped after iteration {done - 1}: {self._metric} has not improved on "
             f"{best['value']:.4f} in {since} evaluations (TEST.PATIENCE)."

@@ -19,6 +19,9 @@ from .checkpoint_files import check_state, load_lazily, reading, refuse_code, wr
 from .finite import check_weights
 from .steps import unwrap_distributed
 
+FINAL = "model_final"
+"""Name of the checkpoint that a training ends with; Detectron2's."""
+
 # Buffers of batch normalization, in all its kinds, that are learned as parameters are.
 _STATISTICS = ("running_mean", "running_var")
 
@@ -114,6 +117,11 @@ class IONCheckpointer(DetectionCheckpointer):
         states = {key: item.state_dict() for key, item in self.checkpointables.items()}
         if self._write(name, self.model, {**states, **kwargs}):
             self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_final(self, iteration: int) -> None:
+        """Save :data:`FINAL` after the last iteration, unless it is the last checkpoint already."""
+        if os.path.basename(self.get_checkpoint_file()) != f"{FINAL}.pth":
+            self.save(FINAL, iteration=iteration)
 
     def save_weights(self, name: str, model: nn.Module, **kwargs: Any) -> None:
         """Save a model's weights and ``kwargs`` as ``name``.pth, which ``--resume`` ignores."""

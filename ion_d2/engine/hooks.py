@@ -19,6 +19,8 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
+from .checkpoint import IONCheckpointer
+
 BEFORE_EVALUATION = "model_evaluating"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -90,6 +92,23 @@ class SaveBeforeEvaluation(HookBase):
         file = Path(self._checkpointer.save_dir, f"{BEFORE_EVALUATION}.pth")
         if comm.is_main_process() and Path(self._checkpointer.get_checkpoint_file()) != file:
             file.unlink(missing_ok=True)
+
+
+class SaveAtEnd(HookBase):
+    """Writes the final checkpoint where the last step did not.
+
+    A kill, or a full disk, may have come between the checkpoints of that step, or the training was
+    shortened to the iterations that were done.
+    """
+
+    def __init__(self, checkpointer: IONCheckpointer) -> None:
+        """Take the checkpointer of the training; it writes in the main process only."""
+        self._checkpointer = checkpointer
+
+    def after_train(self) -> None:
+        """Save what was trained to its end."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._checkpointer.save_final(self.trainer.max_iter - 1)
 
 
 class TrainingInterrupted(Exception):

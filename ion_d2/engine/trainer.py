@@ -32,7 +32,13 @@ from .determinism import make_deterministic
 from .finite import tell_divergence
 from .fit_config import check_settings, prepared
 from .folder_lock import claim, release
-from .hooks import EvaluatePeriodically, SaveBeforeEvaluation, SeedEachStep, StopOnSignal
+from .hooks import (
+    EvaluatePeriodically,
+    SaveAtEnd,
+    SaveBeforeEvaluation,
+    SeedEachStep,
+    StopOnSignal,
+)
 from .log_files import end_last_line
 from .progress import ProgressPrinter
 from .ranges import check_ranges
@@ -112,7 +118,9 @@ class IONTrainer(IONBuilders):
         test, saver = self.cfg.TEST, self.checkpointer
         period, saved_every = test.EVAL_PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD
         place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        ours: list[HookBase] = [SaveBeforeEvaluation(saver, period, saved_every)] if period else []
+        ours: list[HookBase] = [SaveAtEnd(saver)]
+        if period:
+            ours.append(SaveBeforeEvaluation(saver, period, saved_every))
         ours.append(EvaluatePeriodically(period, self.evaluate))
         if test.BEST_METRIC:
             ours.append(KeepBest(test.BEST_METRIC, test.PATIENCE, period, saver))
@@ -211,6 +219,8 @@ class IONTrainer(IONBuilders):
     def state_dict(self) -> dict[str, Any]:
         """Iteration, seed, schedule and optimizer, in the layout of Detectron2's main branch."""
         state = {**super().state_dict(), "seed": self.cfg.SEED}
+        # Hooks save before the first step and after the last, too, where iter is one too many.
+        state["iteration"] = self.scheduler.last_epoch - 1
         state.setdefault("_trainer", self._trainer.state_dict())
         return state
 

@@ -53,6 +53,12 @@ class RunFolder:
         """Whether the run is trained and evaluated."""
         return bool(self.state()["finished"]) and (self.path / RESULTS).is_file()
 
+    def forget_lost_checkpoint(self) -> None:
+        """Have a training begin anew whose weights were removed once it was finished."""
+        note = self.path / "last_checkpoint"
+        if note.is_file() and not (self.path / note.read_text(encoding="utf-8")).is_file():
+            note.unlink()
+
     def finish(self) -> None:
         """Note that the run is finished, and remove the checkpoints on the way to its end."""
         self.write_state(finished=True)

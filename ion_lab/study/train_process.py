@@ -49,6 +49,7 @@ class Training:
         Raises:
             IONError: what it starts from cannot be read or written.
         """
+        self.folder.forget_lost_checkpoint()
         if self.start is not None and self.run.parts is not None:
             extract_parts(self.start.weights, self.run.parts, self.folder.taken_over)
         self._lock, self._begun = lock, time.monotonic()
@@ -90,6 +91,7 @@ class Training:
             lines = self.folder.log.read_text(encoding="utf-8", errors="replace").split("\n")
             last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
             return f"exit status {status}, {last}"
-        if not (self.folder.path / RESULTS).is_file():
-            return f"it wrote no {RESULTS}"
+        for file in (self.folder.path / RESULTS, self.folder.weights):
+            if not file.is_file():
+                return f"it wrote no {file.name}"
         return ""

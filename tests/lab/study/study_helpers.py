@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 # Understands train_net.py's arguments: "trains" ten steps, a checkpoint each, and goes on from the
 # last. TEST.EVAL_PERIOD (which no training here uses) chooses what happens: 1 fails in step 4, 2
-# waits there until it is stopped, 3 leaves no results, 4 waits at its end for a
+# waits there until it is stopped, 3 leaves no results, 6 no weights, 4 waits at its end for a
 # file "release" beside the folders of runs, 5 until another training has begun. What it starts from
 # is copied to given.pth, and its weights from a file prepared.pth beside the folders of runs.
 FAKE = """
@@ -23,6 +23,9 @@ words = sys.argv[1:]
 value = lambda key: words[words.index(key) + 1]
 folder, mode = value("OUTPUT_DIR"), value("TEST.EVAL_PERIOD")
 checkpoint = os.path.join(folder, "model_0000000.pth")
+last = os.path.join(folder, "last_checkpoint")
+if os.path.exists(last) and not os.path.exists(os.path.join(folder, open(last).read())):
+    sys.exit("error: last_checkpoint names a file that is not there")
 first = int(open(checkpoint).read()) if "--resume" in words and os.path.exists(checkpoint) else 0
 with open(os.path.join(folder, "calls.txt"), "a") as file:
     weights = value("MODEL.WEIGHTS") if "MODEL.WEIGHTS" in words else "-"
@@ -37,7 +40,10 @@ for step in range(first, 10):
         time.sleep(60)
     with open(checkpoint, "w") as file:
         file.write(str(step + 1))
-open(os.path.join(folder, "model_final.pth"), "w").close()
+if mode != "6":
+    open(os.path.join(folder, "model_final.pth"), "w").close()
+    with open(last, "w") as file:
+        file.write("model_final.pth")
 runs = os.path.dirname(folder)
 if os.path.exists(os.path.join(runs, "prepared.pth")):
     shutil.copy(os.path.join(runs, "prepared.pth"), os.path.join(folder, "model_final.pth"))

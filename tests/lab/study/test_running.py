@@ -116,6 +116,14 @@ def test_a_run_without_results_has_failed(tmp_path):
     assert "voc_results.json" in failure
 
 
+def test_a_run_without_weights_keeps_its_checkpoints_and_has_failed(tmp_path):
+    changes = {"rows": {"conv5": {**CONV5, "TEST.EVAL_PERIOD": 6}}, "full": {"seeds": [0]}}
+    study = make_study(tmp_path, changes=changes)
+    (failure,) = run_study(study)
+    assert "model_final.pth" in failure
+    assert [path.name for path in study.out.glob("runs/*/*.pth")] == ["model_0000000.pth"]
+
+
 def wait_for(condition):
     deadline = time.monotonic() + 120
     while not condition():
