@@ -14,6 +14,8 @@ from ion_d2.shell import python_command
 
 pytestmark = pytest.mark.slow
 
+VOC = ["voc_results.json", "detections.json"]
+
 
 def last_words(out):
     """The files and the commands that the last block of the log tells, by what they are."""
@@ -81,6 +83,18 @@ def check_after_evaluation(told, out):
     assert list(files) == ["results", "pictures"] and list(commands) == ["detect", "page"]
     words = shlex.split(commands["detect"])
     assert str(out / "config_eval.yaml") in words and words[-1] == str(out / "model_best.pth")
+
+
+def test_files_of_other_evaluations_are_not_told(scenes, tmp_path):
+    left_files = load_tool("run_end").left_files
+    for name in (*VOC, "coco_instances_results.json", "sem_seg_results.json"):
+        (tmp_path / name).touch()
+    for opts, expected in (
+        ((), VOC),
+        (("TEST.SEM_SEG", True), [*VOC, "sem_seg_results.json"]),
+    ):
+        cfg = make_config(scenes, tmp_path, *opts)
+        assert left_files(cfg, str(tmp_path), False) == {"results": expected}
 
 
 def test_an_evaluation_during_the_training_changes_no_command(scenes, tmp_path):

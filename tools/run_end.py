@@ -12,15 +12,12 @@ from detectron2.data import DatasetCatalog
 from ion_d2.engine.best import BEST
 from ion_d2.engine.checkpoint import FINAL
 from ion_d2.engine.run_folder import EVALUATED, TRAINED
-from ion_d2.evaluation import evaluation_folder
+from ion_d2.evaluation import evaluation_folder, result_files
 from ion_d2.shell import python_command
 from ion_lab.report.run_report import FILE_NAME as REPORT
 from ion_lab.report.training_files import LOSSES, VALIDATION
 
 ROOT = Path(__file__).resolve().parents[1]
-# What evaluations write, of VOC's and of COCO's kind.
-RESULTS = ["voc_results.json", "detections.json", "coco_instances_results.json"]
-RESULTS += ["sem_seg_results.json"]
 
 
 def describe_end(cfg: CfgNode, *, trained: bool) -> str:
@@ -48,18 +45,21 @@ def describe_end(cfg: CfgNode, *, trained: bool) -> str:
 
 def left_files(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
     """The files that a run has written, by their kind, relative to its folder ``out``."""
-    tested = [evaluation_folder(cfg, name) for name in cfg.DATASETS.TEST]
-    kinds = [  # name, whether this run wrote it, where, files
-        ("weights", trained, [out], [f"{FINAL}.pth"]),
-        ("best", trained and cfg.TEST.BEST_METRIC, [out], [f"{BEST}.pth"]),
-        ("results", True, tested, RESULTS),
-        ("pictures", cfg.TEST.NUM_PICTURES, tested, ["pictures"]),
-        ("curves", trained, [out], [LOSSES, VALIDATION, "metrics.json"]),
-        ("report", cfg.TEST.REPORT, [out], [REPORT]),
+    tested = [(evaluation_folder(cfg, name), name) for name in cfg.DATASETS.TEST]
+    results = [os.path.join(to, file) for to, name in tested for file in result_files(cfg, name)]
+    curves = [os.path.join(out, name) for name in (LOSSES, VALIDATION, "metrics.json")]
+    kinds = [  # name, whether this run wrote it, files
+        ("weights", trained, [os.path.join(out, f"{FINAL}.pth")]),
+        ("best", trained and cfg.TEST.BEST_METRIC, [os.path.join(out, f"{BEST}.pth")]),
+        ("results", True, results),
+        ("pictures", cfg.TEST.NUM_PICTURES, [os.path.join(to, "pictures") for to, _ in tested]),
+        ("curves", trained, curves),
+        ("report", cfg.TEST.REPORT, [os.path.join(out, REPORT)]),
     ]
     left = {}
-    for kind, wrote, folders, names in kinds:
-        paths = [os.path.join(folder, name) for folder in folders for name in names if wrote]
+    for kind, wrote, paths in kinds:
+        if not wrote:
+            continue
         if there := [os.path.relpath(path, out) for path in paths if os.path.exists(path)]:
             left[kind] = there
     return left

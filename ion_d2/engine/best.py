@@ -21,7 +21,7 @@ from .checkpoint import IONCheckpointer
 BEST = "model_best"
 # What the metric was after each evaluation so far. It outlives checkpoints, which are written
 # before the evaluation of the same iteration.
-_HISTORY = "evaluations.json"
+HISTORY = "evaluations.json"
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class KeepBest(HookBase):
         self._metric, self._patience, self._period = metric, patience, period
         self._sign = -1 if metric.split("/")[-2:-1] == ["validation"] else 1
         self._checkpointer = checkpointer
-        self._path = os.path.join(checkpointer.save_dir, _HISTORY)
+        self._path = os.path.join(checkpointer.save_dir, HISTORY)
         self._history: list[dict[str, Any]] = []
         self._judged = 0
 
@@ -105,9 +105,6 @@ class KeepBest(HookBase):
 
     def _read(self, start: int) -> list[dict[str, Any]]:
         if not (comm.is_main_process() and os.path.isfile(self._path)):
-            return []
-        if not start:  # of another training in the same folder
-            os.remove(self._path)
             return []
         try:
             with open(self._path, encoding="utf-8") as file:

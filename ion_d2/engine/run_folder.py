@@ -1,18 +1,27 @@
-"""The config files in a run's folder: one of the training, one of a later evaluation."""
+"""What is in a run's folder: the configs of training and evaluation, what is set aside."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..files import replace_file
+from ..evaluation import RESULT_FILES, evaluation_folder
+from ..files import make_folder, replace_file
+from .best import BEST, HISTORY
+from .checkpoint import FINAL
 from .folder_lock import claim, locked, release
 
-TRAINED, EVALUATED = "config.yaml", "config_eval.yaml"
+TRAINED, EVALUATED, EARLIER = "config.yaml", "config_eval.yaml", "earlier"
+TRUSTED = ("last_checkpoint", f"{FINAL}.pth", f"{BEST}.pth", HISTORY)
+TRUSTED += sum(RESULT_FILES.values(), ())
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -63,3 +72,34 @@ def _keeping(folder: str, evaluate: bool) -> Iterator[None]:
         for left in (evaluated, aside):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(left)
+
+
+def set_aside(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Move what a training before this one left in its folder to ``OUTPUT_DIR/earlier``.
+
+    ``--resume``, reports and comparisons would take it for this training's. What the config names,
+    such as the weights to start from, stays. There, files of the same name are replaced.
+
+    Args:
+        cfg: the config of the training that begins; its datasets are registered.
+        names: of the files, in ``OUTPUT_DIR`` and the folders of the test sets.
+    """
+    root, named = Path(cfg.OUTPUT_DIR), _named_files(cfg)
+    folders = dict.fromkeys([root, *(Path(evaluation_folder(cfg, x)) for x in cfg.DATASETS.TEST)])
+    paths = [folder / name for folder in folders for name in names]
+    left = [path for path in paths if path.is_file() and os.path.realpath(path) not in named]
+    for path in left:
+        place = root / EARLIER / path.relative_to(root)
+        make_folder(place.parent, "make room or choose another OUTPUT_DIR")
+        os.replace(path, place)
+    if left:
+        told = "%s in %s are of an earlier training: moved to its folder %r. To go on with that "
+        told += "training instead, move them back and add --resume."
+        logger.warning(told, ", ".join(str(path.relative_to(root)) for path in left), root, EARLIER)
+
+
+def _named_files(cfg: CfgNode) -> set[str]:
+    data = cfg.DATASETS
+    names = [part for name in (*data.TRAIN, *data.TEST) for part in name.split(":")]
+    names += [cfg.MODEL.WEIGHTS, *data.PROPOSAL_FILES_TRAIN, *data.PROPOSAL_FILES_TEST]
+    return {os.path.realpath(name) for name in names}

@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from detectron2.utils.file_io import PathManager
@@ -42,6 +43,7 @@ from .hooks import (
 from .log_files import end_last_line
 from .progress import ProgressPrinter
 from .ranges import check_ranges
+from .run_folder import TRUSTED, set_aside
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
@@ -62,6 +64,8 @@ class IONTrainer(IONBuilders):
     """
 
     honored_settings: tuple[str, ...] = TRAINER_KEYS
+    trusted_files = TRUSTED
+    """Names of what is taken for this training's where it lies in ``OUTPUT_DIR``."""
 
     def __init__(self, cfg: CfgNode) -> None:
         """Take a config whose datasets are registered."""
@@ -154,11 +158,11 @@ class IONTrainer(IONBuilders):
         claim(self.cfg.OUTPUT_DIR)
         try:
             if not self.start_iter and comm.is_main_process():
-                self._forget_other_training()
+                set_aside(self.cfg, self.trusted_files)
             return super().train()
         except PatienceExhausted as stop:
             logger.info("%s", stop)
-            return self.last_results
+            return self._end_early()
         except FloatingPointError as error:  # outside a step, which raises its own IONError
             raise tell_divergence(error, self.iter) from error
         except OSError as error:
@@ -170,13 +174,15 @@ class IONTrainer(IONBuilders):
         finally:
             release(self.cfg.OUTPUT_DIR)
 
-    def _forget_other_training(self) -> None:
-        """Have ``--resume`` never go on from a training that was in this folder before."""
-        note = os.path.join(self.cfg.OUTPUT_DIR, "last_checkpoint")
-        if os.path.isfile(note):
-            told = "%s is of an earlier training and is removed: --resume will continue this one."
-            logger.warning(told, note)
-            os.remove(note)
+    def _end_early(self) -> dict[str, Any]:
+        """Evaluate and verify as after the last step, where the evaluation so far was not all."""
+        test = self.cfg.TEST
+        known = any(comm.all_gather(bool(self.last_results)))  # not where a resumed run stops again
+        if test.AUG.ENABLED or not known:
+            self.last_results = self.test(self.cfg, self.evaluated_model)
+        if test.EXPECTED_RESULTS and comm.is_main_process():
+            verify_results(self.cfg, self.last_results)
+        return self.last_results
 
     def before_train(self) -> None:
         """Call the hooks; of the figures of a training, memory holds the latest alone."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
-from detectron2.evaluation import DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluators, print_csv_format
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from torch import nn
@@ -54,7 +54,11 @@ class IONBuilders(DefaultTrainer):
         results = super().test(cfg, model, evaluators)
         further: dict[str, dict[str, Any]] = {name: {} for name in names}
         for name in names if cfg.TEST.LOSS else ():
-            further[name]["validation"] = validation_losses(cfg, unwrap_distributed(model), name)
+            losses = validation_losses(cfg, unwrap_distributed(model), name)
+            further[name]["validation"] = losses
+            if losses:  # the main process has them
+                logger.info("Losses on %s in csv format:", name)
+                print_csv_format({"validation": losses})
         if cfg.TEST.AUG.ENABLED and names:
             for name, figures in test_augmented(cfg, model, cls.test).items():
                 further[name].update(figures)

@@ -2,7 +2,13 @@
 
 from ion_d2.evaluation.coco_evaluator import IONCOCOEvaluator
 from ion_d2.evaluation.coco_style import COCO_METRICS, evaluate_coco_style
-from ion_d2.evaluation.evaluators import EVALUATORS, build_evaluators, evaluation_folder
+from ion_d2.evaluation.evaluators import (
+    EVALUATORS,
+    RESULT_FILES,
+    build_evaluators,
+    evaluation_folder,
+    result_files,
+)
 from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 from ion_d2.evaluation.proposal_recall import ProposalRecall, evaluate_proposals
 from ion_d2.evaluation.sem_seg_evaluator import IONSemSegEvaluator
@@ -22,6 +28,7 @@ __all__ = [
     "Detections",
     "GroundTruth",
     "IONCOCOEvaluator",
+    "RESULT_FILES",
     "IONSemSegEvaluator",
     "IONVOCEvaluator",
     "ProposalRecall",
@@ -32,5 +39,6 @@ __all__ = [
     "evaluate_proposals",
     "evaluate_voc",
     "evaluation_folder",
+    "result_files",
     "voc_average_precision",
 ]

@@ -23,6 +23,13 @@ from ion_d2.evaluation.sem_seg_evaluator import IONSemSegEvaluator
 from ion_d2.evaluation.voc_evaluator import IONVOCEvaluator
 from ion_d2.files import distinct_file_names
 
+RESULT_FILES = {
+    "voc": ("voc_results.json", "detections.json"),
+    "coco": ("coco_instances_results.json",),
+    "sem_seg": ("sem_seg_results.json",),
+}
+"""What evaluations write, by their kind."""
+
 EVALUATORS = Registry("ION_EVALUATORS")
 EVALUATORS.__doc__ = """
 Functions that build the evaluators of a dataset, by the ``evaluator_type`` of its metadata::
@@ -71,6 +78,16 @@ def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
     if len(names) < 2:
         return cfg.OUTPUT_DIR
     return os.path.join(cfg.OUTPUT_DIR, distinct_file_names(names)[names.index(dataset_name)])
+
+
+def result_files(cfg: CfgNode, dataset_name: str) -> tuple[str, ...]:
+    """What the evaluation of a registered dataset may write; all, for a type of one's own."""
+    kind = evaluator_type(dataset_name)
+    if kind == "coco":
+        return RESULT_FILES["coco"]
+    if kind in ("pascal_voc", "ion_voc"):
+        return (*RESULT_FILES["voc"], *(RESULT_FILES["sem_seg"] if cfg.TEST.SEM_SEG else ()))
+    return sum(RESULT_FILES.values(), ())
 
 
 @EVALUATORS.register()

@@ -13,13 +13,14 @@ from ion_d2.engine.steps import unwrap_distributed
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.modeling.trainer_settings import PROGRAM_KEYS
 
-from .run_report import write_run_report
-from .training_files import RefreshTrainingFiles
+from .run_report import FILE_NAME, write_run_report
+from .training_files import LOSSES, VALIDATION, RefreshTrainingFiles
 
 
 class ReportingTrainer(IONTrainer):
     """Also writes ``losses.png``, ``validation.md`` and, if ``TEST.REPORT``, ``report.html``."""
 
+    trusted_files = (*IONTrainer.trusted_files, FILE_NAME, LOSSES, VALIDATION)
     honored_settings = (*IONTrainer.honored_settings, *PROGRAM_KEYS)
 
     def build_hooks(self) -> list[HookBase | None]:

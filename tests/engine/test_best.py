@@ -213,3 +213,21 @@ def test_broken_history_is_named(scenes, tmp_path, evaluated):
 def test_wrong_settings(scenes, tmp_path, opts, words):
     with pytest.raises(IONError, match=words):
         IONTrainer(config(scenes, tmp_path, *opts))
+
+
+def test_early_stopping_ends_as_the_last_step_does(scenes, tmp_path, monkeypatch):
+    """With test-time augmentation and the comparison with what is expected, also once resumed."""
+    augmented = []
+
+    def test(cls, cfg, model):
+        augmented.append(cfg.TEST.AUG.ENABLED)
+        return {"bbox": {"AP50": 1.0}}
+
+    monkeypatch.setattr(IONTrainer, "test", classmethod(test))
+    opts = ("TEST.PATIENCE", 1, "TEST.AUG.ENABLED", True)
+    run(config(scenes, tmp_path, *opts))
+    assert augmented == [False, False, True]
+    cfg = config(scenes, tmp_path, *opts, "TEST.EXPECTED_RESULTS", "[['bbox', 'AP50', 7.0, 0.1]]")
+    with pytest.raises(SystemExit) as stop:
+        run(cfg, resume=True)
+    assert stop.value.code == 1 and augmented == [False, False, True, True]

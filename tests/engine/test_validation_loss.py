@@ -1,6 +1,7 @@
 """The losses on test sets are means over images, without side effects."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -79,12 +80,18 @@ def test_it_is_logged_with_the_evaluation_and_changes_no_weight(scenes, tmp_path
     assert_same_weights(plain.model, trainer.model)
 
 
-def test_several_test_sets(scenes, tmp_path):
+def test_several_test_sets(scenes, tmp_path, caplog, monkeypatch):
+    for name in ("detectron2", "ion_d2"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    caplog.set_level(logging.INFO)
     names = tuple(f"voc:{scenes}:{split}" for split in ("test", "trainval"))
     cfg = make_config(scenes, tmp_path, *OPTIONS, "DATASETS.TEST", names)
     results = IONTrainer.test(cfg, IONTrainer.build_model(cfg))
     totals = [results[name]["validation"]["total_loss"] for name in names]
     assert totals[0] != totals[1]
+    for name, total in zip(names, totals):  # told, as an evaluation on its own tells nothing else
+        (_, told) = caplog.text.split(f"Losses on {name} ")
+        assert f"{total:.4f}," in told
 
 
 def test_images_without_annotations_are_named(scenes, tmp_path, monkeypatch):
