@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from ..errors import IONError
 from ..evaluation.results_file import write_json
 from .checkpoint import IONCheckpointer
+from .hooks import EvaluatePeriodically
 
 BEST = "model_best"
 # What the metric was after each evaluation so far. It outlives checkpoints, which are written
@@ -54,7 +55,12 @@ class KeepBest(HookBase):
     """
 
     def __init__(
-        self, metric: str, patience: int, period: int, checkpointer: IONCheckpointer
+        self,
+        metric: str,
+        patience: int,
+        period: int,
+        checkpointer: IONCheckpointer,
+        evaluation: EvaluatePeriodically,
     ) -> None:
         """
         Args:
@@ -63,10 +69,11 @@ class KeepBest(HookBase):
             patience: evaluations in a row without improvement that stop the training; 0: never.
             period: iterations between evaluations; 0 for one at the end.
             checkpointer: of the training; it writes in the main process only.
+            evaluation: the hook that makes the evaluations, before this one.
         """
         self._metric, self._patience, self._period = metric, patience, period
         self._sign = -1 if metric.split("/")[-2:-1] == ["validation"] else 1
-        self._checkpointer = checkpointer
+        self._checkpointer, self._evaluation = checkpointer, evaluation
         self._path = os.path.join(checkpointer.save_dir, HISTORY)
         self._history: list[dict[str, Any]] = []
         self._judged = 0
@@ -78,7 +85,7 @@ class KeepBest(HookBase):
         known = [entry["iteration"] for entry in self._history]
         self._judged = start if start in known else start - 1
         if start and self._is_due(start) and start not in known:
-            self.trainer.evaluate()
+            self._evaluation.make_up(start)
             self._judge(start)
         self._stop_if_exhausted(start)
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter
 
 from .checkpoint import IONCheckpointer
 
@@ -54,6 +55,23 @@ class EvaluatePeriodically(EvalHook):
     def __init__(self, period: int, evaluate: Callable[[], dict[str, Any]]) -> None:
         """Evaluate every ``period`` iterations; 0 for once at the end."""
         super().__init__(period, lambda: _finite_figures(evaluate() or {}))
+        self._made_up = False
+
+    def before_train(self) -> None:
+        """Make up for the evaluation in which the training was killed that is resumed."""
+        start = self.trainer.start_iter
+        if start and self._period and start % self._period == 0 and start < self.trainer.max_iter:
+            note = Path(self.trainer.cfg.OUTPUT_DIR, "last_checkpoint")
+            if note.is_file() and note.read_text() == f"{BEFORE_EVALUATION}.pth":
+                self.make_up(start)
+
+    def make_up(self, done: int) -> None:
+        """Evaluate before the first step, as after the last one of the ``done``; once."""
+        if not self._made_up:
+            self._made_up = True
+            self.trainer.storage.iter = done - 1
+            self._do_eval()
+            self.trainer.storage.iter = done
 
     def after_train(self) -> None:
         """Evaluate what was trained to its end."""
@@ -66,6 +84,34 @@ class EvaluatePeriodically(EvalHook):
 def _finite_figures(results: dict[str, Any]) -> dict[str, Any]:
     figures = flatten_results_dict(results).items()
     return {k: v for k, v in figures if not isinstance(v, Real) or math.isfinite(v)}
+
+
+class WriteEvaluations(PeriodicWriter):
+    """Detectron2's writing of metrics, and that of each evaluation.
+
+    Of several between two times of writing, the last alone would be kept.
+    """
+
+    def __init__(self, writer: PeriodicWriter, period: int) -> None:
+        """Take over from Detectron2's hook; evaluations come every ``period`` iterations."""
+        super().__init__(writer._writers, writer._period)
+        self._evaluated = period
+        self._figures = [w for w in writer._writers if not isinstance(w, CommonMetricPrinter)]
+
+    def before_train(self) -> None:
+        """Write an evaluation that was made up for."""
+        if self.trainer.storage.latest():
+            self._write_figures()
+
+    def after_step(self) -> None:
+        """Write, if it is time or an evaluation was made."""
+        if self._evaluated and (self.trainer.iter + 1) % self._evaluated == 0:
+            self._write_figures()
+        super().after_step()
+
+    def _write_figures(self) -> None:
+        for writer in self._figures:
+            writer.write()
 
 
 class SaveBeforeEvaluation(HookBase):

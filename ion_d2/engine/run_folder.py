@@ -18,8 +18,11 @@ from .checkpoint import FINAL
 from .folder_lock import claim, locked, release
 
 TRAINED, EVALUATED, EARLIER = "config.yaml", "config_eval.yaml", "earlier"
-TRUSTED = ("last_checkpoint", f"{FINAL}.pth", f"{BEST}.pth", HISTORY)
-TRUSTED += sum(RESULT_FILES.values(), ())
+TRUSTED: tuple[str, ...] = (
+    *("last_checkpoint", f"{FINAL}.pth", f"{BEST}.pth", HISTORY),
+    *(name for names in RESULT_FILES.values() for name in names),
+)
+"""What is taken for a training's own where it lies in its folder."""
 
 logger = logging.getLogger(__name__)
 

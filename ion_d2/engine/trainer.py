@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
@@ -39,6 +39,7 @@ from .hooks import (
     SaveBeforeEvaluation,
     SeedEachStep,
     StopOnSignal,
+    WriteEvaluations,
 )
 from .log_files import end_last_line
 from .progress import ProgressPrinter
@@ -64,7 +65,7 @@ class IONTrainer(IONBuilders):
     """
 
     honored_settings: tuple[str, ...] = TRAINER_KEYS
-    trusted_files = TRUSTED
+    trusted_files: tuple[str, ...] = TRUSTED
     """Names of what is taken for this training's where it lies in ``OUTPUT_DIR``."""
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -125,10 +126,12 @@ class IONTrainer(IONBuilders):
         ours: list[HookBase] = [SaveAtEnd(saver)]
         if period:
             ours.append(SaveBeforeEvaluation(saver, period, saved_every))
-        ours.append(EvaluatePeriodically(period, self.evaluate))
+        ours.append(evaluation := EvaluatePeriodically(period, self.evaluate))
         if test.BEST_METRIC:
-            ours.append(KeepBest(test.BEST_METRIC, test.PATIENCE, period, saver))
-        return [*hooks[:place], *ours, *hooks[place + 1 :]]
+            ours.append(KeepBest(test.BEST_METRIC, test.PATIENCE, period, saver, evaluation))
+        rest = hooks[place + 1 :]
+        last = [WriteEvaluations(x, period) if isinstance(x, PeriodicWriter) else x for x in rest]
+        return [*hooks[:place], *ours, *last]
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""

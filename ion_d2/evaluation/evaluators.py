@@ -87,7 +87,7 @@ def result_files(cfg: CfgNode, dataset_name: str) -> tuple[str, ...]:
         return RESULT_FILES["coco"]
     if kind in ("pascal_voc", "ion_voc"):
         return (*RESULT_FILES["voc"], *(RESULT_FILES["sem_seg"] if cfg.TEST.SEM_SEG else ()))
-    return sum(RESULT_FILES.values(), ())
+    return tuple(name for names in RESULT_FILES.values() for name in names)
 
 
 @EVALUATORS.register()

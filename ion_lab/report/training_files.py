@@ -15,7 +15,7 @@ from .charts import save_png
 from .training_curves import read_metrics, training_plots, validation_table
 
 LOSSES, VALIDATION = "losses.png", "validation.md"
-_WRITTEN_EVERY = 20  # iterations, in which Detectron2 adds to metrics.json
+_WRITTEN_EVERY = 20  # iterations, in which Detectron2 adds to metrics.json; evaluations apart
 _PAUSE = 60.0  # seconds
 _SHARE = 100  # of the time that goes by, at most one part is for drawing
 
@@ -31,14 +31,13 @@ class RefreshTrainingFiles(HookBase):
     def __init__(self, folder: str, period: int) -> None:
         """Take the run's folder, and the iterations between evaluations (0: none)."""
         self._folder, self._period = folder, period
-        self._evaluated, self._next = False, 0.0
+        self._next = 0.0
 
     def after_step(self) -> None:
         """Refresh the files, if it is time."""
         done = self.trainer.iter + 1
-        self._evaluated |= bool(self._period) and done % self._period == 0
-        due = self._evaluated or time.monotonic() >= self._next
-        if due and done % _WRITTEN_EVERY == 0:
+        evaluated = bool(self._period) and done % self._period == 0
+        if evaluated or (done % _WRITTEN_EVERY == 0 and time.monotonic() >= self._next):
             self._refresh()
 
     def after_train(self) -> None:
@@ -52,7 +51,7 @@ class RefreshTrainingFiles(HookBase):
         except Exception as error:  # of many kinds; none is worth a training
             logger.warning("%s and %s were not refreshed: %r", LOSSES, VALIDATION, error)
         end = time.monotonic()
-        self._evaluated, self._next = False, end + max(_PAUSE, _SHARE * (end - start))
+        self._next = end + max(_PAUSE, _SHARE * (end - start))
 
 
 def write_training_files(folder: str) -> None:

@@ -128,7 +128,7 @@ def test_an_earlier_training_in_the_folder_has_no_say(scenes, tmp_path, evaluate
     ],
 )
 def test_less_is_better_of_losses_alone(tmp_path, metric, sign):
-    assert KeepBest(metric, 0, 1, SimpleNamespace(save_dir=tmp_path))._sign == sign
+    assert KeepBest(metric, 0, 1, SimpleNamespace(save_dir=tmp_path), None)._sign == sign
 
 
 def test_metric_that_is_not_there_is_told_and_nothing_is_lost(scenes, tmp_path, evaluated):

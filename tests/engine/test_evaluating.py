@@ -1,5 +1,8 @@
 """Evaluations in the midst of a training and at its end, and what survives a failure in them."""
 
+import json
+from functools import partialmethod
+
 import pytest
 from trainer_helpers import assert_same_weights, make_config, run
 
@@ -56,6 +59,33 @@ def test_a_checkpoint_is_written_before_an_evaluation(scenes, tmp_path, monkeypa
     assert resumed.start_iter == 4
     assert not (tmp_path / "model_evaluating.pth").exists()  # it has served
     assert_same_weights(expected.model, resumed.model)
+
+
+def figures(folder):
+    """Iteration -> AP50 of the evaluation after it, in the order in which they were written."""
+    lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    return [(x["iteration"], x["bbox/AP50"]) for x in lines if "bbox/AP50" in x]
+
+
+@pytest.mark.parametrize("metric", ["", "bbox/AP50"])
+def test_every_evaluation_is_in_the_metrics(scenes, tmp_path, monkeypatch, metric):
+    """Also those within 20 iterations, and one in which the training was killed."""
+
+    def evaluate(self, killed=()):
+        done = self.scheduler.last_epoch
+        if done in killed:
+            raise KeyboardInterrupt
+        self.last_results = {"bbox": {"AP50": 10.0 * done}}
+        return self.last_results
+
+    opts = ("TEST.EVAL_PERIOD", 2, "TEST.BEST_METRIC", metric)
+    cfg = make_config(scenes, tmp_path, *opts)
+    monkeypatch.setattr(IONTrainer, "evaluate", partialmethod(evaluate, killed=[4]))
+    with pytest.raises(KeyboardInterrupt):
+        run(cfg)
+    monkeypatch.setattr(IONTrainer, "evaluate", evaluate)
+    run(cfg, resume=True)
+    assert figures(tmp_path) == [(1, 20.0), (3, 40.0), (6, 60.0)]
 
 
 def test_none_is_written_twice(scenes, tmp_path, evaluations):
