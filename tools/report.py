@@ -17,11 +17,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
+from run_results import evaluation_keys
 
 from ion_d2.data.plain_files import read_yaml
-from ion_d2.engine.checkpoint import IONCheckpointer
+from ion_d2.engine.checkpoint import FINAL, IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.fit_config import settle_data
 from ion_d2.engine.run_folder import EVALUATED
@@ -92,48 +94,51 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"There is no {config_file}; give the folder of a run, or the config with "
             "--config-file."
         )
-    evaluated = _evaluated_on(args.run) if args.config_file is None else []
+    evaluated = _evaluation(args.run) if args.config_file is None else None
     given = "MODEL.WEIGHTS" in args.opts[::2]
     if given and not args.evaluate:
         raise IONError(
             f"The detections in {args.run} may be of other weights than MODEL.WEIGHTS names; add "
             "--evaluate, so that all of the report is of one model."
         )
-    weights = None if given else str(find_weights(args.run))
+    weights = None if given else str(find_weights(args.run, evaluated))
     # In quotes, or a folder called 2016 would be taken for a number.
-    opts = [*evaluated, *args.opts, "OUTPUT_DIR", repr(str(args.run))]
-    cfg = load_config(config_file, opts, weights=weights)
+    opts = [*args.opts, "OUTPUT_DIR", repr(str(args.run))]
+    keys = evaluation_keys(evaluated or {})
+    theirs = [part for key, value in keys.items() for part in (key, repr(value))]
+    adapt = functools.partial(CfgNode.merge_from_list, cfg_list=theirs)
+    cfg = load_config(config_file, opts, weights=weights, adapt=adapt)
     settle_data(cfg, train=False)
     return cfg
 
 
-def _evaluated_on(run: Path) -> list[str]:
-    """Overrides for the data of an evaluation that came after the training."""
+def _evaluation(run: Path) -> dict[str, Any] | None:
+    """The config of an evaluation that came after the training."""
     file = run / EVALUATED
-    if not file.is_file():
-        return []
-    datasets = read_yaml(file)["DATASETS"]
-    keys = ("TEST", "PROPOSAL_FILES_TEST")
-    return [part for k in keys for part in (f"DATASETS.{k}", repr(tuple(datasets[k])))]
+    return read_yaml(file) if file.is_file() else None
 
 
-def find_weights(run: Path) -> Path:
-    """Find the weights that a run ended with.
+def find_weights(run: Path, evaluated: dict[str, Any] | None) -> Path | str:
+    """Find the weights that the results in a run's folder are of.
 
     Args:
-        run: its folder.
+        run: the folder.
+        evaluated: the config of an evaluation after the training.
 
     Returns:
-        ``model_final.pth``, or the last checkpoint.
+        The weights of that evaluation, or else the last checkpoint of the training.
 
     Raises:
-        IONError: there is neither.
+        IONError: there is none.
     """
-    final, last = run / "model_final.pth", run / "last_checkpoint"
-    if final.is_file():
-        return final
-    if last.is_file():
-        return run / last.read_text().strip()
+    last, final = run / "last_checkpoint", run / f"{FINAL}.pth"
+    named = run / last.read_text().strip() if last.is_file() else final
+    if evaluated is not None and (weights := evaluated["MODEL"]["WEIGHTS"]):
+        moved = run / Path(weights).name  # as a part of the folder
+        return moved if not Path(weights).is_file() and moved.is_file() else weights
+    for path in (named, final):
+        if path.is_file():
+            return path
     raise IONError(
         f"{run} holds no model_final.pth; name the weights: --evaluate MODEL.WEIGHTS path/to.pth."
     )

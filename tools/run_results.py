@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ion_d2.data.plain_files import read_yaml
+from ion_d2.engine.checkpoint import FINAL
 from ion_d2.engine.run_folder import EVALUATED, TRAINED
 from ion_d2.errors import IONError
 from ion_d2.files import distinct_file_names
@@ -17,6 +18,7 @@ from ion_lab.report.training_curves import Series, read_metrics
 
 MEANS = ("AP", "AP50", "AP75")
 _UNCOMPARED = ("OUTPUT_DIR", "VERSION")
+_OF_TEST = ("_TEST", "DATASETS.TEST")  # ends of keys
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,19 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     short = [folder.resolve().name for folder in folders]
     names = short if len(set(short)) == len(short) else list(map(str, folders))
     configs = [_read_config(folder) for folder in folders]
-    metric = next((config["TEST"].get("VOC_METRIC") for config, _ in configs), None)
+    metric = next(((last or own)["TEST"].get("VOC_METRIC") for own, last in configs), None)
     runs = [_read_run(*parts, metric) for parts in zip(names, folders, configs)]
     for run in runs[1:]:
         _check_alike(runs[0], run)
     return runs
 
 
-def _read_config(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """The config of a run's training, and the datasets on which it was last evaluated."""
+def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The config of a run's training, and of an evaluation after it."""
     trained, evaluated = (_read_yaml(folder / name) for name in (TRAINED, EVALUATED))
     if trained is None:
         raise IONError(f"{folder} has no {TRAINED}; give folders that train_net.py has written to.")
-    return trained, list((evaluated or trained)["DATASETS"]["TEST"])
+    return trained, evaluated
 
 
 def _read_yaml(path: Path) -> dict[str, Any] | None:
@@ -86,20 +88,27 @@ def _read_yaml(path: Path) -> dict[str, Any] | None:
 
 
 def _read_run(
-    name: str, folder: Path, config: tuple[dict[str, Any], list[str]], metric: str | None
+    name: str,
+    folder: Path,
+    configs: tuple[dict[str, Any], dict[str, Any] | None],
+    metric: str | None,
 ) -> Run:
-    trained, evaluated = config
+    trained, evaluated = configs
     of_training = list(trained["DATASETS"]["TEST"])
     series = read_metrics(str(folder / "metrics.json"))
+    settings = dict(_flat(trained))
     # An evaluation of its own leaves figures on VOC's data alone.
-    for datasets in (evaluated, of_training):
-        found = {x: _from_voc(place, x, metric) for x, place in _places(folder, datasets)}
+    for config in (evaluated or trained, trained):
+        places = _places(folder, list(config["DATASETS"]["TEST"]))
+        found = {x: _from_voc(place, x, metric) for x, place in places}
+        if config is evaluated and None not in found.values():
+            settings.update(_of_evaluation(folder, evaluated))
         for x in of_training:
             if x in found and found[x] is None:
                 found[x] = _from_series(series, x, f"{x}/" if len(of_training) > 1 else "")
         results = [result for result in found.values() if result is not None]
         if results and len(results) == len(found):
-            return Run(name, results, dict(_flat(trained)), series)
+            return Run(name, results, settings, series)
     raise _no_results(folder, [dataset for dataset, result in found.items() if result is None])
 
 
@@ -159,12 +168,34 @@ def _from_series(series: Series, dataset: str, prefix: str) -> Result | None:
     return Result(dataset, mean, classes, every_class=False)
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def evaluation_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that an evaluation reads beside those of the model, such as ``TEST.VOC_METRIC``.
+
+    Args:
+        config: the content of an evaluation's config file.
+    """
+    return {k: v for k, v in _leaves(config) if k.startswith("TEST.") or k.endswith(_OF_TEST)}
+
+
+def _of_evaluation(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The settings of an evaluation after the training, and its weights where they are others."""
+    yield from ((key, str(value)) for key, value in evaluation_keys(config).items())
+    weights = str(config.get("MODEL", {}).get("WEIGHTS", ""))
+    own = Path(weights).resolve().parent == folder.resolve()
+    if weights and not (own and Path(weights).name == f"{FINAL}.pth"):
+        yield "MODEL.WEIGHTS of the evaluation", Path(weights).name if own else weights
+
+
+def _flat(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    return ((key, str(value)) for key, value in _leaves(node) if key not in _UNCOMPARED)
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif prefix + key not in _UNCOMPARED:
-            yield prefix + key, str(value)
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _check_alike(first: Run, other: Run) -> None:

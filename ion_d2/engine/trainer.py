@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase
-from detectron2.engine.hooks import EvalHook, PeriodicWriter
+from detectron2.engine.hooks import EvalHook, PeriodicWriter, PreciseBN
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
@@ -35,6 +35,7 @@ from .fit_config import check_settings, prepared
 from .folder_lock import claim, release
 from .hooks import (
     EvaluatePeriodically,
+    RepeatedPreciseBN,
     SaveAtEnd,
     SaveBeforeEvaluation,
     SeedEachStep,
@@ -129,9 +130,10 @@ class IONTrainer(IONBuilders):
         ours.append(evaluation := EvaluatePeriodically(period, self.evaluate))
         if test.BEST_METRIC:
             ours.append(KeepBest(test.BEST_METRIC, test.PATIENCE, period, saver, evaluation))
+        first = [RepeatedPreciseBN(x) if isinstance(x, PreciseBN) else x for x in hooks[:place]]
         rest = hooks[place + 1 :]
         last = [WriteEvaluations(x, period) if isinstance(x, PeriodicWriter) else x for x in rest]
-        return [*hooks[:place], *ours, *last]
+        return [*first, *ours, *last]
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""

@@ -130,6 +130,24 @@ def test_the_metric_is_that_of_the_first(compare, runs):
     assert told["Results on voc:data:test"][2] == ["second run", "-", "25.0", "50.0", "-"]
 
 
+def test_settings_are_those_of_the_evaluation_shown(compare, runs):
+    first, second = runs
+    write_config(second)  # as that of the first
+    write_voc(second, cat=50.0, dog=60.0)
+    write_config(second, rate=9.0, name="config_eval.yaml")
+    config = yaml.safe_load((second / "config_eval.yaml").read_text())
+    config["TEST"]["FLIP_AVERAGING"] = True
+    config["INPUT"] = {"MIN_SIZE_TEST": 800, "MIN_SIZE_TRAIN": [7]}
+    config["MODEL"] = {"WEIGHTS": str(second / "model_best.pth"), "RPN": {"NMS_THRESH": 0.1}}
+    (second / "config_eval.yaml").write_text(yaml.safe_dump(config))
+    _, *rows = tables(output_of(compare(first, second)))["Settings that differ"]
+    assert {row[0]: row[1:] for row in rows} == {
+        "INPUT.MIN_SIZE_TEST": ["-", "800"],
+        "MODEL.WEIGHTS of the evaluation": ["-", "model_best.pth"],
+        "TEST.FLIP_AVERAGING": ["-", "True"],
+    }
+
+
 def test_figures_stay_with_their_dataset(compare, runs, tmp_path):
     """An evaluation on COCO's data leaves a config, but no figures; those are of the training."""
     for name, ap in (("one", 10.0), ("two", 20.0)):

@@ -27,11 +27,15 @@ def test_a_finished_run_is_reported(report, train_net, scenes, tmp_path):
     assert "Run 2016" in check_page((run / "report.html").read_text()).text()
     # Evaluated on other pictures since then.
     other = f"('voc:{scenes}:trainval',)"
-    opts = ("MODEL.WEIGHTS", run / "model_final.pth", "DATASETS.TEST", other)
+    best = (run / "model_final.pth").rename(run / "model_best.pth")
+    opts = ("MODEL.WEIGHTS", best, "DATASETS.TEST", other, "TEST.VOC_METRIC", "area")
     assert train_net(*voc_arguments(scenes, run, *opts, flags=["--eval-only"]))[0] == 0
     assert report(run)[0] == 0
-    text = check_page((run / "report.html").read_text()).text()
+    page = (run / "report.html").read_text()
+    text = check_page(page).text()
     assert "Trained on" in text and f"on voc:{scenes}:trainval" in text
+    assert f"WEIGHTS: {best}" in page and "VOC_METRIC: area" in page
+    best.rename(run / "model_final.pth")
     # The same weights elsewhere, evaluated here.
     place = tmp_path / "there"
     opts = ("MODEL.WEIGHTS", run / "model_final.pth", "TEST.VOC_METRIC", "area")
@@ -40,6 +44,20 @@ def test_a_finished_run_is_reported(report, train_net, scenes, tmp_path):
     assert status == 0, err
     assert (place / "voc_results.json").is_file() and not (place / "report.html").exists()
     assert "AP area" in check_page((tmp_path / "x.html").read_text()).text()
+
+
+def test_the_weights_are_those_of_the_results(tmp_path):
+    """Not an older model_final.pth, where a training went on after it."""
+    find = load_tool("report").find_weights
+    for name in ("model_final.pth", "model_0000014.pth"):
+        (tmp_path / name).touch()
+    (tmp_path / "last_checkpoint").write_text("model_0000014.pth")
+    assert find(tmp_path, None) == tmp_path / "model_0000014.pth"
+    (tmp_path / "model_0000014.pth").unlink()
+    assert find(tmp_path, None) == tmp_path / "model_final.pth"
+    # Of an evaluation, also where the folder has been moved since.
+    for weights, found in (("gone/model_final.pth", tmp_path / "model_final.pth"), ("x", "x")):
+        assert find(tmp_path, {"MODEL": {"WEIGHTS": weights}}) == found
 
 
 def test_bad_input_is_one_sentence(report, tmp_path):
