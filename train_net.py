@@ -19,7 +19,6 @@ from typing import NoReturn
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
-from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
@@ -29,6 +28,7 @@ from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.config_file import find_config
 from ion_d2.engine.distributed import join, leave, read_place
+from ion_d2.engine.expected import verify
 from ion_d2.engine.fit_config import settle_data
 from ion_d2.engine.hooks import TrainingInterrupted, exit_undisturbed
 from ion_d2.engine.run_folder import writing_config
@@ -110,8 +110,7 @@ def evaluate(cfg: CfgNode) -> None:
     IONCheckpointer(model, classes=classes).load_complete(cfg.MODEL.WEIGHTS)
     results = ReportingTrainer.test(cfg, model)
     ReportingTrainer.report(cfg, model)
-    if comm.is_main_process():
-        verify_results(cfg, results)
+    verify(cfg, results)
 
 
 def tell_end(cfg: CfgNode, *, trained: bool) -> None:

@@ -22,6 +22,7 @@ from ..modeling.unread_settings import check_switches
 from .augmented_test import check_augmentation
 from .best import check_best
 from .class_names import check_classes, dataset_classes, difference, listed, read_class_names
+from .expected import check_expected
 from .ranges import check_ranges
 from .setup import choose_device
 from .stages import follow_stages
@@ -181,6 +182,7 @@ def check_settings(cfg: CfgNode) -> None:
                 "stages to the number of processes."
             )
     check_best(cfg)
+    check_expected(cfg)
     check_metric(cfg.TEST.VOC_METRIC)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)

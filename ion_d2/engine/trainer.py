@@ -11,7 +11,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicWriter, PreciseBN
-from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from detectron2.utils.file_io import PathManager
@@ -30,6 +29,7 @@ from .checkpoint import IONCheckpointer
 from .checkpoint_files import folder_gone
 from .class_names import dataset_classes
 from .determinism import make_deterministic
+from .expected import verify
 from .finite import tell_divergence
 from .fit_config import check_settings, prepared
 from .folder_lock import claim, release
@@ -152,8 +152,8 @@ class IONTrainer(IONBuilders):
         """The model with the weights to evaluate: their moving average, if there is one."""
         return self.model if self.averaged is None else self.averaged.module
 
-    def train(self) -> Any:
-        """Train to the end, or until ``TEST.PATIENCE`` is exhausted; returns as Detectron2's does.
+    def train(self) -> dict[str, Any]:
+        """Train to the end, or until ``TEST.PATIENCE`` is exhausted; returns the last results.
 
         Raises:
             IONError: the training diverged, a picture cannot be read, ``OUTPUT_DIR`` is gone, or a
@@ -164,10 +164,11 @@ class IONTrainer(IONBuilders):
         try:
             if not self.start_iter and comm.is_main_process():
                 set_aside(self.cfg, self.trusted_files)
-            return super().train()
+            # Not DefaultTrainer's, which fails on figures that it does not know.
+            TrainerBase.train(self, self.start_iter, self.max_iter)
         except PatienceExhausted as stop:
             logger.info("%s", stop)
-            return self._end_early()
+            self._end_early()
         except FloatingPointError as error:  # outside a step, which raises its own IONError
             raise tell_divergence(error, self.iter) from error
         except OSError as error:
@@ -178,16 +179,14 @@ class IONTrainer(IONBuilders):
             raise
         finally:
             release(self.cfg.OUTPUT_DIR)
-
-    def _end_early(self) -> dict[str, Any]:
-        """Evaluate and verify as after the last step, where the evaluation so far was not all."""
-        test = self.cfg.TEST
-        known = any(comm.all_gather(bool(self.last_results)))  # not where a resumed run stops again
-        if test.AUG.ENABLED or not known:
-            self.last_results = self.test(self.cfg, self.evaluated_model)
-        if test.EXPECTED_RESULTS and comm.is_main_process():
-            verify_results(self.cfg, self.last_results)
+        verify(self.cfg, self.last_results)
         return self.last_results
+
+    def _end_early(self) -> None:
+        """Evaluate as after the last step, where the evaluation so far was not all."""
+        known = any(comm.all_gather(bool(self.last_results)))  # not where a resumed run stops again
+        if self.cfg.TEST.AUG.ENABLED or not known:
+            self.last_results = self.test(self.cfg, self.evaluated_model)
 
     def before_train(self) -> None:
         """Call the hooks; of the figures of a training, memory holds the latest alone."""
