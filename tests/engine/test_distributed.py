@@ -76,7 +76,7 @@ def work(rank, folder, port):
 def stop_early(rank, folder):
     """The iteration at which early stopping ends a run; only process 0 has the figures."""
     model = torch.nn.Linear(1, 1)
-    hook = KeepBest("bbox/AP", 2, 1, IONCheckpointer(model, folder))
+    hook = KeepBest("bbox/AP", 2, 1, IONCheckpointer(model, folder), None)
     results = {"bbox": {"AP": 1.0}} if rank == 0 else {}
     hook.trainer = SimpleNamespace(
         start_iter=0, max_iter=9, last_results=results, evaluated_model=model
