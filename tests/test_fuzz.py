@@ -41,7 +41,7 @@ def test_a_reader_that_fails_is_found(tmp_path):
     sound = b'{"a": [1, 2]}'
     reader = Reader(None, read, JSON)
 
-    @settings(max_examples=500, database=None, derandomize=True)
+    @settings(max_examples=500, deadline=None, database=None, derandomize=True)
     @given(inputs(reader, sound))
     def run(content):
         check(reader, tmp_path / "a.json", content)
