@@ -31,7 +31,8 @@ from .modeling import (
 from .modeling.context import CONTEXT
 from .modeling.model_values import check_features
 from .modeling.roi_heads.box_predictor import ImageMeanOutputLayers
-from .plugging import PLUGGED_IRNN, deepest_of, stages_to
+from .modeling.roi_heads.skip_pooler_config import deepest_of
+from .plugging import PLUGGED_IRNN, stages_to
 
 _ROI_HEADS = {
     roi_heads.StandardROIHeads: IONROIHeads,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -14,6 +14,7 @@ from .config import add_ion_config
 from .errors import IONError
 from .modeling.context import CONTEXT
 from .modeling.model_values import check_features
+from .modeling.roi_heads.skip_pooler_config import deepest_of
 from .modeling.unread_settings import ROI_HEADS
 from .value_rules import Rule, check_rules
 
@@ -121,11 +122,6 @@ def stages_to(name: str, stages: Sequence[str]) -> list[str]:
     if found := re.fullmatch(r"res([2-5])", name):
         return [f"res{i}" for i in range(2, int(found[1]) + 1)]
     return [stage for stage in sorted(stages) if stage <= name] if name in stages else [name]
-
-
-def deepest_of(names: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> str:
-    """The one with the largest stride, the last of several."""
-    return max(reversed(names), key=lambda name: shapes[name].stride)
 
 
 def _shapes(cfg: CfgNode, resnet_features: list[str] | None) -> dict[str, ShapeSpec]:

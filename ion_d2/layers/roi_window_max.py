@@ -31,13 +31,13 @@ def pool_windows(x: Tensor, rois: Tensor, output_size: list[int], scale: float) 
     """
     tops, bottoms = _edges(rois[:, 2], rois[:, 4], output_size[0], scale, x.size(2))
     lefts, rights = _edges(rois[:, 1], rois[:, 3], output_size[1], scale, x.size(3))
+    edges = (tops, bottoms, lefts, rights)
     heights, widths = bottoms - tops, rights - lefts
     sizes = (32 * _level(heights)[:, :, None] + _level(widths)[:, None]).flatten()
     out = x.new_zeros([sizes.numel(), x.size(1)])
     for image in range(x.size(0)):
         own = (rois[:, 0] == image)[:, None] & (heights > 0)
         full = (own[:, :, None] & (widths > 0)[:, None]).flatten()
-        edges = (tops, bottoms, lefts, rights)
         _pool_image(out, x[image], sizes.masked_fill(~full, -1), edges)
     return out.view(-1, output_size[0], output_size[1], x.size(1)).permute(0, 3, 1, 2)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -79,9 +79,14 @@ def build_skip_pooler(
 
 
 def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) -> int:
-    """Index of the feature with the largest stride, the last of several; context only if alone."""
-    candidates = [i for i, name in enumerate(names) if not name.startswith(CONTEXT)] or [0]
-    return max(candidates, key=lambda i: (shapes[names[i]].stride, i))
+    """Index of the deepest feature; context only if alone."""
+    candidates = [name for name in names if not name.startswith(CONTEXT)] or names[:1]
+    return names.index(deepest_of(candidates, shapes))
+
+
+def deepest_of(names: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> str:
+    """The feature with the largest stride, the last of several."""
+    return max(reversed(names), key=lambda name: shapes[name].stride)
 
 
 def check_heads(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
