@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Read changed files for some minutes: a reader may refuse them in one sentence, and no more.
+"""Read changed files for some minutes of a core: a reader may refuse them in one sentence, and no more.
 
     python tools/fuzz.py coco --minutes 30
     python tools/fuzz.py all --minutes 2
@@ -43,8 +43,8 @@ def fuzz(name: str, minutes: float, first_seed: int, folder: Path) -> int:
     path = reader.write(folder)
     sound = path.read_bytes()
     count = 0
-    end = time.monotonic() + 60 * minutes
-    while time.monotonic() < end:
+    end = time.process_time() + 60 * minutes
+    while time.process_time() < end:
 
         @seed(first_seed + count)
         @settings(max_examples=_AT_ONCE, deadline=None, database=None, report_multiple_bugs=False,
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("reader", choices=["all", *READERS])
-    parser.add_argument("--minutes", type=float, default=1.0, help="for each reader (1)")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of one core, for each reader (1)")
     parser.add_argument("--seed", type=int, default=0, help="other seeds give other inputs (0)")
     return parser
 
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in READERS if args.reader == "all" else [args.reader]:
         with tempfile.TemporaryDirectory() as folder:
             count = fuzz(name, args.minutes, args.seed, Path(folder))
-        print(f"{name}: {count} inputs in {args.minutes:g} minutes, all read or refused")
+        print(f"{name}: {count} inputs in {args.minutes:g} minutes of a core, all read or refused")
 
 
 if __name__ == "__main__":
