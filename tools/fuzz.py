@@ -77,7 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("reader", choices=["all", *READERS])
-    parser.add_argument("--minutes", type=float, default=1.0, help="of one core, for each reader (1)")
+    parser.add_argument(
+        "--minutes", type=float, default=1.0, help="of one core, for each reader (1)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="other seeds give other inputs (0)")
     return parser
 

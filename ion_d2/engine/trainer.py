@@ -253,8 +253,9 @@ class IONTrainer(IONBuilders):
         except (KeyError, ValueError) as error:
             raise IONError(
                 f"{self.checkpointer.get_checkpoint_file()} is of a training with other parameters "
-                f"or another optimizer ({error}); resume with that training's config.yaml, or "
-                "start a new one from its weights (MODEL.WEIGHTS) in another OUTPUT_DIR."
+                f"or another optimizer ({error}); resume with that training's config.yaml and "
+                "release of Detectron2 (0.5 and 0.6 group parameters differently), or start a new "
+                "one from its weights (MODEL.WEIGHTS) in another OUTPUT_DIR."
             ) from error
         # The checkpoint's rates, which the schedule would multiply, are those of the config then.
         self.scheduler.base_lrs = rates

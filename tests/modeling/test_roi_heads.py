@@ -50,6 +50,28 @@ def test_scale_is_measured_on_the_deepest_backbone_feature():
         assert heads.box_pooler.scale_source == 0
 
 
+def test_the_scale_of_context_alone_is_the_norm_of_what_its_block_reads():
+    """As where both are pooled: the next layers expect the amplitude of conv5 (sec. 3.1)."""
+    features = {
+        "conv5": 3 * torch.rand(1, 8, 4, 6), "context": 500 * torch.rand(1, 8, 4, 6),
+    }  # fmt: skip
+    scales, boxes = [], [make_proposals(64, 96).proposal_boxes]
+    for names in (["conv5", "context"], ["context"]):
+        cfg = small_config(
+            "MODEL.ROI_HEADS.IN_FEATURES", names, "MODEL.SKIP_POOLER.SCALE_INIT", 0.0,
+            "MODEL.SKIP_POOLER.SCALE_BATCHES", 2,
+        )  # fmt: skip
+        heads = IONROIHeads(cfg, SHAPES).train()
+        given = [features[name] for name in heads.in_features]
+        for _ in range(3):
+            pooled = heads.box_pooler(given, boxes)
+        scales.append(heads.box_pooler.scale.factor)
+    assert torch.equal(*(scale[:8] for scale in scales))
+    assert heads.in_features == ["context", "conv5"] and scales[1].shape == (8,)
+    only_context = heads.box_pooler([given[0], 0 * given[1]], boxes)
+    assert torch.equal(only_context, pooled)
+
+
 def test_rounds_and_votes_are_switched_by_themselves():
     """Scores do not move by a vote; one round without a vote is plain inference."""
     plain, found = small_model().eval(), {}

@@ -39,6 +39,11 @@ class FeatureScale(nn.Module):
         # The same as batches_left, on the host: reading the buffer would stall a GPU in every step.
         self._measuring = not init
 
+    @property
+    def measuring(self) -> bool:
+        """Whether :meth:`observe` would do anything."""
+        return self.training and self._measuring
+
     @torch.no_grad()
     def observe(self, pooled: Tensor, norm: str) -> None:
         """While measuring, set the factors to the mean norm of what was observed so far.
@@ -50,7 +55,7 @@ class FeatureScale(nn.Module):
             pooled: (M, C, P, P) feature whose mean norm becomes the scale; M may be 0.
             norm: "roi" or "position", see :func:`ion_d2.layers.l2_normalize`.
         """
-        if not (self.training and self._measuring):
+        if not self.measuring:
             return
         total = torch.zeros(2, device=self.factor.device)
         if len(pooled):

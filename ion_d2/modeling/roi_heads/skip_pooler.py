@@ -52,6 +52,7 @@ class SkipPooler(nn.Module):
         learn_scale: bool = True,
         scale_batches: int = 8,
         scale_source: int = -1,
+        scale_shape: ShapeSpec | None = None,
         out_channels: int = 512,
         merge_gain: float = 1.0,
         added: Sequence[int] = (),
@@ -67,6 +68,8 @@ class SkipPooler(nn.Module):
             learn_scale: whether the scale is trained.
             scale_batches: training batches over which ``scale_init`` 0 averages.
             scale_source: index of the feature whose pooled norm it measures.
+            scale_shape: it measures a further feature instead, of this shape, which ``forward``
+                gets after the others and does not merge.
             out_channels: channels of the output.
             merge_gain: factor on the start of the 1x1 convolution's weights.
             added: indices of the features that are added to that one, each times a gate.
@@ -101,6 +104,11 @@ class SkipPooler(nn.Module):
             make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
             for shape in input_shapes
         )
+        self.scale_pooler: nn.Module | None = None
+        if scale_shape is not None:
+            self.scale_pooler = make_pooler(
+                output_size, scale_shape.stride, sampling_ratio, pooler_type
+            )
         width = input_shapes[scale_source].channels
         sharing = [i for i in self.added if input_shapes[i].channels == width]
         own = [i for i in range(len(input_shapes)) if i not in sharing]
@@ -131,8 +139,14 @@ class SkipPooler(nn.Module):
         Raises:
             ValueError: there are not as many maps as the pooler was built for.
         """
-        if len(features) != len(self.level_poolers):
-            raise ValueError(f"{len(self.level_poolers)} feature maps wanted, got {len(features)}")
+        wanted = len(self.level_poolers) + (self.scale_pooler is not None)
+        if len(features) != wanted:
+            raise ValueError(f"{wanted} feature maps wanted, got {len(features)}")
+        if self.scale_pooler is not None:
+            features, apart = features[:-1], features[-1:]
+            if self.scale is not None and self.scale.measuring and self.measures:
+                with torch.no_grad():
+                    self.scale.observe(self.scale_pooler(apart, boxes), self.norm)
         # Contiguous: heads flatten it, Detectron2's keypoint head by a view.
         if self.reduce is None:
             return self.level_poolers[0](features, boxes).contiguous()
@@ -140,7 +154,8 @@ class SkipPooler(nn.Module):
         # First the feature whose norm is measured, since the scales of all follow from it.
         for i in sorted(range(len(features)), key=lambda i: i != self.scale_source):
             pooled = self.level_poolers[i](features[i : i + 1], boxes)
-            if i == self.scale_source and self.scale is not None and self.measures:
+            merged = i == self.scale_source and self.scale_pooler is None
+            if merged and self.scale is not None and self.measures:
                 self.scale.observe(pooled, self.norm)
             # At once, so that the gradients of one feature's pooled values exist at a time.
             projected = self.contribution(i, pooled)

@@ -34,7 +34,9 @@ def build_over(
     alone.MODEL[head_key(kind)].POOLER_RESOLUTION = bins
     arguments = build(alone, {"pooled": ShapeSpec(channels=pooler.out_channels, stride=1)})
     prefix = "" if "pooler" in arguments else f"{kind}_"  # C4's heads share the one pooler
-    arguments[f"{prefix}in_features"] = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    measured = getattr(pooler, "scale_pooler", None) is not None
+    apart = [cfg.MODEL.CONTEXT.IN_FEATURE] if measured else []
+    arguments[f"{prefix}in_features"] = [*cfg.MODEL.ROI_HEADS.IN_FEATURES, *apart]
     arguments[f"{prefix}pooler"] = pooler
     return arguments
 
@@ -67,6 +69,7 @@ def build_skip_pooler(
         learn_scale=settings.LEARN_SCALE,
         scale_batches=settings.SCALE_BATCHES,
         scale_source=_deepest_backbone_feature(names, shapes),
+        scale_shape=_shape_measured_apart(cfg, shapes),
         out_channels=out_channels or settings.OUT_CHANNELS,
         merge_gain=settings.MERGE_GAIN,
         added=() if concatenated else context,
@@ -82,6 +85,19 @@ def _deepest_backbone_feature(names: list[str], shapes: dict[str, ShapeSpec]) ->
     """Index of the deepest feature; context only if alone."""
     candidates = [name for name in names if not name.startswith(CONTEXT)] or names[:1]
     return names.index(deepest_of(candidates, shapes))
+
+
+def _shape_measured_apart(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> ShapeSpec | None:
+    """What the scale is measured on, if on a feature that is not merged.
+
+    Context alone gets the amplitude that it has beside the feature its block reads: that one's.
+    """
+    settings = cfg.MODEL.SKIP_POOLER
+    measures = settings.NORM != "none" and settings.SCALE_INIT == 0
+    alone = all(name.startswith(CONTEXT) for name in cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    if measures and alone and settings.CONTEXT == "concat":
+        return shapes.get(cfg.MODEL.CONTEXT.IN_FEATURE)
+    return None
 
 
 def deepest_of(names: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> str:
