@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Read changed files for some minutes of a core: a reader may refuse them in one sentence, and no more.
+"""Read changed files for minutes of a core: a reader may refuse them in one sentence, and no more.
 
     python tools/fuzz.py coco --minutes 30
     python tools/fuzz.py all --minutes 2

@@ -4,9 +4,11 @@ import pytest
 import torch
 from irnn_cases import KINDS, assert_as_defined, differentiated, make_weight
 from torch import library
+from torch.autograd import forward_ad
 
 from ion_d2.layers import spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn import op
+from ion_d2.modeling.context.spatial_irnn import SpatialIRNN
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +78,46 @@ def test_compiles_into_one_graph(kind):
         torch.testing.assert_close(got, expected)
         grads = [torch.autograd.grad(out.square().sum(), x)[0] for out in (got, expected)]
         torch.testing.assert_close(*grads)
+
+
+@needs_custom_op
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_module_compiles_for_any_size(kind):
+    """Its weight has a known shape then, the map has not."""
+    module = SpatialIRNN(3, transition=kind)
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    for shape in ((2, 3, 4, 5), (1, 3, 6, 3)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), module(x))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_in_forward_mode_and_of_torch_func(kind):
+    """They cannot see into a registered operator: PyTorch gives 0, or an error of its own."""
+    torch.manual_seed(0)
+    x, v = torch.randn(2, 2, 3, 4, 5, dtype=torch.float64)
+    weight = make_weight(kind, 3, dtype=torch.float64)
+
+    def energy(call):
+        return lambda x: call(x, weight).square().sum()
+
+    results = []
+    for call in (spatial_irnn, spatial_irnn_reference):
+        _, pushed = torch.func.jvp(lambda x, call=call: call(x, weight), (x,), (v,))
+        gradient = torch.func.grad(energy(call))(x)
+        curved = torch.func.jvp(torch.func.grad(energy(call)), (x,), (v,))[1]
+        each = torch.func.vmap(torch.func.grad(energy(call)))(torch.stack([x, v]))
+        with forward_ad.dual_level():
+            dual = forward_ad.unpack_dual(call(forward_ad.make_dual(x, v), weight)).tangent
+        results.append([pushed, gradient, curved, each, dual])
+    torch.testing.assert_close(*results)
+    assert results[0][0].abs().sum() > 1
+
+
+def test_directions_may_be_any_iterable():
+    x = torch.randn(1, 2, 3, 4)
+    wanted = spatial_irnn(x, directions=("right", "up"))
+    assert torch.equal(spatial_irnn(x, directions=iter(["right", "up"])), wanted)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -62,7 +62,9 @@ def _check_weight(x: Tensor, weight: Tensor, num_directions: int) -> None:
     channels = x.shape[1]
     diagonal = (num_directions, channels)
     full = (*diagonal, channels)
-    if tuple(weight.shape) not in (diagonal, full):
+    wanted = full if weight.dim() == 3 else diagonal
+    # One by one: torch.compile finds a tuple of sizes that it does not know in no other.
+    if len(weight.shape) != len(wanted) or any(a != b for a, b in zip(weight.shape, wanted)):
         raise ValueError(
             f"weight must have the shape {diagonal} (diagonal) or {full} (full) for "
             f"{num_directions} directions and {channels} channels, got {tuple(weight.shape)}"
@@ -78,7 +80,7 @@ def _check_sizes(x: Tensor, sizes: Tensor) -> None:
     if sizes.is_floating_point() or sizes.is_complex() or sizes.dtype == torch.bool:
         raise TypeError(f"sizes must be an integer tensor, got {sizes.dtype}")
     # A GPU would have to be waited for, and torch.compile and torch.export know no values.
-    if sizes.device.type != "cpu" or _is_compiling():
+    if sizes.device.type != "cpu" or is_compiling():
         return
     height, width = x.shape[-2:]
     limit = torch.tensor([height, width], device=sizes.device)
@@ -88,7 +90,8 @@ def _check_sizes(x: Tensor, sizes: Tensor) -> None:
         )
 
 
-def _is_compiling() -> bool:
+def is_compiling() -> bool:
+    """Whether torch.compile or torch.export looks on."""
     compiling = getattr(getattr(torch, "compiler", None), "is_compiling", None)
     return compiling is not None and compiling()
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, library
+from torch.autograd import forward_ad
 
-from .arguments import DIRECTIONS, check_arguments, empty_map
+from .arguments import DIRECTIONS, check_arguments, empty_map, is_compiling
 from .backends import BACKENDS, choose_backend
 from .portable import spatial_irnn_portable
 
@@ -60,14 +61,26 @@ def spatial_irnn(
         tensor([[[[1., 2., 3.]]]])
     """
     tracing = torch.jit.is_tracing()
+    if not isinstance(directions, str):
+        directions = tuple(directions)
     if not tracing:
         check_arguments(x, weight, directions, sizes)
     indices = [DIRECTIONS.index(name) for name in directions]
     if sizes is not None:
         sizes = sizes.to(x.device)
-    if tracing:
+    if tracing or _is_transformed():
         return spatial_irnn_portable(x, weight, indices, sizes)
     return spatial_irnn_op(x, weight, indices, sizes, choose_backend(x, weight, backend))
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func or forward-mode differentiation looks on.
+
+    They cannot differentiate a registered operator; the forward mode would silently give 0.
+    """
+    if is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 _PARAMETERS = "Tensor? weight, int[] directions, Tensor? sizes, str backend"
