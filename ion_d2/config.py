@@ -104,7 +104,8 @@ _DEFAULTS: dict[str, Any] = {
     "MODEL.SKIP_POOLER.NORM": "roi",
     # Initial factor on each channel after the normalization, at least 0: the mean norm of pooled
     # conv5 (sec. 3.1: 1000 for Caffe's VGG16; about 130 with NORM "position"). 0.0 measures it in
-    # the first passes of the training, which is right for any weights.
+    # the first passes of the training, which is right for any weights: on the deepest feature, or,
+    # where context is pooled alone, on the one that feeds its block.
     "MODEL.SKIP_POOLER.SCALE_INIT": 1000.0,
     # Whether these factors are learned (sec. 5.2: makes no difference).
     "MODEL.SKIP_POOLER.LEARN_SCALE": True,

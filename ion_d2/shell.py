@@ -6,6 +6,9 @@ import os
 import shlex
 import shutil
 import sys
+from pathlib import Path
+
+_CHECKOUT = Path(__file__).resolve().parents[1]  # where the package is not installed from there
 
 
 def python_command(*words: str) -> str:
@@ -15,6 +18,11 @@ def python_command(*words: str) -> str:
     another one, without the project's packages: then the line begins with the path.
     """
     return shlex.join([_python(), *words])
+
+
+def program(path: str) -> str:
+    """A program of this project, by its path in the checkout, as seen from here."""
+    return os.path.relpath(_CHECKOUT / path) if (_CHECKOUT / path).exists() else path
 
 
 def _python() -> str:

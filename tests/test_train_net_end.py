@@ -106,6 +106,11 @@ def test_an_evaluation_during_the_training_changes_no_command(scenes, tmp_path):
         assert named == told.keys() - {"report"} and "detect" in named
 
 
+def test_no_heading_stands_over_no_commands(scenes, tmp_path):
+    cfg = make_config(scenes, tmp_path, "MODEL.LOAD_PROPOSALS", True)
+    assert load_tool("run_end").describe_end(cfg, trained=False) == f"The run is in {tmp_path}"
+
+
 def test_a_program_of_ones_own_is_told(scenes, tmp_path, monkeypatch):
     """It alone knows a dataset of a format of its own."""
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "my_training.py"), "--config-file", "x"])

@@ -16,7 +16,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from ion_d2.engine.checkpoint_files import reading, write_atomically
+from ion_d2.engine.checkpoint_files import check_state, load_lazily, write_atomically
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 from ion_d2.modeling.backbone.vgg_weights import (
@@ -75,11 +75,12 @@ def read(source: str) -> dict[str, torch.Tensor]:
         path = PathManager.get_local_path(source)
     except (OSError, ValueError) as error:
         raise IONError(f"{source} could not be fetched ({error}); check the address.") from error
-    with reading(path):
-        held = torch.load(path, map_location="cpu")
-    state = next((held[k] for k in ("model", "state_dict") if k in held), held)
+    state = held = load_lazily(path)
+    if isinstance(held, dict):
+        state = next((held[k] for k in ("model", "state_dict") if k in held), held)
+    check_state(state, source)
     consume_prefix_in_state_dict_if_present(state, "module.")
-    return state
+    return {key: torch.as_tensor(value) for key, value in state.items()}
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -13,11 +12,9 @@ from ion_d2.engine.best import BEST
 from ion_d2.engine.checkpoint import FINAL
 from ion_d2.engine.run_folder import EVALUATED, TRAINED
 from ion_d2.evaluation import evaluation_folder, result_files
-from ion_d2.shell import python_command
+from ion_d2.shell import program, python_command
 from ion_lab.report.run_report import FILE_NAME as REPORT
 from ion_lab.report.training_files import LOSSES, VALIDATION
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe_end(cfg: CfgNode, *, trained: bool) -> str:
@@ -33,14 +30,11 @@ def describe_end(cfg: CfgNode, *, trained: bool) -> str:
     out = os.path.normpath(cfg.OUTPUT_DIR)
     files = left_files(cfg, out, trained)
     commands = next_commands(cfg, out, trained)
-    return "\n".join(
-        [
-            f"The run is in {out}",
-            *(f"  {kind:<10}{', '.join(names)}" for kind, names in files.items()),
-            "What may come next:",
-            *(f"  {what:<10}{python_command(*it)}" for what, it in commands.items()),
-        ]
-    )
+    lines = [f"The run is in {out}"]
+    lines += [f"  {kind:<10}{', '.join(names)}" for kind, names in files.items()]
+    lines += ["What may come next:"] if commands else []
+    lines += [f"  {what:<10}{python_command(*it)}" for what, it in commands.items()]
+    return "\n".join(lines)
 
 
 def left_files(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
@@ -77,16 +71,16 @@ def next_commands(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]
         commands["evaluate"] = [_trainer(), *config, "--eval-only", *weights]
         # The results in the folder are of the last weights.
         again = [] if weights[1] == os.path.join(out, f"{FINAL}.pth") else ["--evaluate", *weights]
-        if _trainer() == _program("train_net.py"):  # else only the user's program knows the data
-            commands["report"] = [_program("tools/report.py"), out, *again]
+        if _trainer() == program("train_net.py"):  # else only the user's program knows the data
+            commands["report"] = [program("tools/report.py"), out, *again]
     if trained and not cfg.SOLVER.STAGES and not cfg.TEST.PATIENCE:
         longer = ["--resume", "SOLVER.MAX_ITER", str(2 * cfg.SOLVER.MAX_ITER)]
         commands["train on"] = [_trainer(), *config, *longer]
     if cfg.DATASETS.TEST and not cfg.MODEL.LOAD_PROPOSALS:
         picture = DatasetCatalog.get(cfg.DATASETS.TEST[0])[0]["file_name"]
         files = ["--input", picture, "--output", os.path.join(out, "found")]
-        commands["detect"] = [_program("demo.py"), *config, *files, *weights]
-        commands["page"] = [_program("tools/try_model.py"), *config, *weights]
+        commands["detect"] = [program("demo.py"), *config, *files, *weights]
+        commands["page"] = [program("tools/try_model.py"), *config, *weights]
     return commands
 
 
@@ -99,9 +93,4 @@ def _trained_weights(cfg: CfgNode, out: str) -> str:
 def _trainer() -> str:
     """The program that was started: train_net.py, or a user's own that runs it (docs/DATA.md)."""
     own = os.path.basename(sys.argv[0]) != "train_net.py"
-    return os.path.relpath(sys.argv[0]) if own else _program("train_net.py")
-
-
-def _program(path: str) -> str:
-    """A program of this project, as seen from here."""
-    return os.path.relpath(ROOT / path)
+    return os.path.relpath(sys.argv[0]) if own else program("train_net.py")

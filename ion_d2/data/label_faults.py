@@ -16,7 +16,8 @@ from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
-from ..shell import python_command
+from ..shell import program, python_command
+from .learned_objects import is_learned
 from .outlines import BORDER, LINE
 
 logger = logging.getLogger(__name__)
@@ -62,8 +63,7 @@ def _rows(records: Sequence[dict[str, Any]], use_difficult: bool) -> Iterator[tu
         for number, found in enumerate(record.get("annotations", ())):
             if found["bbox_mode"] in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
                 in_corners = found["bbox_mode"] == BoxMode.XYXY_ABS
-                difficult = found.get("difficult", 0) and not use_difficult
-                learned = not (found.get("iscrowd", 0) or difficult)
+                learned = is_learned(found, use_difficult)
                 place, flags = (*found["bbox"], *size), (in_corners, learned, found.get("cut", 0))
                 yield image, number, found["category_id"], *place, *flags
 
@@ -155,7 +155,7 @@ def log_label_faults(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
         lines.append(f"no object of {len(unused)} class(es): {', '.join(unused[:_CLASSES])}")
     if lines:
         names = dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])  # the tool takes each once
-        command = ["tools/check_dataset.py", *names]
+        command = [program("tools/check_dataset.py"), *names]
         config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
         command += ["--config-file", config] if os.path.exists(config) else []
         lines.append(f"more, and what to do: {python_command(*command)}")

@@ -13,6 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
 from ion_d2.data.instance_masks import draw_label_map
+from ion_d2.data.learned_objects import is_learned
 from ion_d2.data.readable import (
     UnreadableImageError,
     or_skip,
@@ -147,8 +148,7 @@ class IONDatasetMapper(DatasetMapper):
         return [
             {key: value for key, value in annotation.items() if key not in unwanted}
             for annotation in annotations
-            if not annotation.get("iscrowd", 0)
-            and (self.use_difficult or not annotation.get("difficult", 0))
+            if is_learned(annotation, self.use_difficult)
         ]
 
     def _labels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +12,13 @@ from detectron2.data.build import filter_images_with_few_keypoints
 from detectron2.data.transforms import ResizeShortestEdge
 
 from ion_d2.data.label_folders import add_label_files, log_label_count
+from ion_d2.data.learned_objects import with_learned_objects
 from ion_d2.data.proposals import get_dicts, proposal_files
 from ion_d2.data.readable import check_present, filter_unreadable
 from ion_d2.data.task_labels import check_training_labels
 from ion_d2.errors import IONError
+
+logger = logging.getLogger(__name__)
 
 
 def train_dicts(cfg: CfgNode) -> list[dict]:
@@ -40,6 +44,8 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
         check_training_labels(cfg, loaded)
         raise
     check_training_labels(cfg, dicts)
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        dicts = _with_learned_objects(cfg, dicts)
     check_present(dicts)
     if cfg.MODEL.KEYPOINT_ON:
         dicts = _with_keypoints(cfg, dicts)
@@ -47,6 +53,19 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
         dicts = add_label_files(dicts, cfg.DATASETS.SEM_SEG_DIRS)
         log_label_count(dicts)
     return dicts
+
+
+def _with_learned_objects(cfg: CfgNode, dicts: list[dict]) -> list[dict]:
+    """Leave out images of which all objects are difficult, which Detectron2 knows nothing of."""
+    kept = with_learned_objects(dicts, cfg.DATASETS.USE_DIFFICULT)
+    if not kept:
+        raise IONError(
+            "DATASETS.TRAIN gives nothing to train on: every object is a crowd or marked "
+            "difficult. DATASETS.USE_DIFFICULT True trains on difficult ones."
+        )
+    if left := len(dicts) - len(kept):
+        logger.info("Left out %d images of which every object is difficult.", left)
+    return kept
 
 
 def _with_keypoints(cfg: CfgNode, dicts: list[dict]) -> list[dict]:

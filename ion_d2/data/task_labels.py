@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 
 from ion_d2.data.catalog import evaluator_type
 from ion_d2.data.keypoint_names import unpaired_names
+from ion_d2.data.learned_objects import is_learned
 from ion_d2.errors import IONError
 
 
@@ -92,8 +93,7 @@ def _objects(
     """The objects that are learned, each with its image."""
     for record in dicts:
         for annotation in record.get("annotations", ()):
-            difficult = annotation.get("difficult", 0) and not cfg.DATASETS.USE_DIFFICULT
-            if not annotation.get("iscrowd", 0) and not difficult:
+            if is_learned(annotation, cfg.DATASETS.USE_DIFFICULT):
                 yield record, annotation
 
 

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,6 +152,12 @@ def test_a_training_hears_of_boxes_that_the_readers_cut(told, tmp_path):
 
 def shape(x, y):
     return {"label": "cat", "shape_type": "rectangle", "points": [[3, 3], [x, y]]}
+
+
+def test_the_command_is_one_wherever_the_user_is(told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = shlex.split(told(record((60, 20, 230, 90)))[-1].split(": ", 2)[2])
+    assert Path(command[1]).resolve() == Path(__file__).parents[2] / "tools/check_dataset.py"
 
 
 def test_a_training_hears_of_faults_and_of_the_command_that_tells_more(told, tmp_path):

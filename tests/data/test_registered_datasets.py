@@ -165,6 +165,20 @@ def test_a_missing_picture_is_told_before_the_training(picture):
         train_dicts(small_config(*opts))
 
 
+def test_a_picture_of_difficult_objects_alone_is_not_trained_on(picture, tmp_path):
+    """All its regions, those on the objects too, would be background."""
+    opts = ["DATASETS.TRAIN", "('mine',)", "MODEL.ROI_HEADS.NUM_CLASSES", 2]
+    load(picture, a_box(difficult=1))
+    with refused("DATASETS.TRAIN", "every object is a crowd or marked difficult"):
+        train_dicts(small_config(*opts))
+    for further in (["DATASETS.USE_DIFFICULT", True],
+                    ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", False]):  # fmt: skip
+        assert len(train_dicts(small_config(*opts, *further))) == 1
+    DatasetCatalog.remove("mine")
+    load(picture, a_box(difficult=1), a_box())
+    assert len(train_dicts(small_config(*opts))) == 1
+
+
 def test_what_a_form_of_names_registers_is_completed_at_once(picture, monkeypatch):
     monkeypatch.setattr(DATASET_FORMS, "_obj_map", dict(DATASET_FORMS._obj_map))
 

@@ -146,6 +146,11 @@ def test_the_converted_file_fits_ion_as_well(theirs, converted):
         (None, "vgg.pth is no file (No such file or directory)"),
         (b"no checkpoint", "is not a readable checkpoint"),
         ({"weight": torch.zeros(1)}, "holds no VGG of torchvision's"),
+        ([1, 2], "holds a list where a dict of tensors"),
+        ({"model": [1]}, "holds a list where a dict of tensors"),
+        (torch.zeros(2), "holds a Tensor where a dict of tensors"),
+        ({1: torch.zeros(2)}, "under 1 where a dict of tensors"),
+        ({"features.0.weight": 3}, "holds a int under 'features.0.weight'"),
     ],
 )
 def test_what_is_no_vgg_is_told(content, words, tmp_path, monkeypatch, capsys):
