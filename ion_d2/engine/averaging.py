@@ -14,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import IONError
 from .steps import unwrap_distributed
 
-# Under this name a checkpoint holds the average beside "model", the trained weights.
-EMA = "ema"
+# Names in a checkpoint of the average's state, and of the trained weights that --resume takes: with
+# an average, "model" is the averaged weights. In files of earlier checkouts it is the trained ones.
+EMA, TRAINED = "ema", "trained"
 _PREFIX = "module."  # AveragedModel's, before the names of the model's own tensors
 
 

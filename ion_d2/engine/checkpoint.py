@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import IONError
 from . import class_names, safetensors_file
-from .averaging import EMA, averaged_weights
+from .averaging import EMA, TRAINED, averaged_weights
 from .checkpoint_files import check_state, load_lazily, reading, refuse_code, write_atomically
 from .finite import check_weights
 from .steps import unwrap_distributed
@@ -31,7 +31,7 @@ class IONCheckpointer(DetectionCheckpointer):
 
     - A save that fails or is interrupted leaves every earlier file as it was.
     - Of a file with a moving average of the weights (``SOLVER.EMA_DECAY``), the average is loaded,
-      unless a training is resumed.
+      by Detectron2's checkpointer too, unless a training is resumed.
     - The names of the classes are saved with the weights. A file with other classes than those at
       hand may start a training, with a warning, but cannot be resumed or used as a trained model.
     """
@@ -115,7 +115,11 @@ class IONCheckpointer(DetectionCheckpointer):
         """
         check_weights(self.model)
         states = {key: item.state_dict() for key, item in self.checkpointables.items()}
-        if self._write(name, self.model, {**states, **kwargs}):
+        weights = self.model.state_dict()
+        if average := averaged_weights(states.get(EMA, {})):
+            # Whatever reads "model" is to have the average; the file holds its tensors once.
+            weights, states[TRAINED] = average, weights
+        if self._write(name, {"model": weights, **states, **kwargs}):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def save_final(self, iteration: int) -> None:
@@ -125,18 +129,17 @@ class IONCheckpointer(DetectionCheckpointer):
 
     def save_weights(self, name: str, model: nn.Module, **kwargs: Any) -> None:
         """Save a model's weights and ``kwargs`` as ``name``.pth, which ``--resume`` ignores."""
-        self._write(name, unwrap_distributed(model), kwargs)
+        self._write(name, {"model": unwrap_distributed(model).state_dict(), **kwargs})
 
-    def _write(self, name: str, model: nn.Module, further: dict[str, Any]) -> bool:
+    def _write(self, name: str, data: dict[str, Any]) -> bool:
         """Write a file, unless another process does; returns whether it was written."""
         if not self.save_dir or not self.save_to_disk:
             return False
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info("Saving checkpoint to %s", path)
-        data = {"model": model.state_dict(), **further}
         classes = class_names.classes_of(self.model)
         if classes is not None:
-            data[class_names.KEY] = classes
+            data = {**data, class_names.KEY: classes}
         write_atomically(path, lambda file: torch.save(data, file))
         return True
 
@@ -168,12 +171,19 @@ class IONCheckpointer(DetectionCheckpointer):
             with reading(filename):
                 checkpoint = super()._load_file(filename)
         self._compare_classes(class_names.names_in(checkpoint))
-        if EMA in checkpoint and not self._resuming:
-            self.logger.info("Loading the moving average of the weights.")
+        if EMA in checkpoint:
             with reading(filename):
-                checkpoint["model"] = averaged_weights(checkpoint.pop(EMA))
+                checkpoint["model"] = self._wanted_weights(checkpoint)
         check_state(checkpoint["model"], filename)
         return checkpoint
+
+    def _wanted_weights(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Of a file with a moving average: the trained weights to resume from, else the average."""
+        trained = checkpoint.pop(TRAINED, checkpoint["model"])
+        if self._resuming:
+            return trained
+        self.logger.info("Loading the moving average of the weights.")
+        return averaged_weights(checkpoint.pop(EMA))
 
     def _compare_classes(self, theirs: list[str] | None) -> None:
         """Report other classes, before the sizes of tensors that follow from their number."""

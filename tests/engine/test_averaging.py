@@ -1,8 +1,11 @@
 """The moving average of the weights: its values, its checkpoints, and what is evaluated."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from detectron2.engine import HookBase
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import DefaultPredictor, HookBase
 from model_helpers import small_config
 from trainer_helpers import assert_same_weights, make_config, run
 
@@ -11,6 +14,7 @@ from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.setup import build_model
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
+from ion_lab.study.starting_weights import PARTS, extract_parts
 
 STEPS = 5
 
@@ -72,15 +76,31 @@ def test_average_is_evaluated_and_follows_the_definition(scenes, tmp_path, seen)
     assert moved > 10
 
 
-def test_checkpoint_gives_the_average_to_all_but_a_resumed_training(scenes, tmp_path, seen):
+def earlier_layout(path):
+    """Rewrite a checkpoint as those of before: the trained weights are "model"."""
+    stored = torch.load(path, weights_only=False)
+    stored["model"] = stored.pop("trained")
+    torch.save(stored, path)
+
+
+@pytest.fixture(params=["today's layout", "the earlier one"])
+def rewritten(request):
+    """What is done to a checkpoint before it is read."""
+    return earlier_layout if request.param == "the earlier one" else lambda path: None
+
+
+def test_checkpoint_gives_the_average_to_all_but_a_resumed_training(
+    scenes, tmp_path, seen, rewritten
+):
     cfg = config(scenes, tmp_path)
     trainer = run(cfg)
     path = str(tmp_path / "model_final.pth")
-    stored = torch.load(path)
-    assert_same_weights(stored["model"], trainer.model)
+    rewritten(path)
     model = build_model(cfg)
-    IONCheckpointer(model).load(path)
+    IONCheckpointer(model).load_complete(path)
     assert_same_weights(model, seen[0])
+    extract_parts(Path(path), PARTS, tmp_path / "parts.pth")
+    assert_same_weights(torch.load(tmp_path / "parts.pth")["model"], seen[0])
     # A training that starts from the file, and one that resumes without an average.
     start = IONTrainer(config(scenes, tmp_path / "new", "MODEL.WEIGHTS", path))
     start.resume_or_load(resume=False)
@@ -88,17 +108,33 @@ def test_checkpoint_gives_the_average_to_all_but_a_resumed_training(scenes, tmp_
     plain.resume_or_load(resume=True)
     assert_same_weights(start.evaluated_model, start.model)
     assert_same_weights(start.model, seen[0])
-    assert_same_weights(plain.model, stored["model"])
+    assert_same_weights(plain.model, trainer.model)
 
 
-def test_resumed_average_equals_uninterrupted_bit_for_bit(scenes, tmp_path, seen):
+def test_detectron2s_own_readers_get_the_average(scenes, tmp_path, seen):
+    cfg = config(scenes, tmp_path)
+    run(cfg)
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = path = str(tmp_path / "model_final.pth")
+    assert_same_weights(DefaultPredictor(cfg).model, seen[0])
+    model = build_model(cfg)
+    DetectionCheckpointer(model).load(path)
+    assert_same_weights(model, seen[0])
+    stored = torch.load(path)  # whose tensors are not there twice
+    for key, value in stored["model"].items():
+        assert value.data_ptr() == stored["ema"][f"module.{key}"].data_ptr()
+
+
+def test_resumed_average_equals_uninterrupted_bit_for_bit(scenes, tmp_path, seen, rewritten):
     expected = run(config(scenes, tmp_path / "whole"))
     cut = config(scenes, tmp_path / "cut", "SOLVER.CHECKPOINT_PERIOD", 3)
     run(cut)
     (tmp_path / "cut" / "last_checkpoint").write_text("model_0000002.pth")
+    rewritten(tmp_path / "cut" / "model_0000002.pth")
     resumed = run(cut, resume=True)
     assert resumed.start_iter == 3 and int(resumed.averaged.n_averaged) == STEPS
     assert_same_weights(expected.averaged, resumed.averaged)
+    assert_same_weights(expected.model, resumed.model)
 
 
 def test_weights_that_rest_stay_exactly():
