@@ -19,11 +19,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo_inputs import pictures_of
+from demo_inputs import is_picture
 from shared_arguments import add_model_arguments, read_model_config
 
 from ion_d2.data.readable import read_image
-from ion_d2.engine.predictor import IONPredictor
+from ion_d2.engine.predictor import IONPredictor, load_trained
 from ion_d2.engine.safetensors_file import SUFFIX, write_safetensors
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
@@ -66,11 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.output.suffix == ".onnx":  # ONNX Runtime has devices of its own
         further += ["MODEL.DEVICE", "cpu"]
     cfg, names = read_model_config(args, further=further)
-    predictor = IONPredictor.from_config(cfg, names)
     if args.output.suffix == SUFFIX:
-        write_safetensors(str(args.output), predictor.model, names)
+        write_safetensors(str(args.output), load_trained(cfg, names), names)
         print(f"Wrote {args.output}")
         return 0
+    model = cfg.MODEL
+    if model.LOAD_PROPOSALS and model.PROPOSAL_GENERATOR.NAME != "PrecomputedProposals":
+        told = "An exported model detects from own proposals alone"
+        raise IONError(f"{told}; export it with MODEL.LOAD_PROPOSALS False.")
+    predictor = IONPredictor.from_config(cfg, names)
     export_detector(predictor.model, args.output, describe(cfg, names))
     print(f"Wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB) and its .json")
     return 0 if pictures is None else check(predictor, args.output, pictures)
@@ -88,7 +92,7 @@ def find_pictures(folder: Path, limit: int) -> list[Path]:
     """
     if limit < 1:
         raise IONError(f"--limit is {limit}; it must be at least 1.")
-    pictures = pictures_of(folder, "*")
+    pictures = sorted(filter(is_picture, folder.glob("[!.]*")))
     if not pictures:
         raise IONError(f"--check {folder} holds no picture; give a folder of pictures.")
     return pictures[:limit]

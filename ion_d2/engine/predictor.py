@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from .augmented_test import with_augmentation
 from .checkpoint import IONCheckpointer
 from .class_names import classes_of
 from .setup import build_model
+
+logger = logging.getLogger(__name__)
 
 _WANTED = "give a NumPy array (H, W, 3) of type uint8, BGR, as cv2.imread does, or (H, W) in gray"
 
@@ -58,12 +61,10 @@ class IONPredictor:
         Without ``class_names``, the weights' own names are taken, if they have any.
 
         Raises:
-            IONError: no weights are given, they cannot be loaded, or they are for other classes.
+            IONError: the model has no proposals of its own, or as :func:`load_trained`.
         """
-        if not cfg.MODEL.WEIGHTS:
-            raise IONError("MODEL.WEIGHTS is empty; add MODEL.WEIGHTS path/to/model_final.pth.")
-        model = build_model(cfg)
-        IONCheckpointer(model, classes=class_names).load_complete(cfg.MODEL.WEIGHTS)
+        _check_proposals(cfg)
+        model = load_trained(cfg, class_names)
         return cls(cfg, model, classes_of(model))
 
     def __call__(self, image: np.ndarray) -> Prediction:
@@ -97,6 +98,8 @@ class IONPredictor:
         inputs = [
             {"image": self.preprocess(x), "height": x.shape[0], "width": x.shape[1]} for x in images
         ]
+        if not inputs:  # of which Detectron2 makes no batch
+            return []
         return [
             # A panoptic model's third part is no tensor.
             Prediction({key: x.to("cpu") for key, x in found.items() if key != "panoptic_seg"})
@@ -115,6 +118,36 @@ class IONPredictor:
                 f"left of it at INPUT.MAX_SIZE_TEST {self._resize.max_size}; cut it into pieces."
             ) from error
         return torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+
+
+def load_trained(cfg: CfgNode, class_names: Sequence[str] | None = None) -> nn.Module:
+    """Build the model of a config and load MODEL.WEIGHTS into it.
+
+    Without ``class_names``, the weights' own names are taken, if they have any.
+
+    Raises:
+        IONError: no weights are given, they cannot be loaded, or they are for other classes.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise IONError("MODEL.WEIGHTS is empty; add MODEL.WEIGHTS path/to/model_final.pth.")
+    model = build_model(cfg)
+    IONCheckpointer(model, classes=class_names).load_complete(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def _check_proposals(cfg: CfgNode) -> None:
+    """Tell of the boxes of proposal files, which a picture by itself comes without."""
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
+        raise IONError(
+            "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals, with which a model finds "
+            "objects only in datasets that have proposal files; evaluate it with train_net.py "
+            "--eval-only, or train one with MODEL.PROPOSAL_GENERATOR.NAME RPN."
+        )
+    if cfg.MODEL.LOAD_PROPOSALS:
+        logger.warning(
+            "MODEL.LOAD_PROPOSALS is True, but pictures come without the boxes of proposal files: "
+            "the model detects from its RPN's alone, and may find other objects than evaluated."
+        )
 
 
 def as_picture(image: Any, image_format: str) -> np.ndarray:

@@ -134,6 +134,25 @@ def test_weights_are_demanded():
         IONPredictor.from_config(config())
 
 
+def test_a_model_without_proposals_of_its_own_is_for_datasets_alone():
+    opts = ("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals", "MODEL.LOAD_PROPOSALS", True)
+    with pytest.raises(IONError, match="PrecomputedProposals, .*--eval-only"):
+        IONPredictor.from_config(config(*opts, "MODEL.WEIGHTS", "a.pth"))
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_boxes_of_proposal_files_that_are_missing_are_told(tmp_path, caplog, loaded):
+    torch.save({"model": small_model().state_dict()}, tmp_path / "model.pth")
+    opts = ("MODEL.WEIGHTS", tmp_path / "model.pth", "MODEL.LOAD_PROPOSALS", loaded)
+    IONPredictor.from_config(config(*opts))
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert ["MODEL.LOAD_PROPOSALS is True" in message for message in told] == [True] * loaded
+
+
+def test_no_picture_is_an_empty_batch():
+    assert IONPredictor(config(), small_model()).predict_batch([]) == []
+
+
 @pytest.fixture
 def dataset():
     DatasetCatalog.register("predictor_test_data", lambda: [])

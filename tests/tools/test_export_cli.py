@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from cli_helpers import load_tool, run_tool, says
+from cli_helpers import load_tool, output_of, run_tool, says
 from model_helpers import SMALL, small_model
 from PIL import Image
 
@@ -17,6 +17,8 @@ pytestmark = pytest.mark.slow
 
 SMALLER = [*SMALL, "INPUT.MIN_SIZE_TEST", "96", "MODEL.RPN.POST_NMS_TOPK_TEST", "30",
            "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.2"]  # fmt: skip
+
+GIVEN = ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,14 @@ def test_the_detector_alone_is_written_where_pictures_are_tested_in_several_size
     load_complete(str(tmp_path / "a.safetensors"))
 
 
+def test_weights_alone_are_written_of_a_model_on_loaded_boxes(export, tmp_path):
+    model = small_model(*GIVEN)
+    torch.save({"model": model.state_dict()}, tmp_path / "given.pth")
+    opts = [*GIVEN, "MODEL.LOAD_PROPOSALS", "True", "MODEL.WEIGHTS", tmp_path / "given.pth"]
+    output_of(export("a.safetensors", opts=opts))
+    IONCheckpointer(model).load_complete(str(tmp_path / "a.safetensors"))
+
+
 def test_onnx_that_is_not_installed_is_named(export, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert says(export("a.onnx"), "pip install onnx")
@@ -103,6 +113,8 @@ def test_a_difference_is_a_failure(export, pictures, monkeypatch):
         ("a.ts", ["--check", "docs/images", "--limit", "0"], [], "--limit is 0"),
         ("a.ts", [], ["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty"),
         ("a.ts", [], ["TEST.FLIP_AVERAGING", "True"], "TEST.FLIP_AVERAGING False"),
+        ("a.ts", [], ["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS False"),
+        ("a.ts", [], [*GIVEN, "MODEL.LOAD_PROPOSALS", "True"], "is PrecomputedProposals"),
     ],
 )
 def test_bad_input_is_one_sentence(export, tmp_path, output, flags, opts, word):
