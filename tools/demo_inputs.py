@@ -13,6 +13,7 @@ import numpy as np
 from demo_folder import OutputFolder
 from demo_video import Clip, open_video
 
+from ion_d2.data.folders import visible_files
 from ion_d2.data.readable import read_image
 from ion_d2.errors import IONError
 
@@ -86,23 +87,28 @@ def _expand(text: str, folder: OutputFolder) -> list[tuple[Path, Path]]:
         return [(path, Path(path.name))]
     if path.is_dir():
         own = folder.path.resolve()
-        nested = own != path.resolve() and path.resolve() in own.parents
-        files = [p for p in pictures_of(path) if not (nested and own in p.resolve().parents)]
-        return [(p, p.relative_to(path)) for p in files]
+        found = [(p, p.relative_to(path)) for p in pictures_of(path)]
+        # The search may come upon the output folder, in this one or through a link.
+        return [(p, q) for p, q in found if all((path / x).resolve() != own for x in _folders(q))]
     files = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    return [(p, Path(p.name)) for p in files if _is_picture(p) or (is_video(p) and p.is_file())]
+    return [(p, Path(p.name)) for p in files if is_picture(p) or (is_video(p) and p.is_file())]
 
 
-def pictures_of(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """List the pictures of a folder, and of its subfolders by default, by name.
+def _folders(place: Path) -> list[Path]:
+    """The folders that a relative path leads through."""
+    return list(place.parents)[:-1]  # the last is "."
+
+
+def pictures_of(folder: Path) -> list[Path]:
+    """List the pictures of a folder and its subfolders by name.
 
     What is hidden is left out, as in datasets: Jupyter, macOS and others keep copies so.
     """
-    found = sorted(filter(_is_picture, folder.glob(pattern)))
-    return [p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
+    return sorted(filter(is_picture, map(Path, visible_files(str(folder)))))
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Whether it is a file with the name of a picture."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 

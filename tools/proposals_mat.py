@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Union
 
 import numpy as np
 
+from ion_d2.data.folders import find_files
 from ion_d2.data.matlab import load_mat
 from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores
 from ion_d2.errors import IONError
@@ -77,7 +78,7 @@ def read_mat(
 
 
 def _folder(path: str, layout: str) -> Iterator[_Image]:
-    kind, files = _LAYOUTS[layout], sorted(Path(path).rglob("*.mat"))
+    kind, files = _LAYOUTS[layout], sorted(map(Path, find_files(path, (".mat",))))
     if not files:
         raise IONError(f"Folder {path} holds no .mat file; give the folder with the proposals.")
     for file in files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ion_d2.errors import IONError
 
@@ -37,11 +38,27 @@ def find_files(folder: str, extensions: Sequence[str]) -> Iterator[str]:
         IONError: the folder is missing or cannot be read.
     """
     list_folder(folder)  # raises what os.walk keeps to itself
-    for place, subfolders, file_names in os.walk(folder, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(file_names):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in extensions:
-                yield os.path.join(place, name)
+    for path in visible_files(folder):
+        if os.path.splitext(path)[1].lower() in extensions:
+            yield path
+
+
+def visible_files(folder: str) -> Iterator[str]:
+    """Find the files of a folder and its subfolders, those that links lead to as well, by name.
+
+    Hidden files and folders are left out, and links to a folder that they lie in themselves.
+    """
+    for place, subfolders, names in os.walk(folder, followlinks=True):
+        seen = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = [name for name in seen if not _leads_back(os.path.join(place, name))]
+        yield from (os.path.join(place, x) for x in sorted(names) if not x.startswith("."))
+
+
+def _leads_back(path: str) -> bool:
+    """Whether a folder is a link to one above it; following it would have no end."""
+    if not os.path.islink(path):
+        return False
+    return any(os.path.samefile(path, above) for above in Path(path).absolute().parents)
 
 
 def named_file(folder: str, name: str) -> str:

@@ -43,6 +43,20 @@ def test_hidden_files_of_a_searched_folder_are_none_of_its_pictures(demo, tmp_pa
     assert list(places(demo, [hidden], tmp_path / "out")) == [hidden]  # as it is named
 
 
+def test_linked_folders_are_searched_but_not_for_what_was_drawn(demo, tmp_path):
+    seen = picture(tmp_path / "in/a.jpg")
+    picture(tmp_path / "elsewhere/b.jpg")
+    picture(tmp_path / "elsewhere/out/b.jpg")
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    drawn = places(demo, [tmp_path / "in"], tmp_path / "elsewhere/out")
+    assert list(drawn) == [seen, tmp_path / "in/link/b.jpg"]
+    assert drawn[tmp_path / "in/link/b.jpg"] == tmp_path / "elsewhere/out/link/b.jpg"
+    (tmp_path / "in/chosen.jpg").symlink_to(tmp_path / "elsewhere/b.jpg")
+    found = places(demo, [tmp_path / "in"], tmp_path / "elsewhere")
+    assert [path.name for path in found] == ["a.jpg", "chosen.jpg"]
+    assert len(places(demo, [tmp_path / "in"], tmp_path)) == 4
+
+
 LONG = "猫" * 83
 
 
