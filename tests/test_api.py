@@ -134,6 +134,10 @@ def test_notebook_runs(tmp_path):
     program = "\n".join("".join(cell["source"]) for cell in cells("code"))
     assert program.count("iterations = 300") == 1
     program = program.replace("iterations = 300", "iterations = 4")
+    program += "\nassert max(axes.lines[0].get_xdata()) == 3\n"  # nothing of a run before
+    metrics = tmp_path / "output/example/run/metrics.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(json.dumps({"iteration": 19, "total_loss": 9.0}) + "\n")
     path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     environment = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"}
     done = subprocess.run(
