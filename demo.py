@@ -45,7 +45,12 @@ from demo_folder import ELSEWHERE, OutputFolder  # noqa: E402
 from demo_inputs import Input, Shot, batches, find_pictures, is_video, read_shots  # noqa: E402
 from demo_results import FORMS, Results  # noqa: E402
 from demo_video import count_frames  # noqa: E402
-from shared_arguments import add_model_arguments, read_model_config, whole_number  # noqa: E402
+from shared_arguments import (  # noqa: E402
+    add_model_arguments,
+    read_model_config,
+    score,
+    whole_number,
+)
 
 logger = logging.getLogger("demo")
 LOG_PERIOD = 30.0  # seconds between two lines of progress where there is no terminal
@@ -65,7 +70,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--save", nargs="+", type=_form, default=["json"], help=f"{', '.join(FORMS)} (json)")
     add("--no-drawings", action="store_true", help="do not draw pictures and videos")
     add("--show", action="store_true", help="show them in a window; Esc or q ends")
-    add("--confidence-threshold", type=float, default=0.5, help="lowest score to report (0.5)")
+    add("--confidence-threshold", type=score, default=0.5, help="lowest score to report (0.5)")
     add(
         "--batch",
         type=whole_number(1),

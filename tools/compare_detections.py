@@ -21,7 +21,7 @@ from demo_drawings import write_drawing
 from demo_folder import ELSEWHERE
 from detectron2.structures import Instances
 from PIL import Image
-from shared_arguments import read_model_config, whole_number
+from shared_arguments import read_model_config, score, whole_number
 from tqdm import tqdm
 
 from ion_d2.data.readable import read_image
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("runs", nargs="+", type=_run, help="folders of runs (their OUTPUT_DIR)", metavar="NAME=RUN")
     add("--input", nargs="+", required=True, type=Path, help="pictures")
     add("--output", required=True, type=Path, help="the drawing, .jpg or .png")
-    add("--confidence-threshold", type=float, default=0.5, help="lowest score to draw (0.5)")
+    add("--confidence-threshold", type=score, default=0.5, help="lowest score to draw (0.5)")
     add("--size", type=whole_number(16), default=320, help="longer side of a panel, pixels (320)")
     add("--columns", type=whole_number(1), default=2, help="pictures in a line (2)")
     return parser

@@ -23,6 +23,7 @@ CODECS = (("avc1", ".mp4"), ("mp4v", ".mp4"), ("MJPG", ".avi"))
 # Keeps FFmpeg quiet, too. It is read when OpenCV starts FFmpeg; a user's own choice stays.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 _USUAL_RATE, _HIGHEST_RATE = 30.0, 1000.0  # frames a second; some files and cameras tell nonsense
+_LOWEST_RATE = 0.002  # OpenCV writes no video of 0.001 or less
 
 
 @dataclass
@@ -101,12 +102,12 @@ class VideoFile:
             place: the file; its suffix becomes that of the format.
             size: height and width in pixels. Video formats want even numbers: of an odd one, the
                 last row or column is cut off.
-            rate: frames a second.
+            rate: frames a second; at least 0.002 are written.
 
         Raises:
             IONError: no codec of :data:`CODECS` can write it.
         """
-        self.size, self.rate, self.frames = size, rate, 0
+        self.size, self.frames, rate = size, 0, max(rate, _LOWEST_RATE)
         for codec, self.suffix in CODECS:
             name = fitting_name(f".{place.stem}", suffix=f".{os.getpid()}.tmp{self.suffix}")
             self.temporary = place.with_name(name)

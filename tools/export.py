@@ -16,9 +16,10 @@ import functools
 import logging
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from demo_inputs import is_picture
 from shared_arguments import add_model_arguments, read_model_config
 
@@ -107,11 +108,19 @@ def check(predictor: IONPredictor, path: Path, pictures: Sequence[Path]) -> int:
         pictures: files to compare on.
 
     Returns:
-        1 if they differ, else 0.
+        1 if they differ or a picture cannot be read, else 0.
+
+    Raises:
+        IONError: neither finds anything.
     """
-    images = (predictor.preprocess(read_image(str(file), "BGR")) for file in pictures)
+    faults: list[str] = []
+    images = _prepared(predictor, pictures, faults)
     result = compare(DetectorAdapter(predictor.model), load_exported(path), images)
-    print(f"{len(pictures)} pictures, {result.detections} detections")
+    for fault in faults:
+        sys.stderr.write(f"error: {fault}\n")
+    if len(faults) == len(pictures):
+        return 1
+    print(f"{len(pictures) - len(faults)} pictures, {result.detections} detections")
     print(f"without counterpart: {result.missing} of the original, {result.extra} exported")
     print(f"largest difference: box {result.box_error:.2g} pixels, score {result.score_error:.2g}")
     for name, seconds in (
@@ -120,7 +129,28 @@ def check(predictor: IONPredictor, path: Path, pictures: Sequence[Path]) -> int:
     ):
         print(f"{name}: median {statistics.median(seconds) * 1000:.1f} ms a picture")
     print(f"time of the exported model relative to the original: {result.time_ratio:.2f}")
-    return 0 if result.agrees else 1
+    if not result.detections and not result.extra:
+        raise IONError(
+            f"The models find nothing on these pictures, so that nothing of {path} was compared; "
+            "give other pictures, or a lower MODEL.ROI_HEADS.SCORE_THRESH_TEST."
+        )
+    return 0 if result.agrees and not faults else 1
+
+
+def _prepared(
+    predictor: IONPredictor, pictures: Sequence[Path], faults: list[str]
+) -> Iterator[torch.Tensor]:
+    """Read pictures for the model; what cannot be is left out, and told in ``faults``."""
+    for file in pictures:
+        try:
+            image = read_image(str(file), "BGR")
+        except IONError as error:
+            faults.append(str(error))
+            continue
+        try:
+            yield predictor.preprocess(image)
+        except IONError as error:
+            faults.append(f"{file}: {error}")
 
 
 if __name__ == "__main__":

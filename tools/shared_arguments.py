@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
@@ -21,6 +22,14 @@ def whole_number(lowest: int) -> Callable[[str], int]:
         return value
 
     return number
+
+
+def score(word: str) -> float:
+    """Read a score of detections, for argparse."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(word)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{word} is no score; give a number from 0 to 1")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

@@ -160,7 +160,8 @@ class IONCheckpointer(DetectionCheckpointer):
                 "the network, or fetch the file by other means and give its local path."
             ) from error
         if not found:
-            expected = "give the path or URL of a checkpoint, or '' to start from random weights"
+            start = "" if self._complete else ", or '' to start from random weights"
+            expected = f"give the path or URL of a checkpoint{start}"
             raise IONError(f"MODEL.WEIGHTS {path} is not a file; {expected}.")
 
     def _load_file(self, filename: str) -> dict[str, Any]:

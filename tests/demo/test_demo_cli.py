@@ -120,6 +120,15 @@ def test_overrides_as_in_detectron2s_demo(demo):
     assert args.video_input == ["a.mp4"] and args.webcam == 0 and args.save == ["json"]
 
 
+@pytest.mark.parametrize("score", ["50", "nan", "-1", "1.01", "half"])
+def test_scores_are_from_0_to_1(demo, score, capsys):
+    with pytest.raises(SystemExit):
+        demo.parse_args(
+            f"--config-file c --output o --input a --confidence-threshold {score}".split()
+        )
+    assert f"--confidence-threshold: {score} is no score" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", ["", "--input a --batch 0", "--input a --save xml"])
 def test_options_that_make_no_sense(demo, options, capsys):
     with pytest.raises(SystemExit) as stop:

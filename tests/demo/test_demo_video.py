@@ -24,6 +24,16 @@ ROOT = Path(__file__).resolve().parents[2]
 LOW = ("--confidence-threshold", "0.02")
 
 
+@pytest.mark.parametrize("rate", [0.002, 0.001, 1e-5])
+def test_videos_of_the_lowest_rates(demo, tmp_path, rate):
+    """OpenCV writes none of 0.001 frames a second or less."""
+    written = sys.modules["demo_video"].VideoFile(tmp_path / "a.mp4", (60, 80), rate)
+    for seed in range(3):
+        written.write(pixels(seed))
+    written.close(place := tmp_path / f"a{written.suffix}")
+    assert len(play(place)[0]) == 3
+
+
 class Camera:
     """What demo.py uses of cv2.VideoCapture."""
 

@@ -15,8 +15,11 @@ from ion_d2.errors import IONError
 
 @pytest.mark.parametrize("name", ["gone.pth", "no/such/folder/gone.pkl", "."])
 def test_a_missing_file_is_named(tmp_path, name):
-    with pytest.raises(IONError, match=f"MODEL.WEIGHTS {tmp_path / name} is not a file"):
+    told = f"MODEL.WEIGHTS {tmp_path / name} is not a file; give the path or URL of a checkpoint"
+    with pytest.raises(IONError, match=f"{told}, or '' to start from random weights"):
         make().load(str(tmp_path / name))
+    with pytest.raises(IONError, match=f"{told}\\.$"):  # a trained one
+        make().load_complete(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("tag", ["gone.pth", ""])

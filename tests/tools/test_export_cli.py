@@ -68,9 +68,26 @@ def test_exports_and_compares(export, pictures, tmp_path, name):
 
 def test_a_picture_that_cannot_be_compared_on_is_told_without_advice_for_training(export, pictures):
     Image.fromarray(np.full((70, 90), 1000, np.uint16)).save(pictures / "deep.png")
+    (pictures / "0.jpg").write_text("not a picture")
+    Image.fromarray(np.zeros((1, 2000, 3), np.uint8)).save(pictures / "1.jpg")
     run = export("a.ts", "--check", pictures, opts=["INPUT.SKIP_UNREADABLE", "True"])
-    assert says(run, "deep.png has more than 8 bits", "save it with 8 bits.")
-    assert "SKIP_UNREADABLE" not in run[2]
+    status, out, err = run
+    assert status == 1 and "SKIP_UNREADABLE" not in err
+    assert [line.split(": ")[0] for line in err.splitlines() if "error" in line] == ["error"] * 3
+    for told in ("0.jpg cannot be decoded", "1.jpg: A picture of 2000x1 pixels is too narrow"):
+        assert told in err
+    assert "deep.png has more than 8 bits" in err and "save it with 8 bits." in err
+    assert "3 pictures, " in out and "without counterpart: 0 of the original, 0 exported" in out
+
+
+def test_no_picture_that_can_be_compared_on(export, tmp_path):
+    (tmp_path / "a.jpg").write_text("not a picture")
+    assert says(export("a.ts", "--check", tmp_path), "a.jpg cannot be decoded")
+
+
+def test_a_comparison_of_nothing_is_a_failure(export, pictures):
+    run = export("a.ts", "--check", pictures, opts=["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.999"])
+    assert says(run, "nothing on these pictures", "MODEL.ROI_HEADS.SCORE_THRESH_TEST")
 
 
 def test_the_detector_alone_is_written_where_pictures_are_tested_in_several_sizes(export, tmp_path):
