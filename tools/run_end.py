@@ -8,6 +8,7 @@ import sys
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
+from ion_d2.engine.augmented_test import FOLDER as AUGMENTED
 from ion_d2.engine.best import BEST
 from ion_d2.engine.checkpoint import FINAL
 from ion_d2.engine.run_folder import EVALUATED, TRAINED
@@ -41,6 +42,8 @@ def left_files(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]:
     """The files that a run has written, by their kind, relative to its folder ``out``."""
     tested = [(evaluation_folder(cfg, name), name) for name in cfg.DATASETS.TEST]
     results = [os.path.join(to, file) for to, name in tested for file in result_files(cfg, name)]
+    if cfg.TEST.AUG.ENABLED:
+        results += [os.path.join(out, AUGMENTED, os.path.relpath(path, out)) for path in results]
     curves = [os.path.join(out, name) for name in (LOSSES, VALIDATION, "metrics.json")]
     kinds = [  # name, whether this run wrote it, files
         ("weights", trained, [os.path.join(out, f"{FINAL}.pth")]),

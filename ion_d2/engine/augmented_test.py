@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, Callable
 
@@ -11,6 +12,11 @@ from torch import nn
 
 from ..errors import IONError
 from .steps import unwrap_distributed
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "tta"
+"""Name of the folder in ``OUTPUT_DIR`` that gets its results."""
 
 _SUFFIX = "_TTA"  # as Detectron2 names these results
 
@@ -24,7 +30,8 @@ def with_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
     check_augmentation(cfg)
     if not isinstance(unwrap_distributed(model), GeneralizedRCNN):
         raise _refusal(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE}")
-    return GeneralizedRCNNWithTTA(cfg, model).eval()
+    # One by one, as images are tested: padded together, copies would depend on each other's sizes.
+    return GeneralizedRCNNWithTTA(cfg, model, batch_size=1).eval()
 
 
 def check_augmentation(cfg: CfgNode) -> None:
@@ -53,8 +60,10 @@ def test_augmented(
     plain.defrost()
     plain.TEST.SEM_SEG = plain.TEST.LOSS = False
     plain.TEST.NUM_PICTURES = 0
-    plain.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "tta")
+    plain.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, FOLDER)
     os.makedirs(plain.OUTPUT_DIR, exist_ok=True)
+    told = "What follows is test-time augmentation (TEST.AUG), sizes %s; its results are in %s."
+    logger.info(told, ", ".join(map(str, cfg.TEST.AUG.MIN_SIZES)), plain.OUTPUT_DIR)
     results = test(plain, with_augmentation(cfg, model))
     by_dataset = results if len(names) > 1 else {names[0]: results}
     return {

@@ -1,8 +1,11 @@
 """Test-time augmentation of an ION, against its steps done by hand."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
+from cli_helpers import load_tool
 from detectron2.layers import batched_nms
 from model_helpers import make_input, small_config, small_model
 from PIL import Image
@@ -42,9 +45,8 @@ def by_hand(model, cfg, x, shapes):
             pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.BILINEAR))
         image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         inputs += [{"image": image}, {"image": image.flip(-1)}]
-    # In threes, as Detectron2 does: GroupNorm sees the padding of a batch.
-    found = model.inference(inputs[:3], do_postprocess=False)
-    found += model.inference(inputs[3:], do_postprocess=False)
+    # One by one: GroupNorm sees the padding of a batch.
+    found = [model.inference([each], do_postprocess=False)[0] for each in inputs]
     boxes = []
     for number, instances in enumerate(found):
         height, width = instances.image_size
@@ -100,7 +102,8 @@ def test_predictor_uses_it():
     assert augmented.image_size == (96, 128)
 
 
-def test_evaluation_adds_its_figures(scenes, tmp_path):
+def test_evaluation_adds_its_figures(scenes, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     cfg = make_config(
         scenes, tmp_path, *OPTIONS, "TEST.NUM_PICTURES", 1, "MODEL.SEG_REGULARIZER_ON", True,
         "TEST.SEM_SEG", True,
@@ -110,6 +113,9 @@ def test_evaluation_adds_its_figures(scenes, tmp_path):
     assert set(results["bbox"]) == set(results["bbox_TTA"])
     assert (tmp_path / "voc_results.json").is_file()
     assert (tmp_path / "tta" / "voc_results.json").is_file()
+    assert f"sizes 96, 64; its results are in {tmp_path / 'tta'}." in caplog.text
+    left = load_tool("run_end").left_files(cfg, str(tmp_path), False)["results"]
+    assert {"voc_results.json", "tta/voc_results.json", "tta/detections.json"} <= set(left)
 
 
 def test_during_a_training_it_waits_for_the_end(scenes, tmp_path, monkeypatch):

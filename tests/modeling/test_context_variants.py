@@ -86,6 +86,22 @@ def test_chain_and_branches_are_what_they_are_made_of():
     assert (branches.out_channels, branches.extra_channels) == (5, {"context_conv": 3})
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_names_are_none_that_recipes_of_vit_take_for_its_own(variant):
+    """Detectron2's learning rate by layers goes by these, below the whole backbone."""
+    names = [f"backbone.context.{name}" for name, _ in make_block(variant).named_parameters()]
+    assert not [n for n in names for own in (".blocks.", ".pos_embed", ".patch_embed") if own in n]
+
+
+@pytest.mark.parametrize("variant", ["chain", "branches"])
+def test_earlier_names_of_the_parts_are_loaded(variant):
+    block, other = make_block(variant, seed=0), make_block(variant, seed=1)
+    state = {key.replace("parts.", "blocks.", 1): v for key, v in block.state_dict().items()}
+    assert not state.keys() & block.state_dict().keys()
+    other.load_state_dict(state)
+    assert all(map(torch.equal, other.state_dict().values(), block.state_dict().values()))
+
+
 @torch.no_grad()
 def test_earlier_stacks_are_what_the_next_one_is_fed():
     block = IRNN(3, hidden_dim=4, out_dim=5, num_stacks=3, all_stacks=True).eval()

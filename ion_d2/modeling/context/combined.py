@@ -12,17 +12,29 @@ from ...errors import IONError
 from .build import CONTEXT, CONTEXT_REGISTRY, build_context_block, run_context_block
 
 
+class _Parts(nn.Module):
+    """Loads checkpoints that call the parts "blocks", a name that ViT's recipes know as theirs."""
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        earlier = f"{prefix}blocks."
+        for key in [key for key in state_dict if key.startswith(earlier)]:
+            state_dict[f"{prefix}parts.{key[len(earlier) :]}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
 @CONTEXT_REGISTRY.register()
-class Chain(nn.Module):
+class Chain(_Parts):
     """Context blocks one after another, such as convolutions and then IRNNs."""
 
     @configurable
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         """Join blocks, each fed with the "context" of the one before."""
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.out_channels = self.blocks[-1].out_channels
-        self.extra_channels = getattr(self.blocks[-1], "extra_channels", {})
+        self.parts = nn.ModuleList(blocks)
+        self.out_channels = self.parts[-1].out_channels
+        self.extra_channels = getattr(self.parts[-1], "extra_channels", {})
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
@@ -35,13 +47,13 @@ class Chain(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         """What the last block returns; see ``CONTEXT_REGISTRY``."""
-        for block in self.blocks[:-1]:
+        for block in self.parts[:-1]:
             x = run_context_block(block, x, sizes)[CONTEXT]
-        return self.blocks[-1](x, sizes)
+        return self.parts[-1](x, sizes)
 
 
 @CONTEXT_REGISTRY.register()
-class Branches(nn.Module):
+class Branches(_Parts):
     """Context blocks side by side on the same feature, each with an output of its own.
 
     The first one's is "context"; that of a further block, say "Conv", is "context_conv". Each is to
@@ -52,8 +64,8 @@ class Branches(nn.Module):
     def __init__(self, blocks: Mapping[str, nn.Module]) -> None:
         """Join blocks by name."""
         super().__init__()
-        self.blocks = nn.ModuleDict(blocks)
-        first, *others = self.blocks.values()
+        self.parts = nn.ModuleDict(blocks)
+        first, *others = self.parts.values()
         self.out_channels = first.out_channels
         self._names = [CONTEXT, *(f"{CONTEXT}_{name.lower()}" for name in list(blocks)[1:])]
         self.extra_channels = dict(getattr(first, "extra_channels", {}))
@@ -72,7 +84,7 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """The features by name; see ``CONTEXT_REGISTRY``."""
-        first, *others = self.blocks.values()
+        first, *others = self.parts.values()
         features = run_context_block(first, x, sizes)
         for name, block in zip(self._names[1:], others):
             features[name] = run_context_block(block, x, sizes)[CONTEXT]
