@@ -70,6 +70,9 @@ DETECTRON2_KEYS = {
     "The last one is always evaluated.",
     "TEST.AUG.ENABLED": "Evaluates with averages over sizes and mirrors as well, after the plain "
     "evaluation of a finished training and with --eval-only.",
+    "TEST.PRECISE_BN.ENABLED": "Measures the statistics of batch normalization before each "
+    'evaluation, not those of batch renormalization ("BRN"), whose own the weights were trained '
+    "with. Refused where nothing is left to measure.",
     "SEED": "Below 0, a seed is drawn and logged. Random numbers depend on the seed and the "
     "iteration alone.",
 }

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook, PeriodicWriter, PreciseBN
+from detectron2.engine.hooks import EvalHook, PeriodicWriter
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter
@@ -112,23 +112,6 @@ class WriteEvaluations(PeriodicWriter):
     def _write_figures(self) -> None:
         for writer in self._figures:
             writer.write()
-
-
-class RepeatedPreciseBN(PreciseBN):
-    """Detectron2's hook, which always measures on the same batches.
-
-    Its own goes on where it was, which no resumed run knows.
-    """
-
-    def __init__(self, hook: PreciseBN) -> None:
-        """Take over from Detectron2's hook."""
-        super().__init__(hook._period, hook._model, hook._data_loader, hook._num_iter)
-
-    def update_stats(self) -> None:
-        """Measure, from the loader's first batch on."""
-        self._data_iter = None
-        self._data_loader.seed = self.trainer.cfg.SEED  # one that was drawn is known by now
-        super().update_stats()
 
 
 class SaveBeforeEvaluation(HookBase):

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from ..compat import keep_latest
 from ..data.loader import ResumableLoader
 from ..errors import IONError
-from ..modeling.trainer_settings import TRAINER_KEYS
+from ..modeling.trainer_settings import PRECISE_BN, TRAINER_KEYS
 from .augmented_test import without_augmentation
 from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
@@ -35,7 +35,6 @@ from .fit_config import check_settings, prepared
 from .folder_lock import claim, release
 from .hooks import (
     EvaluatePeriodically,
-    RepeatedPreciseBN,
     SaveAtEnd,
     SaveBeforeEvaluation,
     SeedEachStep,
@@ -43,6 +42,7 @@ from .hooks import (
     WriteEvaluations,
 )
 from .log_files import end_last_line
+from .precise_statistics import RepeatedPreciseBN, check_measured
 from .progress import ProgressPrinter
 from .ranges import check_ranges
 from .run_folder import TRUSTED, set_aside
@@ -65,7 +65,7 @@ class IONTrainer(IONBuilders):
     atomically; evaluation is chosen by the dataset's type.
     """
 
-    honored_settings: tuple[str, ...] = TRAINER_KEYS
+    honored_settings: tuple[str, ...] = (*TRAINER_KEYS, PRECISE_BN)
     trusted_files: tuple[str, ...] = TRUSTED
     """Names of what is taken for this training's where it lies in ``OUTPUT_DIR``."""
 
@@ -87,6 +87,7 @@ class IONTrainer(IONBuilders):
         check_backbone(model, self.stages, cfg.MODEL.BACKBONE.FREEZE_AT)
         optimizer = self.build_optimizer(cfg, model)
         self._trainer = self._build_step(model, optimizer)
+        check_measured(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.averaged = build_average(cfg, model)
         states: dict[str, Any] = {"trainer": weakref.proxy(self)}

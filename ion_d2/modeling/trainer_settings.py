@@ -14,6 +14,7 @@ from ..clipping import clip_as_configured, settle_clipping
 from ..config import add_ion_config
 from ..errors import IONError
 from ..value_rules import value_of
+from .backbone.batch_renorm import BatchRenorm2d
 from .unread_settings import check_switches
 
 # Keys of ion_d2.config, and of Detectron2 with values of ours, that neither the model nor the
@@ -26,6 +27,8 @@ TRAINER_KEYS = (
 )
 # What only train_net.py does, with the trainer of ion_lab.
 PROGRAM_KEYS = ("TEST.REPORT",)
+# What Detectron2's trainers honor as well, but not with batch renormalization.
+PRECISE_BN = "TEST.PRECISE_BN.ENABLED"
 
 
 class BuiltFromConfig(nn.Module):
@@ -67,7 +70,7 @@ class BuiltFromConfig(nn.Module):
         if mode and self._config is not None:
             clip_as_configured(self.parameters(), self._config)  # also in a loop of one's own
             if trainers := _trainers_under_construction():
-                _check_honored(self._config, trainers)
+                _check_honored(self, self._config, trainers)
         return super().train(mode)
 
 
@@ -81,16 +84,23 @@ def _trainers_under_construction() -> list[Any]:
     return [it for it in made if isinstance(it, engine.TrainerBase)]
 
 
-def _check_honored(cfg: CfgNode, trainers: list[Any]) -> None:
+def _check_honored(part: nn.Module, cfg: CfgNode, trainers: list[Any]) -> None:
     honored = {key for it in trainers for key in getattr(it, "honored_settings", ())}
     asked = {key: off for key, off in _asked(cfg).items() if key not in honored}
+    trainer = type(trainers[-1]).__name__
     if asked:
         ways = " and ".join(f"{key} to {off!r}" for key, off in asked.items())
         alone = any(key in asked for key in PROGRAM_KEYS)
         able = "train_net.py" if alone else "train_net.py or ion_d2.build_trainer"
         raise IONError(
-            f"{type(trainers[-1]).__name__} would ignore {', '.join(asked)}: train with {able}, or "
-            f"set {ways}."
+            f"{trainer} would ignore {', '.join(asked)}: train with {able}, or set {ways}."
+        )
+    has_own = any(isinstance(module, BatchRenorm2d) for module in part.modules())
+    if has_own and value_of(cfg, PRECISE_BN) and PRECISE_BN not in honored:
+        raise IONError(
+            f"{trainer} would measure the statistics of batch renormalization (BRN), which ruins "
+            f"the model: set {PRECISE_BN} to False, or train with train_net.py or "
+            "ion_d2.build_trainer, which measure other normalizations alone."
         )
 
 

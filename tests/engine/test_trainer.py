@@ -49,17 +49,6 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assert_same(resumed.model.state_dict(), expected.model.state_dict())
 
 
-def test_precise_statistics_are_those_of_an_uninterrupted_training(scenes, tmp_path, no_test):
-    opts = ("MODEL.VGG.NORM", "BN", "TEST.PRECISE_BN.ENABLED", True,
-            "TEST.PRECISE_BN.NUM_ITER", 2, "TEST.EVAL_PERIOD", 2)  # fmt: skip
-    expected = run(make_config(scenes, tmp_path / "whole", *opts))
-    cfg = make_config(scenes, tmp_path / "cut", *opts)
-    with pytest.raises(TrainingInterrupted):
-        run(cfg, Record(interrupt_at=2))
-    resumed = run(cfg, resume=True)
-    assert_same(resumed.model.state_dict(), expected.model.state_dict())
-
-
 def test_a_seed_that_was_drawn_is_that_of_the_resumed_training(
     scenes, tmp_path, no_test, caplog, monkeypatch
 ):

@@ -126,6 +126,17 @@ def test_a_trainer_may_honor_some_keys(tmp_path):
     assert Averaging(cfg).model.training
 
 
+@pytest.mark.parametrize(("vgg", "context"), [("BRN", ""), ("BN", "BRN"), ("BN", "")])
+def test_no_trainer_of_detectron2_measures_batch_renormalization(vgg, context, tmp_path):
+    opts = ("MODEL.VGG.NORM", vgg, "MODEL.CONTEXT.NORM", context, "OUTPUT_DIR", tmp_path)
+    cfg = config(*opts, "TEST.PRECISE_BN.ENABLED", True)
+    if "BRN" in (vgg, context):
+        with pytest.raises(IONError, match="Trainer would .*BRN.*TEST.PRECISE_BN.ENABLED to False"):
+            Trainer(cfg)
+        cfg.TEST.PRECISE_BN.ENABLED = False
+    assert Trainer(cfg).model.training
+
+
 def test_a_plain_training_loop_of_detectron2_is_a_trainer_too():
     cfg = config("SOLVER.IMS_PER_PASS", 1)
     model = build_model(cfg)

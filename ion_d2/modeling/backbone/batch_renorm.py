@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ...errors import IONError
 from ...layers.irnn.arguments import compute_dtype, valid_mask
 
 
@@ -27,7 +28,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.02) -> None:
-        """``momentum`` is the weight of a batch in the running statistics, in (0, 1]."""
+        """``momentum`` is the weight of a batch in the running statistics, above 0 and below 1."""
         super().__init__(channels, eps=eps, momentum=momentum)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -74,6 +75,13 @@ class BatchRenorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Update the running statistics, by the same numbers in all processes."""
+        if self.momentum == 1:
+            # Each layer would standardize by the batch before alone, the next one that result, and
+            # the averages explode.
+            raise IONError(
+                "Batch renormalization (BRN) has momentum 1, as fvcore's update_bn_stats sets it; "
+                "BRN keeps its own statistics: put its layers into evaluation mode meanwhile."
+            )
         if comm.get_world_size() > 1:
             both = torch.stack([mean, variance])
             torch.distributed.all_reduce(both)
