@@ -60,18 +60,26 @@ def _check_learned(cfg: CfgNode, dicts: Sequence[dict[str, Any]], place: str) ->
             text = f"Image {record['file_name']} of {place} has no annotations to learn from"
             raise IONError(f"{text}; name a dataset with labels.")
     _check_fields(cfg, dicts, place)
-    if not cfg.MODEL.MASK_ON or cfg.INPUT.MASK_FORMAT != "polygon":
-        return
+    if cfg.MODEL.MASK_ON:
+        _check_masks(cfg, dicts, place)
+
+
+def _check_masks(cfg: CfgNode, dicts: Sequence[dict[str, Any]], place: str) -> None:
+    """Refuse masks that INPUT.MASK_FORMAT cannot hold, and cropping without what it needs."""
+    polygons = False
     for record, annotation in _objects(cfg, dicts):
-        if not isinstance(annotation["segmentation"], list):
+        if isinstance(annotation["segmentation"], list):
+            polygons = True
+        elif cfg.INPUT.MASK_FORMAT == "polygon":
             raise IONError(
                 f"Image {record['file_name']} of {place} has a mask that is no polygon, but "
                 "INPUT.MASK_FORMAT is 'polygon'; set that to 'bitmask'."
             )
-    if cfg.INPUT.CROP.ENABLED and importlib.util.find_spec("shapely") is None:
+    # Bitmasks are drawn of the polygons after these were cropped.
+    if polygons and cfg.INPUT.CROP.ENABLED and importlib.util.find_spec("shapely") is None:
         raise IONError(
-            "INPUT.CROP.ENABLED with INPUT.MASK_FORMAT 'polygon' needs the package shapely; pip "
-            "install shapely, or set the format to 'bitmask'."
+            f"INPUT.CROP.ENABLED with masks that are polygons, as in {place}, needs the package "
+            "shapely; pip install shapely, or set INPUT.CROP.ENABLED to False."
         )
 
 

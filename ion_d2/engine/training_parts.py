@@ -85,10 +85,15 @@ class IONBuilders(DefaultTrainer):
             if stages:
                 return build_stage_scheduler(optimizer, stages, cfg)
             schedule = super().build_lr_scheduler(cfg, optimizer)
-        except (AssertionError, ValueError) as error:
+            if isinstance(schedule, LRMultiplier):
+                schedule._multiplier(1.0)  # as after the last iteration, where fvcore's may fail
+        except (AssertionError, IndexError, ValueError) as error:
+            reason = "it has no rate at its end" if isinstance(error, IndexError) else error
             keys = ("LR_SCHEDULER_NAME", "MAX_ITER", "STEPS", "BASE_LR", "BASE_LR_END")
             told = ", ".join(f"SOLVER.{k} {cfg.SOLVER[k]}" for k in keys if k in cfg.SOLVER)
-            raise IONError(f"There is no such learning-rate schedule ({error}): {told}.") from error
+            raise IONError(
+                f"There is no such learning-rate schedule ({reason}): {told}; choose another."
+            ) from error
         _warn_of_low_rates(schedule, cfg)
         return schedule
 

@@ -89,6 +89,20 @@ def test_run_lengths_are_no_polygons(tmp_path, form):
         assert masks.any()
 
 
+@pytest.mark.parametrize("kind", ["polygon", "bitmask"])
+def test_cropping_polygons_needs_shapely_in_either_format(tmp_path, monkeypatch, kind):
+    cfg = config(write(tmp_path, "polygon"), MODEL__MASK_ON=True, INPUT__MASK_FORMAT=kind)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check(cfg, train=True)
+    cfg.INPUT.CROP.ENABLED = True
+    told(cfg, "INPUT.CROP.ENABLED to False", "pip install shapely", train=True)
+    if kind == "bitmask":
+        change(tmp_path, lambda c: c["annotations"].clear())
+    else:
+        cfg.MODEL.MASK_ON = False
+    check(cfg, train=True)
+
+
 def function_dicts(**fields):
     """Dicts as a user's function returns them, one object each."""
     box = {"bbox": [1, 1, 20, 20], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}

@@ -7,6 +7,9 @@ import signal
 
 import pytest
 import torch
+from detectron2.engine import DefaultTrainer
+from detectron2.solver import LRMultiplier
+from fvcore.common.param_scheduler import StepWithFixedGammaParamScheduler
 from model_helpers import small_config
 from trainer_helpers import Record, assert_same, make_config, run
 
@@ -228,6 +231,15 @@ def test_a_warm_up_as_long_as_the_training_is_told(scenes, tmp_path, caplog, opt
         cfg.SOLVER.WARMUP_ITERS = warmup
         IONTrainer.build_lr_scheduler(cfg, optimizer)
         assert ("SOLVER.WARMUP_ITERS" in caplog.text and "SOLVER.MAX_ITER" in caplog.text) == told
+
+
+def test_a_schedule_that_would_fail_in_the_last_iteration_is_told(scenes, tmp_path, monkeypatch):
+    """That of WarmupStepWithFixedGammaLR, on Detectron2's main branch."""
+    steps = StepWithFixedGammaParamScheduler(1.0, 2, 0.1, num_updates=6)
+    build = classmethod(lambda cls, cfg, optimizer: LRMultiplier(optimizer, steps, 6))
+    monkeypatch.setattr(DefaultTrainer, "build_lr_scheduler", build)
+    with pytest.raises(IONError, match="no rate at its end.*SOLVER.LR_SCHEDULER_NAME"):
+        IONTrainer(make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 6))
 
 
 def test_memory_holds_the_latest_figures_alone(scenes, tmp_path, monkeypatch):
