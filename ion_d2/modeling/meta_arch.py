@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -26,6 +27,10 @@ from .trainer_settings import BuiltFromConfig
 
 Inputs = list[dict[str, Any]]  # a dict per image
 Features = dict[str, Tensor]
+
+_AWAITED = 20  # first batches, of which one should have label maps
+
+logger = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -62,6 +67,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         self.sem_seg_head = sem_seg_head
         self.predict_sem_seg = predict_sem_seg and sem_seg_head is not None
         self.flip_averaging = flip_averaging
+        self._awaited = _AWAITED
         if flip_averaging and not isinstance(self.roi_heads, IONROIHeads):
             raise IONError(
                 "TEST.FLIP_AVERAGING needs MODEL.ROI_HEADS.NAME IONROIHeads, but the ROI heads are "
@@ -113,6 +119,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         _, detector_losses = self.roi_heads(images, features, proposals, targets)
         losses.update(detector_losses)
         if self.sem_seg_head is not None:
+            self._look_for_labels(batched_inputs)
             labels = self._label_maps(batched_inputs, images)
             losses.update(self.sem_seg_head(features, labels)[1])
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
@@ -175,6 +182,21 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
             # As in the competition, which mixed MCG's boxes with the RPN's (Table 3).
             proposals = [Instances.cat(pair) for pair in zip(proposals, given)]
         return proposals, dict(losses)
+
+    def _look_for_labels(self, inputs: Inputs) -> None:
+        """Warn once where none of the first batches had label maps, without which no loss is."""
+        if any("sem_seg" in x for x in inputs):
+            self._awaited = 0
+        elif self._awaited:
+            self._awaited -= 1
+            if not self._awaited:
+                logger.warning(
+                    "MODEL.SEG_REGULARIZER_ON is True, but none of the first %d batches had label "
+                    "maps: the segmentation loss trains nothing. Train on data that has some; "
+                    "under Detectron2's trainers, which draw none from masks, build the loader "
+                    "with ion_d2.data.IONDatasetMapper.",
+                    _AWAITED,
+                )
 
     def _label_maps(self, inputs: Inputs, images: ImageList) -> Tensor:
         """Batch the label maps; images without one and padding get the ignored label."""

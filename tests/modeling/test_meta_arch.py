@@ -61,6 +61,15 @@ def test_a_wrapped_backbone_still_learns_the_sizes(wrap):
         torch.testing.assert_close(one.scores, other.scores)
 
 
+@pytest.mark.parametrize("labeled", [None, 0, 19, 20])
+def test_a_segmentation_loss_without_label_maps_is_told_once(labeled, caplog):
+    model = small_model(*SEG, "MODEL.VGG.WIDTH_MULTIPLIER", 0.0625)
+    for batch in range(1, 42):
+        told = sum("label maps" in record.message for record in caplog.records)
+        assert told == (batch > 20 and labeled in (None, 20))
+        losses_of(model, make_input(32, 32, labels=batch - 1 == labeled))
+
+
 def test_a_lone_image_needs_no_sizes():
     model = small_model().eval()
     called = []
