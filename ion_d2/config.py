@@ -251,3 +251,8 @@ def add_ion_config(cfg: CfgNode) -> None:
         for parent in parents:
             node = node.setdefault(parent, CfgNode())
         node.setdefault(name, copy.deepcopy(default))
+
+
+def default_of(key: str) -> Any:
+    """The default of one of ION's keys."""
+    return copy.deepcopy(_DEFAULTS[key])

@@ -49,7 +49,9 @@ DETECTRON2_KEYS = {
     "MODEL.BACKBONE.FREEZE_AT": "Number of first blocks that are not trained: of VGG's conv1 to "
     "conv5, or of timm's stages. SOLVER.STAGES may change it during a training.",
     "MODEL.LOAD_PROPOSALS": "With an RPN, the loaded boxes stand beside its own; with "
-    'MODEL.PROPOSAL_GENERATOR.NAME "PrecomputedProposals" they are the only ones.',
+    'MODEL.PROPOSAL_GENERATOR.NAME "PrecomputedProposals" they are the only ones. Where it is '
+    "False, the files of DATASETS.PROPOSAL_FILES_TRAIN and PROPOSAL_FILES_TEST are not read, which "
+    "a warning tells.",
     "MODEL.ROI_HEADS.NUM_CLASSES": "0 takes the number of classes from the data. Any other number "
     "must be the data's.",
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "0 takes the number of classes from the data, plus one for "

@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from ..clipping import settle_clipping
+from ..config import default_of
 from ..data.catalog import class_names, ensure_registered
 from ..data.class_file import read_class_file
 from ..data.proposals import check_proposals
@@ -186,6 +187,11 @@ def check_settings(cfg: CfgNode) -> None:
     check_metric(cfg.TEST.VOC_METRIC)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
+    if solver.AMP.PRECISION != default_of("SOLVER.AMP.PRECISION") and not solver.AMP.ENABLED:
+        raise IONError(
+            f"SOLVER.AMP.PRECISION is {solver.AMP.PRECISION!r}, but SOLVER.AMP.ENABLED is False, "
+            "and so the training is in float32; set SOLVER.AMP.ENABLED to True."
+        )
     half = solver.AMP.ENABLED and solver.AMP.PRECISION == "float16"
     if half and cfg.MODEL.DEVICE == "cpu":
         raise IONError(

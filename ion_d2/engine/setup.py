@@ -37,6 +37,17 @@ _MISMATCH = re.compile(
     r"with values \((.*) vs\. (.*)\) for config key: (\S+)"
 )
 
+# What building a model of unfit settings raises.
+_BUILDING = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -158,11 +169,15 @@ def build_model(cfg: CfgNode) -> nn.Module:
     check_model(cfg)
     try:
         model = modeling.build_model(cfg)
-    except (AssertionError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except _BUILDING as error:
         if isinstance(error, KeyError) and "registry" in str(error.args[0]):
             raise IONError(f"The config names an unknown part: {error.args[0]}") from error
         if not isinstance(error, IONError):
             check_read_features(cfg)  # they may be the cause, and this names their key
+        text = " ".join(str(error).split())
+        # What Detectron2 asks of a config, or of what is known of its data.
+        if (isinstance(error, AssertionError) and text) or "metadata of dataset" in text:
+            raise IONError(f"The model of this config cannot be built: {text}") from error
         raise
     check_read_features(cfg, getattr(model, "backbone", None))
     return model

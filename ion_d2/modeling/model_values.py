@@ -81,6 +81,24 @@ def check_values(cfg: CfgNode) -> None:
                 f"MODEL.{part}.IOU_LABELS is {labels!r}; give one of -1, 0 and 1 for each of the "
                 f"{ranges} ranges that MODEL.{part}.IOU_THRESHOLDS makes."
             )
+    if cfg.MODEL.ROI_HEADS.NAME in ("CascadeROIHeads", "IONCascadeROIHeads"):
+        _check_cascade(cfg)
+
+
+def _check_cascade(cfg: CfgNode) -> None:
+    name, cascade = cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_BOX_CASCADE_HEAD
+    ious, first = list(cascade.IOUS), list(cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS)
+    if not cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG:
+        raise IONError(
+            f"MODEL.ROI_HEADS.NAME is {name!r}, whose stages refine one box for all classes; set "
+            "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG to True."
+        )
+    if len(cascade.BBOX_REG_WEIGHTS) != len(ious) or ious[:1] != first[:1]:
+        raise IONError(
+            f"MODEL.ROI_BOX_CASCADE_HEAD.IOUS is {ious}; give one for each of the "
+            f"{len(cascade.BBOX_REG_WEIGHTS)} stages in its BBOX_REG_WEIGHTS, the first that of "
+            f"MODEL.ROI_HEADS.IOU_THRESHOLDS ({first[0]})."
+        )
 
 
 def check_rpn(cfg: CfgNode, shapes: Mapping[str, ShapeSpec]) -> None:

@@ -7,11 +7,11 @@ import sys
 import traceback
 from typing import Any
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..clipping import clip_as_configured, settle_clipping
-from ..config import add_ion_config
+from ..config import default_of
 from ..errors import IONError
 from ..value_rules import value_of
 from .backbone.batch_renorm import BatchRenorm2d
@@ -106,9 +106,7 @@ def _check_honored(part: nn.Module, cfg: CfgNode, trainers: list[Any]) -> None:
 
 def _asked(cfg: CfgNode) -> dict[str, Any]:
     """The keys that ask something of the trainer, and the values that would ask nothing."""
-    defaults = get_cfg()
-    add_ion_config(defaults)
-    off_values = {key: value_of(defaults, key) for key in (*TRAINER_KEYS, *PROGRAM_KEYS)}
+    off_values = {key: default_of(key) for key in (*TRAINER_KEYS, *PROGRAM_KEYS)}
     return {key: off for key, off in off_values.items() if _asks(value_of(cfg, key), off)}
 
 

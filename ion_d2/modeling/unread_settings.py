@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from detectron2.config import CfgNode
 from detectron2.modeling import (
     BACKBONE_REGISTRY,
@@ -13,6 +16,7 @@ from detectron2.modeling import (
 )
 from fvcore.common.registry import Registry
 
+from ..config import default_of
 from ..errors import IONError
 from ..value_rules import value_of
 from .model_values import check_features, check_rpn, check_values
@@ -23,13 +27,35 @@ ROI_HEADS = {
     "CascadeROIHeads": "IONCascadeROIHeads",
     "Res5ROIHeads": "IONRes5ROIHeads",
 }
+_HEADS = {*ROI_HEADS, *ROI_HEADS.values()}
 # Switches, the key and the registry of the part that must honor them, and one that does.
-_META_ARCHITECTURES = ("GeneralizedRCNN", "ION", "PanopticFPN")
 _SWITCHES = (
     ("MODEL.SEG_REGULARIZER_ON", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
     ("TEST.FLIP_AVERAGING", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
     ("TEST.BOX_REFINEMENT.ENABLED", "MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY, "IONROIHeads"),
 )
+# Keys of one kind of head: the head's key, heads that lack them, one that does not, the default.
+# Heads of other projects may read them too.
+_ROI_HEADS, _BOX_HEAD = ("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME")
+_OF_HEADS: dict[str, tuple[str, set[str], str, Any]] = {
+    "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": (_ROI_HEADS, _HEADS - {"IONROIHeads"}, "IONROIHeads", 0.01),
+    "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": (_ROI_HEADS, _HEADS, "SPPROIHeads", [6, 3, 2, 1]),
+    "MODEL.ROI_BOX_HEAD.NORM": (_BOX_HEAD, {"IONBoxHead"}, "FastRCNNConvFCHead", ""),
+}
+# Keys of MODEL.CONTEXT that one kind of block alone reads. Those that several read are set for all
+# of them by shared configs and by plug_in.
+_JOINED = ("Chain", "Branches")
+_OF_CONTEXTS = {
+    **dict.fromkeys(("SHARED_INPUT", "FIRST_STEP_BIAS", "ALL_STACKS"), ("IRNN",)),
+    **{"CELL": ("RNN",), "KERNEL_SIZE": ("Conv",), "PARTS": _JOINED},
+}
+_CONTEXTS = {"IRNN", "RNN", "Conv", "GlobalAverage", *_JOINED}  # others may read any
+# What reads the backbone in each of Detectron2's models and ION's.
+_READERS = {
+    **dict.fromkeys(("GeneralizedRCNN", "ION"), ("ROI_HEADS", "RPN")),
+    **{"PanopticFPN": ("ROI_HEADS", "RPN", "SEM_SEG_HEAD"), "ProposalNetwork": ("RPN",)},
+    **{"RetinaNet": ("RETINANET",), "SemanticSegmentor": ("SEM_SEG_HEAD",)},
+}
 
 
 def check_model(cfg: CfgNode) -> None:
@@ -58,15 +84,15 @@ def check_switches(cfg: CfgNode) -> None:
     """Refuse what is switched on in a model that does not have it.
 
     Raises:
-        IONError: the segmentation loss, its predictions, the averaging with the mirrored image, the
-            refinement of boxes or another start of the class scores is.
+        IONError: the segmentation loss, its predictions, the averaging with the mirrored image or
+            the refinement of boxes is, or a setting of other heads is not its default.
     """
     if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
         raise IONError(
             "TEST.SEM_SEG is True, but the model has no segmentation head without "
             "MODEL.SEG_REGULARIZER_ON; set that to True, for a model trained with it."
         )
-    _check_start_of_scores(cfg)
+    _check_settings_of_heads(cfg)
     for switch, key, registry, able in _SWITCHES:
         name = value_of(cfg, key)
         # ION's further heads, which refine otherwise or not at all, say so when they are built.
@@ -78,15 +104,14 @@ def check_switches(cfg: CfgNode) -> None:
             )
 
 
-def _check_start_of_scores(cfg: CfgNode) -> None:
-    name, key = cfg.MODEL.ROI_HEADS.NAME, "MODEL.ROI_BOX_HEAD.CLS_INIT_STD"
-    # Heads of other projects may read it.
-    without = {*ROI_HEADS, *ROI_HEADS.values()} - {"IONROIHeads"}
-    if value_of(cfg, key) != 0.01 and name in without:
-        raise IONError(
-            f"{key} is {value_of(cfg, key)}, but MODEL.ROI_HEADS.NAME is {name!r}, which would "
-            "ignore it; set it to 0.01, or the heads to 'IONROIHeads'."
-        )
+def _check_settings_of_heads(cfg: CfgNode) -> None:
+    for key, (part, without, able, default) in _OF_HEADS.items():
+        value, name = value_of(cfg, key), value_of(cfg, part)
+        if value not in (default, None) and name in without:  # an older config may lack the key
+            raise IONError(
+                f"{key} is {value!r}, but {part} is {name!r}, which would ignore it; set it to "
+                f"{default!r}, or {part} to {able!r}."
+            )
 
 
 def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
@@ -108,30 +133,56 @@ def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
 
 
 def check_context_is_read(cfg: CfgNode) -> None:
-    """Refuse a context block that costs its time and trains nothing.
+    """Refuse a context block that costs its time and trains nothing, and settings it ignores.
 
     Its parameters would have no gradient, on which distributed training fails. Models and proposal
     generators of other projects may read it by keys of their own.
 
     Raises:
-        IONError: neither the ROI heads, nor the RPN, nor a segmentation head reads it.
+        IONError: neither the ROI heads, nor the RPN, nor a segmentation head, nor RetinaNet's reads
+            it or its earlier stacks, or a setting of another kind of block is not its default.
     """
+    _check_settings_of_context(cfg)
     model = cfg.MODEL
-    readers = {"MODEL.ROI_HEADS.IN_FEATURES": model.ROI_HEADS.IN_FEATURES}
-    if model.PROPOSAL_GENERATOR.NAME == "RPN":
-        readers["MODEL.RPN.IN_FEATURES"] = model.RPN.IN_FEATURES
-    if model.SEG_REGULARIZER_ON or model.META_ARCHITECTURE == "PanopticFPN":
-        readers["MODEL.SEM_SEG_HEAD.IN_FEATURES"] = model.SEM_SEG_HEAD.IN_FEATURES
-    known = model.META_ARCHITECTURE in _META_ARCHITECTURES and (
-        model.PROPOSAL_GENERATOR.NAME in ("RPN", "PrecomputedProposals")
-    )
-    reads = any(name.startswith("context") for names in readers.values() for name in names)
-    if known and model.BACKBONE.NAME == "build_ion_context_backbone" and not reads:
+    parts = _readers(model)
+    if not parts or model.BACKBONE.NAME != "build_ion_context_backbone":
+        return
+    keys = " or ".join(f"MODEL.{part}.IN_FEATURES" for part in parts)
+    read = {name for part in parts for name in model[part].IN_FEATURES}
+    if not any(name.startswith("context") for name in read):
         raise IONError(
             "MODEL.BACKBONE.NAME is 'build_ion_context_backbone', but nothing reads its context: "
-            f"name 'context' in {' or '.join(readers)}, or set MODEL.BACKBONE.NAME to "
-            f"{model.CONTEXT.BOTTOM_UP!r}."
+            f"name 'context' in {keys}, or set MODEL.BACKBONE.NAME to {model.CONTEXT.BOTTOM_UP!r}."
         )
+    if model.CONTEXT.ALL_STACKS and not any(re.fullmatch(r"context\d+", name) for name in read):
+        raise IONError(
+            "MODEL.CONTEXT.ALL_STACKS is True, but nothing reads an earlier stack: name 'context1' "
+            f"in {keys}, or set it to False."
+        )
+
+
+def _readers(model: CfgNode) -> list[str]:
+    """The parts that read the backbone by their IN_FEATURES; none where that is not known."""
+    generator = model.PROPOSAL_GENERATOR.NAME
+    parts = [*_READERS.get(model.META_ARCHITECTURE, ())]
+    if "RPN" in parts and generator != "RPN":
+        parts.remove("RPN")
+        if generator != "PrecomputedProposals":
+            return []
+    return [*parts, "SEM_SEG_HEAD"] if parts and model.SEG_REGULARIZER_ON else parts
+
+
+def _check_settings_of_context(cfg: CfgNode) -> None:
+    context = cfg.MODEL.CONTEXT
+    used = {context.NAME, *(context.PARTS if context.NAME in _JOINED else ())}
+    for key, kinds in _OF_CONTEXTS.items() if used <= _CONTEXTS else ():
+        default = default_of(f"MODEL.CONTEXT.{key}")
+        if context[key] != default and not used & {*kinds}:
+            raise IONError(
+                f"MODEL.CONTEXT.{key} is {context[key]!r}, which is for {' or '.join(kinds)}, but "
+                f"MODEL.CONTEXT.NAME is {context.NAME!r}; set it to {default!r}, or the name to "
+                f"{kinds[0]!r}."
+            )
 
 
 def _is_upright_rcnn(cfg: CfgNode) -> bool:

@@ -11,6 +11,7 @@ from refusals import refused
 from ion_d2.data.proposals import (
     Proposals,
     add_proposals,
+    check_proposals,
     get_dicts,
     match_proposals,
     proposal_files,
@@ -113,6 +114,15 @@ def test_files_go_with_datasets(tmp_path):
     path.unlink()
     with refused("p.pkl"):
         proposal_files(small_config(*named), "TRAIN")
+
+
+@pytest.mark.parametrize("named", [(), ("TRAIN",), ("TRAIN", "TEST")])
+def test_files_that_are_not_loaded_are_told(named, caplog):
+    opts = [x for split in named for x in (f"DATASETS.PROPOSAL_FILES_{split}", "('gone.pkl',)")]
+    check_proposals(small_config(*opts), train=True)
+    keys = " and ".join(f"PROPOSAL_FILES_{split}" for split in named)
+    told = f"DATASETS.{keys} names files that are not read: MODEL.LOAD_PROPOSALS is False."
+    assert caplog.messages == [told][: len(named)]
 
 
 def test_a_model_that_needs_proposals_must_load_them():

@@ -166,6 +166,7 @@ def test_clipping_takes_the_norm_of_the_whole_gradient():
     [
         (("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"), "DATALOADER.SAMPLER_TRAIN"),
         (("TEST.REPORT", True), "IONTrainer would ignore TEST.REPORT"),
+        (("SOLVER.AMP.PRECISION", "bfloat16"), "set SOLVER.AMP.ENABLED to True"),
         ((SCHEDULE, "Linear"), "SOLVER.LR_SCHEDULER_NAME Linear"),
         ((SCHEDULE, "WarmupMultiStepLR", "SOLVER.STEPS", "(6,)"), r"SOLVER.STEPS \(6,\)"),
         (("SOLVER.IMS_PER_BATCH", 2, WORLD_SIZE, 3), f"IMS_PER_BATCH is 2; .*{WORLD_SIZE} 3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from ion_d2.errors import IONError
 
 # Programs differ on whether a box's right side is its last pixel or the one after it.
 _TOLERANCE = 1.0
+_FILE_KEYS = ("PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST")
+
+logger = logging.getLogger(__name__)
 
 
 def proposal_files(cfg: CfgNode, split: str) -> tuple[str, ...] | None:
@@ -56,13 +60,18 @@ def check_proposals(cfg: CfgNode, train: bool) -> None:
     """Report faults of the proposal files before anything is trained; datasets are registered.
 
     Only the files for the evaluation after a training are read here: those that a run needs first
-    are read along with the images.
+    are read along with the images. Files that are named but not loaded, as a base config may name
+    them, are a warning.
 
     Raises:
         IONError: a file is missing or broken, or does not belong to its dataset.
     """
     if train:
         proposal_files(cfg, "TRAIN")
+    named = [key for key in _FILE_KEYS if cfg.DATASETS[key]]
+    if named and not cfg.MODEL.LOAD_PROPOSALS:
+        told = "DATASETS.%s names files that are not read: MODEL.LOAD_PROPOSALS is False."
+        logger.warning(told, " and ".join(named))
     files = proposal_files(cfg, "TEST") or ()
     for name, path in zip(cfg.DATASETS.TEST, files if train else ()):
         match_proposals(read_proposals(path), DatasetCatalog.get(name), name)

@@ -1,0 +1,120 @@
+"""Settings that a model would ignore, and parts that it would not read, are told by their keys."""
+
+import pytest
+from model_helpers import small_config, small_model
+
+from ion_d2.engine.setup import build_model
+from ion_d2.errors import IONError
+from ion_d2.modeling.context import CONTEXT_REGISTRY, Conv
+
+CONTEXT, HEAD = "MODEL.CONTEXT", "MODEL.ROI_BOX_HEAD"
+RETINANET = (
+    "MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
+    "MODEL.CONTEXT.OUT_DIM", 64, "MODEL.RETINANET.NUM_CLASSES", 3,
+    "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]", "MODEL.RETINANET.IN_FEATURES",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("opts", "key", "words"),
+    [
+        (("PARTS", ["Conv"]), "PARTS", "for Chain or Branches, but MODEL.CONTEXT.NAME is 'IRNN'"),
+        (("CELL", "lstm"), "CELL", "for RNN"),
+        (("KERNEL_SIZE", 5), "KERNEL_SIZE", "for Conv"),
+        (("NAME", "RNN", "KERNEL_SIZE", 5), "KERNEL_SIZE", "for Conv, but .*NAME is 'RNN'"),
+        (("NAME", "Conv", "ALL_STACKS", True), "ALL_STACKS", "for IRNN"),
+        (("NAME", "RNN", "SHARED_INPUT", False), "SHARED_INPUT", "for IRNN"),
+        (("NAME", "Chain", "PARTS", ["Conv"], "FIRST_STEP_BIAS", True), "FIRST_STEP_BIAS", "for"),
+        (("ALL_STACKS", True), "ALL_STACKS", "nothing reads an earlier stack: name 'context1' in"),
+    ],
+)
+def test_a_setting_of_another_kind_of_context_is_told(opts, key, words):
+    keys = [f"{CONTEXT}.{o}" if i % 2 == 0 else o for i, o in enumerate(opts)]
+    with pytest.raises(IONError, match=f"{CONTEXT}.{key} is .*{words}"):
+        build_model(small_config(*keys))
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("NAME", "Chain", "PARTS", ["Conv", "RNN"], "KERNEL_SIZE", 5, "CELL", "lstm"),
+        # What shared configs and plug_in set for several kinds.
+        ("NAME", "GlobalAverage", "INIT", "rows_then_columns", "BIAS_INIT", 3.0, "NORM", "BRN",
+         "TRANSITION", "identity", "HIDDEN_DIM", 8, "DROPOUT", 0.1),
+    ],
+)  # fmt: skip
+def test_a_setting_that_some_part_reads_or_many_configs_share_is_not(opts):
+    small_model(*[f"{CONTEXT}.{o}" if i % 2 == 0 else o for i, o in enumerate(opts)])
+
+
+def test_a_context_block_of_ones_own_may_read_any_setting(monkeypatch):
+    monkeypatch.setitem(CONTEXT_REGISTRY._obj_map, "Mine", Conv)
+    opts = ("NAME", "Mine", "KERNEL_SIZE", 5, "CELL", "lstm")
+    small_model(*[f"{CONTEXT}.{o}" if i % 2 == 0 else o for i, o in enumerate(opts)])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "able"),
+    [
+        (f"{HEAD}.PYRAMID_LEVELS", [4, 1], "SPPROIHeads"),
+        (f"{HEAD}.NORM", "GN", "FastRCNNConvFCHead"),
+    ],
+)
+def test_a_setting_of_other_heads_is_told(key, value, able):
+    with pytest.raises(IONError, match=f"{key} is .*would ignore it; set it to .*, or .*{able}"):
+        build_model(small_config(key, value))
+    name = "MODEL.ROI_HEADS.NAME" if able.endswith("ROIHeads") else f"{HEAD}.NAME"
+    small_model(key, value, name, able, f"{HEAD}.NUM_FC", 2)
+
+
+def test_context_that_retinanet_does_not_read_is_told():
+    with pytest.raises(IONError, match="nothing reads its context: .*MODEL.RETINANET.IN_FEATURES"):
+        small_model(*RETINANET, "['conv5']")
+    small_model(*RETINANET, "['conv5', 'context']")
+
+
+CASCADE = ("MODEL.ROI_HEADS.NAME", "IONCascadeROIHeads", f"{HEAD}.NAME", "FastRCNNConvFCHead",
+           f"{HEAD}.NUM_FC", 2)  # fmt: skip
+AGNOSTIC = (f"{HEAD}.CLS_AGNOSTIC_BBOX_REG", True)
+IOUS = "MODEL.ROI_BOX_CASCADE_HEAD.IOUS"
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        ((), f"refine one box for all classes; set {HEAD}.CLS_AGNOSTIC_BBOX_REG to True"),
+        ((*AGNOSTIC, IOUS, (0.5, 0.6)), f"{IOUS} is .*3 stages"),
+        ((*AGNOSTIC, IOUS, (0.4, 0.6, 0.7)), rf"{IOUS} is .*IOU_THRESHOLDS \(0.5\)"),
+    ],
+)
+def test_what_a_cascade_needs_is_told(opts, words):
+    with pytest.raises(IONError, match=words):
+        build_model(small_config(*CASCADE, *opts))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AssertionError("Please use sigmoid\ncross entropy loss"),
+        AttributeError("Attribute 'x' does not exist in the metadata of dataset 'voc:a:b'"),
+    ],
+    ids=["assertion", "metadata"],
+)
+def test_what_detectron2_asserts_of_a_config_is_one_sentence(monkeypatch, error):
+    def fail(cfg):
+        raise error
+
+    monkeypatch.setattr("detectron2.modeling.build_model", fail)
+    with pytest.raises(IONError, match="config cannot be built: (Please|Attribute 'x')") as told:
+        build_model(small_config())
+    assert "\n" not in str(told.value) and told.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [AssertionError(), AttributeError("no attribute 'x'")])
+def test_other_faults_keep_their_traceback(monkeypatch, error):
+    def fail(cfg):
+        raise error
+
+    monkeypatch.setattr("detectron2.modeling.build_model", fail)
+    with pytest.raises(type(error)):
+        build_model(small_config())
