@@ -12,10 +12,12 @@ from detectron2.config import CfgNode, get_cfg
 
 from ion_d2.config import add_ion_config
 from ion_d2.engine.setup import load_config
+from ion_lab.study.study_data import Pictures, known_pictures
 
 # Where a run reads, computes, writes and reports: not what it computes.
 _IGNORED = {
-    *("OUTPUT_DIR", "DATASETS.TRAIN", "DATASETS.TEST", "MODEL.DEVICE", "WANDB_PROJECT"),
+    *("OUTPUT_DIR", "DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.SEM_SEG_DIRS"),
+    *("MODEL.DEVICE", "WANDB_PROJECT"),
     *("DATALOADER.NUM_WORKERS", "SOLVER.CHECKPOINT_PERIOD", "TEST.NUM_PICTURES", "VIS_PERIOD"),
 }
 
@@ -32,7 +34,7 @@ def as_overrides(keys: Mapping[str, Any]) -> list[str]:
 def run_settings(
     config: Path,
     overrides: Sequence[str],
-    pictures: Mapping[str, Any],
+    pictures: Pictures,
     start: Mapping[str, Any] | None,
     parts: Sequence[str] | None = None,
 ) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def run_settings(
     Args:
         config: config file.
         overrides: alternating keys and values.
-        pictures: identity of what it trains and tests on.
+        pictures: what it trains and tests on.
         start: settings of the run that it starts from, or None.
         parts: of that run's detector that it takes over, or None for all.
 
@@ -55,7 +57,8 @@ def run_settings(
     # A head that is not built does not change a result.
     absent = () if cfg.MODEL.SEG_REGULARIZER_ON else ("MODEL.SEM_SEG_HEAD.",)
     values = {key: value for key, value in _values(cfg).items() if not key.startswith(absent)}
-    known_by = {"config": values, "pictures": pictures, "start": start, "parts": parts}
+    shown = known_pictures(pictures, cfg)
+    known_by = {"config": values, "pictures": shown, "start": start, "parts": parts}
     return json.loads(json.dumps(known_by))
 
 

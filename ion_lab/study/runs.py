@@ -83,7 +83,7 @@ class _Planner:
         name = start.name if start.data else f"{data.name} {start.name}"
         # A config file of its own has its own schedule.
         of_cut = {} if start.config else self.cut.keys
-        keys = {**source.keys, **of_cut, **start.keys, **trained.keys}
+        keys = {**source.keys, **of_cut, **trained.keys, **start.keys}
         pictures = self.starts.get(start.name, pictures)
         config = start.config or self.table.config
         return self._make(trained.name, name, seed, config, keys, pictures)
@@ -101,6 +101,6 @@ class _Planner:
     ) -> Run:
         overrides = tuple(as_overrides({**self.table.keys, **keys, "SEED": seed}))
         known_by = run_settings(
-            config, overrides, pictures.identity, start.settings if start else None, parts
+            config, overrides, pictures, start.settings if start else None, parts
         )
         return Run(row, data, seed, config, overrides, pictures, start, parts, known_by)

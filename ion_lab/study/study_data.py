@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from ion_d2.data.catalog import ensure_registered
+from ion_d2.data.label_folders import add_label_files
 from ion_d2.engine.folder_lock import locked
 from ion_d2.errors import IONError
 from ion_lab.scenes import SPLITS, SceneSettings, generate_scenes
@@ -26,6 +29,9 @@ class Pictures(NamedTuple):
     train: str  # dataset name, as in ``DATASETS.TRAIN``
     test: str
     identity: dict[str, Any]  # what tells them from other pictures, wherever they lie
+    # Digests of the label maps, with those of folders as in ``DATASETS.SEM_SEG_DIRS``; None for
+    # scenes, which draw them by their arguments.
+    label_maps: Callable[[tuple[str, ...]], list[str]] | None = None
 
 
 def prepare_pictures(data: Data, folder: Path, given: Mapping[str, Path]) -> Pictures:
@@ -46,7 +52,22 @@ def prepare_pictures(data: Data, folder: Path, given: Mapping[str, Path]) -> Pic
     root = os.path.abspath(given[data.folder])
     train, test = (f"voc:{root}:{split}" for split in (data.train, data.test))
     ensure_registered([train, test])
-    return Pictures(train, test, {"labels": [_fingerprint(name) for name in (train, test)]})
+    labels = [_fingerprint(name) for name in (train, test)]
+    # The rows and seeds of a table ask for the same.
+    label_maps = functools.cache(functools.partial(_digest_label_maps, (train, test)))
+    return Pictures(train, test, {"labels": labels}, label_maps)
+
+
+def known_pictures(pictures: Pictures, cfg: CfgNode) -> dict[str, Any]:
+    """The identity of pictures for a run: with the label maps where it learns from them.
+
+    Raises:
+        IONError: a label map or a folder of them cannot be read.
+    """
+    if pictures.label_maps is None or not cfg.MODEL.SEG_REGULARIZER_ON:
+        return pictures.identity
+    folders = tuple(cfg.DATASETS.SEM_SEG_DIRS)
+    return {**pictures.identity, "label_maps": pictures.label_maps(folders)}
 
 
 def _scenes(arguments: Mapping[str, Any], folder: Path) -> Pictures:
@@ -75,4 +96,23 @@ def _fingerprint(name: str) -> str:
         {key: value for key, value in record.items() if "file_name" not in key}
         for record in DatasetCatalog.get(name)
     ]
-    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
+    return _digest(told)
+
+
+def _digest_label_maps(names: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """A digest for each dataset, of the files that its records name."""
+    records = [add_label_files(DatasetCatalog.get(name), folders) for name in names]
+    return [_digest([_digest_file(r.get("sem_seg_file_name")) for r in each]) for each in records]
+
+
+def _digest_file(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise IONError(f"Label {path} cannot be read ({error}); replace or remove it.") from error
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

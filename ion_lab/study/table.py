@@ -36,7 +36,7 @@ class Start:
         row: name of the row it trains; "" for the row that starts from it.
         config: path of its config file, which the keys of the cut do not change; None for the
             table's file and the keys of the cut.
-        keys: config overrides: its schedule may be another.
+        keys: config overrides, which win over the row's: its schedule may be another.
         parts: of the detector, by their names in it, that rows take over; the others start at
             random. None takes all.
     """

@@ -17,7 +17,7 @@
         scenes: {train: 600, test: 100}    # pictures as above; without any, those of the row's run
         row: conv5                         # what it trains; without it, the row that starts from it
         config: ../ion_tiny.yaml           # without it, that of the table and the keys of the cut
-        keys: {SOLVER.MAX_ITER: 600}       # overrides (optional)
+        keys: {SOLVER.MAX_ITER: 600}       # overrides; they win over the row's (optional)
         parts: [backbone]                  # of the detector that rows take over; without it, all
     start: pretrained                      # what rows start from that do not say it (optional)
     rows:                                  # name: overrides; "start" names another start, "" none

@@ -13,7 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from ion_d2.errors import IONError
 from ion_lab.study import run_study
+from ion_lab.study.runs import plan_runs
 from ion_lab.study.starting_weights import extract_parts
+from ion_lab.study.study_data import Pictures
 
 SCENES = {"train": 1, "test": 1, "families": ["ordinary"], "size": 128, "seed": 7}
 
@@ -62,6 +64,21 @@ def test_rows_share_a_start_on_their_own_pictures(tmp_path):
     assert others["config"]["MODEL.VGG.NORM"] == "GN" and others["start"] == settings
     for name in names[1:]:
         assert given_to(study, name) == str(start / "model_final.pth")
+
+
+def test_rows_that_differ_in_what_the_start_sets_share_it(tmp_path):
+    keys = {"SOLVER.MAX_ITER": 7, "SOLVER.BASE_LR": 0.02}
+    rows = {
+        "slow": {**CONV5, "SOLVER.BASE_LR": 0.001},
+        "long": {**CONV5, "SOLVER.MAX_ITER": 9},
+    }
+    changes = {"starts": {"before": {"keys": keys}}, "start": "before", "rows": rows}
+    table = make_study(tmp_path, changes={**changes, "baseline": "slow"}).table
+    runs = plan_runs(table, "full", {"scenes": Pictures("train", "test", {})}, {}, [0])
+    slow, long = (run.start.settings["config"] for run in runs)
+    assert slow == long and {key: slow[key] for key in keys} == keys
+    told = [run.settings["config"] for run in runs]
+    assert (told[0]["SOLVER.BASE_LR"], told[1]["SOLVER.MAX_ITER"]) == (0.001, 9)
 
 
 def test_a_start_is_trained_only_where_its_weights_are_needed(tmp_path):

@@ -129,7 +129,7 @@ def test_all_rows_start_from_a_detector_without_context(name):
     assert len(table.starts) == 1 or name == "layers"
     for start in table.starts.values():
         row = table.row(start.row)
-        trained = config_of(table, replace(row, keys={**start.keys, **row.keys}))
+        trained = config_of(table, replace(row, keys={**row.keys, **start.keys}))
         assert "context" not in trained.MODEL.ROI_HEADS.IN_FEATURES
         assert start.config.name == "ion_study_start.yaml"
         assert start.parts == ("backbone", "proposal_generator")

@@ -10,6 +10,7 @@ from study_helpers import ROOT, write_table
 from ion_d2.errors import IONError
 from ion_lab.study import read_table, table_file
 from ion_lab.study.run_settings import as_overrides, run_settings, same_settings
+from ion_lab.study.study_data import Pictures
 
 CONFIG = ROOT / "configs" / "ion_tiny.yaml"
 
@@ -81,7 +82,8 @@ def test_unreadable_files_are_named(tmp_path):
 
 
 def settings(*overrides, pictures=None, start=None, parts=None):
-    return run_settings(CONFIG, list(overrides), pictures or {"labels": ["a"]}, start, parts)
+    pictures = Pictures("train", "test", pictures or {"labels": ["a"]})
+    return run_settings(CONFIG, list(overrides), pictures, start, parts)
 
 
 def test_overrides_are_words_of_a_command_line():
