@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ion_d2.data.catalog import class_names
 from ion_d2.engine.folder_lock import locked
 from ion_d2.errors import IONError
 from ion_d2.evaluation.results_file import write_json, write_text
+from ion_lab.study.figures import columns_without_class
 from ion_lab.study.markdown import to_markdown
 from ion_lab.study.results import collect_results
 from ion_lab.study.runner import Interrupted, Runner, default_jobs
 from ion_lab.study.runs import Run, plan_runs
 from ion_lab.study.store import Store
-from ion_lab.study.study_data import prepare_pictures
+from ion_lab.study.study_data import Pictures, prepare_pictures
 from ion_lab.study.table import Table
 from ion_lab.study.table_plots import draw_plots
 
@@ -101,6 +103,7 @@ def _plan(study: Study) -> list[Run]:
         )
     folder = study.out.absolute() / "scenes"
     pictures = {each.name: prepare_pictures(each, folder, study.given) for each in data}
+    _tell_empty_columns(study, pictures)
     used = {row.start for row in table.rows_of(study.cut) if row.start}
     starts = {
         name: prepare_pictures(start.data, folder, study.given)
@@ -119,6 +122,15 @@ def _check_given(study: Study) -> None:
         if name not in known:
             told = ", ".join(known) or "none"
             raise IONError(f"--data {name} is no folder of {table.name}, which takes {told}.")
+
+
+def _tell_empty_columns(study: Study, pictures: Mapping[str, Pictures]) -> None:
+    """Tell which columns ask for classes that the data has not; the table can still be made."""
+    for name, made in pictures.items():
+        classes = class_names([made.train, made.test])
+        if empty := columns_without_class(study.table.columns, classes):
+            told = f"{', '.join(empty)} (its classes: {', '.join(classes)})"
+            study.tell(f"{name} has no class of these columns, which stay empty there: {told}")
 
 
 def _write(study: Study, runs: Sequence[Run], store: Store) -> dict[str, Any]:

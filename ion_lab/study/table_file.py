@@ -42,6 +42,7 @@ from typing import Any
 
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.errors import IONError
+from ion_lab.study.figures import PLACES, is_place
 from ion_lab.study.starting_weights import PARTS
 from ion_lab.study.table import CUTS, PLOTS, Cut, Data, Row, Start, Table
 
@@ -49,8 +50,6 @@ _NEEDED = ("title", "question", "config", "data", "rows", "columns", *CUTS)
 _OPTIONAL = ("keys", "starts", "start", "baseline", "plot")
 _SCENE_ARGUMENTS = ("families", "seed", "size", "distance", "cue")
 _START = "start"
-# What voc_results.json keeps its figures in.
-_PLACES = ("classes", "mean", "coco")
 
 
 def read_table(path: Path) -> Table:
@@ -140,7 +139,9 @@ class _Reader:
     def _column(self, name: str, content: Any, where: str) -> tuple[str, str]:
         if not isinstance(content, str):
             raise self._error(f"{where} is not a place in voc_results.json")
-        self._check_known(f"the beginning of {where}", [content.split("/")[0]], _PLACES)
+        self._check_known(f"the beginning of {where}", [content.split("/")[0]], tuple(PLACES))
+        if not is_place(content):
+            raise self._error(f"{where} is {content}, where voc_results.json has no figure")
         return name, content
 
     def _cut(self, content: Any, name: str) -> Cut:

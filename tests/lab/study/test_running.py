@@ -208,6 +208,21 @@ def test_given_folders_and_reports(tmp_path, scenes):
         run_study(make_study(tmp_path, changes=changes, given={"mien": scenes}))
 
 
+def test_a_column_of_a_class_that_the_data_lacks_is_told_and_stays_empty(tmp_path):
+    columns = {"ordinary": "classes/*/area/AP50", "sheep": "classes/sheep/area/AP50"}
+    lines = []
+    study = make_study(tmp_path, changes={"columns": columns}, seeds=(0,), tell=lines.append)
+    assert run_study(study) == []
+    assert lines[0] == (
+        "scenes has no class of these columns, which stay empty there: sheep "
+        "(its classes: cross, triangle)"
+    )
+    conv5, skip = results(study)["rows"]
+    assert skip["figures"]["sheep"] == {"mean": None, "spread": None, "count": 0}
+    assert skip["figures"]["ordinary"]["mean"] == 21.0 and skip["difference"]["sheep"]["count"] == 0
+    assert "| skip  | 21.0" in (study.folder / "table.md").read_text()
+
+
 def test_a_wrong_override_stops_the_study_before_it_trains(tmp_path):
     changes = {"rows": {"conv5": CONV5, "bad": {"MODEL.CONTEXT.NAMES": "x"}}}
     with pytest.raises(IONError, match="MODEL.CONTEXT.NAMES"):

@@ -7,11 +7,15 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
+from box_helpers import output_of
+from detectron2.data import DatasetCatalog
 from PIL import Image
 
+from ion_d2.data.catalog import class_names
 from ion_d2.errors import IONError
+from ion_d2.evaluation import IONVOCEvaluator
 from ion_lab.report.charts import SERIES
-from ion_lab.study.figures import read_figures
+from ion_lab.study.figures import PLACES, is_place, read_figures
 from ion_lab.study.markdown import to_markdown
 from ion_lab.study.statistics import Spread, half_width, pooled_spread, spread_of
 from ion_lab.study.table_plots import draw_plots
@@ -55,15 +59,53 @@ def test_figures_are_means_over_what_a_place_matches(tmp_path):
     }
     path.write_text(json.dumps(report))
     columns = {"inside": "classes/tile_*/area/AP50", "ordinary": "classes/[ct]r*/area/AP50",
-               "AP": "coco/AP", "small": "coco/APs"}  # fmt: skip
-    expected = {"inside": 85.0, "ordinary": 10.0, "AP": 33.0, "small": None}
+               "AP": "coco/AP", "small": "coco/APs",
+               "outside": "classes/lamp_*/area/AP50"}  # fmt: skip
+    expected = {"inside": 85.0, "ordinary": 10.0, "AP": 33.0, "small": None, "outside": None}
     assert read_figures(path, columns) == expected
-    for place in ("classes/lamp_*/area/AP50", "coco", "coco/AP/more"):
+    for place in ("classes/tile_*/area/AP", "coco", "coco/AP/more", "mean/area/AP"):
         with pytest.raises(IONError, match="no figure there"):
             read_figures(path, {"x": place})
+    path.write_text('{"classes": []}')
+    with pytest.raises(IONError, match="no figure there"):
+        read_figures(path, columns)
     path.write_text("{")
     with pytest.raises(IONError, match="voc_results.json cannot be read"):
         read_figures(path, columns)
+
+
+def shape(content):
+    """The keys of nested dicts."""
+    return {k: shape(v) for k, v in content.items()} if isinstance(content, dict) else None
+
+
+def test_places_are_those_of_an_evaluation(scenes, tmp_path):
+    names = [f"voc:{scenes}:test"]
+    classes = class_names(names)
+    evaluator = IONVOCEvaluator(*names, output_dir=str(tmp_path))
+    for record in DatasetCatalog.get(*names):
+        evaluator.process([record], [output_of([])])
+    evaluator.evaluate()
+    content = json.loads((tmp_path / "voc_results.json").read_text())
+    (of_class,) = PLACES["classes"].values()
+    told = {name: content.get(name) for name in PLACES}
+    assert shape(told) == shape({**PLACES, "classes": dict.fromkeys(classes, of_class)})
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["classes/sheep/area/AP50", "classes/t*_[ab]/11point/by_iou/0.55", "mean/*/AP", "coco/AR100"],
+)
+def test_places_that_may_have_figures(place):
+    assert is_place(place)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["classes", "classes/sheep", "classes/sheep/AP50", "classes/sheep/area/AP5", "mean/AP", "coco"],
+)
+def test_places_that_have_no_figures(place):
+    assert not is_place(place)
 
 
 def figure(*values):

@@ -62,6 +62,7 @@ def test_the_example_of_the_format_can_be_read(tmp_path):
         ({"data": {"a": {"scenes": {"train": 1, "test": 1, "families": 3}}}}, "families is 3"),
         ({"columns": {"a": 3}}, "columns.a"),
         ({"columns": {"a": "clases/b"}}, "beginning of columns.a is 'clases'.*classes"),
+        ({"columns": {"a": "classes/*/area/AP5"}}, "columns.a is classes/\\*/area/AP5, where"),
     ],
 )
 def test_mistakes_are_named_with_the_file(tmp_path, changes, message):
