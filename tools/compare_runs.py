@@ -89,16 +89,20 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
 
 
 def _means(runs: Sequence[Run], place: int) -> Comparison:
-    datasets = list(dict.fromkeys(run.results[place].dataset for run in runs))
-    one = len(datasets) == 1
-    rows = []
-    for run in runs:
-        mean = run.results[place].mean
-        trained = "-" if run.iterations is None else str(run.iterations)
-        where = [] if one else [run.results[place].dataset]
-        rows.append([run.name, *where, trained, *(format_percent(mean[name]) for name in MEANS)])
-    title = f"Results on {datasets[0]}" if one else "Results, on different data"
-    return Comparison(title, ["run", *([] if one else ["data"]), "iterations", *MEANS], rows)
+    results = [run.results[place] for run in runs]
+    datasets, metrics = ({getattr(r, name) for r in results} for name in ("dataset", "metric"))
+    columns = {
+        "run": [run.name for run in runs],
+        **({"data": [r.dataset for r in results]} if len(datasets) > 1 else {}),
+        **({"VOC_METRIC": [r.metric or "-" for r in results]} if len(metrics) > 1 else {}),
+        "iterations": ["-" if run.iterations is None else str(run.iterations) for run in runs],
+        **{name: [format_percent(r.mean[name]) for r in results] for name in MEANS},
+    }
+    title = ", on different data" if len(datasets) > 1 else f" on {results[0].dataset}"
+    metric = results[0].metric if len(metrics) == 1 else ""
+    told = f" (TEST.VOC_METRIC {metric})" if metric else ""
+    rows = [list(cells) for cells in zip(*columns.values())]
+    return Comparison(f"Results{title}{told}", list(columns), rows)
 
 
 def _classes(runs: Sequence[Run], place: int) -> list[Comparison]:
@@ -130,11 +134,9 @@ def curves(runs: Sequence[Run]) -> dict[str, Plot]:
     Returns:
         Heading -> plot.
     """
-    several = len(runs[0].results) > 1
-    prefixes = [f"{run.results[0].dataset}/" if several else "" for run in runs]
     shown: dict[str, tuple[list[str], dict[str, Any]]] = {
         "Total loss": (["total_loss"] * len(runs), {"yscale": "log"}),
-        "AP50": ([f"{prefix}bbox/AP50" for prefix in prefixes], {"markers": True}),
+        "AP50": (list(map(_ap50_name, runs)), {"markers": True}),
     }
     plots = {}
     for heading, (names, options) in shown.items():
@@ -143,6 +145,14 @@ def curves(runs: Sequence[Run]) -> dict[str, Plot]:
         if any(len(line.x) for line in lines):
             plots[heading] = lines_plot(lines, "iteration", heading, size=SIZE, **options)
     return plots
+
+
+def _ap50_name(run: Run) -> str:
+    """The AP50 in metrics.json that is by the metric of the run's results, or else its own."""
+    first = run.results[0]
+    prefix = f"{first.dataset}/" if len(run.results) > 1 else ""
+    by_metric = f"{prefix}bbox_{first.metric}/AP50"
+    return by_metric if by_metric in run.series else f"{prefix}bbox/AP50"
 
 
 def markdown(table: Comparison) -> str:
@@ -191,8 +201,9 @@ def plain(runs: Sequence[Run]) -> dict[str, Any]:
         runs: what :func:`run_results.read_runs` gives.
 
     Returns:
-        "runs": a list with "name", "iterations" and "results", each with "dataset", "mean" and
-        "classes"; "settings": key -> values in the order of the runs.
+        "runs": a list with "name", "iterations" and "results", each with "dataset", "metric"
+        (``TEST.VOC_METRIC``, "" of another evaluator), "mean" and "classes";
+        "settings": key -> values in the order of the runs.
     """
     told = [
         {"name": run.name, "iterations": run.iterations, "results": [vars(r) for r in run.results]}

@@ -29,6 +29,7 @@ class Result:
     mean: dict[str, float | None]  # by the names in MEANS
     classes: dict[str, dict[str, float | None]]  # AP50 and AP, those that are known: by class
     every_class: bool  # whether a class of which nothing was found is among them
+    metric: str  # VOC's definition by which they are, as TEST.VOC_METRIC; "" of another evaluator
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def _read_run(
             settings.update(_of_evaluation(folder, evaluated))
         for x in of_training:
             if x in found and found[x] is None:
-                found[x] = _from_series(series, x, f"{x}/" if len(of_training) > 1 else "")
+                prefix = f"{x}/" if len(of_training) > 1 else ""
+                found[x] = _from_series(series, x, prefix, metric)
         results = [result for result in found.values() if result is not None]
         if results and len(results) == len(found):
             return Run(name, results, settings, series)
@@ -149,23 +151,29 @@ def _from_voc(folder: Path, dataset: str, metric: str | None) -> Result | None:
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise IONError(f"{path} is not of this format ({error!r}); evaluate again.") from error
-    return Result(dataset, mean, figures, every_class=True)
+    return Result(dataset, mean, figures, every_class=True, metric=metric)
 
 
-def _from_series(series: Series, dataset: str, prefix: str) -> Result | None:
-    """Out of the last evaluation in metrics.json, which any of Detectron2's trainings writes."""
+def _from_series(series: Series, dataset: str, prefix: str, metric: str | None) -> Result | None:
+    """Out of the last evaluation in metrics.json, which any of Detectron2's trainings writes.
+
+    The means are by the metric that is asked for, where there are any. Those of the classes are by
+    the run's own metric alone, and left out if it is another.
+    """
     last = {name: float(values[-1]) for name, (_, values) in series.items()}
-    bbox = f"{prefix}bbox/"
-    if f"{bbox}AP" not in last:
+    own, by_metric = (f"{prefix}{task}/" for task in ("bbox", f"bbox_{metric}"))
+    if f"{own}AP" not in last:
         return None
+    used = by_metric if f"{by_metric}AP" in last else own
+    mean = {name: last.get(used + name) for name in MEANS}
     classes = {}
-    for figure in ("AP50", "AP"):
-        start = f"{bbox}{figure}-"
+    for figure in ("AP50", "AP") if all(last.get(own + n) == mean[n] for n in MEANS) else ():
+        start = f"{own}{figure}-"
         found = {n[len(start) :]: v for n, v in last.items() if n.startswith(start)}
         if found:
             classes[figure] = found
-    mean = {name: last.get(bbox + name) for name in MEANS}
-    return Result(dataset, mean, classes, every_class=False)
+    known = str(metric) if used == by_metric else ""
+    return Result(dataset, mean, classes, every_class=False, metric=known)
 
 
 def evaluation_keys(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import yaml
 from cli_helpers import load_tool, output_of, run_tool, says
+from matplotlib.figure import Figure
 from page_checks import check_page
 from PIL import Image
 
@@ -22,6 +23,12 @@ def write_config(folder, test="voc:data:test", rate=0.01, name="config.yaml"):
     solver = {"BASE_LR": rate, "MAX_ITER": 40}
     keys = {"DATASETS": {"TEST": test}, "TEST": {"VOC_METRIC": "area"}, "SOLVER": solver}
     (folder / name).write_text(yaml.safe_dump({**keys, "OUTPUT_DIR": str(folder), "VERSION": 2}))
+
+
+def set_metric(folder, metric):
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["TEST"]["VOC_METRIC"] = metric
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
 def write_voc(folder, **classes):
@@ -47,6 +54,7 @@ def write_metrics(folder, *entries):
     (folder / "metrics.json").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
+ON_VOC = "Results on voc:data:test (TEST.VOC_METRIC area)"
 LOSSES = [{"iteration": 19, "total_loss": 2.0}, {"iteration": 39, "total_loss": 1.0}]
 
 
@@ -79,7 +87,7 @@ def test_figures_classes_and_settings(compare, runs, tmp_path):
     ]
     told = tables(output_of(compare(*runs, *arguments)))
     assert told == {
-        "Results on voc:data:test": [
+        ON_VOC: [
             ["run", "iterations", "AP", "AP50", "AP75"],
             ["aPIPEb", "40", "35.0", "70.0", "-"],
             ["second run", "-", "25.0", "50.0", "-"],
@@ -127,7 +135,46 @@ def test_the_metric_is_that_of_the_first(compare, runs):
     voc = json.loads((runs[1] / "voc_results.json").read_text())
     (runs[1] / "voc_results.json").write_text(json.dumps({**voc, "metric": "11point"}))
     told = tables(output_of(compare(*runs)))
-    assert told["Results on voc:data:test"][2] == ["second run", "-", "25.0", "50.0", "-"]
+    assert told[ON_VOC][2] == ["second run", "-", "25.0", "50.0", "-"]
+    for path, *others in (runs, runs[::-1]):
+        set_metric(path, "11point")
+        told = tables(output_of(compare(path, *others)))
+        assert {row[3] for row in told[ON_VOC.replace("area", "11point")][1:]} == {"1.0"}
+        set_metric(path, "area")
+
+
+def test_curves_and_figures_of_metrics_json_are_by_the_metric_of_the_table(compare, tmp_path):
+    """Both trainings are the same, but for the metric of their headline."""
+    figures = {"bbox_area": 20.0, "bbox_11point": 40.0}
+    for metric in ("area", "11point"):
+        write_config(tmp_path / metric)
+        set_metric(tmp_path / metric, metric)
+        own = figures[f"bbox_{metric}"]
+        evaluated = {"bbox/AP": own, "bbox/AP50": own, "bbox/AP50-cat": own}
+        evaluated |= {f"{task}/{name}": v for task, v in figures.items() for name in ("AP", "AP50")}
+        write_metrics(tmp_path / metric, *LOSSES, {"iteration": 40, **evaluated})
+    page = tmp_path / "page.html"
+    for order in (("area", "11point"), ("11point", "area")):
+        shown = f"{figures[f'bbox_{order[0]}']:.1f}"
+        told = tables(output_of(compare(*(tmp_path / name for name in order), "--html", page)))
+        title = f"Results on voc:data:test (TEST.VOC_METRIC {order[0]})"
+        assert [row[2:4] for row in told[title][1:]] == [[shown, shown]] * 2
+        assert "AP50 of each class" not in told  # it is by the run's own metric alone
+    tool, axes = load_tool("compare_runs"), Figure().add_subplot()
+    runs = tool.read_runs([tmp_path / "area", tmp_path / "11point"])
+    tool.curves(runs)["AP50"].draw(axes)
+    assert [list(line.get_ydata()) for line in axes.lines] == [[20.0], [20.0]]
+
+
+def test_runs_of_other_evaluators_are_told_apart(compare, runs):
+    first, second = runs
+    (second / "voc_results.json").unlink()
+    write_metrics(second, *LOSSES, {"iteration": 40, "bbox/AP": 30.0, "bbox/AP50": 60.0})
+    assert tables(output_of(compare(*runs)))["Results on voc:data:test"] == [
+        ["run", "VOC_METRIC", "iterations", "AP", "AP50", "AP75"],
+        ["aPIPEb", "area", "40", "35.0", "70.0", "-"],
+        ["second run", "-", "40", "30.0", "60.0", "-"],
+    ]
 
 
 def test_settings_are_those_of_the_evaluation_shown(compare, runs):
@@ -181,7 +228,7 @@ def test_runs_of_one_name_are_told_by_their_paths(compare, runs, tmp_path):
         write_config(path)
         write_voc(path, cat=1.0)
     told = tables(output_of(compare(*paths)))
-    assert [row[0] for row in told["Results on voc:data:test"][1:]] == list(map(str, paths))
+    assert [row[0] for row in told[ON_VOC][1:]] == list(map(str, paths))
     assert told["Settings that differ"] == [["None."]]
 
 
