@@ -103,7 +103,6 @@ class KeepBest(HookBase):
 
     def after_train(self) -> None:
         """Judge the evaluation at the end."""
-        # One more than that where there was no step left to do.
         if self.trainer.iter >= self.trainer.max_iter and self._judged < self.trainer.max_iter:
             self._judge(self.trainer.max_iter)
 

@@ -77,6 +77,8 @@ class EvaluatePeriodically(EvalHook):
         """Evaluate what was trained to its end."""
         # Otherwise an error is on its way out of a step, in which other processes may wait.
         if self.trainer.iter >= self.trainer.max_iter:
+            # Detectron2 has counted one too many where a resumed run had no step left to do.
+            self.trainer.iter = self.trainer.storage.iter = self.trainer.max_iter
             self._do_eval()
         del self._func
 

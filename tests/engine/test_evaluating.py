@@ -88,6 +88,21 @@ def test_every_evaluation_is_in_the_metrics(scenes, tmp_path, monkeypatch, metri
     assert figures(tmp_path) == [(1, 20.0), (3, 40.0), (6, 60.0)]
 
 
+@pytest.mark.parametrize("metric", ["", "bbox/AP50"])
+def test_an_evaluation_again_at_the_end_has_the_number_of_the_end(
+    scenes, tmp_path, monkeypatch, metric
+):
+    def evaluate(self):
+        self.last_results = {"bbox": {"AP50": 10.0 * self.iter}}
+        return self.last_results
+
+    monkeypatch.setattr(IONTrainer, "evaluate", evaluate)
+    cfg = make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 3, "TEST.BEST_METRIC", metric)
+    run(cfg)
+    run(cfg, resume=True)  # no step is left to do
+    assert figures(tmp_path) == [(3, 30.0)] * 2
+
+
 def test_none_is_written_twice(scenes, tmp_path, evaluations):
     opts = ("TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 2)
     run(make_config(scenes, tmp_path, *opts))
