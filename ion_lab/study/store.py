@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ class RunFolder:
         self.taken_over = path / "start.pth"  # parts of another detector that it starts from
 
     def state(self) -> dict[str, Any]:
-        """The note: "name", "settings", "finished" and "seconds" that the training took so far.
+        """The note of the run.
+
+        "name", "settings", "finished", "seconds" that the training took so far, and "begun": when a
+        process began whose end is not noted yet, or None.
 
         Raises:
             IONError: it cannot be read.
@@ -47,6 +51,22 @@ class RunFolder:
         """Write the note, or change a part of it."""
         exists = (self.path / _STATE).exists()
         write_json(str(self.path / _STATE), {**(self.state() if exists else {}), **changes})
+
+    def begin(self) -> None:
+        """Note that a process begins.
+
+        One before it whose end was not noted, because the study was killed, took until its last
+        words in the log.
+        """
+        state = self.state()
+        seconds, begun = state["seconds"], state.get("begun")
+        if begun is not None and self.log.is_file():
+            seconds += max(0.0, self.log.stat().st_mtime - begun)
+        self.write_state(seconds=round(seconds, 1), begun=time.time())
+
+    def end(self, seconds: float) -> None:
+        """Note that the process has ended, after so many seconds."""
+        self.write_state(seconds=round(self.state()["seconds"] + seconds, 1), begun=None)
 
     @property
     def finished(self) -> bool:

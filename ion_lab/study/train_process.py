@@ -52,6 +52,7 @@ class Training:
         self.folder.forget_lost_checkpoint()
         if self.start is not None and self.run.parts is not None:
             extract_parts(self.start.weights, self.run.parts, self.folder.taken_over)
+        self.folder.begin()
         self._lock, self._begun = lock, time.monotonic()
         with self.folder.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -77,8 +78,7 @@ class Training:
             Why the run is not finished; "" if it is.
         """
         status = self.process.wait()
-        seconds = self.folder.state()["seconds"] + time.monotonic() - self._begun
-        self.folder.write_state(seconds=round(seconds, 1))
+        self.folder.end(time.monotonic() - self._begun)
         reason = self._failure(status)
         if not reason:
             self.folder.finish()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import json
+import os
 import subprocess
 import sys
 import threading
@@ -189,6 +191,22 @@ def test_a_training_that_outlives_its_study_is_not_started_twice(tmp_path):
     assert lines[0] == "conv5, scenes, seed 0: another process trains it; waiting."
     # The second process found the first one's last checkpoint.
     assert calls(study) == {"conv5-scenes-seed-0": [0, 10]}
+
+
+def test_the_time_of_a_training_whose_end_nobody_noted_counts(tmp_path):
+    study = make_study(tmp_path, seeds=(0,), changes={"rows": {"conv5": CONV5}})
+    run_study(study)
+    folder = study.out / "runs" / "conv5-scenes-seed-0"
+    note = json.loads((folder / "run.json").read_text())
+    assert note["begun"] is None and note["seconds"] < 50
+    # As a study leaves it that was killed 100 seconds ago, and whose training wrote for 60 more.
+    now = time.time()
+    note.update(finished=False, seconds=5.0, begun=now - 100)
+    (folder / "run.json").write_text(json.dumps(note))
+    os.utime(folder / "study.log", (now - 40, now - 40))
+    run_study(study)
+    note = json.loads((folder / "run.json").read_text())
+    assert note["begun"] is None and 65 <= note["seconds"] < 100
 
 
 def test_given_folders_and_reports(tmp_path, scenes):
