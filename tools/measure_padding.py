@@ -3,8 +3,9 @@
 
 The recurrence sees no padding, but the convolutions below it do: they read zeros beyond an image
 that stands alone, and what they made of the padding beyond one that was padded; and a GroupNorm
-averages over both. Prints the relative difference of each feature, over all valid cells and over
-those farther from the padded sides than the receptive field of conv5 reaches.
+averages over both. Prints the relative difference of each feature, over all valid cells and, of a
+VGG, over those farther from the padded sides than the receptive field of conv5 reaches. Under other
+meta-architectures than ION, the recurrence takes the padding for image.
 
     python tools/measure_padding.py --config-file configs/ion_vgg16_voc.yaml image.jpg
 """
@@ -12,18 +13,21 @@ those farther from the padded sides than the receptive field of conv5 reaches.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 import torch
-from detectron2.modeling import build_model
-from torch import Tensor
+from detectron2.config import CfgNode
+from detectron2.structures import ImageList
+from torch import Tensor, nn
 
 from ion_d2.data.readable import read_image
 from ion_d2.engine.checkpoint import IONCheckpointer
-from ion_d2.engine.setup import load_config, run_cli
-from ion_lab.scenes.geometry import receptive_field, vgg_conv5_layers
+from ion_d2.engine.setup import build_model, load_config, run_cli
+from ion_d2.modeling import ION
+from ion_lab.report.reach import vgg_field
 
 
-def measure(model: torch.nn.Module, image: Tensor, margin: int) -> dict[str, tuple[float, float]]:
+def measure(model: nn.Module, image: Tensor, margin: int) -> dict[str, tuple[float, float]]:
     """Compare the features of an image, (3, H, W), alone with those beside a larger image.
 
     Returns:
@@ -33,9 +37,9 @@ def measure(model: torch.nn.Module, image: Tensor, margin: int) -> dict[str, tup
     height, width = image.shape[-2:]
     larger = torch.zeros(3, height + 128, width + 128, dtype=image.dtype)
     with torch.no_grad():
-        alone = model._features(model.preprocess_image([{"image": image}]))
+        alone = _features(model, model.preprocess_image([{"image": image}]))
         inputs = [{"image": image}, {"image": larger}]
-        batched = model._features(model.preprocess_image(inputs))
+        batched = _features(model, model.preprocess_image(inputs))
     strides = {name: shape.stride for name, shape in model.backbone.output_shape().items()}
     result = {}
     for name, x in alone.items():
@@ -46,28 +50,44 @@ def measure(model: torch.nn.Module, image: Tensor, margin: int) -> dict[str, tup
     return result
 
 
+def _features(model: nn.Module, images: ImageList) -> dict[str, Tensor]:
+    return model._features(images) if isinstance(model, ION) else model.backbone(images.tensor)
+
+
 def _relative(x: Tensor, y: Tensor) -> float:
     return float((x - y).norm() / x.norm())
 
 
-def main() -> None:
-    """Read the command line, measure and print."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print.
+
+    Args:
+        argv: the arguments; None takes them from the command line.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config-file", required=True)
     parser.add_argument("image")
     parser.add_argument("opts", nargs="*", help="overrides, KEY VALUE ...")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     opts = ["MODEL.ROI_HEADS.NUM_CLASSES", "20", "MODEL.WEIGHTS", "", *args.opts]
     cfg = load_config(args.config_file, opts)
+    model = _build(cfg)
+    image = torch.as_tensor(read_image(args.image, cfg.INPUT.FORMAT).transpose(2, 0, 1).copy())
+    field = vgg_field(getattr(model.backbone, "bottom_up", model.backbone), "conv5")
+    margin = None if field is None else field.size // 2
+    if margin is not None:
+        print(f"Inner cells are those more than {margin} pixels from the padded sides.")
+    print(f"{'feature':10s} {'all cells':>10s} {'inner cells':>12s}")
+    for name, (everywhere, inner) in measure(model, image, margin or 0).items():
+        print(f"{name:10s} {everywhere:10.2%} {'-' if margin is None else f'{inner:.2%}':>12s}")
+
+
+def _build(cfg: CfgNode) -> nn.Module:
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     if cfg.MODEL.WEIGHTS:
         IONCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    image = torch.as_tensor(read_image(args.image, cfg.INPUT.FORMAT).transpose(2, 0, 1).copy())
-    field = receptive_field(vgg_conv5_layers(cfg.MODEL.VGG.DEPTH))
-    print(f"{'feature':10s} {'all cells':>10s} {'inner cells':>12s}")
-    for name, (everywhere, inner) in measure(model, image, field.size // 2).items():
-        print(f"{name:10s} {everywhere:10.2%} {inner:12.2%}")
+    return model
 
 
 if __name__ == "__main__":

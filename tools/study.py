@@ -153,11 +153,17 @@ def find_reporter(name: str) -> Reporter:
     """
     module, _, function = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
+        found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise IONError(
             f"--report {name!r} is no MODULE:FUNCTION that can be imported ({error})."
         ) from error
+    if not callable(found) or isinstance(found, type):
+        raise IONError(
+            f"--report {name!r} is no function; name one that takes the content of results.json "
+            "and its folder."
+        )
+    return found
 
 
 def _given(words: Sequence[str]) -> dict[str, Path]:

@@ -90,6 +90,8 @@ def test_lists_tables(study, capsys):
         (["far", "--data", "bccd"], "'bccd' is not NAME=PATH"),
         (["photographs"], "add --data bccd=PATH"),
         (["far", "--report", "nothing:here"], "MODULE:FUNCTION"),
+        (["far", "--report", "ion_lab.report:charts"], "ion_lab.report:charts' is no function"),
+        (["far", "--report", "ion_lab.report:Section"], "ion_lab.report:Section' is no function"),
     ],
 )
 def test_bad_input_is_one_sentence(study, tmp_path, words, message):
