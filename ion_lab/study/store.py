@@ -101,11 +101,22 @@ class Store:
         Raises:
             IONError: a folder cannot be read or written.
         """
-        key = json.dumps(run.settings, sort_keys=True)
-        if key not in self._known:
+        found = self.known(run)
+        if found is None:
             with locked(self._root / "lock"):
-                self._known[key] = self._find(run) or self._create(run)
-        return self._known[key]
+                found = self._known[_key(run)] = self._find(run) or self._create(run)
+        return found
+
+    def known(self, run: Run) -> RunFolder | None:
+        """The folder that was made for a run's settings, if there is one.
+
+        Raises:
+            IONError: a folder cannot be read.
+        """
+        key = _key(run)
+        if key not in self._known and (found := self._find(run)) is not None:
+            self._known[key] = found
+        return self._known.get(key)
 
     def _find(self, run: Run) -> RunFolder | None:
         for note in sorted(self._root.glob(f"*/{_STATE}")):
@@ -124,3 +135,7 @@ class Store:
         folder = RunFolder(path)
         folder.write_state(name=run.name, settings=run.settings, finished=False, seconds=0.0)
         return folder
+
+
+def _key(run: Run) -> str:
+    return json.dumps(run.settings, sort_keys=True)

@@ -14,6 +14,7 @@ from ion_d2.evaluation.results_file import write_json, write_text
 from ion_lab.study.figures import columns_without_class
 from ion_lab.study.markdown import to_markdown
 from ion_lab.study.results import collect_results
+from ion_lab.study.row_models import check_models
 from ion_lab.study.runner import Interrupted, Runner, default_jobs
 from ion_lab.study.runs import Run, plan_runs
 from ion_lab.study.store import Store
@@ -76,6 +77,7 @@ def run_study(study: Study) -> list[str]:
     """
     store = Store(study.out.absolute() / "runs")
     runs = _plan(study)
+    check_models(run for run in runs if not _is_finished(run, store))
     runner = Runner(store, study.command, study.jobs or default_jobs(), study.tell)
     try:
         failures = runner.run(runs, lambda: _write(study, runs, store))
@@ -87,6 +89,11 @@ def run_study(study: Study) -> list[str]:
     if study.reporter is not None:
         study.reporter(results, study.folder)
     return failures
+
+
+def _is_finished(run: Run, store: Store) -> bool:
+    folder = store.known(run)
+    return folder is not None and folder.finished
 
 
 def _plan(study: Study) -> list[Run]:
