@@ -54,8 +54,12 @@ def run_settings(
         IONError: the file or an override is wrong.
     """
     cfg = load_config(str(config), list(overrides))
-    # A head that is not built does not change a result.
-    absent = () if cfg.MODEL.SEG_REGULARIZER_ON else ("MODEL.SEM_SEG_HEAD.",)
+    # A head that is not built and proposals that are not loaded do not change a result.
+    used = {
+        "MODEL.SEM_SEG_HEAD.": cfg.MODEL.SEG_REGULARIZER_ON,
+        "DATASETS.PRECOMPUTED_PROPOSAL_": cfg.MODEL.LOAD_PROPOSALS,
+    }
+    absent = tuple(prefix for prefix, is_used in used.items() if not is_used)
     values = {key: value for key, value in _values(cfg).items() if not key.startswith(absent)}
     shown = known_pictures(pictures, cfg)
     known_by = {"config": values, "pictures": shown, "start": start, "parts": parts}

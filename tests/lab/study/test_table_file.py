@@ -115,6 +115,13 @@ def test_a_segmentation_head_that_is_not_built_makes_no_other_run():
     assert not same_settings(settings(*on), settings(*on, *gain))
 
 
+def test_a_number_of_proposals_that_are_not_loaded_makes_no_other_run():
+    number = ("DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST", "7")
+    assert same_settings(settings(), settings(*number))
+    loaded = ("MODEL.LOAD_PROPOSALS", "True")
+    assert not same_settings(settings(*loaded), settings(*loaded, *number))
+
+
 def test_what_is_taken_over_of_a_start_counts():
     base = settings("SEED", "1")
     whole = settings("SEED", "1", start=base)
