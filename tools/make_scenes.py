@@ -2,8 +2,7 @@
 
     python tools/make_scenes.py scenes --train 600 --test 120
 
-What the pictures show is told in ion_lab/scenes/__init__.py. Repeating a command finds its
-set and returns at once.
+docs/STUDY.md tells what the pictures show. Repeating a command finds its set and returns at once.
 """
 
 from __future__ import annotations
