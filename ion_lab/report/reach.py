@@ -32,11 +32,11 @@ def context_reach(block: nn.Module, cells: np.ndarray) -> np.ndarray | None:
     """
     if isinstance(block, Chain):
         reach: np.ndarray | None = cells
-        for part in reversed(block.blocks):
+        for part in reversed(block.parts):
             reach = None if reach is None else context_reach(part, reach)
         return reach
     if isinstance(block, Branches):
-        return context_reach(next(iter(block.blocks.values())), cells)
+        return context_reach(next(iter(block.parts.values())), cells)
     if isinstance(block, GlobalAverage):
         return np.full_like(cells, cells.any())
     if isinstance(block, Conv):
