@@ -152,7 +152,9 @@ def main() -> int:
     folder = OutputFolder(args.output)
     inputs = find_inputs(args, folder)
     make_folder(args.output, ELSEWHERE)
-    cfg, names = read_model_config(args, lowest_score=args.confidence_threshold)
+    cfg, names = read_model_config(
+        args, further=("TEST.SEM_SEG", "False"), lowest_score=args.confidence_threshold
+    )
     results = Results(folder, names, args.save, args.json)
     predictor = IONPredictor.from_config(cfg, names)
     drawings = Drawings(folder, names, save=not args.no_drawings, show=args.show)

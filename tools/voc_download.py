@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import lzma
 import os
+import socket
 import tarfile
 import zlib
+from collections.abc import Iterator
 from urllib.error import URLError
 
 from torchvision.datasets.utils import check_integrity, download_url
 
 from ion_d2.errors import IONError
+
+TIMEOUT = 60.0
+"""Seconds of silence after which a server is given up."""
 
 _NETWORK_ERRORS = (URLError, ConnectionError, TimeoutError, http.client.HTTPException)
 _ARCHIVE_ERRORS = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
@@ -34,7 +40,8 @@ def download(url: str, path: str, md5: str) -> None:
         )
     folder, name = os.path.split(path)
     try:
-        download_url(url, folder, name + ".part", md5)
+        with _silence_ends():
+            download_url(url, folder, name + ".part", md5)
     except _NETWORK_ERRORS as error:
         raise IONError(
             f"{url} cannot be downloaded ({error}); run the command again later, or put the file "
@@ -46,6 +53,17 @@ def download(url: str, path: str, md5: str) -> None:
             f"or put the right file at {path}."
         ) from error
     os.replace(path + ".part", path)
+
+
+@contextlib.contextmanager
+def _silence_ends() -> Iterator[None]:
+    """Let a server that says nothing more raise a TimeoutError; torchvision would wait forever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def unpack(archive: str, folder: str, wanted: str | tuple[str, ...]) -> None:

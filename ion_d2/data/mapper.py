@@ -57,13 +57,19 @@ class IONDatasetMapper(DatasetMapper):
             **kwargs: the arguments of Detectron2's DatasetMapper.
 
         Raises:
-            IONError: there are more ids than an 8-bit label map has beside the ignored one.
+            IONError: there are more ids than an 8-bit label map has beside the ignored one, or that
+                one is none.
         """
         super().__init__(is_train, **kwargs)
         if num_label_ids is not None and num_label_ids > _MAX_IDS:
             raise IONError(
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {num_label_ids}, but a label map has at most "
                 f"{_MAX_IDS} ids; use fewer classes or MODEL.SEG_REGULARIZER_ON False."
+            )
+        if num_label_ids is not None and not 0 <= ignore_label <= 255:
+            raise IONError(
+                f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {ignore_label}, but label maps have 8 bits; "
+                "give a number from 0 to 255."
             )
         self.use_difficult = use_difficult
         self.skip_unreadable = skip_unreadable

@@ -6,6 +6,7 @@ averages over depends on its version.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections import OrderedDict
@@ -50,7 +51,8 @@ class IONSemSegEvaluator(DatasetEvaluator):
                 "sem_seg_file_name"; None takes those of the dataset.
 
         Raises:
-            IONError: the dataset's `stuff_classes` are not `num_classes` names.
+            IONError: the dataset's `stuff_classes` are not `num_classes` names, no image has a
+                label map, or one cannot be used.
         """
         self._dataset_name = dataset_name
         self._num_classes = num_classes
@@ -58,11 +60,17 @@ class IONSemSegEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._distributed = distributed
         self._class_names = _class_names(dataset_name, num_classes)
-        self._label_files: dict[str, str] = {
-            record["image_id"]: record["sem_seg_file_name"]
-            for record in (DatasetCatalog.get(dataset_name) if records is None else records)
-            if "sem_seg_file_name" in record
-        }
+        records = DatasetCatalog.get(dataset_name) if records is None else records
+        labeled = [record for record in records if "sem_seg_file_name" in record]
+        if not labeled:
+            raise IONError(
+                f"TEST.SEM_SEG is True, but no image of {dataset_name} has a label map; name "
+                "folders of some in DATASETS.SEM_SEG_DIRS, or set it to False."
+            )
+        self._label_files = {each["image_id"]: each["sem_seg_file_name"] for each in labeled}
+        # Now, and not when the model has been trained for hours and its boxes are found.
+        for file in self._label_files.values():
+            _check_once(file, num_classes, ignore_label)
         self.reset()
 
     def reset(self) -> None:
@@ -131,6 +139,11 @@ class IONSemSegEvaluator(DatasetEvaluator):
         if self._output_dir:
             report = {"dataset": name, "num_images": number, **figures, "IoU": per_class}
             write_json(os.path.join(self._output_dir, "sem_seg_results.json"), report, indent=1)
+
+
+@functools.cache  # an evaluator is built for each evaluation of a training
+def _check_once(file: str, num_classes: int, ignore_label: int) -> None:
+    read_label_map(file, num_classes, ignore_label)
 
 
 def confusion_matrix(

@@ -93,6 +93,14 @@ def test_more_classes_than_a_label_map_has_ids():
         IONDatasetMapper(small_config(*SEG, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 1204), is_train=True)
 
 
+@pytest.mark.parametrize("value", [-1, 256])
+def test_the_ignored_id_is_one_of_a_label_map(value):
+    with pytest.raises(IONError, match=rf"IGNORE_VALUE is {value}.* from 0 to 255"):
+        IONDatasetMapper(
+            small_config(*SEG, "MODEL.SEM_SEG_HEAD.IGNORE_VALUE", value), is_train=True
+        )
+
+
 def test_images_without_labels_mix_with_those_that_have_them(record):
     """Each counts as an image with a loss of 0: the others' gradients keep their direction."""
     mapper = IONDatasetMapper(small_config(*SEG, "INPUT.RANDOM_FLIP", "none"), is_train=True)

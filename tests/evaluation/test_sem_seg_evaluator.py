@@ -124,6 +124,10 @@ def test_bad_input_is_named(tmp_path):
         evaluator.process([record], [scores_for([[0, 1]], num_classes=5)])
     with pytest.raises(IONError, match="MODEL.SEM_SEG_HEAD.NUM_CLASSES"):
         IONSemSegEvaluator("mine", 3)
-    write_label(tmp_path / "a.png", [[0, 7]])
-    with pytest.raises(IONError, match="a.png"):
-        evaluator.process([record], [scores_for([[0, 1]])])
+    write_label(tmp_path / "b.png", [[0, 7]])
+    with pytest.raises(IONError, match="b.png"):  # before the training
+        IONSemSegEvaluator(
+            "mine", 4, records=[{**record, "sem_seg_file_name": f"{tmp_path}/b.png"}]
+        )
+    with pytest.raises(IONError, match="no image of mine has a label map"):
+        IONSemSegEvaluator("mine", 4, records=[{"image_id": "a"}])

@@ -2,10 +2,12 @@ import gzip
 import hashlib
 import io
 import os
+import socket
 import tarfile
 
 import numpy as np
 import pytest
+import voc_download
 from file_server import FileServer
 from refusals import refused
 from voc_download import download, unpack
@@ -43,6 +45,15 @@ def test_another_file_of_that_name_is_left_alone(server, tmp_path):
         fetch(server, path)
     assert path.read_bytes() == b"the user's own"
     assert server.log == []
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(voc_download, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # which takes calls, and says nothing
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/data.tar"
+        with refused(url, "timed out"):
+            download(url, str(tmp_path / "data.tar"), MD5)
+    assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.parametrize("fault", ["another content", "404", "refused"])
