@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import re
 
 # How the system says that there is no room: a full disk, a quota, a limit on the size of files.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # How it says that a disk takes nothing any more, or is gone.
 LOST_DISK = (errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN)
+
+# What a message may quote of a file and a terminal would obey: line breaks, control codes, turns of
+# the direction of writing. They are shown as Python writes them.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class IONError(ValueError):
@@ -21,5 +26,5 @@ class IONError(ValueError):
     """
 
     def __init__(self, message: str = "", *, rule: str = "") -> None:
-        super().__init__(message)
+        super().__init__(_UNSEEN.sub(lambda found: repr(found[0])[1:-1], message))
         self.rule = rule
