@@ -129,3 +129,20 @@ def test_a_model_that_needs_proposals_must_load_them():
     with refused("MODEL.LOAD_PROPOSALS"):
         opts = ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
         proposal_files(small_config(*opts), "TRAIN")
+
+
+@pytest.mark.usefixtures("catalogs")
+def test_one_of_several_datasets_may_have_no_objects(tmp_path):
+    """What is trained on are all of them; the file need not name the images that are left out."""
+    annotations = {"one": [{"iscrowd": 0}], "none": [], "crowd": [{"iscrowd": 1}]}
+    names, files = [], []
+    for name, found in annotations.items():
+        record = {**records("1")[0], "annotations": found}
+        DatasetCatalog.register(f"objects_{name}", lambda record=record: [record])
+        names.append(f"objects_{name}")
+        files.append(str(tmp_path / f"{name}.pkl"))
+        write_proposals(files[-1], some(["1"] if name == "one" else []))
+    (record,) = get_dicts(names, filter_empty=True, proposal_files=files)
+    assert len(record["proposal_boxes"]) == 5 and record["annotations"] == [{"iscrowd": 0}]
+    with pytest.raises(AssertionError, match="No valid data found in objects_none,objects_crowd"):
+        get_dicts(names[1:], filter_empty=True, proposal_files=files[1:])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.structures import BoxMode
 
 from ion_d2.data.proposals.proposal_file import Proposals, read_proposals
@@ -92,8 +93,12 @@ def get_dicts(
         return get_detection_dataset_dicts(names, filter_empty=filter_empty)
     dicts: list[dict[str, Any]] = []
     for name, path in zip(names, proposal_files):
-        part = get_detection_dataset_dicts([name], filter_empty=filter_empty)
+        part = get_detection_dataset_dicts([name], filter_empty=False)
+        if filter_empty and "annotations" in part[0]:
+            part = filter_images_with_only_crowd_annotations(part)
         dicts += add_proposals(part, read_proposals(path), name)
+    # Of all together, as in Detectron2: one of them may have no objects.
+    assert dicts, f"No valid data found in {','.join(names)}."
     return dicts
 
 
