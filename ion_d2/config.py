@@ -161,8 +161,10 @@ _DEFAULTS: dict[str, Any] = {
     # paper: no). In an evaluation they need not be found, whatever this says.
     "DATASETS.USE_DIFFICULT": False,
     # Folders of label maps, ID.png (class ids, 255 ignored) or SBD's ID.mat, for images without one
-    # of their own (VOC's SegmentationClass); the first that has one wins. A plain name is a folder
-    # beside the images' folder, anything with "/" a path.
+    # of their own (VOC's SegmentationClass); the first that has one wins. Pictures in subfolders
+    # have theirs in subfolders (a/im0.png), or in none if no other picture is called im0. A plain
+    # name is a folder beside the images' folder (or beside one above it, the nearest), anything
+    # with "/" a path.
     "DATASETS.SEM_SEG_DIRS": (),
     # Whether pictures that cannot be decoded are left out, with a warning for each. By default the
     # first one stops the run.

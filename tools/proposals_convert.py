@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import posixpath
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from proposals_mat import MAT_LAYOUTS, read_mat
 from proposals_text import read_csv, read_json
 
+from ion_d2.data.folders import composed, file_stem, own_names, pictures_called
 from ion_d2.data.proposals.attach import match_proposals
 from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores, read_proposals
 from ion_d2.errors import IONError
@@ -59,12 +61,11 @@ def for_dataset(
             outside.
     """
     known = {str(record["image_id"]): record["image_id"] for record in dicts}
-    files = {Path(record["file_name"]).stem: record["image_id"] for record in dicts}
-    both = {image_id for image_id in known.keys() & files if known[image_id] != files[image_id]}
-    odd = [image_id for image_id in proposals.ids if str(image_id) in both]
-    if odd and not by_file:
+    files = _called_by_file(proposals, dicts, name, by_file)
+    both = [i for i in files if i in known and known[i] != files[i]]
+    if both and not by_file:
         raise IONError(
-            f"{proposals.source} has boxes of '{odd[0]}', which in {name} is the id of one image "
+            f"{proposals.source} has boxes of '{both[0]}', which in {name} is the id of one image "
             "and the file name of another; give a folder of files named after the images."
         )
     names = {**known, **files} if by_file else {**files, **known}
@@ -75,6 +76,31 @@ def for_dataset(
     renamed = Proposals.from_images(images, proposals.source)
     found = match_proposals(renamed, dicts, name)
     return Proposals.from_images((images[i] for i in found), proposals.source)
+
+
+def _called_by_file(
+    proposals: Proposals, dicts: Sequence[dict[str, Any]], name: str, by_file: bool
+) -> dict[str, ImageId]:
+    """The ids of the images that proposals call by their files, with or without folders."""
+    names = {composed(str(image_id)): str(image_id) for image_id in proposals.ids}
+    stems = [file_stem(record["file_name"]) for record in dicts]
+    called = pictures_called(names, stems)
+    for text, places in called.items():
+        if len(places) > 1:
+            first, second = (dicts[place]["file_name"] for place in places[:2])
+            raise IONError(
+                f"{proposals.source} has boxes of '{names[text]}', which in {name} could be "
+                f"{first} or {second}; name the images with their folders, or by their ids."
+            )
+    own = own_names(called)
+    if by_file:
+        # In folders of its own: the name alone must do, where it is that of one file and one image.
+        last = Counter(map(posixpath.basename, names))
+        rest = {posixpath.basename(text): text for text in names if text not in own.values()}
+        once = [text for text in rest if last[text] == 1]
+        alone = own_names(pictures_called(once, map(posixpath.basename, stems)))
+        own = {**{place: rest[text] for place, text in alone.items()}, **own}
+    return {names[text]: dicts[place]["image_id"] for place, text in own.items()}
 
 
 def merge_proposals(several: Sequence[Proposals]) -> Proposals:

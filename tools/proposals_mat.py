@@ -55,7 +55,8 @@ def read_mat(
 ) -> Proposals:
     """Read proposals from a Matlab file, or from a folder (and those in it) of one file per image.
 
-    An image of a folder is called as its file.
+    An image of a folder is called as its file, with the path below the folder if files of one name
+    are there more than once or ``ids`` are given, among which one name may be two images'.
 
     Args:
         path: the file or folder.
@@ -72,21 +73,27 @@ def read_mat(
             f"{path} is not {_FORMS[forms[0]]}, which layout {layout} is; give that, or another "
             "layout."
         )
-    images = _folder(path, layout) if form == "folder" else _image_set(path, layout, ids)
+    images = (
+        _folder(path, layout, by_path=ids is not None)
+        if form == "folder"
+        else _image_set(path, layout, ids)
+    )
     converted = ((image_id, *_convert(b, s, layout, told)) for image_id, b, s, told in images)
     return Proposals.from_images(converted, path)
 
 
-def _folder(path: str, layout: str) -> Iterator[_Image]:
+def _folder(path: str, layout: str, by_path: bool) -> Iterator[_Image]:
     kind, files = _LAYOUTS[layout], sorted(map(Path, find_files(path, (".mat",))))
     if not files:
         raise IONError(f"Folder {path} holds no .mat file; give the folder with the proposals.")
+    by_path = by_path or len({file.stem for file in files}) < len(files)
     for file in files:
         content = load_mat(str(file))
         boxes = _array(content, kind.boxes, layout, str(file))
         scored = kind.scored or any(name in content for name in kind.scores)
         scores = _array(content, kind.scores, layout, str(file)) if scored else None
-        yield file.stem, boxes, scores, str(file)
+        name = file.relative_to(path).with_suffix("").as_posix() if by_path else file.stem
+        yield name, boxes, scores, str(file)
 
 
 def _image_set(path: str, layout: str, ids: Sequence[ImageId] | None) -> Iterator[_Image]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ion_d2.errors import IONError
@@ -21,12 +22,49 @@ def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, tuple[int, str]] = {}
     for path in find_files(folder, extensions):
-        stem, extension = os.path.splitext(os.path.relpath(path, folder))
-        stem = composed(stem).replace(os.sep, "/")
-        rank = extensions.index(extension.lower())
+        stem = file_stem(os.path.relpath(path, folder))
+        rank = extensions.index(os.path.splitext(path)[1].lower())
         if stem not in found or rank < found[stem][0]:
             found[stem] = (rank, path)
     return {stem: path for stem, (_, path) in found.items()}
+
+
+def file_stem(path: str) -> str:
+    """A file's path without extension as :func:`index_folder` has it: composed, with "/"."""
+    return composed(os.path.splitext(path)[0]).replace(os.sep, "/")
+
+
+def pictures_called(names: Collection[str], stems: Iterable[str]) -> dict[str, list[int]]:
+    """Find the pictures that each of some names stands for, as "im0" or "a/im0" for "J/a/im0".
+
+    Of several, it is the one whose folder holds the folders of the others, if there is one.
+
+    Args:
+        names: those of labels or the like; all are :func:`composed`.
+        stems: a path without extension for each picture, which is another one each.
+
+    Returns:
+        The places of the pictures, for each name that has some; more than one if it is ambiguous.
+    """
+    known, places = set(names), defaultdict(list)
+    for place, stem in enumerate(stems):
+        parts = stem.split("/")
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            if tail in known:
+                places[tail].append((stem[: -len(tail)], place))
+    called = {}
+    for name, several in places.items():
+        (above, first), *others = sorted(several)
+        highest = all(folder != above and folder.startswith(above) for folder, _ in others)
+        called[name] = [first] if highest else sorted(place for _, place in several)
+    return called
+
+
+def own_names(called: Mapping[str, Sequence[int]]) -> dict[int, str]:
+    """Each picture's longest name that is no other's, of what :func:`pictures_called` returns."""
+    alone = [(name, places[0]) for name, places in called.items() if len(places) == 1]
+    return {place: name for name, place in sorted(alone, key=lambda one: len(one[0]))}
 
 
 def find_files(folder: str, extensions: Sequence[str]) -> Iterator[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ion_d2.data.folders import composed, index_folder
+from ion_d2.data.folders import file_stem, index_folder, own_names, pictures_called
 from ion_d2.errors import IONError
 
 logger = logging.getLogger(__name__)
@@ -22,9 +24,10 @@ def add_label_files(dicts: Sequence[dict[str, Any]], folders: Sequence[str]) -> 
     Args:
         dicts: Detectron2 dataset dicts; they are not changed, and their order stays.
         folders: where to look, the first that has a label wins. A plain name is a folder beside the
-            folder of the image (in VOC layout, beside ``JPEGImages``), where it may be missing;
-            anything with a path separator is a path. A label has the image's file name with the
-            extension ``.png``, or ``.mat`` for SBD.
+            folder of the image (in VOC layout, beside ``JPEGImages``) or else beside the nearest
+            folder above that has one there, and may be missing; anything with a path separator is a
+            path. A label has the image's file name with the extension ``.png``, or ``.mat`` for
+            SBD, in subfolders like the image's or, if no other image has that name, in none.
 
     Raises:
         IONError: a path is not a folder.
@@ -36,18 +39,14 @@ def add_label_files(dicts: Sequence[dict[str, Any]], folders: Sequence[str]) -> 
                 f"DATASETS.SEM_SEG_DIRS names {folder}, which is not a folder; correct the path."
             )
 
-    @functools.cache
-    def labels_in(folder: str) -> dict[str, str]:
-        return index_folder(folder, _EXTENSIONS) if os.path.isdir(folder) else {}
+    pictures = list(dict.fromkeys(record["file_name"] for record in dicts))
+    labels: dict[str, str] = {}
+    for name in reversed(folders):
+        labels.update(_labels_in(name, pictures))
 
     def with_label(record: dict[str, Any]) -> dict[str, Any]:
-        images, file_name = os.path.split(record["file_name"])
-        stem = composed(os.path.splitext(file_name)[0])
-        for name in folders:
-            folder = os.path.join(os.path.dirname(images), name) if _is_plain(name) else name
-            if stem in labels_in(folder):
-                return {**record, "sem_seg_file_name": labels_in(folder)[stem]}
-        return record
+        label = labels.get(record["file_name"])
+        return {**record, "sem_seg_file_name": label} if label else record
 
     return [record if "sem_seg_file_name" in record else with_label(record) for record in dicts]
 
@@ -57,6 +56,28 @@ def log_label_count(dicts: Sequence[dict[str, Any]]) -> None:
     count = sum("sem_seg_file_name" in record or _has_mask(record) for record in dicts)
     level = logging.INFO if count else logging.WARNING
     logger.log(level, "Segmentation labels: %d of %d training images.", count, len(dicts))
+
+
+def _labels_in(name: str, pictures: Sequence[str]) -> dict[str, str]:
+    """The label of each picture that has one in a folder, which may be one for each dataset."""
+    sharing: defaultdict[str, list[str]] = defaultdict(list)
+    beside = functools.cache(functools.partial(_folder_beside, name))
+    for picture in pictures:
+        folder = beside(os.path.dirname(picture)) if _is_plain(name) else name
+        if folder:
+            sharing[folder].append(picture)
+    labels = {}
+    for folder, files in sharing.items():
+        index = index_folder(folder, _EXTENSIONS)
+        own = own_names(pictures_called(index, map(file_stem, files)))
+        labels.update({files[place]: index[stem] for place, stem in own.items()})
+    return labels
+
+
+def _folder_beside(name: str, images: str) -> str | None:
+    """The nearest folder of a name beside the folder of images or beside one that it lies in."""
+    places = (os.path.join(above, name) for above in Path(images).parents)
+    return next(filter(os.path.isdir, places), None)
 
 
 def _is_plain(folder: str) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from detectron2.structures import BoxMode
 
 from ion_d2.data.class_file import clean_class_name, read_class_file
-from ion_d2.data.folders import index_folder
+from ion_d2.data.folders import index_folder, own_names, pictures_called
 from ion_d2.data.outlines import LINE, clip
 from ion_d2.data.readable import read_size
 from ion_d2.data.reading_on import is_reading_on, read_each
@@ -54,8 +53,8 @@ def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> l
     """
     root = os.fspath(root)
     images = index_folder(os.path.join(root, "JPEGImages"), _IMAGE_EXTENSIONS)
-    labels = _index_if_there(root, "SegmentationClass", ".png")
     image_ids = read_image_ids(root, split, images)
+    labels = _files_of(image_ids, _index_if_there(root, "SegmentationClass", ".png"))
     xml_files = _annotation_files(root, split, image_ids, class_names)
     category_ids = {clean_class_name(name): index for index, name in enumerate(class_names)}
     without_extent: list[str | None] = []
@@ -125,19 +124,17 @@ def _index_if_there(root: str, name: str, extension: str) -> dict[str, str]:
     return index_folder(folder, (extension,)) if os.path.isdir(folder) else {}
 
 
+def _files_of(image_ids: Sequence[str], index: dict[str, str]) -> dict[str, str]:
+    """The label of each image that has one; those of pictures in subfolders may lie in none."""
+    own = own_names(pictures_called(index, image_ids))
+    return {image_ids[place]: index[name] for place, name in own.items()}
+
+
 def _annotation_files(
     root: str, split: str, image_ids: Sequence[str], class_names: Sequence[str]
 ) -> dict[str, str]:
     """The annotation file of each image; none at all if the labels of the split are withheld."""
-    annotated = _index_if_there(root, "Annotations", ".xml")
-    names = Counter(image_id.rpartition("/")[2] for image_id in image_ids)
-    found = {}
-    for image_id in image_ids:
-        name = image_id.rpartition("/")[2]
-        # Pictures in subfolders may have their annotations all in one folder.
-        path = annotated.get(image_id) or (annotated.get(name) if names[name] == 1 else None)
-        if path:
-            found[image_id] = path
+    found = _files_of(image_ids, _index_if_there(root, "Annotations", ".xml"))
     missing = [image_id for image_id in image_ids if image_id not in found]
     if not missing:
         return found

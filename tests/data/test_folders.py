@@ -1,8 +1,8 @@
-"""Folders are searched through links, and to an end."""
+"""Folders are searched through links, and to an end; names in them stand for one picture."""
 
 import pytest
 
-from ion_d2.data.folders import find_files
+from ion_d2.data.folders import find_files, own_names, pictures_called
 
 
 @pytest.fixture
@@ -35,3 +35,24 @@ def test_links_to_what_they_lie_in_are_not_followed(folder, monkeypatch, relativ
     # The link back is no loop of its own: from "deep" on, nothing leads to it again.
     expected = ["a.jpg", "deep/b.JPG", "link/e.jpg", "link/back/b.JPG"]
     assert found(folder) == expected
+
+
+@pytest.mark.parametrize(
+    ("pictures", "names", "own"),
+    [
+        (["J/a/im0", "J/b/im0"], ["a/im0", "b/im0"], ["a/im0", "b/im0"]),
+        (["J/a/im0", "J/b/im0"], ["im0"], [None, None]),
+        (["J/a/im0", "J/b/im0"], ["a/im0", "im0"], ["a/im0", None]),
+        (["J/a/im0", "J/b/im1"], ["im0", "b/im1", "im1"], ["im0", "b/im1"]),
+        # One lies above the other: a folder that mirrors theirs has its name alone.
+        (["J/im0", "J/a/im0"], ["im0"], ["im0", None]),
+        (["J/a/im0", "J/im0"], ["im0", "a/im0"], ["a/im0", "im0"]),
+        (["im0", "a/im0", "ab/im0"], ["im0"], ["im0", None, None]),
+        # A name has whole parts of the path; two pictures may differ in their extension alone.
+        (["J/ab/im0", "J/xim0"], ["b/im0", "im0"], ["im0", None]),
+        (["J/im0", "J/im0"], ["im0"], [None, None]),
+    ],
+)
+def test_a_name_stands_for_one_picture(pictures, names, own):
+    found = own_names(pictures_called(names, pictures))
+    assert [found.get(place) for place in range(len(pictures))] == own

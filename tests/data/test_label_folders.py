@@ -68,3 +68,45 @@ def test_the_number_of_labels_is_logged(caplog):
         ("INFO", "Segmentation labels: 2 of 4 training images."),
         ("WARNING", "Segmentation labels: 0 of 2 training images."),
     ]
+
+
+def nested(tmp_path, *labels):
+    """Pictures of two clips, both called im0, with label maps in these places."""
+    names = [f"set/JPEGImages/{clip}/im0.jpg" for clip in "ab"]
+    for name in labels:
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_label(path, IDS)
+    return [{"file_name": str(tmp_path / name), "image_id": i} for i, name in enumerate(names)]
+
+
+def found(tmp_path, dicts, *folders):
+    files = [r.get("sem_seg_file_name") for r in add_label_files(dicts, folders)]
+    return [f and f.replace(str(tmp_path / "set"), "").lstrip("/") for f in files]
+
+
+def test_pictures_in_subfolders_have_maps_in_subfolders(tmp_path):
+    dicts = nested(tmp_path, "Seg/a/im0.png", "Seg/b/im0.png")
+    for folder in ("Seg", str(tmp_path / "set/Seg")):
+        assert found(tmp_path, dicts, folder) == ["Seg/a/im0.png", "Seg/b/im0.png"]
+        # A picture that is there twice, as in two splits, is one picture.
+        assert found(tmp_path, [dicts[1]] * 2, folder) == ["Seg/b/im0.png"] * 2
+
+
+def test_a_map_that_two_pictures_could_have_is_nobodys(tmp_path):
+    dicts = nested(tmp_path, "Seg/im0.png", "More/a/im0.png", "More/im0.png")
+    for folder in ("Seg", str(tmp_path / "set/Seg")):
+        assert found(tmp_path, dicts, folder) == [None, None]
+        assert found(tmp_path, dicts, folder, "More") == ["More/a/im0.png", None]
+        assert found(tmp_path, dicts[:1], folder) == ["Seg/im0.png"]
+
+
+def test_a_plain_name_is_beside_each_datasets_own_pictures(tmp_path):
+    """Two datasets may call different pictures alike."""
+    dicts = []
+    for name in ("one", "two"):
+        root = write_voc(tmp_path / "set" / name, {"im0": []})
+        (root / "Seg").mkdir()
+        write_label(root / "Seg/im0.png", IDS)
+        dicts += load_voc_layout(root, "train", ["dog"])
+    assert found(tmp_path, dicts, "Seg") == ["one/Seg/im0.png", "two/Seg/im0.png"]

@@ -59,6 +59,20 @@ def test_segmentation_labels_are_found_by_id(folder):
     assert [r.get("sem_seg_file_name") for r in load(folder)] == [None, str(label)]
 
 
+def test_pictures_in_subfolders_have_labels_beside_them_or_all_in_one_folder(tmp_path):
+    for folder in ("Annotations/a", "JPEGImages/a", "JPEGImages/b", "SegmentationClass"):
+        (tmp_path / folder).mkdir(parents=True)
+    write_voc(tmp_path, {"a/im0": [CAT], "im1": [], "im0": [DOG]})
+    (tmp_path / "JPEGImages/im1.jpg").rename(tmp_path / "JPEGImages/b/im1.jpg")
+    write_split(tmp_path, "train", "a/im0\nb/im1\nim0\n")
+    for name in ("im0", "im1"):
+        write_label(tmp_path / f"SegmentationClass/{name}.png", np.zeros((30, 40)))
+    dicts = load(tmp_path)
+    assert [len(record["annotations"]) for record in dicts] == [1, 0, 1]
+    labels = [record.get("sem_seg_file_name", "").rpartition("/")[2] for record in dicts]
+    assert labels == ["", "im1.png", "im0.png"]
+
+
 @pytest.mark.parametrize("extension", [".jpg", ".JPG", ".jpeg", ".JPEG", ".png", ".Png"])
 def test_extensions_in_any_case(tmp_path, extension):
     write_voc(tmp_path, {"x.1": [CAT]}, extension=extension)

@@ -1,6 +1,7 @@
 """Other names for images, images that are missing, and several sets in one."""
 
 import numpy as np
+import pytest
 from proposals_convert import for_dataset, merge_proposals
 from refusals import refused
 
@@ -41,6 +42,40 @@ def test_a_name_that_is_an_id_and_a_file_of_two_images():
     np.testing.assert_array_equal(found.boxes, [BOX, BOX + 1, BOX + 2])
     with refused("p.mat", "'1'", "set"):
         for_dataset(proposals, dicts, "set")
+
+
+CLIPS = [
+    {"image_id": f"{clip}/im0", "file_name": f"/d/{clip}/im0.jpg", "width": 40, "height": 30}
+    for clip in "ab"
+]
+
+
+def test_images_in_subfolders_are_called_by_their_paths():
+    for ids in (["a/im0", "b/im0"], ["b/im0", "c/im0", "a/im0"]):
+        proposals = one_box(ids)
+        proposals.boxes[ids.index("b/im0")] = BOX + 1
+        found = for_dataset(proposals, CLIPS, "set", by_file=True)
+        assert found.ids == ["a/im0", "b/im0"]
+        np.testing.assert_array_equal(found.boxes, [BOX, BOX + 1])
+    alone = for_dataset(one_box(["a/im0"]), CLIPS, "set", fill=True, by_file=True)
+    assert [len(boxes) for boxes in alone.boxes] == [1, 0]
+    # A folder of folders that the dataset does not have, and one that holds more than it.
+    assert for_dataset(one_box(["0/im0"]), CLIPS[:1], "set", by_file=True).ids == ["a/im0"]
+    more = for_dataset(one_box(["a/im0", "c/im0"]), CLIPS[:1], "set", by_file=True)
+    assert more.ids == ["a/im0"]
+    above = [{**CLIPS[0], "image_id": "im0", "file_name": "/d/im0.jpg"}, CLIPS[0]]
+    for ids in (["a/im0"], ["a/im0", "c/im0"]):
+        part = for_dataset(one_box(ids), above, "set", fill=True, by_file=True)
+        assert [len(boxes) for boxes in part.boxes] == [0, 1]
+    with refused("p.mat", "another image set"):
+        for_dataset(one_box(["c/im0", "d/im0"]), CLIPS[:1], "set", fill=True, by_file=True)
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_a_name_that_two_images_could_have_is_refused(by_file):
+    with refused("p.mat", "'im0'", "/d/a/im0.jpg", "/d/b/im0.jpg", "set"):
+        for_dataset(one_box(["im0"]), CLIPS, "set", fill=True, by_file=by_file)
+    assert for_dataset(one_box(["im0"]), CLIPS[1:], "set", by_file=by_file).ids == ["b/im0"]
 
 
 def test_missing_images_are_filled_only_on_demand():

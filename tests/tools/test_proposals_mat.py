@@ -64,6 +64,18 @@ def test_folders_with_a_file_per_image(tmp_path, layout, content, scores):
     np.testing.assert_allclose(read.scores[0], scores)
 
 
+def test_files_of_one_name_are_called_by_their_paths(tmp_path):
+    """As are all where there is a dataset, which may have images of the same name."""
+    for place in ("b", "a"):
+        (tmp_path / place).mkdir()
+        savemat(tmp_path / place / "im.0.mat", {"boxes": XYXY})
+    assert read_mat(tmp_path, "xyxy").ids == ["a/im.0", "b/im.0"]
+    assert read_mat(tmp_path / "a", "xyxy", ids=["x"]).ids == ["im.0"]
+    (tmp_path / "b/im.0.mat").unlink()
+    assert read_mat(tmp_path, "xyxy").ids == ["im.0"]
+    assert read_mat(tmp_path, "xyxy", ids=["x"]).ids == ["a/im.0"]
+
+
 def test_edge_boxes_of_a_set(tmp_path):
     savemat(tmp_path / "set.mat", {"bbs": cells(XYWHS, XYWHS[:1])})
     read = read_mat(tmp_path / "set.mat", "edge-boxes", ids=["a", "b"])
