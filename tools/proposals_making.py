@@ -2,7 +2,7 @@
 
 Each image's boxes are saved beside the result as soon as they are made, in ``RESULT.parts``, in a
 file named after the picture and the settings. A run that finds the folder makes what is missing,
-and removes the folder when the result is complete.
+and removes the folder when the result is complete; one that runs meanwhile is refused.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tqdm import tqdm
 from ion_d2.data.loader import ignore_signals
 from ion_d2.data.proposals.proposal_file import Proposals, write_proposals
 from ion_d2.data.readable import UnreadableImageError, read_image_of
+from ion_d2.engine.folder_lock import claim, release
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
 
@@ -59,13 +60,31 @@ def generate_proposals(
     """Make the proposals of a dataset's dicts in several processes, and write them to a file.
 
     Raises:
-        IONError: the result exists already, a picture is missing or broken, a file cannot be
-            written, or a worker was killed.
+        IONError: the result exists already or is being made, a picture is missing or broken, a
+            file cannot be written, or a worker was killed.
         KeyboardInterrupt: Ctrl-C; what was made is kept.
     """
     if os.path.exists(output):
         raise IONError(f"{output} exists already; remove it or choose another name.")
     folder = output + ".parts"
+    try:
+        claim(folder, key="output", user="run")
+    except OSError as error:
+        raise IONError(
+            f"{folder} cannot be written ({error.strerror}); choose another name."
+        ) from error
+    try:
+        proposals = _generate(dicts, job, folder, num_workers)
+        write_proposals(output, proposals)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        release(folder)
+    return proposals
+
+
+def _generate(
+    dicts: Sequence[dict[str, Any]], job: Job, folder: str, num_workers: int
+) -> Proposals:
     parts = [_part(folder, record, job) for record in dicts]
     todo = [(record, part) for record, part in zip(dicts, parts) if _load(part) is None]
     done = len(dicts) - len(todo)
@@ -76,10 +95,7 @@ def generate_proposals(
             bar.update()
             if warning:
                 logger.warning("%s", warning)
-    proposals = _collect(dicts, parts)
-    write_proposals(output, proposals)
-    shutil.rmtree(folder, ignore_errors=True)
-    return proposals
+    return _collect(dicts, parts)
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""A run's folder belongs to one training at a time."""
+"""A folder belongs to one training, or other program that writes there, at a time."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ try:
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
-LOCK = "training.lock"
+LOCK = "training.lock"  # that of trainings
 
 logger = logging.getLogger(__name__)
 
 _claimed: dict[str, IO[str]] = {}  # by folder; a lock lasts as long as its file is open
 
 
-def claim(folder: str) -> None:
+def claim(folder: str, *, key: str = "OUTPUT_DIR", user: str = "training") -> None:
     """Keep trainings of other processes out of a folder, until :func:`release` or the end of this.
+
+    Other programs say who the ``user`` is, which names the lock, and which ``key`` the folder.
 
     The operating system holds the lock and drops it when the process ends, however it ends. The
     file that stays behind blocks nobody, even if another process has the same number by now.
@@ -36,16 +38,17 @@ def claim(folder: str) -> None:
     process has begun to save is removed.
 
     Raises:
-        IONError: a training of another process is writing there.
+        IONError: another process is writing there.
         OSError: the folder cannot be written.
     """
     folder = os.path.realpath(folder)
     if folder in _claimed or not comm.is_main_process():
         return
     os.makedirs(folder, exist_ok=True)
-    file = open(os.path.join(folder, LOCK), "a+", encoding="utf-8")  # noqa: SIM115 (stays open)
+    path = os.path.join(folder, f"{user}.lock")
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (stays open)
     try:
-        _lock(file, folder)
+        _lock(file, f"{key} {folder}", key, user)
     except BaseException:
         file.close()
         raise
@@ -68,7 +71,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
 
 
-def _lock(file: IO[str], folder: str) -> None:
+def _lock(file: IO[str], place: str, key: str, user: str) -> None:
     if fcntl is None:
         return
     try:
@@ -77,12 +80,12 @@ def _lock(file: IO[str], folder: str) -> None:
         file.seek(0)
         holder = file.read().strip() or "another process"
         raise IONError(
-            f"OUTPUT_DIR {folder} is in use by another training ({holder}); wait for its end or "
-            "stop it, or choose another OUTPUT_DIR."
+            f"{place} is in use by another {user} ({holder}); wait for its end or stop it, or "
+            f"choose another {key}."
         ) from error
     except OSError as error:
-        told = "%s knows no locks (%s); see to it that no other training writes to it."
-        logger.warning(told, folder, error.strerror)
+        told = "%s knows no locks (%s); see to it that no other %s writes to it."
+        logger.warning(told, place, error.strerror, user)
 
 
 def release(folder: str) -> None:

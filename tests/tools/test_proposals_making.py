@@ -1,5 +1,6 @@
 """Generation in parallel: the same whatever the number of workers, and after any stop."""
 
+import contextlib
 import json
 import os
 import signal
@@ -86,6 +87,12 @@ def test_broken_pictures_stop_or_have_no_boxes(dicts, tmp_path, caplog):
     assert "broken.jpg" in caplog.text
 
 
+def test_a_place_that_cannot_be_written_is_told(dicts, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(IONError, match="file/p.pkl.parts cannot be written .*another name"):
+        make(dicts, tmp_path / "file/p.pkl")
+
+
 def test_a_killed_worker_is_told(dicts, tmp_path):
     with pytest.raises(IONError, match="worker process was killed.*fewer workers"):
         make(dicts, tmp_path / "p.pkl", build=proposers.fatal)
@@ -103,20 +110,31 @@ run_cli(lambda: generate_proposals(dicts, job, output, num_workers=2) and None)
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
-def test_ctrl_c_and_a_kill_lose_nothing(dicts, tmp_path, stop):
+@contextlib.contextmanager
+def running(dicts, tmp_path, output):
+    """A slow run that has made the boxes of a picture at least, in a process of its own."""
     (tmp_path / "dicts.json").write_text(json.dumps([{**d, "annotations": []} for d in dicts]))
-    here, output = Path(__file__).resolve(), tmp_path / "p.pkl"
+    here = Path(__file__).resolve()
     paths = f"{here.parent},{here.parents[2] / 'tools'}"
     command = [sys.executable, "-c", PROGRAM, paths, str(tmp_path / "dicts.json"), str(output)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    parts = tmp_path / "p.pkl.parts"
     deadline = time.monotonic() + 120
-    while not list(parts.glob("*.npz")) and time.monotonic() < deadline:
+    while not list(Path(f"{output}.parts").glob("*.npz")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(stop)
-    _, err = process.communicate(timeout=60)  # returns once the workers have closed the pipe too
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_and_a_kill_lose_nothing(dicts, tmp_path, stop):
+    output, parts = tmp_path / "p.pkl", tmp_path / "p.pkl.parts"
+    with running(dicts, tmp_path, output) as process:
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=60)  # returns once the workers have closed it too
     assert "Traceback" not in err
     if stop == signal.SIGINT:
         assert process.returncode == 130 and err.endswith("Interrupted.\n")
@@ -125,6 +143,19 @@ def test_ctrl_c_and_a_kill_lose_nothing(dicts, tmp_path, stop):
     make(dicts, output)
     make(dicts, tmp_path / "whole.pkl")
     assert output.read_bytes() == (tmp_path / "whole.pkl").read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks")
+def test_another_run_of_the_same_result_is_refused(dicts, tmp_path):
+    output = tmp_path / "p.pkl"
+    with running(dicts, tmp_path, output) as process:
+        told = f"p.pkl.parts is in use by another run .process {process.pid} on"
+        with pytest.raises(IONError, match=told):
+            make(dicts, output)
+        assert process.communicate(timeout=60) and process.returncode == 0
+    make(dicts, tmp_path / "whole.pkl")
+    assert output.read_bytes() == (tmp_path / "whole.pkl").read_bytes()
+    assert not Path(f"{output}.parts").exists()
 
 
 def stopped_run(dicts, output):
