@@ -15,6 +15,8 @@ from ion_d2.errors import IONError
 # A polygon that leaves its picture by more pixels than this is broken; pycocotools walks along
 # every edge.
 _FAR = 1e5
+# Pillow opens no larger picture.
+_MOST_PIXELS = 178_956_970
 
 
 def draw_label_map(
@@ -103,7 +105,12 @@ def clean_mask(segmentation: Any, height: int, width: int) -> Any:
 
 
 def _check_mask(segmentation: Any, height: int, width: int) -> None:
-    """Check what pycocotools does not: it reads beyond the end of a broken mask."""
+    """Check what pycocotools does not: it reads beyond the end of a broken mask.
+
+    And it writes to no memory where there is not as much as a mask would need.
+    """
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"its image would have {height} x {width} pixels, more than can be read")
     if isinstance(segmentation, dict):
         _check_run_lengths(segmentation, height, width)
     elif isinstance(segmentation, (list, tuple)):

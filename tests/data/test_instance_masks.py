@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ion_d2.data.instance_masks import decode_mask, draw_label_map
+from ion_d2.data.instance_masks import clean_mask, decode_mask, draw_label_map
 from ion_d2.errors import IONError
 
 H, W = 12, 16
@@ -93,6 +93,14 @@ def test_small_objects_lie_on_large_ones_in_any_order():
         labels = draw(*order)
         assert labels.dtype == np.uint8
         np.testing.assert_array_equal(labels, expected)
+
+
+def test_a_mask_of_more_pixels_than_a_picture_has_is_refused():
+    """pycocotools would take gigabytes, or write to none and end the process."""
+    for segmentation in ([[1, 2, 9, 2, 9, 9]], {"size": [30, 2**31], "counts": [30 * 2**31]}):
+        for reader in (decode_mask, clean_mask):
+            with pytest.raises(ValueError, match="30 x 2147483648 pixels"):
+                reader(segmentation, 30, 2**31)
 
 
 def test_crowds_and_objects_without_a_mask_are_ignored_where_no_object_is():
