@@ -59,6 +59,11 @@ class AverageWeights(HookBase):
     def __init__(self, average: AveragedModel) -> None:
         self._average = average
 
+    def before_step(self) -> None:
+        """Remember how many steps were left out so far (``SOLVER.SKIP_NON_FINITE``)."""
+        self._skipped = self.trainer._trainer.skipped
+
     def after_step(self) -> None:
-        """Update the average."""
-        self._average.update_parameters(unwrap_distributed(self.trainer.model))
+        """Update the average, unless the step was left out."""
+        if self.trainer._trainer.skipped == self._skipped:
+            self._average.update_parameters(unwrap_distributed(self.trainer.model))

@@ -136,12 +136,13 @@ def nan_in_step(monkeypatch, *steps):
 SKIPPING = ("SOLVER.SKIP_NON_FINITE", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "DATASETS.TEST", "()")
 
 
-@pytest.mark.parametrize("norm", ["GN", "BN"])
+@pytest.mark.parametrize(("norm", "decay"), [("GN", 0.0), ("BN", 0.0), ("GN", 0.9)])
 def test_a_bad_batch_is_skipped_counted_and_leaves_no_trace(
-    scenes, tmp_path, monkeypatch, caplog, norm
+    scenes, tmp_path, monkeypatch, caplog, norm, decay
 ):
     nan_in_step(monkeypatch, 2)
-    cfg = make_config(scenes, tmp_path, *SKIPPING, "MODEL.VGG.NORM", norm)
+    opts = ("MODEL.VGG.NORM", norm, "SOLVER.EMA_DECAY", decay)
+    cfg = make_config(scenes, tmp_path, *SKIPPING, *opts)
     watched = Record()
     trainer = run(cfg, watched)
     assert watched.moved[2] == set() and all(watched.moved[i] for i in (0, 1, 3, 4, 5))
