@@ -66,6 +66,10 @@ def as_text(value: Any) -> str | None:
     return value if isinstance(value, str) and value.strip() else None
 
 
+MOST_PIXELS = 178_956_970
+"""Of a picture: Pillow opens no larger one."""
+
+
 def as_pixels(value: Any) -> int | None:
     """A side of a picture; None if it is no whole number from 1 on."""
     return int(value) if is_number(value) and value >= 1 and value == int(value) else None

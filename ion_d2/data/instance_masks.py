@@ -10,13 +10,12 @@ import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
 
+from ion_d2.data.coco_fields import MOST_PIXELS
 from ion_d2.errors import IONError
 
 # A polygon that leaves its picture by more pixels than this is broken; pycocotools walks along
 # every edge.
 _FAR = 1e5
-# Pillow opens no larger picture.
-_MOST_PIXELS = 178_956_970
 
 
 def draw_label_map(
@@ -109,7 +108,7 @@ def _check_mask(segmentation: Any, height: int, width: int) -> None:
 
     And it writes to no memory where there is not as much as a mask would need.
     """
-    if height * width > _MOST_PIXELS:
+    if height * width > MOST_PIXELS:
         raise ValueError(f"its image would have {height} x {width} pixels, more than can be read")
     if isinstance(segmentation, dict):
         _check_run_lengths(segmentation, height, width)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import hashlib
 import io
@@ -19,7 +18,7 @@ import pycocotools.mask as mask_util
 from iopath.common.file_io import get_cache_dir
 
 from ion_d2.data.class_file import check_class_names, clean_class_name, read_class_file
-from ion_d2.data.coco_fields import as_pixels, is_number
+from ion_d2.data.coco_fields import MOST_PIXELS, as_pixels, is_number
 from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
 from ion_d2.data.folders import index_folder, named_file
 from ion_d2.data.instance_masks import decode_mask
@@ -102,7 +101,9 @@ def load_labelme(files: Sequence[str], classes: Sequence[str]) -> list[dict[str,
 def _size(content: dict[str, Any], picture: str) -> tuple[int, int]:
     """Height and width as labeled, so that a picture that was scaled since is noticed."""
     height, width = (as_pixels(content.get(key)) for key in ("imageHeight", "imageWidth"))
-    return (height, width) if height and width else read_size(picture)
+    if height and width and height * width <= MOST_PIXELS:
+        return height, width
+    return read_size(picture)
 
 
 def _annotations(
@@ -239,5 +240,5 @@ def _picture(content: dict[str, Any], file: str) -> str:
 def _decode(text: Any, file: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (TypeError, binascii.Error) as error:
+    except (TypeError, ValueError) as error:
         raise IONError(f"{file} holds a picture that is not in base64 ({error}).") from error

@@ -72,8 +72,9 @@ def test_the_size_is_that_of_the_labels(folder):
     assert (record["width"], record["height"]) == (40, 30)
     with refused("a.jpg", "is 20x15 pixels", "says 40x30"):
         read_image_of(record)
-    for wrong in ({"imageHeight": None}, {"imageWidth": 0}):
-        write(folder, RECTANGLE, **wrong)
+    mask = shape("dog", "mask", (1, 2), (3, 4), mask=MASK)
+    for wrong in ({"imageHeight": None}, {"imageWidth": 0}, {"imageWidth": 2**40}):
+        write(folder, RECTANGLE, mask, **wrong)
         (record,) = load(folder)[1]
         assert (record["width"], record["height"]) == (20, 15)
 
@@ -201,6 +202,7 @@ WRONG = {
         "imagePath": "gone.jpg"
     },
     "not in base64": {"imagePath": "gone.jpg", "imageData": "?"},
+    "not in base64 (string argument": {"imagePath": "gone.jpg", "imageData": "é"},
 }
 
 
