@@ -86,7 +86,7 @@ def _read_failure(path: str, error: Exception) -> str:
     if isinstance(error, (FileNotFoundError, IsADirectoryError)):
         return f"is no file ({error.strerror}); give the path of a checkpoint."
     named = isinstance(error, pickle.UnpicklingError) and "it holds a" in str(error)
-    if named or (zipfile.is_zipfile(path) and "weights_only" in str(error)):
+    if named or (_is_zip(path) and "weights_only" in str(error)):
         return (
             "holds Python objects besides tensors, NumPy arrays and plain values, which may run "
             "code; save its state dict alone, from a program that trusts the file."
@@ -119,7 +119,7 @@ def load_lazily(path: str) -> Any:
     with reading(path):
         if path.endswith(safetensors_file.SUFFIX):
             return safetensors_file.read_safetensors(path)
-        if zipfile.is_zipfile(path):
+        if _is_zip(path):
             _check_archive(path)
             # PyTorch 2.0 has no such option, and it is for files in PyTorch's zip format alone.
             options = {"mmap": True} if "mmap" in inspect.signature(torch.load).parameters else {}
@@ -141,6 +141,13 @@ def refuse_code(path: str) -> None:
         return
     with reading(path):
         load_plain_pickle(path)
+
+
+def _is_zip(path: str) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # of several disks
+        return False
 
 
 def _check_archive(path: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ion_d2.data.coco_fields import is_number
 from ion_d2.data.plain_files import read_json
 from ion_d2.errors import IONError
 from ion_d2.evaluation import COCO_METRICS, COCO_THRESHOLDS
@@ -89,7 +90,7 @@ def _lacks_class(content: Any, keys: list[str]) -> bool:
 
 
 def _are_figures(found: list[Any]) -> bool:
-    return bool(found) and not any(isinstance(value, (dict, list, str)) for value in found)
+    return bool(found) and all(value is None or is_number(value) for value in found)
 
 
 def _match(content: Any, keys: list[str]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ def test_resume_from_a_checkpoint_that_is_gone(tmp_path, tag):
     make(tmp_path).resume_or_load("", resume=False)
 
 
+# The end of a zip archive that says it goes on from another disk.
+_END_ON_DISK_2 = b"PK\6\7" + struct.pack("<LQL", 0, 0, 2) + b"PK\5\6" + bytes(18)
 # What takes the place of a whole file.
 DAMAGE = {
     "empty": lambda whole: b"",
@@ -37,6 +40,7 @@ DAMAGE = {
     "page": lambda whole: b"<!DOCTYPE html><html>404</html>",
     "cut": lambda whole: whole[:-1000],
     "half": lambda whole: whole[: len(whole) // 2],
+    "disks": lambda whole: _END_ON_DISK_2,
     "noise": lambda whole: np.random.RandomState(0).bytes(1000),
 }
 

@@ -66,6 +66,10 @@ def test_figures_are_means_over_what_a_place_matches(tmp_path):
     for place in ("classes/tile_*/area/AP", "coco", "coco/AP/more", "mean/area/AP"):
         with pytest.raises(IONError, match="no figure there"):
             read_figures(path, {"x": place})
+    for odd in (10**400, True, float("inf")):
+        path.write_text(json.dumps({"coco": {"AP": odd}}))
+        with pytest.raises(IONError, match="no figure there"):
+            read_figures(path, {"AP": "coco/AP"})
     path.write_text('{"classes": []}')
     with pytest.raises(IONError, match="no figure there"):
         read_figures(path, columns)
