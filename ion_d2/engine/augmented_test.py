@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 FOLDER = "tta"
 """Name of the folder in ``OUTPUT_DIR`` that gets its results."""
 
-_SUFFIX = "_TTA"  # as Detectron2 names these results
-
 
 def with_augmentation(cfg: CfgNode, model: nn.Module) -> nn.Module:
     """Wrap a detector in Detectron2's test-time augmentation, with the sizes of ``TEST.AUG``.
@@ -66,8 +64,8 @@ def test_augmented(
     logger.info(told, ", ".join(map(str, cfg.TEST.AUG.MIN_SIZES)), plain.OUTPUT_DIR)
     results = test(plain, with_augmentation(cfg, model))
     by_dataset = results if len(names) > 1 else {names[0]: results}
-    return {
-        name: {task + _SUFFIX: figures for task, figures in tasks.items()}
+    return {  # named as by Detectron2
+        name: {f"{task}_TTA": figures for task, figures in tasks.items()}
         for name, tasks in by_dataset.items()
     }
 

@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from ..errors import IONError
 from ..evaluation.results_file import write_json
 from .checkpoint import IONCheckpointer
-from .hooks import EvaluatePeriodically
+from .hooks import EvaluatePeriodically, is_due
 
 BEST = "model_best"
 # What the metric was after each evaluation so far. It outlives checkpoints, which are written
@@ -76,15 +76,12 @@ class KeepBest(HookBase):
         self._checkpointer, self._evaluation = checkpointer, evaluation
         self._path = os.path.join(checkpointer.save_dir, HISTORY)
         self._history: list[dict[str, Any]] = []
-        self._judged = 0
 
     def before_train(self) -> None:
         """Recall the evaluations of a run that is resumed, and make up for one that it missed."""
         start = self.trainer.start_iter
         self._history = comm.all_gather(self._read(start))[0]
-        known = [entry["iteration"] for entry in self._history]
-        self._judged = start if start in known else start - 1
-        if start and self._is_due(start) and start not in known:
+        if start and is_due(start, self._period, self.trainer) and not self._is_judged(start):
             self._evaluation.make_up(start)
             self._judge(start)
         self._stop_if_exhausted(start)
@@ -97,17 +94,18 @@ class KeepBest(HookBase):
             IONError: it did not give the metric.
         """
         done = self.trainer.iter + 1
-        if self._is_due(done):
+        if is_due(done, self._period, self.trainer):
             self._judge(done)
             self._stop_if_exhausted(done)
 
     def after_train(self) -> None:
         """Judge the evaluation at the end."""
-        if self.trainer.iter >= self.trainer.max_iter and self._judged < self.trainer.max_iter:
-            self._judge(self.trainer.max_iter)
+        end = self.trainer.max_iter
+        if self.trainer.iter >= end and not self._is_judged(end):
+            self._judge(end)
 
-    def _is_due(self, done: int) -> bool:
-        return bool(self._period) and done % self._period == 0 and done < self.trainer.max_iter
+    def _is_judged(self, done: int) -> bool:
+        return any(entry["iteration"] == done for entry in self._history)
 
     def _read(self, start: int) -> list[dict[str, Any]]:
         if not (comm.is_main_process() and os.path.isfile(self._path)):
@@ -126,7 +124,6 @@ class KeepBest(HookBase):
 
     def _judge(self, done: int) -> None:
         """Note the latest evaluation and keep its weights if they are the best, in one process."""
-        self._judged = done
         problem = self._note(done) if comm.is_main_process() else ""
         self._history, problem = comm.all_gather((self._history, problem))[0]
         if problem:

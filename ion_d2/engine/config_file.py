@@ -17,7 +17,6 @@ from ..errors import IONError
 
 # "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml" names a file of Detectron2's model zoo.
 _PREFIX = "model_zoo:"
-_MOST_FILES = 100  # that a config is put together from
 
 
 def merge_config_file(cfg: CfgNode, path: str) -> None:
@@ -64,7 +63,7 @@ class _Reader(CfgNode):
         if found and (not before or before.endswith(("/", os.sep))):
             filename = _find_packaged(os.path.normpath(name))
         _Reader.opened += 1
-        if _Reader.opened > _MOST_FILES:
+        if _Reader.opened > 100:
             raise IONError(f"{filename} is a _BASE_ that leads back to itself; correct it.")
         if "://" not in filename and not os.path.isfile(filename):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), filename)

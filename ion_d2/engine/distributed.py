@@ -18,8 +18,6 @@ from ..errors import IONError
 # Set by torchrun in each of its processes; an ordinary process has none of them.
 _NEEDED = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
-# Names of PyTorch's backends in the messages of their errors.
-_BACKENDS = ("gloo", "NCCL", "nccl")
 
 
 class Place(NamedTuple):
@@ -31,13 +29,12 @@ class Place(NamedTuple):
     local_world_size: int
 
 
-def read_place(environ: Mapping[str, str] | None = None) -> Place | None:
+def read_place(environ: Mapping[str, str] = os.environ) -> Place | None:
     """Read from torchrun's variables which process this is; None where torchrun did not start it.
 
     Raises:
         IONError: a variable is missing beside others, or has a bad value.
     """
-    environ = os.environ if environ is None else environ
     if any(name not in environ for name in _NEEDED):
         return None
     if missing := [name for name in _MEETING if not environ.get(name)]:
@@ -107,29 +104,28 @@ def _connected() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def is_lost_peer(error: BaseException | None) -> bool:
-    """Whether what a step or an evaluation raised means that another process died or is silent."""
-    named = any(backend in str(error) for backend in _BACKENDS)
-    return named and isinstance(error, RuntimeError) and _connected()
-
-
-def tell_lost_peer(error: BaseException) -> str:
-    """Say in one sentence that another process is lost, and what to do."""
-    return (
-        f"Process {comm.get_rank()} lost another process of the {comm.get_world_size()} "
-        f"({_first_line(error)}); its log tells why: mend that, then start all with --resume."
-    )
-
-
-def is_lost_worker(error: BaseException | None) -> bool:
+def is_lost_worker(error: BaseException) -> bool:
     """Whether a process that loads pictures died; PyTorch raises this wherever the program is."""
     return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
 
 
-def tell_lost_worker(error: BaseException) -> str:
-    """Say in one sentence that a process that loads pictures is lost, and what to do."""
-    cure = "lower DATALOADER.NUM_WORKERS if memory ran out, then go on with --resume"
-    return f"A process that loads pictures has ended ({_first_line(error).strip(' .')}); {cure}."
+def tell_lost(error: BaseException) -> str:
+    """Say in one sentence what to do where a process is lost; "" for an error of another kind.
+
+    It may load pictures, or be another of the training, which died or is silent.
+    """
+    named = any(backend in str(error) for backend in ("gloo", "NCCL", "nccl"))
+    if named and isinstance(error, RuntimeError) and _connected():
+        return (
+            f"Process {comm.get_rank()} lost another process of the {comm.get_world_size()} "
+            f"({_first_line(error)}); its log tells why: mend that, then start all with --resume."
+        )
+    if is_lost_worker(error):
+        return (
+            f"A process that loads pictures has ended ({_first_line(error).strip(' .')}); lower "
+            "DATALOADER.NUM_WORKERS if memory ran out, then go on with --resume."
+        )
+    return ""
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,15 +20,12 @@ try:
 except ImportError:  # not a Unix
     fcntl = None  # type: ignore[assignment]
 
-_TRAINING = "training"
-LOCK = f"{_TRAINING}.lock"  # that of trainings
-
 logger = logging.getLogger(__name__)
 
 _claimed: dict[str, IO[str]] = {}  # by folder; a lock lasts as long as its file is open
 
 
-def claim(folder: str, *, key: str = "OUTPUT_DIR", user: str = _TRAINING) -> None:
+def claim(folder: str, *, key: str = "OUTPUT_DIR", user: str = "training") -> None:
     """Keep trainings of other processes out of a folder, until :func:`release` or the end of this.
 
     Other programs say who the ``user`` is, which names the lock, and which ``key`` the folder.

@@ -7,6 +7,7 @@ import math
 import random
 import signal
 import time
+from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
 from typing import Any, Callable
@@ -14,11 +15,11 @@ from typing import Any, Callable
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.engine import HookBase
-from detectron2.engine.hooks import EvalHook, PeriodicWriter
+from detectron2.engine import HookBase, TrainerBase
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 
 from .checkpoint import IONCheckpointer
 
@@ -34,16 +35,18 @@ class SeedEachStep(HookBase):
     A resumed run then samples the same ROIs and drops the same units as one that never stopped.
     """
 
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
-
     def before_step(self) -> None:
         """Seed Python's, NumPy's and torch's generators, those of the GPU included."""
-        entropy = [self.trainer.cfg.SEED, self._rank, self.trainer.iter]
+        entropy = [self.trainer.cfg.SEED, comm.get_rank(), self.trainer.iter]
         state = int(np.random.SeedSequence(entropy).generate_state(1)[0])
         random.seed(state)
         np.random.seed(state)
         torch.manual_seed(state)
+
+
+def is_due(done: int, period: int, trainer: TrainerBase) -> bool:
+    """Whether an evaluation in the midst of the training follows so many iterations."""
+    return period > 0 and done % period == 0 and done < trainer.max_iter
 
 
 class EvaluatePeriodically(EvalHook):
@@ -60,7 +63,7 @@ class EvaluatePeriodically(EvalHook):
     def before_train(self) -> None:
         """Make up for the evaluation in which the training was killed that is resumed."""
         start = self.trainer.start_iter
-        if start and self._period and start % self._period == 0 and start < self.trainer.max_iter:
+        if start and is_due(start, self._period, self.trainer):
             note = Path(self.trainer.cfg.OUTPUT_DIR, "last_checkpoint")
             if note.is_file() and note.read_text() == f"{BEFORE_EVALUATION}.pth":
                 self.make_up(start)
@@ -88,75 +91,59 @@ def _finite_figures(results: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in figures if not isinstance(v, Real) or math.isfinite(v)}
 
 
-class WriteEvaluations(PeriodicWriter):
-    """Detectron2's writing of metrics, and that of each evaluation.
+class WriteEvaluations(HookBase):
+    """Writes the figures of each evaluation.
 
-    Of several between two times of writing, the last alone would be kept.
+    Of several between two times of Detectron2's writing, the last alone would be kept.
     """
 
-    def __init__(self, writer: PeriodicWriter, period: int) -> None:
-        """Take over from Detectron2's hook; evaluations come every ``period`` iterations."""
-        super().__init__(writer._writers, writer._period)
-        self._evaluated = period
-        self._figures = [w for w in writer._writers if not isinstance(w, CommonMetricPrinter)]
+    def __init__(self, writers: Iterable[EventWriter], period: int) -> None:
+        """Take Detectron2's writers, and the iterations between evaluations."""
+        self._writers = [w for w in writers if not isinstance(w, CommonMetricPrinter)]
+        self._period = period
 
     def before_train(self) -> None:
         """Write an evaluation that was made up for."""
         if self.trainer.storage.latest():
-            self._write_figures()
+            self._write()
 
     def after_step(self) -> None:
-        """Write, if it is time or an evaluation was made."""
-        if self._evaluated and (self.trainer.iter + 1) % self._evaluated == 0:
-            self._write_figures()
-        super().after_step()
+        if self._period and (self.trainer.iter + 1) % self._period == 0:
+            self._write()
 
-    def _write_figures(self) -> None:
-        for writer in self._figures:
+    def _write(self) -> None:
+        for writer in self._writers:
             writer.write()
 
 
 class SaveBeforeEvaluation(HookBase):
-    """Writes a checkpoint before each evaluation but the last, so that nothing is lost in it.
+    """Writes a checkpoint before each evaluation, so that nothing is lost in it.
 
     An evaluation may take minutes. A signal that comes meanwhile waits for its end, and a batch
     system may kill the training before that. The file is replaced each time; ``--resume`` goes on
-    from it if it is the latest.
+    from it if it is the latest. Before the last evaluation, it is the final checkpoint.
     """
 
-    def __init__(self, checkpointer: DetectionCheckpointer, period: int, saved_every: int) -> None:
+    def __init__(self, checkpointer: IONCheckpointer, period: int, saved_every: int) -> None:
         """Take the iterations between evaluations, and between checkpoints written anyway."""
         self._checkpointer, self._period, self._saved_every = checkpointer, period, saved_every
 
     def after_step(self) -> None:
         """Save, if an evaluation comes next and no checkpoint has just been written."""
         done = self.trainer.iter + 1
-        due = done % self._period == 0 and done < self.trainer.max_iter
-        if due and done % self._saved_every:
+        if is_due(done, self._period, self.trainer) and done % self._saved_every:
             self._checkpointer.save(BEFORE_EVALUATION, iteration=done - 1)
 
     def after_train(self) -> None:
-        """Remove the file, unless it is the one to go on from."""
-        file = Path(self._checkpointer.save_dir, f"{BEFORE_EVALUATION}.pth")
-        if comm.is_main_process() and Path(self._checkpointer.get_checkpoint_file()) != file:
-            file.unlink(missing_ok=True)
-
-
-class SaveAtEnd(HookBase):
-    """Writes the final checkpoint where the last step did not.
-
-    A kill, or a full disk, may have come between the checkpoints of that step, or the training was
-    shortened to the iterations that were done.
-    """
-
-    def __init__(self, checkpointer: IONCheckpointer) -> None:
-        """Take the checkpointer of the training; it writes in the main process only."""
-        self._checkpointer = checkpointer
-
-    def after_train(self) -> None:
-        """Save what was trained to its end."""
+        """Save what was trained to its end; remove the file, unless it is to go on from."""
+        # A kill, or a full disk, may have come between the checkpoints of the last step, or the
+        # training was shortened to the iterations that were done.
         if self.trainer.iter >= self.trainer.max_iter:
             self._checkpointer.save_final(self.trainer.max_iter - 1)
+        file = Path(self._checkpointer.save_dir, f"{BEFORE_EVALUATION}.pth")
+        latest = Path(self._checkpointer.get_checkpoint_file())
+        if self._period and comm.is_main_process() and latest != file:
+            file.unlink(missing_ok=True)
 
 
 class TrainingInterrupted(Exception):
@@ -192,7 +179,6 @@ class StopOnSignal(HookBase):
         self._since = 0.0  # by a clock that only goes forward
 
     def before_train(self) -> None:
-        """Take over the signals."""
         for number in _SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
 

@@ -24,7 +24,7 @@ def logs_end_quietly() -> Iterator[None]:
 
     def handle(handler: logging.Handler, record: logging.LogRecord) -> None:
         error, stream = sys.exc_info()[1], getattr(handler, "stream", None)
-        if error is not None and is_lost_worker(error):  # which comes up anywhere, here too
+        if error and is_lost_worker(error):  # which comes up anywhere, here too
             raise error
         if not (isinstance(error, OSError) and _silence(stream)):
             original(handler, record)

@@ -23,8 +23,6 @@ from .drawing import Marks, draw_panels
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_TITLE = 100  # bytes; TensorBoard makes file names of it, with more around it
-
 
 def marks_of(detections: Instances, score_threshold: float = 0.0) -> Marks:
     """Take the detections of at least a score, the surest last, so that it is drawn on top."""
@@ -158,5 +156,6 @@ def _show(files: Iterable[Path]) -> None:
         except (OSError, ValueError) as error:  # gone again, say
             logger.warning("TensorBoard does not show %r: %s", str(file), error)
         else:
-            title = fitting_name(file.stem, most=_LONGEST_TITLE)
+            # TensorBoard makes file names of it, with more around it.
+            title = fitting_name(file.stem, most=100)
             storage.put_image(f"detections/{title}", pixels)

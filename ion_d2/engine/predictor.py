@@ -21,8 +21,6 @@ from .setup import build_model
 
 logger = logging.getLogger(__name__)
 
-_WANTED = "give a NumPy array (H, W, 3) of type uint8, BGR, as cv2.imread does, or (H, W) in gray"
-
 
 class Prediction(dict):
     """What Detectron2's predictor gives: "instances", and "sem_seg" where the model has it.
@@ -56,27 +54,28 @@ class IONPredictor:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, class_names: Sequence[str] | None = None) -> IONPredictor:
-        """Build the model of a config and load MODEL.WEIGHTS into it.
-
-        Without ``class_names``, the weights' own names are taken, if they have any.
+        """Build the model of a config and load MODEL.WEIGHTS into it; see :func:`load_trained`.
 
         Raises:
             IONError: the model has no proposals of its own, or as :func:`load_trained`.
         """
-        _check_proposals(cfg)
+        if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
+            raise IONError(
+                "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals, with which a model finds "
+                "objects only in datasets that have proposal files; evaluate it with train_net.py "
+                "--eval-only, or train one with MODEL.PROPOSAL_GENERATOR.NAME RPN."
+            )
+        if cfg.MODEL.LOAD_PROPOSALS:
+            logger.warning(
+                "MODEL.LOAD_PROPOSALS is True, but pictures come without the boxes of proposal "
+                "files: the model detects from its RPN's alone, and may find other objects than "
+                "evaluated."
+            )
         model = load_trained(cfg, class_names)
         return cls(cfg, model, classes_of(model))
 
     def __call__(self, image: np.ndarray) -> Prediction:
-        """Detect the objects of a picture: (H, W, 3) uint8, BGR, or as :func:`as_picture` takes it.
-
-        Returns:
-            On the CPU, "instances", with ``pred_boxes`` in pixels of ``image``, ``scores`` and
-            ``pred_classes``, and "sem_seg" (num_classes, H, W) if the model predicts it.
-
-        Raises:
-            IONError: it is no picture, or too narrow for INPUT.MAX_SIZE_TEST.
-        """
+        """Detect the objects of one picture, as :meth:`predict_batch` does."""
         return self.predict_batch([image])[0]
 
     @torch.no_grad()
@@ -87,10 +86,12 @@ class IONPredictor:
         are padded to a common one, which convolutions see.
 
         Args:
-            images: each as for a call of the predictor.
+            images: each (H, W, 3) uint8, BGR, or as :func:`as_picture` takes it.
 
         Returns:
-            What a call returns, for each picture.
+            For each, on the CPU, "instances", with ``pred_boxes`` in pixels of the picture,
+            ``scores`` and ``pred_classes``, and "sem_seg" (num_classes, H, W) if the model
+            predicts it.
 
         Raises:
             IONError: one is no picture, or too narrow for INPUT.MAX_SIZE_TEST.
@@ -135,21 +136,6 @@ def load_trained(cfg: CfgNode, class_names: Sequence[str] | None = None) -> nn.M
     return model
 
 
-def _check_proposals(cfg: CfgNode) -> None:
-    """Tell of the boxes of proposal files, which a picture by itself comes without."""
-    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
-        raise IONError(
-            "MODEL.PROPOSAL_GENERATOR.NAME is PrecomputedProposals, with which a model finds "
-            "objects only in datasets that have proposal files; evaluate it with train_net.py "
-            "--eval-only, or train one with MODEL.PROPOSAL_GENERATOR.NAME RPN."
-        )
-    if cfg.MODEL.LOAD_PROPOSALS:
-        logger.warning(
-            "MODEL.LOAD_PROPOSALS is True, but pictures come without the boxes of proposal files: "
-            "the model detects from its RPN's alone, and may find other objects than evaluated."
-        )
-
-
 def as_picture(image: Any, image_format: str) -> np.ndarray:
     """Check a picture, and give it the channels of a model.
 
@@ -165,7 +151,10 @@ def as_picture(image: Any, image_format: str) -> np.ndarray:
         IONError: it is no such array.
     """
     if fault := _fault(image):
-        raise IONError(f"The picture is {fault}; {_WANTED}.")
+        raise IONError(
+            f"The picture is {fault}; give a NumPy array (H, W, 3) of type uint8, BGR, as "
+            "cv2.imread does, or (H, W) in gray."
+        )
     if image.ndim == 2:
         image = image[:, :, None]
     if image.shape[2] == 1:

@@ -29,6 +29,7 @@ class ProgressPrinter(CommonMetricPrinter):
     def __init__(self, cfg: CfgNode, max_iter: int) -> None:
         """Take the config and the number of iterations of the whole training."""
         super().__init__(max_iter, _WINDOW)
+        self.logger = _Ending(logging.getLogger(CommonMetricPrinter.__module__), {})
         self._images = cfg.SOLVER.IMS_PER_BATCH
         self._on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
 
@@ -41,7 +42,7 @@ class ProgressPrinter(CommonMetricPrinter):
         storage.put_scalars(smoothing_hint=False, **figures)
         told = {"images_per_second": "images/s: {:.3g}", "max_rss_mb": "max_rss: {:.0f}M"}
         words = [told[name].format(value) for name, value in figures.items() if name in told]
-        self.logger = _Ending("  ".join(words))
+        self.logger.end = "  ".join(words)
         super().write()
 
     def _speed(self, storage: EventStorage) -> dict[str, float]:
@@ -62,9 +63,7 @@ class ProgressPrinter(CommonMetricPrinter):
 class _Ending(logging.LoggerAdapter):
     """The logger of Detectron2's line, which ends it with further words."""
 
-    def __init__(self, end: str) -> None:
-        super().__init__(logging.getLogger(CommonMetricPrinter.__module__), {})
-        self._end = end
+    end = ""
 
     def process(self, msg: str, kwargs: Any) -> tuple[str, Any]:
-        return f"{msg.rstrip()}  {self._end}", kwargs
+        return f"{msg.rstrip()}  {self.end}", kwargs

@@ -23,13 +23,11 @@ from ..errors import LOST_DISK, NO_SPACE, IONError
 from ..modeling.unread_settings import check_model, check_read_features
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
-from .distributed import is_lost_peer, is_lost_worker, tell_lost_peer, tell_lost_worker
+from .distributed import tell_lost
 from .hooks import TrainingInterrupted
 from .log_files import logs_end_quietly
 from .ranges import check_ranges
 from .stages import check_overrides, follow_stages
-
-_EXIT_INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C stopped
 
 # What yacs says of a value of another type than the key's.
 _MISMATCH = re.compile(
@@ -38,15 +36,7 @@ _MISMATCH = re.compile(
 )
 
 # What building a model of unfit settings raises.
-_BUILDING = (
-    AssertionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_BUILDING = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +187,7 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
             status = main() or 0
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
-        status = _EXIT_INTERRUPTED
+        status = 130  # what a shell reports for a program that Ctrl-C stopped
     except (IONError, OSError, RuntimeError) as error:
         if not _is_expected(error):
             raise
@@ -207,12 +197,8 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _sentence(error: BaseException) -> str:
-    if is_lost_peer(error):
-        return tell_lost_peer(error)
-    if is_lost_worker(error):
-        return tell_lost_worker(error)
     if not isinstance(error, OSError):
-        return str(error)
+        return tell_lost(error) or str(error)
     place = error.filename or "the output"
     tried, cure = "read or written", "mend the disk or choose another"
     if error.errno in NO_SPACE:
@@ -223,13 +209,12 @@ def _sentence(error: BaseException) -> str:
     )
 
 
-def _is_expected(error: BaseException | None) -> bool:
+def _is_expected(error: BaseException) -> bool:
     """Whether one sentence is enough: bad input, a full disk, a lost process, a requested stop."""
     disk = isinstance(error, OSError) and error.errno in (*NO_SPACE, *LOST_DISK)
     # The trainer turns the FloatingPointError of a training that diverged into an IONError.
     told = (IONError, TrainingInterrupted, PatienceExhausted, FloatingPointError)
-    lost = is_lost_peer(error) or is_lost_worker(error)
-    return disk or lost or isinstance(error, told)
+    return disk or isinstance(error, told) or bool(tell_lost(error))
 
 
 def hide_expected_tracebacks() -> None:
@@ -239,10 +224,8 @@ def hide_expected_tracebacks() -> None:
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
     error = record.exc_info and record.exc_info[1]
-    return not (error and (_is_expected(error) or _is_of_lost_folder(error)))
-
-
-def _is_of_lost_folder(error: BaseException) -> bool:
-    """Whether a file's folder is gone too; the trainer says so if it is that of the run."""
-    folder = os.path.dirname(getattr(error, "filename", None) or os.curdir)
-    return isinstance(error, FileNotFoundError) and not os.path.isdir(folder or os.curdir)
+    if isinstance(error, FileNotFoundError):
+        folder = os.path.dirname(error.filename or "") or os.curdir
+        if not os.path.isdir(folder):  # the trainer says so if it is that of the run
+            return False
+    return not (error and _is_expected(error))

@@ -28,14 +28,12 @@ from .best import KeepBest, PatienceExhausted
 from .checkpoint import IONCheckpointer
 from .checkpoint_files import folder_gone
 from .class_names import dataset_classes
-from .determinism import make_deterministic
 from .expected import verify
 from .finite import tell_divergence
-from .fit_config import check_settings, prepared
+from .fit_config import check_settings, make_deterministic, prepared
 from .folder_lock import claim, release
 from .hooks import (
     EvaluatePeriodically,
-    SaveAtEnd,
     SaveBeforeEvaluation,
     SeedEachStep,
     StopOnSignal,
@@ -113,7 +111,7 @@ class IONTrainer(IONBuilders):
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks; seeding and stages before, stopping on signals after them."""
         writer = self.checkpointer if comm.is_main_process() else None
-        first: list[HookBase] = [SeedEachStep(comm.get_rank())]
+        first: list[HookBase] = [SeedEachStep()]
         if self.stages:
             first.append(EnterStages(self.stages))
         if self.averaged is not None:
@@ -122,19 +120,22 @@ class IONTrainer(IONBuilders):
 
     def _evaluating(self, hooks: list[HookBase | None]) -> list[HookBase | None]:
         """Detectron2's hooks with our evaluation, followed by the choice of the best weights."""
-        test, saver = self.cfg.TEST, self.checkpointer
-        period, saved_every = test.EVAL_PERIOD, self.cfg.SOLVER.CHECKPOINT_PERIOD
-        place = next(i for i, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        ours: list[HookBase] = [SaveAtEnd(saver)]
-        if period:
-            ours.append(SaveBeforeEvaluation(saver, period, saved_every))
-        ours.append(evaluation := EvaluatePeriodically(period, self.evaluate))
-        if test.BEST_METRIC:
-            ours.append(KeepBest(test.BEST_METRIC, test.PATIENCE, period, saver, evaluation))
-        first = [RepeatedPreciseBN(x) if isinstance(x, PreciseBN) else x for x in hooks[:place]]
-        rest = hooks[place + 1 :]
-        last = [WriteEvaluations(x, period) if isinstance(x, PeriodicWriter) else x for x in rest]
-        return [*first, *ours, *last]
+        test, saver, period = self.cfg.TEST, self.checkpointer, self.cfg.TEST.EVAL_PERIOD
+        saving = SaveBeforeEvaluation(saver, period, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        evaluation = EvaluatePeriodically(period, self.evaluate)
+        found: list[HookBase | None] = []
+        for hook in hooks:
+            if isinstance(hook, EvalHook):
+                found += [saving, evaluation]
+                if metric := test.BEST_METRIC:
+                    found.append(KeepBest(metric, test.PATIENCE, period, saver, evaluation))
+            elif isinstance(hook, PreciseBN):
+                found.append(RepeatedPreciseBN(hook))
+            else:
+                if isinstance(hook, PeriodicWriter):
+                    found.append(WriteEvaluations(hook._writers, period))
+                found.append(hook)
+        return found
 
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""
@@ -264,13 +265,11 @@ class IONTrainer(IONBuilders):
         for group, ours, rate in zip(self.optimizer.param_groups, settings, rates):
             group.update(ours, lr=rate)
         if self._seed_drawn and "seed" in state_dict:
-            self._take_seed(state_dict["seed"])
-
-    def _take_seed(self, seed: int) -> None:
-        self.cfg.defrost()
-        self.cfg.SEED = seed
-        self.cfg.freeze()
-        logger.info("SEED is %d again, which was drawn when this training began.", seed)
+            self.cfg.defrost()
+            self.cfg.SEED = state_dict["seed"]
+            self.cfg.freeze()
+            told = "SEED is %d again, which was drawn when this training began."
+            logger.info(told, self.cfg.SEED)
 
     def _check_done(self, done: int) -> None:
         summed = " (the sum of SOLVER.STAGES)" if self.stages else ""

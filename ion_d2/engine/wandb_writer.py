@@ -12,8 +12,6 @@ from detectron2.utils.events import EventWriter, TensorboardXWriter
 
 from ..errors import IONError
 
-_RUN_FILE = "wandb_run.txt"
-
 
 class WandbWriter(EventWriter):
     """Detectron2's TensorBoard writer, whose events wandb sends to one run.
@@ -51,7 +49,7 @@ class WandbWriter(EventWriter):
             self._wandb.tensorboard.unpatch()  # or a second training here could not start a run
 
     def _start(self) -> Any:
-        path = Path(self._cfg.OUTPUT_DIR, _RUN_FILE)
+        path = Path(self._cfg.OUTPUT_DIR, "wandb_run.txt")
         known = path.read_text().strip() if self._resumed() and path.is_file() else None
         run = self._wandb.init(
             project=self._cfg.WANDB_PROJECT,

@@ -1,25 +1,13 @@
 """Evaluation: VOC and COCO average precision of boxes, mean IoU of segmentation."""
 
-from ion_d2.evaluation.coco_evaluator import IONCOCOEvaluator
-from ion_d2.evaluation.coco_style import COCO_METRICS, evaluate_coco_style
-from ion_d2.evaluation.evaluators import (
-    EVALUATORS,
-    RESULT_FILES,
-    build_evaluators,
-    evaluation_folder,
-    result_files,
-)
-from ion_d2.evaluation.image_boxes import Detections, GroundTruth
-from ion_d2.evaluation.proposal_recall import ProposalRecall, evaluate_proposals
-from ion_d2.evaluation.sem_seg_evaluator import IONSemSegEvaluator
-from ion_d2.evaluation.voc_ap import (
-    COCO_THRESHOLDS,
-    VOCResult,
-    check_metric,
-    evaluate_voc,
-    voc_average_precision,
-)
-from ion_d2.evaluation.voc_evaluator import IONVOCEvaluator
+from .coco_evaluator import IONCOCOEvaluator
+from .coco_style import COCO_METRICS, evaluate_coco_style
+from .evaluators import EVALUATORS, RESULT_FILES, build_evaluators, evaluation_folder, result_files
+from .image_boxes import Detections, GroundTruth
+from .proposal_recall import ProposalRecall, evaluate_proposals
+from .sem_seg_evaluator import IONSemSegEvaluator
+from .voc_ap import COCO_THRESHOLDS, VOCResult, check_metric, evaluate_voc, voc_average_precision
+from .voc_evaluator import IONVOCEvaluator
 
 __all__ = [
     "COCO_METRICS",

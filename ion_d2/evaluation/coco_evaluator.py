@@ -14,9 +14,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
-from ion_d2.data.coco_datasets import category_metadata, coco_content
-from ion_d2.data.coco_file import Content
-from ion_d2.errors import IONError
+from ..data.coco_datasets import category_metadata, coco_content
+from ..data.coco_file import Content
+from ..errors import IONError
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ion_d2.data.coco_file import read_coco_file
-from ion_d2.evaluation.image_boxes import Detections, GroundTruth
+from .image_boxes import Detections, GroundTruth
 
 COCO_METRICS = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl"),
@@ -57,11 +56,6 @@ def evaluate_coco_style(
         for box, score, category in zip(found.boxes, found.scores, found.classes)
     ]
     return coco_figures(evaluate_coco_content(content, results))
-
-
-def evaluate_coco_file(json_file: str, results: Sequence[dict[str, Any]]) -> COCOeval:
-    """Evaluate boxes against an annotation file; see :func:`evaluate_coco_content`."""
-    return evaluate_coco_content(read_coco_file(json_file), results)
 
 
 def evaluate_coco_content(

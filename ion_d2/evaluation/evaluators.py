@@ -15,13 +15,13 @@ from detectron2.config import CfgNode
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from fvcore.common.registry import Registry
 
-from ion_d2.data.catalog import ensure_registered, evaluator_type
-from ion_d2.data.run_images import test_dicts
-from ion_d2.errors import IONError
-from ion_d2.evaluation.coco_evaluator import IONCOCOEvaluator
-from ion_d2.evaluation.sem_seg_evaluator import IONSemSegEvaluator
-from ion_d2.evaluation.voc_evaluator import IONVOCEvaluator
-from ion_d2.files import distinct_file_names
+from ..data.catalog import ensure_registered, evaluator_type
+from ..data.run_images import test_dicts
+from ..errors import IONError
+from ..files import distinct_file_names
+from .coco_evaluator import IONCOCOEvaluator
+from .sem_seg_evaluator import IONSemSegEvaluator
+from .voc_evaluator import IONVOCEvaluator
 
 RESULT_FILES = {
     "voc": ("voc_results.json", "detections.json"),

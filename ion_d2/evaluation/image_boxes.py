@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from detectron2.structures import BoxMode, Instances
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 
 class GroundTruth(NamedTuple):

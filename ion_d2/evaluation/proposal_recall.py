@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, BoxMode, pairwise_iou
 
-from ion_d2.evaluation.image_boxes import ground_truth_from_dict
-from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS
+from .image_boxes import ground_truth_from_dict
+from .voc_ap import COCO_THRESHOLDS
 
 LIMITS = (100, 300, 1000, 2000)
 # Overlaps are float32, in which 0.7 is a little less.

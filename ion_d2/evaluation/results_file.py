@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from ion_d2.files import write_result
+from ..files import write_result
 
 
 def write_json(path: str, content: Any, indent: int | None = None) -> None:

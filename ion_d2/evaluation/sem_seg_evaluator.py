@@ -18,11 +18,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ion_d2.data.sem_seg import read_label_map
-from ion_d2.errors import IONError
-from ion_d2.evaluation.image_boxes import require_all
-from ion_d2.evaluation.results_file import write_json
-from ion_d2.evaluation.tables import class_cells, text_table
+from ..data.sem_seg import read_label_map
+from ..errors import IONError
+from .image_boxes import require_all
+from .results_file import write_json
+from .tables import class_cells, text_table
 
 logger = logging.getLogger(__name__)
 

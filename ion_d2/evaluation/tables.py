@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from ion_d2.evaluation.proposal_recall import ProposalRecall
+from .proposal_recall import ProposalRecall
 
 _SPELLED = {"11point": "11-point", "area": "area"}
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ion_d2.errors import IONError
-from ion_d2.evaluation.image_boxes import Detections, GroundTruth
-from ion_d2.evaluation.voc_matching import match_class, precision_recall
+from ..errors import IONError
+from .image_boxes import Detections, GroundTruth
+from .voc_matching import match_class, precision_recall
 
 METRICS = ("11point", "area")
 """Names of the two definitions of average precision: VOC 2007's and VOC 2010's."""

@@ -12,10 +12,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ion_d2.data.class_file import check_class_names
-from ion_d2.errors import IONError
-from ion_d2.evaluation.coco_style import evaluate_coco_style
-from ion_d2.evaluation.image_boxes import (
+from ..data.class_file import check_class_names
+from ..errors import IONError
+from .coco_style import evaluate_coco_style
+from .image_boxes import (
     Detections,
     GroundTruth,
     detections_from_instances,
@@ -23,10 +23,10 @@ from ion_d2.evaluation.image_boxes import (
     in_devkit_boxes,
     require_all,
 )
-from ion_d2.evaluation.results_file import write_json
-from ion_d2.evaluation.tables import metrics_table, text_table, voc_cells
-from ion_d2.evaluation.voc_ap import METRICS, VOCResult, check_metric, evaluate_voc
-from ion_d2.evaluation.voc_server import check_server_files, write_server_files
+from .results_file import write_json
+from .tables import metrics_table, text_table, voc_cells
+from .voc_ap import METRICS, VOCResult, check_metric, evaluate_voc
+from .voc_server import check_server_files, write_server_files
 
 logger = logging.getLogger(__name__)
 

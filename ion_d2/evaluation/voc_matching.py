@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ion_d2.evaluation.image_boxes import Detections, GroundTruth
+from .image_boxes import Detections, GroundTruth
 
 
 class ClassMatches(NamedTuple):

@@ -8,10 +8,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 from detectron2.data import MetadataCatalog
 
-from ion_d2.errors import IONError
-from ion_d2.evaluation.image_boxes import Detections, in_devkit_boxes
-from ion_d2.evaluation.results_file import write_text
-from ion_d2.files import distinct_file_names
+from ..errors import IONError
+from ..files import distinct_file_names
+from .image_boxes import Detections, in_devkit_boxes
+from .results_file import write_text
 
 logger = logging.getLogger(__name__)
 

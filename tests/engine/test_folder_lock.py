@@ -10,8 +10,10 @@ import pytest
 from cli_helpers import says, voc_arguments
 
 from ion_d2.engine import folder_lock
-from ion_d2.engine.folder_lock import LOCK, claim, release
+from ion_d2.engine.folder_lock import claim, release
 from ion_d2.errors import IONError
+
+LOCK = "training.lock"
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from box_helpers import detections_of, truth_of
 
-from ion_d2.evaluation.coco_style import coco_figures, evaluate_coco_file
+from ion_d2.data.coco_file import read_coco_file
+from ion_d2.evaluation.coco_style import coco_figures, evaluate_coco_content
 from ion_d2.evaluation.voc_ap import voc_average_precision
 from ion_lab.report.evaluated_run import Outcome
 from ion_lab.report.precision_recall import Curve, coco_curve, thin, voc_curve
@@ -59,7 +60,7 @@ def annotations(tmp_path):
         for key, (found, scores) in FOUND.items()
         for box, score in zip(found, scores)
     ]
-    return path, results
+    return read_coco_file(str(path)), results
 
 
 def xywh(box):
@@ -67,7 +68,7 @@ def xywh(box):
 
 
 def test_coco_curve_by_hand(annotations):
-    evaluation = evaluate_coco_file(*annotations)
+    evaluation = evaluate_coco_content(*annotations)
     curve = coco_curve(evaluation, 0, 0.5)
     # Best precision at this recall or a higher one, at recalls up to 1/3, 2/3 and 1.
     steps = np.searchsorted([1 / 3, 2 / 3, 1], curve.recall)
@@ -79,7 +80,7 @@ def test_coco_curve_by_hand(annotations):
 
 
 def test_curves_have_the_area_of_the_figures(annotations):
-    evaluation = evaluate_coco_file(*annotations)
+    evaluation = evaluate_coco_content(*annotations)
     assert 100 * coco_curve(evaluation, 0, 0.5).precision.mean() == pytest.approx(
         coco_figures(evaluation)["AP50"]
     )
@@ -89,7 +90,7 @@ def test_curves_have_the_area_of_the_figures(annotations):
 
 
 def test_coco_without_detections_is_0_and_has_no_curve(annotations):
-    evaluation = evaluate_coco_file(annotations[0], [])
+    evaluation = evaluate_coco_content(annotations[0], [])
     assert coco_figures(evaluation)["AP"] == 0 and np.isnan(coco_figures(evaluation)["APl"])
     assert coco_curve(evaluation, 0, 0.5) is None
 
