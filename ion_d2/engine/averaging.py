@@ -64,6 +64,5 @@ class AverageWeights(HookBase):
         self._skipped = self.trainer._trainer.skipped
 
     def after_step(self) -> None:
-        """Update the average, unless the step was left out."""
         if self.trainer._trainer.skipped == self._skipped:
             self._average.update_parameters(unwrap_distributed(self.trainer.model))

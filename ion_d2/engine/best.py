@@ -99,7 +99,6 @@ class KeepBest(HookBase):
             self._stop_if_exhausted(done)
 
     def after_train(self) -> None:
-        """Judge the evaluation at the end."""
         end = self.trainer.max_iter
         if self.trainer.iter >= end and not self._is_judged(end):
             self._judge(end)

@@ -32,7 +32,9 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
     except (OSError, RuntimeError) as error:
         # PyTorch's writer raises a RuntimeError of its own over the system's error, a Ctrl-C or the
         # loss of a process that loads pictures.
-        causes = list(_causes(error))
+        causes: list[BaseException] = [error]
+        while cause := causes[-1].__cause__ or causes[-1].__context__:
+            causes.append(cause)
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
             raise KeyboardInterrupt from error
         if lost := next(filter(is_lost_worker, causes), None):
@@ -55,13 +57,6 @@ def folder_gone(folder: str) -> IONError:
         f"The folder {folder} is gone, which was there before: bring it back with what was in it, "
         "then go on with --resume, or start anew."
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it was raised from or over."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 @contextlib.contextmanager

@@ -15,8 +15,7 @@ from ..compat import MODEL_ZOO
 from ..data.plain_files import parse_yaml
 from ..errors import IONError
 
-# "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml" names a file of Detectron2's model zoo.
-_PREFIX = "model_zoo:"
+_PREFIX = "model_zoo:"  # before the name of a file of Detectron2's model zoo
 
 
 def merge_config_file(cfg: CfgNode, path: str) -> None:

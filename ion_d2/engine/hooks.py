@@ -150,10 +150,8 @@ class TrainingInterrupted(Exception):
     """Training was stopped by a signal, after the step at hand was finished and saved."""
 
     def __init__(self, iteration: int, number: int) -> None:
-        """Tell of the last iteration that was finished and of the number of the signal."""
         super().__init__(f"Stopped after iteration {iteration}.")
-        # What a shell reports for a program that the signal ended.
-        self.exit_status = 128 + number
+        self.exit_status = 128 + number  # what a shell reports for a program that a signal ended
 
 
 def exit_undisturbed() -> None:
@@ -169,8 +167,6 @@ class StopOnSignal(HookBase):
     same: a terminal or ``kill`` reaches all processes, and some launchers pass it on as well.
     """
 
-    _TOGETHER = 0.5  # seconds
-
     def __init__(self, checkpointer: DetectionCheckpointer | None) -> None:
         """Take what writes the checkpoint; None in the processes that do not write any."""
         self._checkpointer = checkpointer
@@ -183,7 +179,6 @@ class StopOnSignal(HookBase):
             self._previous[number] = signal.signal(number, self._handle)
 
     def after_train(self) -> None:
-        """Give the signals back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
@@ -193,7 +188,7 @@ class StopOnSignal(HookBase):
         if not self._signal:
             logger.info("Stopping after this iteration; once more to stop at once.")
             self._signal, self._since = number, now
-        elif now - self._since > self._TOGETHER:
+        elif now - self._since > 0.5:  # seconds
             self.after_train()
             signal.raise_signal(number)
 

@@ -121,11 +121,9 @@ class PictureEvaluator(DatasetEvaluator):
         self._detections: dict[Any, Instances] = {}
 
     def reset(self) -> None:
-        """Forget all detections."""
         self._detections = {}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Keep the detections of the chosen images."""
         for x, output in zip(inputs, outputs):
             if x["image_id"] in self._chosen:
                 self._detections[x["image_id"]] = output["instances"].to("cpu")

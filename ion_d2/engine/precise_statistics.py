@@ -35,7 +35,6 @@ class RepeatedPreciseBN(PreciseBN):
     """
 
     def __init__(self, hook: PreciseBN) -> None:
-        """Take over from Detectron2's hook."""
         super().__init__(hook._period, hook._model, hook._data_loader, hook._num_iter)
 
     def update_stats(self) -> None:

@@ -27,7 +27,6 @@ class ProgressPrinter(CommonMetricPrinter):
     """
 
     def __init__(self, cfg: CfgNode, max_iter: int) -> None:
-        """Take the config and the number of iterations of the whole training."""
         super().__init__(max_iter, _WINDOW)
         self.logger = _Ending(logging.getLogger(CommonMetricPrinter.__module__), {})
         self._images = cfg.SOLVER.IMS_PER_BATCH

@@ -66,7 +66,10 @@ def load_config(
     _merge(cfg, lambda: merge_config_file(cfg, path), config_file)
     if adapt is not None:
         adapt(cfg)
-    _check_pairs(opts)
+    if flags := [key for key in opts[::2] if key.startswith("-")]:
+        raise IONError(f"Put {flags[0]} before the first KEY VALUE; after one it has no effect.")
+    if len(opts) % 2:
+        raise IONError(f"Overrides come as pairs KEY VALUE, but {opts[-1]!r} has no value.")
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
     settle_clipping(cfg)
     follow_stages(cfg)
@@ -77,13 +80,6 @@ def load_config(
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
     cfg.freeze()
     return cfg
-
-
-def _check_pairs(opts: Sequence[Any]) -> None:
-    if flags := [key for key in opts[::2] if key.startswith("-")]:
-        raise IONError(f"Put {flags[0]} before the first KEY VALUE; after one it has no effect.")
-    if len(opts) % 2:
-        raise IONError(f"Overrides come as pairs KEY VALUE, but {opts[-1]!r} has no value.")
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:

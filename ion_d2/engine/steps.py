@@ -102,7 +102,8 @@ class PassTrainer(SimpleTrainer):
         images = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
-        before = self._copy_of_weights() if self.most_skipped else {}
+        kept = unwrap_distributed(self.model).state_dict() if self.most_skipped else {}
+        before = {name: value.clone() for name, value in kept.items()}
         try:
             losses = accumulate_gradients(
                 self.model, images, self.images_per_pass, self._forward, self._backward
@@ -124,10 +125,6 @@ class PassTrainer(SimpleTrainer):
         if self.most_skipped:
             get_event_storage().put_scalar("skipped_steps", self.skipped, smoothing_hint=False)
 
-    def _copy_of_weights(self) -> dict[str, Tensor]:
-        state = unwrap_distributed(self.model).state_dict()
-        return {name: value.clone() for name, value in state.items()}
-
     def _may_skip(self, error: FloatingPointError) -> bool:
         # What one process alone has met has left the others waiting for its gradients.
         common = isinstance(error, NotFiniteError) or comm.get_world_size() == 1
@@ -139,7 +136,6 @@ class PassTrainer(SimpleTrainer):
         return {**state, "skipped": self.skipped} if self.skipped else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
         self.skipped = state_dict.get("skipped", 0)
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "skipped"})
 

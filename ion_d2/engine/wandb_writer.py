@@ -35,14 +35,12 @@ class WandbWriter(EventWriter):
         self._events: EventWriter | None = None
 
     def write(self) -> None:
-        """Write what is new since the last call."""
         if self._events is None:
             self._run = self._start()
             self._events = TensorboardXWriter(self._cfg.OUTPUT_DIR)
         self._events.write()
 
     def close(self) -> None:
-        """Finish the run."""
         if self._events is not None:
             self._events.close()
             self._run.finish()

@@ -25,7 +25,7 @@ def evaluate_coco_style(
     detections: Mapping[Hashable, Detections],
     class_names: Sequence[str],
 ) -> dict[str, float]:
-    """COCO's twelve box figures, computed by pycocotools.
+    """COCO's twelve box figures, computed by pycocotools; see :func:`coco_figures`.
 
     Two things differ from COCO proper, because VOC-format data has neither masks nor crowds. An
     object's size (small below 32x32 pixels, large from 96x96 on) is the area of its box, not of its
@@ -36,9 +36,6 @@ def evaluate_coco_style(
         ground_truth: image id -> its labeled boxes, 0-based with exclusive right and bottom edge.
         detections: image id -> its detections, likewise. Every image must be in `ground_truth`.
         class_names: by class index.
-
-    Returns:
-        See :func:`coco_figures`.
     """
     numbers = {image_id: number for number, image_id in enumerate(ground_truth, start=1)}
     content = {

@@ -35,14 +35,12 @@ def ground_truth_from_dict(record: dict[str, Any]) -> GroundTruth:
 
     A box marked "difficult" or "iscrowd" becomes difficult; without "annotations" there is none.
     """
-    annotations = record.get("annotations", [])
-    boxes = [
-        BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations
-    ]
-    difficult = [bool(a.get("difficult", 0) or a.get("iscrowd", 0)) for a in annotations]
+    found = record.get("annotations", [])
+    boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in found]
+    difficult = [bool(a.get("difficult", 0) or a.get("iscrowd", 0)) for a in found]
     return GroundTruth(
         np.array(boxes, dtype=np.float64).reshape(-1, 4),
-        np.array([a["category_id"] for a in annotations], dtype=np.int64),
+        np.array([a["category_id"] for a in found], dtype=np.int64),
         np.array(difficult, dtype=bool),
     )
 

@@ -74,7 +74,6 @@ class IONSemSegEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all predictions."""
         # confusion[t, p]: pixels of true class t predicted as class p.
         self._confusion = np.zeros((self._num_classes, self._num_classes), dtype=np.int64)
         self._seen: set[str] = set()
@@ -91,9 +90,9 @@ class IONSemSegEvaluator(DatasetEvaluator):
         labels = (self._num_classes, self._ignore_label)
         for record, output in zip(inputs, outputs):
             image_id, scores = record["image_id"], output["sem_seg"]
-            if image_id not in self._label_files or image_id in self._seen:
+            file = self._label_files.get(image_id)
+            if file is None or image_id in self._seen:
                 continue
-            file = self._label_files[image_id]
             truth = read_label_map(file, *labels)
             wanted = (self._num_classes, *truth.shape)
             if tuple(scores.shape) != wanted:
@@ -132,7 +131,6 @@ class IONSemSegEvaluator(DatasetEvaluator):
         return OrderedDict(sem_seg=figures)
 
     def _report(self, figures: dict[str, float], per_class: dict[str, float]) -> None:
-        """Log the table and write the result file."""
         name, number = self._dataset_name, len(self._label_files)
         table = text_table(class_cells(per_class, "IoU", figures["mIoU"]))
         logger.info("Segmentation of %s (%d images, percent):\n%s", name, number, table)

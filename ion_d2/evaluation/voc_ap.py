@@ -20,22 +20,14 @@ COCO_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 
 @dataclass(frozen=True)
 class VOCResult:
-    """Average precision of C classes at T IoU thresholds.
-
-    Attributes:
-        ap: metric name ("11point", "area") -> (C, T) array in 0..1, NaN for classes without a box
-            to be found.
-        num_positives: (C,) boxes that are not difficult.
-        num_difficult: (C,) difficult boxes.
-        num_images: (C,) images with a box that is not difficult.
-    """
+    """Average precision of C classes at T IoU thresholds."""
 
     class_names: tuple[str, ...]
     iou_thresholds: tuple[float, ...]
-    ap: dict[str, np.ndarray]
-    num_positives: np.ndarray
-    num_difficult: np.ndarray
-    num_images: np.ndarray
+    ap: dict[str, np.ndarray]  # by metric: (C, T) in 0..1, NaN without a box to be found
+    num_positives: np.ndarray  # (C,) boxes that are not difficult
+    num_difficult: np.ndarray  # (C,) difficult boxes
+    num_images: np.ndarray  # (C,) images with a box that is not difficult
 
     def class_ap(self, metric: str, iou_threshold: float | None = None) -> np.ndarray:
         """AP (C,) of each class at one of the thresholds, or (None) the mean over all of them.

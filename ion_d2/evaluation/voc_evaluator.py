@@ -17,7 +17,6 @@ from ..errors import IONError
 from .coco_style import evaluate_coco_style
 from .image_boxes import (
     Detections,
-    GroundTruth,
     detections_from_instances,
     ground_truth_from_dict,
     in_devkit_boxes,
@@ -73,7 +72,12 @@ class IONVOCEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._class_names = _class_names(dataset_name)
         records = DatasetCatalog.get(dataset_name) if records is None else records
-        self._truth = _ground_truth(dataset_name, records)
+        self._truth = {each["image_id"]: ground_truth_from_dict(each) for each in records}
+        if len(self._truth) < len(records):
+            raise IONError(
+                f"Dataset {dataset_name} lists {len(records) - len(self._truth)} images more than "
+                "once: list each one once."
+            )
         self._labeled = any("annotations" in record for record in records)
         self._server_files = server_files or not self._labeled
         self._found: dict[Hashable, Detections] = {}
@@ -81,7 +85,6 @@ class IONVOCEvaluator(DatasetEvaluator):
             check_server_files(output_dir, self._truth, dataset_name)
 
     def reset(self) -> None:
-        """Forget all detections."""
         self._found = {}
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
@@ -169,7 +172,6 @@ class IONVOCEvaluator(DatasetEvaluator):
 
     def _report(self, result: VOCResult, coco: dict[str, float]) -> dict[str, Any]:
         """The content of voc_results.json."""
-        names = enumerate(result.class_names)
         return {
             "dataset": self._dataset_name,
             "num_images": len(self._truth),
@@ -179,7 +181,7 @@ class IONVOCEvaluator(DatasetEvaluator):
                 for metric in METRICS
             },
             "coco": coco,
-            "classes": {name: _class_report(result, row) for row, name in names},
+            "classes": {n: _class_report(result, i) for i, n in enumerate(result.class_names)},
         }
 
     def _detection_list(self, found: dict[Hashable, Detections]) -> list[dict[str, Any]]:
@@ -199,19 +201,6 @@ def _class_names(dataset_name: str) -> list[str]:
             "names."
         )
     return check_class_names(names, f"Dataset '{dataset_name}' (thing_classes)")
-
-
-def _ground_truth(
-    dataset_name: str, records: Sequence[dict[str, Any]]
-) -> dict[Hashable, GroundTruth]:
-    """Labeled boxes of the images to evaluate, by image id, in the given order."""
-    truth = {record["image_id"]: ground_truth_from_dict(record) for record in records}
-    if len(truth) < len(records):
-        raise IONError(
-            f"Dataset {dataset_name} lists {len(records) - len(truth)} images more than once: "
-            "list each one once."
-        )
-    return truth
 
 
 def _class_report(result: VOCResult, row: int) -> dict[str, Any]:

@@ -53,9 +53,7 @@ def match_class(
     """Compare every detection of a class with the labeled box that it overlaps most.
 
     Detections of equal score stay in the order given: that of the images in `detections`, then
-    within an image.
-
-    Both mappings are by image id; images that `ground_truth` lacks have no boxes.
+    within an image. Images that `ground_truth` lacks have no boxes.
     """
     truth_of, difficult = _truth_of_class(ground_truth, class_index)
     parts = [
