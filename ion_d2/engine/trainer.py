@@ -41,14 +41,13 @@ from .hooks import (
 )
 from .log_files import end_last_line
 from .precise_statistics import RepeatedPreciseBN, check_measured
-from .progress import ProgressPrinter
 from .ranges import check_ranges
 from .run_folder import TRUSTED, set_aside
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
 from .training_parts import IONBuilders
-from .wandb_writer import WandbWriter
+from .writers import ProgressPrinter, WandbWriter
 
 _KEPT = 1000  # values of each figure, of which the writers' windows see the last 20
 

@@ -1,8 +1,7 @@
 """Trained detectors as files that run without this project: TorchScript and ONNX."""
 
 from .adapter import DetectorAdapter
-from .compare import Comparison, compare
-from .runners import load_exported
+from .runners import Comparison, compare, load_exported
 from .writers import describe, export_detector
 
 __all__ = [

@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from ion_d2.evaluation.image_boxes import in_devkit_boxes
-from ion_d2.evaluation.voc_matching import match_class, precision_recall
+from ion_d2.evaluation.voc_ap import match_class, precision_recall
 
 from .evaluated_run import Outcome
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 from ion_d2.evaluation.image_boxes import Detections, GroundTruth, in_devkit_boxes
-from ion_d2.evaluation.voc_matching import judge, match_class
+from ion_d2.evaluation.voc_ap import judge, match_class
 
 
 class Count(NamedTuple):

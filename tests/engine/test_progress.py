@@ -9,8 +9,8 @@ import torch
 from detectron2.utils.events import EventStorage, JSONWriter
 from model_helpers import small_config
 
-from ion_d2.engine import progress
-from ion_d2.engine.progress import ProgressPrinter
+from ion_d2.engine import writers
+from ion_d2.engine.writers import ProgressPrinter
 
 
 @pytest.fixture
@@ -37,15 +37,15 @@ def report(tmp_path, caplog, monkeypatch):
 
 def test_speed_and_the_process_own_memory_without_a_gpu(report, monkeypatch):
     usage = types.SimpleNamespace(ru_maxrss=3 * 2**20)
-    monkeypatch.setattr(progress.resource, "getrusage", lambda who: usage)
-    monkeypatch.setattr(progress.sys, "platform", "linux")  # counts KiB
+    monkeypatch.setattr(writers.resource, "getrusage", lambda who: usage)
+    monkeypatch.setattr(writers.sys, "platform", "linux")  # counts KiB
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (line,), figures = report()
     assert line.startswith(" eta: 0:00:15  iter: 39  total_loss: 1.5")
     assert line.endswith("lr: 0.1  images/s: 32  max_rss: 3072M")
     told = {"images_per_second": 32, "max_rss_mb": 3072, "eta_seconds": 15, "total_loss": 1.5}
     assert figures.items() >= told.items()
-    monkeypatch.setattr(progress.sys, "platform", "darwin")  # counts bytes
+    monkeypatch.setattr(writers.sys, "platform", "darwin")  # counts bytes
     assert report()[0][0].endswith("max_rss: 3M")
 
 
@@ -65,6 +65,6 @@ def test_before_a_time_is_known_and_after_the_end(report):
 
 
 def test_where_python_cannot_tell_the_memory(report, monkeypatch):
-    monkeypatch.setattr(progress, "resource", None)
+    monkeypatch.setattr(writers, "resource", None)
     (line,), figures = report()
     assert line.endswith("images/s: 32") and "max_rss_mb" not in figures

@@ -14,8 +14,14 @@ from detectron2.evaluation import pascal_voc_evaluation
 from voc_folder import annotation_xml, object_xml
 
 from ion_d2.errors import IONError
-from ion_d2.evaluation.voc_ap import COCO_THRESHOLDS, evaluate_voc, voc_average_precision
-from ion_d2.evaluation.voc_matching import inclusive_iou, match_class, precision_recall
+from ion_d2.evaluation.voc_ap import (
+    COCO_THRESHOLDS,
+    evaluate_voc,
+    inclusive_iou,
+    match_class,
+    precision_recall,
+    voc_average_precision,
+)
 
 BCCD = Path(__file__).resolve().parents[2] / "../shared/data/bccd/VOC2007"
 CLASSES = ["cat", "dog", "cow", "absent", "unlabeled"]
