@@ -7,7 +7,6 @@ import math
 import random
 import signal
 import time
-from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
 from typing import Any, Callable
@@ -19,7 +18,6 @@ from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter
 
 from .checkpoint import IONCheckpointer
 
@@ -89,31 +87,6 @@ class EvaluatePeriodically(EvalHook):
 def _finite_figures(results: dict[str, Any]) -> dict[str, Any]:
     figures = flatten_results_dict(results).items()
     return {k: v for k, v in figures if not isinstance(v, Real) or math.isfinite(v)}
-
-
-class WriteEvaluations(HookBase):
-    """Writes the figures of each evaluation.
-
-    Of several between two times of Detectron2's writing, the last alone would be kept.
-    """
-
-    def __init__(self, writers: Iterable[EventWriter], period: int) -> None:
-        """Take Detectron2's writers, and the iterations between evaluations."""
-        self._writers = [w for w in writers if not isinstance(w, CommonMetricPrinter)]
-        self._period = period
-
-    def before_train(self) -> None:
-        """Write an evaluation that was made up for."""
-        if self.trainer.storage.latest():
-            self._write()
-
-    def after_step(self) -> None:
-        if self._period and (self.trainer.iter + 1) % self._period == 0:
-            self._write()
-
-    def _write(self) -> None:
-        for writer in self._writers:
-            writer.write()
 
 
 class SaveBeforeEvaluation(HookBase):

@@ -32,13 +32,7 @@ from .expected import verify
 from .finite import tell_divergence
 from .fit_config import check_settings, make_deterministic, prepared
 from .folder_lock import claim, release
-from .hooks import (
-    EvaluatePeriodically,
-    SaveBeforeEvaluation,
-    SeedEachStep,
-    StopOnSignal,
-    WriteEvaluations,
-)
+from .hooks import EvaluatePeriodically, SaveBeforeEvaluation, SeedEachStep, StopOnSignal
 from .log_files import end_last_line
 from .precise_statistics import RepeatedPreciseBN, check_measured
 from .ranges import check_ranges
@@ -47,7 +41,7 @@ from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
 from .training_parts import IONBuilders
-from .writers import ProgressPrinter, WandbWriter
+from .writers import ProgressPrinter, WandbWriter, WriteEvaluations
 
 _KEPT = 1000  # values of each figure, of which the writers' windows see the last 20
 
@@ -139,13 +133,13 @@ class IONTrainer(IONBuilders):
     def build_writers(self) -> list[EventWriter]:
         """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""
         end_last_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
-        line = ProgressPrinter(self.cfg, self.max_iter)
-        theirs = super().build_writers()
-        writers = [line if isinstance(it, CommonMetricPrinter) else it for it in theirs]
-        if self.cfg.WANDB_PROJECT:  # in the place of Detectron2's writer for TensorBoard
-            place = next(i for i, w in enumerate(writers) if isinstance(w, TensorboardXWriter))
-            writers[place].close()
-            writers[place] = WandbWriter(self.cfg, resumed=lambda: self.start_iter > 0)
+        writers = super().build_writers()
+        for i, writer in enumerate(writers):
+            if isinstance(writer, CommonMetricPrinter):
+                writers[i] = ProgressPrinter(self.cfg, self.max_iter)
+            elif isinstance(writer, TensorboardXWriter) and self.cfg.WANDB_PROJECT:
+                writer.close()
+                writers[i] = WandbWriter(self.cfg, resumed=lambda: self.start_iter > 0)
         return writers
 
     @property

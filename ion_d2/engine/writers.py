@@ -6,14 +6,15 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.engine import HookBase
 from detectron2.utils.events import (
     CommonMetricPrinter,
-    EventStorage,
     EventWriter,
     TensorboardXWriter,
     get_event_storage,
@@ -48,17 +49,15 @@ class ProgressPrinter(CommonMetricPrinter):
         storage = get_event_storage()
         if storage.iter == self._max_iter:
             return
-        figures = {**self._speed(storage), **self._memory()}
+        figures = self._memory()
+        if "time" in storage.histories():  # it is not measured in the first iterations
+            time = storage.history("time").median(_WINDOW)
+            figures = {"images_per_second": self._images / time, **figures}
         storage.put_scalars(smoothing_hint=False, **figures)
         told = {"images_per_second": "images/s: {:.3g}", "max_rss_mb": "max_rss: {:.0f}M"}
         words = [told[name].format(value) for name, value in figures.items() if name in told]
         self.logger.end = "  ".join(words)
         super().write()
-
-    def _speed(self, storage: EventStorage) -> dict[str, float]:
-        if "time" not in storage.histories():  # it is not measured in the first iterations
-            return {}
-        return {"images_per_second": self._images / storage.history("time").median(_WINDOW)}
 
     def _memory(self) -> dict[str, float]:
         if self._on_gpu:
@@ -126,3 +125,28 @@ class WandbWriter(EventWriter):
         )
         path.write_text(run.id)
         return run
+
+
+class WriteEvaluations(HookBase):
+    """Writes the figures of each evaluation.
+
+    Of several between two times of Detectron2's writing, the last alone would be kept.
+    """
+
+    def __init__(self, writers: Iterable[EventWriter], period: int) -> None:
+        """Take Detectron2's writers, and the iterations between evaluations."""
+        self._writers = [w for w in writers if not isinstance(w, CommonMetricPrinter)]
+        self._period = period
+
+    def before_train(self) -> None:
+        """Write an evaluation that was made up for."""
+        if self.trainer.storage.latest():
+            self._write()
+
+    def after_step(self) -> None:
+        if self._period and (self.trainer.iter + 1) % self._period == 0:
+            self._write()
+
+    def _write(self) -> None:
+        for writer in self._writers:
+            writer.write()
