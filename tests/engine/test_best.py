@@ -176,14 +176,6 @@ def test_a_training_goes_on_where_an_evaluation_finds_nothing(
         strict_json(line)
 
 
-def test_a_metric_of_another_name_is_told_once_there_are_figures(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        IONTrainer, "evaluate", lambda self: setattr(self, "last_results", {"bbox": SOME})
-    )
-    with pytest.raises(IONError, match="'bbox/AP-cow'.*bbox/AP-dog"):
-        run(config(scenes, tmp_path, "TEST.BEST_METRIC", "bbox/AP-cow"))
-
-
 def test_the_history_of_earlier_versions_is_read(scenes, tmp_path, evaluated):
     """They wrote NaN, which is no JSON."""
     cfg = config(scenes, tmp_path, "TEST.PATIENCE", 3)

@@ -6,20 +6,14 @@ import pytest
 from trainer_helpers import Record, make_config, run
 
 from ion_d2.engine.hooks import TrainingInterrupted
-from ion_d2.engine.trainer import IONTrainer
 from ion_d2.evaluation import evaluation_folder
 from ion_lab.report.reporting_trainer import ReportingTrainer
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_test")]
 
 RESULTS = ["voc_results.json", "detections.json", "sem_seg_results.json"]
 RESULTS += ["coco_instances_results.json"]
 FILES = ["last_checkpoint", "model_final.pth", "model_best.pth", "evaluations.json", *RESULTS]
-
-
-@pytest.fixture(autouse=True)
-def no_test(monkeypatch):
-    monkeypatch.setattr(IONTrainer, "test", classmethod(lambda *a, **k: {}))
 
 
 def begin(cfg):

@@ -15,12 +15,6 @@ from ion_d2.modeling import BatchRenorm2d
 PRECISE = ("MODEL.VGG.NORM", "BN", "TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2)
 
 
-@pytest.fixture
-def no_test(monkeypatch):
-    """Skip the evaluation at the end of training."""
-    monkeypatch.setattr(IONTrainer, "test", classmethod(lambda *a, **k: {}))
-
-
 @pytest.mark.slow
 def test_precise_statistics_are_those_of_an_uninterrupted_training(scenes, tmp_path, no_test):
     opts = (*PRECISE, "TEST.EVAL_PERIOD", 2)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from model_helpers import small_config, small_model
 
-from ion_d2.data.readable import read_image
-from ion_d2.engine.predictor import IONPredictor
 from ion_d2.engine.setup import build_model, load_config
 from ion_d2.errors import IONError
 from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported
@@ -160,22 +156,3 @@ def test_bad_places_are_told(tmp_path):
     for suffix in (".ts", ".onnx"):
         with pytest.raises(IONError, match="cannot be loaded"):
             load_exported(tmp_path / f"absent{suffix}")
-
-
-def trained_model():
-    """A model trained on blood cells, where there is one; it is too large for the repository."""
-    folder = Path(os.environ.get("ION_D2_BCCD_MODEL", ""))
-    if not (folder / "model_final.pth").is_file():
-        pytest.skip("ION_D2_BCCD_MODEL names no folder of a run on BCCD")
-    weights = ["MODEL.WEIGHTS", str(folder / "model_final.pth")]
-    return load_config(str(folder / "config.yaml"), [*weights, "MODEL.DEVICE", "cpu"])
-
-
-@pytest.mark.parametrize("suffix", [".ts", ".onnx"])
-def test_trained_model_on_real_photographs(tmp_path, real_data, suffix):
-    predictor = IONPredictor.from_config(trained_model())
-    files = sorted((real_data / "bccd" / "VOC2007" / "JPEGImages").glob("*.jpg"))[:20]
-    pictures = [predictor.preprocess(read_image(str(file), "BGR")) for file in files]
-    detect = exported(predictor.model, tmp_path / f"model{suffix}")
-    result = compare(DetectorAdapter(predictor.model), detect, pictures)
-    assert result.agrees and result.detections > 200, result
