@@ -22,9 +22,6 @@ from .steps import unwrap_distributed
 FINAL = "model_final"
 """Name of the checkpoint that a training ends with; Detectron2's."""
 
-# Buffers of batch normalization, in all its kinds, that are learned as parameters are.
-_STATISTICS = ("running_mean", "running_var")
-
 
 class IONCheckpointer(DetectionCheckpointer):
     """Loads and saves models with their training state; a drop-in for Detectron2's checkpointer.
@@ -221,8 +218,10 @@ class IONCheckpointer(DetectionCheckpointer):
         return incompatible
 
     def _check_complete(self, faults: dict[str, str], parameters: list[str]) -> None:
-        statistics = [k for k, _ in self.model.named_buffers() if k.endswith(_STATISTICS)]
-        needed = [*parameters, *statistics]
+        buffers = [name for name, _ in self.model.named_buffers()]
+        # Those of batch normalization, in all its kinds, are learned as parameters are.
+        learned = [name for name in buffers if name.endswith(("running_mean", "running_var"))]
+        needed = [*parameters, *learned]
         serious = [key for key in faults if key in needed]
         if serious:
             raise IONError(

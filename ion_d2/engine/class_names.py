@@ -19,7 +19,6 @@ from .steps import unwrap_distributed
 # Key of a checkpoint, beside "model", with the names by class id.
 KEY = "class_names"
 _ATTRIBUTE = "trained_class_names"
-_FOREIGN = (".pkl", ".pyth")  # files of other programs, which Detectron2 converts
 _SHOWN = 5  # names in a message
 
 
@@ -52,7 +51,7 @@ def read_class_names(weights: str) -> list[str] | None:
     None where it has none, or where there is no such file, which is an error only when the weights
     are loaded. ``IONError`` if it cannot be read.
     """
-    if not weights or weights.endswith(_FOREIGN):
+    if not weights or weights.endswith((".pkl", ".pyth")):  # which Detectron2 converts
         return None
     try:
         path = PathManager.get_local_path(weights)

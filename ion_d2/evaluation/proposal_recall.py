@@ -13,10 +13,6 @@ from detectron2.structures import Boxes, BoxMode, pairwise_iou
 from .image_boxes import ground_truth_from_dict
 from .voc_ap import COCO_THRESHOLDS
 
-LIMITS = (100, 300, 1000, 2000)
-# Overlaps are float32, in which 0.7 is a little less.
-_NEAR = 1e-6
-
 
 @dataclass(frozen=True)
 class ProposalRecall:
@@ -41,7 +37,7 @@ class ProposalRecall:
 
 def evaluate_proposals(
     dicts: Sequence[dict[str, Any]],
-    limits: Sequence[int] = LIMITS,
+    limits: Sequence[int] = (100, 300, 1000, 2000),
     thresholds: Sequence[float] = COCO_THRESHOLDS,
 ) -> ProposalRecall:
     """Measure the recall of proposals.
@@ -65,7 +61,8 @@ def evaluate_proposals(
     covered = [np.concatenate([np.zeros(0), *found]) for found in overlaps]
     numbers = np.array([len(record["proposal_boxes"]) for record in dicts])
     number_objects = len(covered[0])
-    hits = np.array([[(c >= t - _NEAR).sum() for t in thresholds] for c in covered], dtype=float)
+    # Overlaps are float32, in which 0.7 is a little less.
+    hits = np.array([[(c >= t - 1e-6).sum() for t in thresholds] for c in covered], dtype=float)
     return ProposalRecall(
         limits=tuple(limits),
         thresholds=np.asarray(thresholds),

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 
 from ..data.class_file import check_class_names
 from ..errors import IONError
-from .coco_style import evaluate_coco_style
+from .coco_style import COCO_METRICS, evaluate_coco_style
 from .image_boxes import (
     Detections,
     detections_from_instances,
@@ -30,7 +30,6 @@ from .voc_server import check_server_files, write_server_files
 logger = logging.getLogger(__name__)
 
 _SUMMARY = {"AP": None, "AP50": 0.5, "AP75": 0.75}
-_SIZE_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 class IONVOCEvaluator(DatasetEvaluator):
@@ -128,7 +127,7 @@ class IONVOCEvaluator(DatasetEvaluator):
         truth = in_devkit_boxes(self._truth)
         result = evaluate_voc(truth, in_devkit_boxes(found), self._class_names)
         coco = evaluate_coco_style(self._truth, found, self._class_names)
-        sizes = {figure: coco[figure] for figure in _SIZE_METRICS}
+        sizes = {name: coco[name] for name in COCO_METRICS[:6]}  # AP, its thresholds and sizes
         report = self._report(result, coco)
         table, number = text_table(voc_cells(report)), len(self._truth)
         logger.info("VOC average precision on %s (%d images, percent):\n%s", name, number, table)

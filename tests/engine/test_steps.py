@@ -88,16 +88,14 @@ class Loader:
             yield images()
 
 
-def step(kind, model, images_per_pass, *opts, steps=1, **more):
+def step(kind, model, images_per_pass, *opts, steps=1, hooks=(), **more):
     """Take optimizer steps; return the trainer and the last losses."""
     cfg = small_config(*opts)
     trainer = kind(model, Loader(), IONTrainer.build_optimizer(cfg, model), **more)
     trainer.images_per_pass = images_per_pass
-    with EventStorage() as storage:
-        for trainer.iter in range(steps):
-            storage.iter = trainer.iter
-            trainer.run_step()
-    return trainer, storage.latest()
+    trainer.register_hooks(hooks)
+    trainer.train(0, steps)
+    return trainer, trainer.storage.latest()
 
 
 @pytest.mark.parametrize("clip", [1e-3, 20.0])
@@ -188,17 +186,10 @@ class Gradients(HookBase):
 
 def train(kind, steps=2, **more):
     """Losses by name and what hooks saw after a few steps of a float32 model on the CPU."""
-    cfg, model = small_config(*EXACT), small_model(*EXACT)
-    dtypes = set()
+    model, hook, dtypes = small_model(*EXACT), Gradients(), set()
     model.backbone.bottom_up.conv1_1.register_forward_hook(lambda *x: dtypes.add(x[2].dtype))
-    trainer, hook = (
-        kind(model, Loader(), IONTrainer.build_optimizer(cfg, model), **more),
-        Gradients(),
-    )
-    trainer.images_per_pass = 2
-    trainer.register_hooks([hook])
-    trainer.train(0, steps)
-    return {n: trainer.storage.latest()[n][0] for n in NAMES}, hook.seen, dtypes
+    _, latest = step(kind, model, 2, *EXACT, steps=steps, hooks=[hook], **more)
+    return {name: latest[name][0] for name in NAMES}, hook.seen, dtypes
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
