@@ -24,8 +24,8 @@ from demo_inputs import is_picture
 from shared_arguments import add_model_arguments, read_model_config
 
 from ion_d2.data.readable import read_image
+from ion_d2.engine.checkpoint_files import SAFETENSORS, write_safetensors
 from ion_d2.engine.predictor import IONPredictor, load_trained
-from ion_d2.engine.safetensors_file import SUFFIX, write_safetensors
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported
@@ -60,14 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_intermixed_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    if args.check is not None and args.output.suffix == SUFFIX:
+    if args.check is not None and args.output.suffix == SAFETENSORS:
         raise IONError(f"--check compares detectors, and {args.output} is to hold weights alone.")
     pictures = None if args.check is None else find_pictures(args.check, args.limit)
     further = ["TEST.AUG.ENABLED", "False"]  # which runs a detector several times
     if args.output.suffix == ".onnx":  # ONNX Runtime has devices of its own
         further += ["MODEL.DEVICE", "cpu"]
     cfg, names = read_model_config(args, further=further)
-    if args.output.suffix == SUFFIX:
+    if args.output.suffix == SAFETENSORS:
         write_safetensors(str(args.output), load_trained(cfg, names), names)
         print(f"Wrote {args.output}")
         return 0

@@ -13,9 +13,16 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from ..errors import IONError
-from . import class_names, safetensors_file
+from . import class_names
 from .averaging import EMA, TRAINED, averaged_weights
-from .checkpoint_files import check_state, load_lazily, reading, refuse_code, write_atomically
+from .checkpoint_files import (
+    SAFETENSORS,
+    check_state,
+    load_lazily,
+    reading,
+    refuse_code,
+    write_atomically,
+)
 from .finite import check_weights
 from .steps import unwrap_distributed
 
@@ -162,7 +169,7 @@ class IONCheckpointer(DetectionCheckpointer):
             raise IONError(f"MODEL.WEIGHTS {path} is not a file; {expected}.")
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if filename.endswith(safetensors_file.SUFFIX):
+        if filename.endswith(SAFETENSORS):
             checkpoint = load_lazily(filename)
         else:
             refuse_code(filename)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
+import json
 import os
 import pickle
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import IO, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..data.plain_pickle import load_plain_pickle
 from ..errors import IONError
-from ..files import replace_file
-from . import safetensors_file
+from ..files import replace_file, write_result
 from .distributed import is_lost_worker
+
+SAFETENSORS = ".safetensors"
+KEY = "class_names"  # of a checkpoint, beside "model", with the names by class id
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
@@ -112,8 +118,8 @@ def load_lazily(path: str) -> Any:
     """Load a checkpoint, its tensors only once they are used if possible; see :func:`reading`."""
     options: dict[str, Any] = {}
     with reading(path):
-        if path.endswith(safetensors_file.SUFFIX):
-            return safetensors_file.read_safetensors(path)
+        if path.endswith(SAFETENSORS):
+            return _read_safetensors(path)
         if _is_zip(path):
             _check_archive(path)
             # PyTorch 2.0 has no such option, and it is for files in PyTorch's zip format alone.
@@ -170,3 +176,33 @@ def check_state(state: Any, filename: str) -> None:
             f"{filename} holds a {type(value).__name__}{place} where a dict of tensors (a state "
             "dict) is expected; save model.state_dict() instead."
         )
+
+
+def _read_safetensors(path: str) -> dict[str, Any]:
+    """What a checkpoint holds: under "model" the weights, and, if they are there, class names."""
+    with _package("safetensors").safe_open(path, framework="pt") as file:
+        names = (file.metadata() or {}).get(KEY)
+        content = {"model": {key: file.get_tensor(key) for key in file.keys()}}
+    return content if names is None else {**content, KEY: json.loads(names)}
+
+
+def write_safetensors(path: str, model: nn.Module, class_names: Sequence[str]) -> None:
+    """Write a model's weights and the names of its classes in a format without code.
+
+    Raises:
+        IONError: the package safetensors is missing, or the file cannot be written.
+    """
+    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    names = {"format": "pt", KEY: json.dumps(list(class_names))}
+    content = _package("safetensors.torch").save(tensors, names)
+    write_result(path, lambda file: file.write(content), "choose another place for it")
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise IONError(
+            f"Files {SAFETENSORS} need the package safetensors, which cannot be imported "
+            f"({error}); install it with `pip install safetensors`."
+        ) from error

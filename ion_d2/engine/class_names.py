@@ -13,11 +13,9 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..errors import IONError
-from .checkpoint_files import load_lazily
+from .checkpoint_files import KEY, load_lazily
 from .steps import unwrap_distributed
 
-# Key of a checkpoint, beside "model", with the names by class id.
-KEY = "class_names"
 _ATTRIBUTE = "trained_class_names"
 _SHOWN = 5  # names in a message
 

@@ -5,9 +5,9 @@ import torch
 from checkpoint_helpers import is_zero, make, values, zeroed
 from refusals import refused
 
-from ion_d2.engine import safetensors_file
+from ion_d2.engine import checkpoint_files
+from ion_d2.engine.checkpoint_files import write_safetensors
 from ion_d2.engine.class_names import classes_of, read_class_names
-from ion_d2.engine.safetensors_file import write_safetensors
 
 safetensors = pytest.importorskip("safetensors.torch")
 
@@ -37,7 +37,7 @@ def test_a_missing_package_and_a_full_disk_are_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with refused("file/a.safetensors cannot be written", "another place"):
         write_safetensors(str(tmp_path / "file" / "a.safetensors"), make().model, [])
-    monkeypatch.setattr(safetensors_file.importlib, "import_module", _missing)
+    monkeypatch.setattr(checkpoint_files.importlib, "import_module", _missing)
     (tmp_path / "a.safetensors").write_bytes(b"")
     with refused("pip install safetensors"):
         make().load(str(tmp_path / "a.safetensors"))
