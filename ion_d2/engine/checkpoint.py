@@ -178,17 +178,13 @@ class IONCheckpointer(DetectionCheckpointer):
         self._compare_classes(class_names.names_in(checkpoint))
         if EMA in checkpoint:
             with reading(filename):
-                checkpoint["model"] = self._wanted_weights(checkpoint)
+                weights = checkpoint.pop(TRAINED, checkpoint["model"])
+                if not self._resuming:
+                    self.logger.info("Loading the moving average of the weights.")
+                    weights = averaged_weights(checkpoint.pop(EMA))
+                checkpoint["model"] = weights
         check_state(checkpoint["model"], filename)
         return checkpoint
-
-    def _wanted_weights(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
-        """Of a file with a moving average: the trained weights to resume from, else the average."""
-        trained = checkpoint.pop(TRAINED, checkpoint["model"])
-        if self._resuming:
-            return trained
-        self.logger.info("Loading the moving average of the weights.")
-        return averaged_weights(checkpoint.pop(EMA))
 
     def _compare_classes(self, theirs: list[str] | None) -> None:
         """Report other classes, before the sizes of tensors that follow from their number."""

@@ -87,8 +87,11 @@ def set_aside(cfg: CfgNode, names: Sequence[str]) -> None:
         cfg: the config of the training that begins; its datasets are registered.
         names: of the files, in ``OUTPUT_DIR`` and the folders of the test sets.
     """
-    root, named = Path(cfg.OUTPUT_DIR), _named_files(cfg)
-    folders = dict.fromkeys([root, *(Path(evaluation_folder(cfg, x)) for x in cfg.DATASETS.TEST)])
+    root, data = Path(cfg.OUTPUT_DIR), cfg.DATASETS
+    used = [part for name in (*data.TRAIN, *data.TEST) for part in name.split(":")]
+    used += [cfg.MODEL.WEIGHTS, *data.PROPOSAL_FILES_TRAIN, *data.PROPOSAL_FILES_TEST]
+    named = {os.path.realpath(name) for name in used}
+    folders = dict.fromkeys([root, *(Path(evaluation_folder(cfg, x)) for x in data.TEST)])
     paths = [folder / name for folder in folders for name in names]
     left = [path for path in paths if path.is_file() and os.path.realpath(path) not in named]
     for path in left:
@@ -99,10 +102,3 @@ def set_aside(cfg: CfgNode, names: Sequence[str]) -> None:
         told = "%s in %s are of an earlier training: moved to its folder %r. To go on with that "
         told += "training instead, move them back and add --resume."
         logger.warning(told, ", ".join(str(path.relative_to(root)) for path in left), root, EARLIER)
-
-
-def _named_files(cfg: CfgNode) -> set[str]:
-    data = cfg.DATASETS
-    names = [part for name in (*data.TRAIN, *data.TEST) for part in name.split(":")]
-    names += [cfg.MODEL.WEIGHTS, *data.PROPOSAL_FILES_TRAIN, *data.PROPOSAL_FILES_TEST]
-    return {os.path.realpath(name) for name in names}

@@ -126,17 +126,14 @@ class IONSemSegEvaluator(DatasetEvaluator):
         mean_iou, accuracy, iou = scores_from_confusion(total)
         figures = {"mIoU": 100 * mean_iou, "pACC": 100 * accuracy}
         per_class = dict(zip(self._class_names, (100 * iou).tolist()))
-        self._report(figures, per_class)
-        figures.update({f"IoU-{name}": value for name, value in per_class.items()})
-        return OrderedDict(sem_seg=figures)
-
-    def _report(self, figures: dict[str, float], per_class: dict[str, float]) -> None:
         name, number = self._dataset_name, len(self._label_files)
         table = text_table(class_cells(per_class, "IoU", figures["mIoU"]))
         logger.info("Segmentation of %s (%d images, percent):\n%s", name, number, table)
         if self._output_dir:
             report = {"dataset": name, "num_images": number, **figures, "IoU": per_class}
             write_json(os.path.join(self._output_dir, "sem_seg_results.json"), report, indent=1)
+        figures.update({f"IoU-{label}": value for label, value in per_class.items()})
+        return OrderedDict(sem_seg=figures)
 
 
 @functools.cache  # an evaluator is built for each evaluation of a training

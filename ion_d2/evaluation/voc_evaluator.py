@@ -95,9 +95,20 @@ class IONVOCEvaluator(DatasetEvaluator):
             IONError: an image or a class is not in the dataset.
         """
         for record, output in zip(inputs, outputs):
-            found = detections_from_instances(output["instances"])
-            self._check(record["image_id"], found)
-            self._found[record["image_id"]] = found
+            image_id, found = record["image_id"], detections_from_instances(output["instances"])
+            if image_id not in self._truth:
+                raise IONError(
+                    f'Image "{image_id}" has detections but is not among the evaluated images of '
+                    f"{self._dataset_name}: evaluate with the dataset that the images come from."
+                )
+            highest = int(found.classes.max(initial=-1))
+            if highest >= len(self._class_names):
+                raise IONError(
+                    f"The model found class number {highest}, but {self._dataset_name} has "
+                    f"{len(self._class_names)} classes (numbered from 0): set "
+                    "MODEL.ROI_HEADS.NUM_CLASSES to that number."
+                )
+            self._found[image_id] = found
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Evaluate the detections of all ranks.
@@ -138,20 +149,6 @@ class IONVOCEvaluator(DatasetEvaluator):
         results.update({f"bbox_{kind}": report["mean"][kind] for kind in METRICS})
         results["bbox_coco"] = sizes
         return results
-
-    def _check(self, image_id: str, found: Detections) -> None:
-        if image_id not in self._truth:
-            raise IONError(
-                f'Image "{image_id}" has detections but is not among the evaluated images of '
-                f"{self._dataset_name}: evaluate with the dataset that the images come from."
-            )
-        highest = int(found.classes.max(initial=-1))
-        if highest >= len(self._class_names):
-            raise IONError(
-                f"The model found class number {highest}, but {self._dataset_name} has "
-                f"{len(self._class_names)} classes (numbered from 0): set "
-                "MODEL.ROI_HEADS.NUM_CLASSES to that number."
-            )
 
     def _gather(self) -> dict[Hashable, Detections] | None:
         """Detections of all ranks, None off the main process.

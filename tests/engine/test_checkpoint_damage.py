@@ -1,6 +1,5 @@
 """Files that cannot be loaded are named, and nothing of them is taken over."""
 
-import os
 import pickle
 import struct
 
@@ -60,27 +59,6 @@ def test_a_damaged_file_is_named_and_the_next_one_is_loaded(tmp_path, kind, suff
     assert is_zero(checkpointer)
     checkpointer.load(str(whole))
     assert not is_zero(checkpointer)
-
-
-class Trap:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return os.mkdir, (self.path,)
-
-
-@pytest.mark.skipif(
-    not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"),
-    reason="this PyTorch loads arbitrary objects by default",
-)
-def test_code_in_a_file_is_not_run(tmp_path):
-    torch.save({"model": {}, "extra": Trap(tmp_path / "trapped")}, tmp_path / "trap.pth")
-    with pytest.raises(IONError, match="trap.pth holds Python objects besides tensors"):
-        make().load(str(tmp_path / "trap.pth"))
-    assert not (tmp_path / "trapped").exists()
 
 
 @pytest.mark.parametrize(
