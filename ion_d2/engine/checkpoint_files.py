@@ -28,11 +28,7 @@ KEY = "class_names"  # of a checkpoint, beside "model", with the names by class 
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a checkpoint's file with :func:`~ion_d2.files.replace_file`.
-
-    Raises:
-        IONError: the disk is full or the file cannot be written.
-    """
+    """Write a file by :func:`~ion_d2.files.replace_file`; ``IONError`` if it cannot be written."""
     try:
         replace_file(path, write)
     except (OSError, RuntimeError) as error:

@@ -12,11 +12,7 @@ from ..modeling import BatchRenorm2d
 
 
 def check_measured(cfg: CfgNode, model: nn.Module) -> None:
-    """Refuse to measure in a model, as it is in training, that has nothing to be measured.
-
-    Raises:
-        IONError: ``TEST.PRECISE_BN`` is on, and no batch normalization trains.
-    """
+    """Raise ``IONError`` if ``TEST.PRECISE_BN`` is on and no batch normalization trains."""
     layers = get_bn_modules(model)
     if cfg.TEST.PRECISE_BN.ENABLED and all(isinstance(it, BatchRenorm2d) for it in layers):
         raise IONError(
