@@ -122,17 +122,6 @@ def test_evaluation_writes_figures_and_pictures(scenes, tmp_path):
     assert (tmp_path / "model_final.pth").is_file() and (tmp_path / "metrics.json").is_file()
 
 
-def test_several_test_sets_write_apart(scenes, tmp_path):
-    splits = ("test", "trainval")
-    names = tuple(f"voc:{scenes}:{split}" for split in splits)
-    cfg = make_config(scenes, tmp_path, "DATASETS.TEST", names, "TEST.NUM_PICTURES", 1)
-    model = IONTrainer.build_model(cfg)
-    IONTrainer.test(cfg, model)
-    found = sorted(tmp_path.glob("*/voc_results.json"))
-    assert {json.loads(f.read_text())["dataset"] for f in found} == set(names)
-    assert len(list(tmp_path.glob("*/pictures/*"))) == 2
-
-
 def test_clipping_takes_the_norm_of_the_whole_gradient():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
     for value in (0.5, 1e9):

@@ -85,8 +85,12 @@ def test_several_test_sets(scenes, tmp_path, caplog, monkeypatch):
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     caplog.set_level(logging.INFO)
     names = tuple(f"voc:{scenes}:{split}" for split in ("test", "trainval"))
-    cfg = make_config(scenes, tmp_path, *OPTIONS, "DATASETS.TEST", names)
+    opts = (*OPTIONS, "DATASETS.TEST", names, "TEST.NUM_PICTURES", 1)
+    cfg = make_config(scenes, tmp_path, *opts)
     results = IONTrainer.test(cfg, IONTrainer.build_model(cfg))
+    written = [json.loads(path.read_text()) for path in tmp_path.glob("*/voc_results.json")]
+    assert {each["dataset"] for each in written} == set(names)
+    assert len(list(tmp_path.glob("*/pictures/*"))) == 2
     totals = [results[name]["validation"]["total_loss"] for name in names]
     assert totals[0] != totals[1]
     for name, total in zip(names, totals):  # told, as an evaluation on its own tells nothing else
