@@ -13,16 +13,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from ..errors import IONError
-from . import class_names
+from . import checkpoint_files, class_names
 from .averaging import EMA, TRAINED, averaged_weights
-from .checkpoint_files import (
-    SAFETENSORS,
-    check_state,
-    load_lazily,
-    reading,
-    refuse_code,
-    write_atomically,
-)
+from .checkpoint_files import check_state, load_lazily, reading, refuse_code, write_atomically
 from .finite import check_weights
 from .steps import unwrap_distributed
 
@@ -169,7 +162,7 @@ class IONCheckpointer(DetectionCheckpointer):
             raise IONError(f"MODEL.WEIGHTS {path} is not a file; {expected}.")
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if filename.endswith(SAFETENSORS):
+        if filename.endswith(checkpoint_files.SAFETENSORS):
             checkpoint = load_lazily(filename)
         else:
             refuse_code(filename)
