@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ion_d2.data import coco_datasets, detections, labelme, yolo  # noqa: F401 (register themselves)
-from ion_d2.data.class_file import check_class_names
-from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
-from ion_d2.data.registered_datasets import adopt_function
-from ion_d2.data.voc_datasets import adopt_voc, register_further
-from ion_d2.errors import IONError
+from ..errors import IONError
+from . import coco_datasets, detections, labelme, yolo  # noqa: F401 (register themselves)
+from .class_file import check_class_names
+from .dataset_names import DATASET_FORMS, absolute, require_path
+from .registered_datasets import adopt_function
+from .voc_datasets import adopt_voc, register_further
 
 _FORMS = (
     "a dataset is voc:PATH:SPLIT (a folder in VOC layout), coco:JSON:IMAGE_DIR, "

@@ -9,18 +9,9 @@ from typing import Any, Union
 
 from detectron2.utils.logger import log_first_n
 
-from ion_d2.data.coco_fields import (
-    FieldFault,
-    Id,
-    Rule,
-    as_id,
-    clean_fields,
-    fault,
-    is_number,
-    wrong,
-)
-from ion_d2.data.instance_masks import clean_mask, decode_mask
-from ion_d2.data.reading_on import is_reading_on, read_each
+from .coco_fields import FieldFault, Id, Rule, as_id, clean_fields, fault, is_number, wrong
+from .instance_masks import clean_mask, decode_mask
+from .reading_on import is_reading_on, read_each
 
 _Entries = dict[Union[Id, None], dict[str, Any]]
 # A number further from the origin is broken: COCO's largest objects have 1e5 x 1e5 pixels.

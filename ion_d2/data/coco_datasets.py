@@ -16,11 +16,11 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.structures import BoxMode
 
-from ion_d2.data.coco_file import Content, normalize_coco, read_categories, read_coco_file
-from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
-from ion_d2.data.folders import named_file
-from ion_d2.data.keypoint_names import keypoint_metadata
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .coco_file import Content, normalize_coco, read_categories, read_coco_file
+from .dataset_names import DATASET_FORMS, absolute, require_path
+from .folders import named_file
+from .keypoint_names import keypoint_metadata
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ import os
 import unicodedata
 from typing import Any
 
-from ion_d2.data.class_file import is_unprintable
-from ion_d2.data.coco_annotations import normalize_annotations
-from ion_d2.data.coco_fields import FieldFault, Rule, as_id, as_pixels, as_text, clean_fields, fault
-from ion_d2.data.plain_files import read_json
-from ion_d2.data.reading_on import read_each
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .class_file import is_unprintable
+from .coco_annotations import normalize_annotations
+from .coco_fields import FieldFault, Rule, as_id, as_pixels, as_text, clean_fields, fault
+from .plain_files import read_json
+from .reading_on import read_each
 
 Content = dict[str, Any]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ion_d2.data.folders import file_stem, index_folder, own_names, pictures_called
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .folders import file_stem, index_folder, own_names, pictures_called
 
 logger = logging.getLogger(__name__)
 

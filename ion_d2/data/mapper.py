@@ -12,17 +12,11 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
-from ion_d2.data.instance_masks import draw_label_map
-from ion_d2.data.learned_objects import is_learned
-from ion_d2.data.readable import (
-    UnreadableImageError,
-    or_skip,
-    read_image_of,
-    too_thin,
-    warn_skipped,
-)
-from ion_d2.data.sem_seg import read_label_map, transform_label_map
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .instance_masks import draw_label_map
+from .learned_objects import is_learned
+from .readable import UnreadableImageError, or_skip, read_image_of, too_thin, warn_skipped
+from .sem_seg import read_label_map, transform_label_map
 
 _MAX_IDS = 254
 

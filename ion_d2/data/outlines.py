@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode
 
-from ion_d2.data.reading_on import is_reading_on
+from .reading_on import is_reading_on
 
 # In pixels: how far programs differ on where a picture ends, and what readers take for a line.
 BORDER, LINE = 1.0, 1.0

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from detectron2.utils.file_io import PathManager
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 # Of values, each counted as often as aliases repeat it; configs and data files have hundreds.
 _MOST_VALUES = 1_000_000

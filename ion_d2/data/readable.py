@@ -19,7 +19,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")

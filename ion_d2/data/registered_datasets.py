@@ -12,10 +12,10 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from ion_d2.data.coco_fields import as_pixels, is_number
-from ion_d2.data.readable import read_size
-from ion_d2.data.reading_on import is_reading_on, read_each, refuse
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .coco_fields import as_pixels, is_number
+from .readable import read_size
+from .reading_on import is_reading_on, read_each, refuse
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.build import filter_images_with_few_keypoints
 from detectron2.data.transforms import ResizeShortestEdge
 
-from ion_d2.data.label_folders import add_label_files, log_label_count
-from ion_d2.data.learned_objects import with_learned_objects
-from ion_d2.data.proposals import get_dicts, proposal_files
-from ion_d2.data.readable import check_present, filter_unreadable
-from ion_d2.data.task_labels import check_training_labels
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .label_folders import add_label_files, log_label_count
+from .learned_objects import with_learned_objects
+from .proposals import get_dicts, proposal_files
+from .readable import check_present, filter_unreadable
+from .task_labels import check_training_labels
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import numpy as np
 from detectron2.data import transforms as T
 from PIL import Image
 
-from ion_d2.data.matlab import load_mat
-from ion_d2.data.readable import DECODE_ERRORS, open_picture
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .matlab import load_mat
+from .readable import DECODE_ERRORS, open_picture
 
 _MODES = ("P", "L", "1")
 # Pillow stretches grayscale of 2 and 4 bits to 0..255; the divisor gives the stored id back.

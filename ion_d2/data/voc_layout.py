@@ -16,14 +16,14 @@ from typing import Any
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from detectron2.structures import BoxMode
 
-from ion_d2.data.class_file import clean_class_name, read_class_file
-from ion_d2.data.folders import index_folder, own_names, pictures_called
-from ion_d2.data.outlines import LINE, clip
-from ion_d2.data.readable import read_size
-from ion_d2.data.reading_on import is_reading_on, read_each
-from ion_d2.data.voc_split import PathLike, read_image_ids
-from ion_d2.data.voc_xml import Annotation, VOCObject, parse_annotation
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .class_file import clean_class_name, read_class_file
+from .folders import index_folder, own_names, pictures_called
+from .outlines import LINE, clip
+from .readable import read_size
+from .reading_on import is_reading_on, read_each
+from .voc_split import PathLike, read_image_ids
+from .voc_xml import Annotation, VOCObject, parse_annotation
 
 logger = logging.getLogger(__name__)
 

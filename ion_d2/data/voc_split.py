@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Union
 
-from ion_d2.data.folders import composed, list_folder, read_lines
-from ion_d2.data.reading_on import refuse
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .folders import composed, list_folder, read_lines
+from .reading_on import refuse
 
 PathLike = Union[str, os.PathLike]
 

@@ -14,15 +14,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ion_d2.data.class_file import check_class_names, is_unprintable
-from ion_d2.data.dataset_names import DATASET_FORMS, path_and_split
-from ion_d2.data.folders import find_files, named_file, read_lines
-from ion_d2.data.outlines import object_of, outline_boxes
-from ion_d2.data.plain_files import read_yaml
-from ion_d2.data.readable import read_size
-from ion_d2.data.reading_on import is_reading_on, read_each
-from ion_d2.data.registered_datasets import register_completed
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .class_file import check_class_names, is_unprintable
+from .dataset_names import DATASET_FORMS, path_and_split
+from .folders import find_files, named_file, read_lines
+from .outlines import object_of, outline_boxes
+from .plain_files import read_yaml
+from .readable import read_size
+from .reading_on import is_reading_on, read_each
+from .registered_datasets import register_completed
 
 logger = logging.getLogger(__name__)
 

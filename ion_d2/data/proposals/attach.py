@@ -13,8 +13,8 @@ from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.structures import BoxMode
 
-from ion_d2.data.proposals.proposal_file import Proposals, read_proposals
-from ion_d2.errors import IONError
+from ...errors import IONError
+from .proposal_file import Proposals, read_proposals
 
 # Programs differ on whether a box's right side is its last pixel or the one after it.
 _TOLERANCE = 1.0
