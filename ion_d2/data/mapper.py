@@ -14,11 +14,16 @@ from detectron2.structures import BoxMode, Instances
 
 from ..errors import IONError
 from .instance_masks import draw_label_map
-from .learned_objects import is_learned
 from .readable import UnreadableImageError, or_skip, read_image_of, too_thin, warn_skipped
 from .sem_seg import read_label_map, transform_label_map
 
 _MAX_IDS = 254
+
+
+def is_learned(annotation: dict[str, Any], use_difficult: bool) -> bool:
+    """Whether a training takes an object: no crowd, nor, unless asked for, one marked difficult."""
+    difficult = annotation.get("difficult", 0) and not use_difficult
+    return not (annotation.get("iscrowd", 0) or difficult)
 
 
 class IONDatasetMapper(DatasetMapper):

@@ -13,7 +13,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 
 from ..errors import IONError
 from .label_folders import add_label_files, log_label_count
-from .learned_objects import with_learned_objects
+from .mapper import is_learned
 from .proposals import get_dicts, proposal_files
 from .readable import check_present, filter_unreadable
 from .task_labels import check_training_labels
@@ -56,8 +56,12 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
 
 
 def _with_learned_objects(cfg: CfgNode, dicts: list[dict]) -> list[dict]:
-    """Leave out images of which all objects are difficult, which Detectron2 knows nothing of."""
-    kept = with_learned_objects(dicts, cfg.DATASETS.USE_DIFFICULT)
+    """Leave out images of which all objects are difficult, which Detectron2 knows nothing of.
+
+    All that they show would be background in the others, difficult objects too.
+    """
+    difficult = cfg.DATASETS.USE_DIFFICULT
+    kept = [d for d in dicts if any(is_learned(found, difficult) for found in d["annotations"])]
     if not kept:
         raise IONError(
             "DATASETS.TRAIN gives nothing to train on: every object is a crowd or marked "

@@ -12,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from ..errors import IONError
 from .catalog import evaluator_type
 from .keypoint_names import unpaired_names
-from .learned_objects import is_learned
+from .mapper import is_learned
 
 
 def check_training_labels(cfg: CfgNode, dicts: Sequence[dict[str, Any]]) -> None:

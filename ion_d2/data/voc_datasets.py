@@ -12,9 +12,11 @@ from detectron2.data.datasets import pascal_voc
 from ..errors import IONError
 from .dataset_names import DATASET_FORMS, absolute, path_and_split
 from .voc_layout import find_classes, find_year, load_voc_layout
-from .voc_lists import NO_VAL, TRAINVAL
 from .voc_split import read_split
 
+# Splits to train on, which tools/prepare_voc.py writes: the paper's, and one without VOC 2012's
+# validation images.
+TRAINVAL, NO_VAL = "trainval_0712S", "train_0712S"
 # Splits of Detectron2's VOC folders that it has no name for: name -> (a name it has, split).
 _FURTHER = {
     f"voc_2007_{TRAINVAL}": ("voc_2007_trainval", TRAINVAL),
