@@ -38,7 +38,14 @@ def ensure_registered(names: Sequence[str]) -> None:
     for name in names:
         if name not in DatasetCatalog:
             _register(name)
-        _adopt(name)
+        metadata = MetadataCatalog.get(name).as_dict()
+        for key in ("dirname", "json_file", "image_root"):
+            path = metadata.get(key)
+            if path and "://" not in str(path):
+                require_path(name, absolute(path))
+        if not adopt_voc(name):
+            coco_datasets.adopt_coco(name)
+            adopt_function(name)
 
 
 def _register(name: str) -> None:
@@ -49,18 +56,6 @@ def _register(name: str) -> None:
         near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
         hint = f", did you mean {' or '.join(near)}" if near else ""
         raise IONError(f"There is no dataset '{name}'{hint}; {_FORMS}.")
-
-
-def _adopt(name: str) -> None:
-    """Check the files of a registered dataset, and have it read our way."""
-    metadata = MetadataCatalog.get(name).as_dict()
-    for key in ("dirname", "json_file", "image_root"):
-        path = metadata.get(key)
-        if path and "://" not in str(path):
-            require_path(name, absolute(path))
-    if not adopt_voc(name):
-        coco_datasets.adopt_coco(name)
-        adopt_function(name)
 
 
 def evaluator_type(name: str) -> str | None:

@@ -7,13 +7,13 @@ each.
 from __future__ import annotations
 
 import os
-import unicodedata
 from typing import Any
 
 from ..errors import IONError
 from .class_file import is_unprintable
 from .coco_annotations import normalize_annotations
 from .coco_fields import FieldFault, Rule, as_id, as_pixels, as_text, clean_fields, fault
+from .folders import composed
 from .plain_files import read_json
 from .reading_on import read_each
 
@@ -62,7 +62,7 @@ def _class_name(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     name = as_text(value)
-    return None if name is None or is_unprintable(name) else unicodedata.normalize("NFC", name)
+    return None if name is None or is_unprintable(name) else composed(name)
 
 
 _SIDE = Rule("a number of pixels", as_pixels)

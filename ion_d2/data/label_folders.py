@@ -53,7 +53,11 @@ def add_label_files(dicts: Sequence[dict[str, Any]], folders: Sequence[str]) -> 
 
 def log_label_count(dicts: Sequence[dict[str, Any]]) -> None:
     """Log how many images have segmentation labels, with a warning if none has."""
-    count = sum("sem_seg_file_name" in record or _has_mask(record) for record in dicts)
+    count = sum(
+        "sem_seg_file_name" in record
+        or any(found.get("segmentation") for found in record.get("annotations", ()))
+        for record in dicts
+    )
     level = logging.INFO if count else logging.WARNING
     logger.log(level, "Segmentation labels: %d of %d training images.", count, len(dicts))
 
@@ -82,7 +86,3 @@ def _folder_beside(name: str, images: str) -> str | None:
 
 def _is_plain(folder: str) -> bool:
     return os.path.basename(folder) == folder
-
-
-def _has_mask(record: dict[str, Any]) -> bool:
-    return any(annotation.get("segmentation") for annotation in record.get("annotations", ()))

@@ -172,26 +172,22 @@ def _map_or_error(mapper: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _raising_errors(loader: DataLoader) -> Iterator[list[Any]]:
+    """The batches; however a worker was lost, PyTorch's RuntimeError tells it."""
     batches = iter(loader)
-    while (batch := _next_batch(batches, loader.num_workers)) is not None:
+    while True:
+        try:
+            batch = next(batches, None)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            if not loader.num_workers or "Caught" in str(error):
+                raise  # it is of the mapper, which met it
+            told = f"DataLoader worker ended while it handed over a batch ({error!r})"
+            raise RuntimeError(told) from error
+        if batch is None:
+            return
         for item in batch:
             if isinstance(item, IONError):
                 raise item
         yield batch
-
-
-def _next_batch(batches: Iterator[list[Any]], workers: int) -> list[Any] | None:
-    """The next batch, None at the end.
-
-    However a worker was lost, the error is the RuntimeError that PyTorch raises for it.
-    """
-    try:
-        return next(batches, None)
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        if not workers or "Caught" in str(error):  # it is of the mapper, which met it
-            raise
-        told = f"DataLoader worker ended while it handed over a batch ({error!r})"
-        raise RuntimeError(told) from error
 
 
 def ignore_signals(worker_id: int) -> None:

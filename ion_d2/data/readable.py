@@ -23,7 +23,6 @@ from ..errors import IONError
 
 logger = logging.getLogger(__name__)
 
-# Pillow's decoders report damage in all these ways.
 DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError, struct.error,
     zlib.error, MemoryError, RuntimeError, Image.DecompressionBombError,
@@ -224,7 +223,10 @@ def _read_header(file_name: str, *, any_depth: bool = False) -> tuple[int, int]:
 
 def _mode_and_size(file_name: str) -> tuple[str, tuple[int, int]]:
     """Pillow's mode, and height and width, turned as EXIF asks, from the header."""
-    with PathManager.open(_regular(file_name), "rb") as file, open_picture(file) as image:
+    name = os.fspath(file_name)
+    if "://" not in name and os.path.exists(name) and not os.path.isfile(name):
+        raise ValueError("it is not a file")  # but a pipe or a device, which may never end
+    with PathManager.open(file_name, "rb") as file, open_picture(file) as image:
         return image.mode, upright_size(image, image.getexif().get(EXIF_ORIENTATION, 1))
 
 
@@ -234,14 +236,6 @@ def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
     if isinstance(image, TiffImageFile):  # whose size newer releases of Pillow give turned
         width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
     return (width, height) if orientation in QUARTER_TURNS else (height, width)
-
-
-def _regular(file_name: str) -> str:
-    """The name, unless it is that of a pipe or a device, which may never end."""
-    name = os.fspath(file_name)
-    if "://" not in name and os.path.exists(name) and not os.path.isfile(name):
-        raise ValueError("it is not a file")
-    return file_name
 
 
 def _check_header(

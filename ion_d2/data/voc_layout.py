@@ -138,7 +138,10 @@ def _annotation_files(
     missing = [image_id for image_id in image_ids if image_id not in found]
     if not missing:
         return found
-    if found and not _is_voc_test(root, split, class_names):
+    # The files that VOC 2012's test set has annotate other tasks, partly.
+    is_2012 = "2012" in os.path.basename(os.path.abspath(root))
+    withheld = is_2012 and split == "test" and list(class_names) == list(CLASS_NAMES)
+    if found and not withheld:
         if is_reading_on():
             return found
         first = os.path.join(root, "Annotations", missing[0] + ".xml")
@@ -149,12 +152,6 @@ def _annotation_files(
     text = "Split '%s' of %s has no annotations, so that it gives no average precision."
     logger.warning(text, split, root)
     return {}
-
-
-def _is_voc_test(root: str, split: str, class_names: Sequence[str]) -> bool:
-    """Whether this is VOC 2012's test set: the files there are annotate other tasks, partly."""
-    is_2012 = "2012" in os.path.basename(os.path.abspath(root))
-    return is_2012 and split == "test" and list(class_names) == list(CLASS_NAMES)
 
 
 def _annotate(record: dict[str, Any], xml_file: str | None, category_ids: dict[str, int]) -> int:
