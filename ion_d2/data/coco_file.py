@@ -37,12 +37,8 @@ def read_categories(json_file: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def normalize_coco(content: Any, source: str) -> Content:
     """Check the content of an annotation file and put it in order.
 
-    Args:
-        content: what the file holds; it is not changed.
-        source: the file, for messages.
-
     Returns:
-        The content as pycocotools and Detectron2 want it. Ids are whole numbers or text, as in the
+        New content, as pycocotools and Detectron2 want it. Ids are whole numbers or text, as in the
         file; class names are text in Unicode's composed form (NFC); sizes are int; for annotations
         see :func:`~ion_d2.data.coco_annotations.normalize_annotations`. There are no "annotations"
         if the file has none, such as that of COCO's test-dev.

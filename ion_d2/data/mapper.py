@@ -93,13 +93,10 @@ class IONDatasetMapper(DatasetMapper):
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        """Read one image and prepare it for the model.
-
-        Args:
-            dataset_dict: one image in Detectron2's dataset format; it is not changed.
+        """Read the image of a dataset dict and prepare it for the model.
 
         Returns:
-            The dict with "image", a (C, H, W) tensor, and in training "instances" and, where there
+            A new dict with "image", a (C, H, W) tensor, and in training "instances" and, where there
             is a label map (or a mask to draw it from) and the model wants it, "sem_seg", an (H, W)
             int64 tensor of ids. None for a picture that is to be skipped.
 

@@ -47,10 +47,8 @@ class UnreadableImageError(IONError):
 def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
     """Decode a picture completely, turned as its EXIF data asks.
 
-    Args:
-        file_name: the picture.
-        image_format: "BGR", "RGB", ... as in INPUT.FORMAT; None keeps the file's own, and gives an
-            (H, W) array in place of (H, W, C) for one channel.
+    ``image_format`` is "BGR", "RGB", ... as in INPUT.FORMAT; None keeps the file's own, and gives
+    an (H, W) array in place of (H, W, C) for one channel.
 
     Raises:
         UnreadableImageError: it is damaged, not a picture, or has more than 8 bits a channel.

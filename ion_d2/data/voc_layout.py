@@ -31,16 +31,11 @@ _IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")  # first one wins where an ID has 
 
 
 def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Load the images of one split with their boxes.
+    """Load the images of one split with their boxes, of classes in the order of their ids.
 
     Boxes are clipped to the image. Those that then have no extent (``xmin >= xmax`` or
     ``ymin >= ymax`` in the file) are left out, with one warning for all. Images without objects and
     objects marked difficult stay.
-
-    Args:
-        root: folder that holds ``Annotations``, ``ImageSets`` and ``JPEGImages``.
-        split: name of a file in ``ImageSets/Main``, without ``.txt``.
-        class_names: the classes in the order of their ids.
 
     Returns:
         One Detectron2 dataset dict an image, in the order of the split, boxes as 0-based
