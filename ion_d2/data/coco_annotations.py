@@ -126,9 +126,8 @@ class _Reader:
         """Whether any of a box lies in its picture."""
         x, y, width, height = entry["bbox"]
         image = self.images[entry["image_id"]]
-        if not width or not height:
-            return False
-        return -width < x < image["width"] and -height < y < image["height"]
+        inside = -width < x < image["width"] and -height < y < image["height"]
+        return bool(width and height and inside)
 
     def _check_points(self, annotation: dict[str, Any], category: dict[str, Any]) -> None:
         points, names = annotation["keypoints"], category.get("keypoints")

@@ -49,11 +49,12 @@ def load_detections(path: str, classes: Sequence[str]) -> list[dict[str, Any]]:
             )
         return [
             {
-                **{"file_name": picture["file"], "image_id": index},
-                **{side: picture[side] for side in ("height", "width")},
+                "file_name": picture["file"],
+                "height": picture["height"],
+                "width": picture["width"],
                 "annotations": [_annotation(found, classes) for found in picture["detections"]],
             }
-            for index, picture in enumerate(pictures)
+            for picture in pictures
         ]
     except IONError:  # a ValueError, too
         raise

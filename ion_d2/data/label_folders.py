@@ -43,12 +43,8 @@ def add_label_files(dicts: Sequence[dict[str, Any]], folders: Sequence[str]) -> 
     labels: dict[str, str] = {}
     for name in reversed(folders):
         labels.update(_labels_in(name, pictures))
-
-    def with_label(record: dict[str, Any]) -> dict[str, Any]:
-        label = labels.get(record["file_name"])
-        return {**record, "sem_seg_file_name": label} if label else record
-
-    return [record if "sem_seg_file_name" in record else with_label(record) for record in dicts]
+    found = {picture: {"sem_seg_file_name": label} for picture, label in labels.items()}
+    return [{**found.get(record["file_name"], {}), **record} for record in dicts]
 
 
 def log_label_count(dicts: Sequence[dict[str, Any]]) -> None:

@@ -96,9 +96,9 @@ class IONDatasetMapper(DatasetMapper):
         """Read the image of a dataset dict and prepare it for the model.
 
         Returns:
-            A new dict with "image", a (C, H, W) tensor, and in training "instances" and, where there
-            is a label map (or a mask to draw it from) and the model wants it, "sem_seg", an (H, W)
-            int64 tensor of ids. None for a picture that is to be skipped.
+            A new dict with "image", a (C, H, W) tensor, and in training "instances" and, where
+            there is a label map (or a mask to draw it from) and the model wants it, "sem_seg", an
+            (H, W) int64 tensor of ids. None for a picture that is to be skipped.
 
         Raises:
             IONError: the picture, label map or mask is missing, broken or of another size.

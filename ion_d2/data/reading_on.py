@@ -53,7 +53,5 @@ def read_each(items: Iterable[_Item], read: Callable[[_Item], _Read]) -> list[_R
         try:
             found.append(read(item))
         except IONError as error:
-            if not is_reading_on():
-                raise
             refuse(error)
     return found
