@@ -3,10 +3,9 @@
 from .catalog import class_names, ensure_registered
 from .dataset_names import DATASET_FORMS
 from .instance_masks import decode_mask, draw_label_map
-from .label_folders import add_label_files
 from .mapper import IONDatasetMapper
 from .readable import UnreadableImageError, filter_unreadable, read_image
-from .sem_seg import read_label_map, transform_label_map
+from .sem_seg import add_label_files, read_label_map, transform_label_map
 from .voc_layout import find_classes, load_voc_layout
 from .voc_split import read_split
 from .voc_xml import Annotation, VOCObject, parse_annotation

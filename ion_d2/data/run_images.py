@@ -12,10 +12,10 @@ from detectron2.data.build import filter_images_with_few_keypoints
 from detectron2.data.transforms import ResizeShortestEdge
 
 from ..errors import IONError
-from .label_folders import add_label_files, log_label_count
 from .mapper import is_learned
 from .proposals import get_dicts, proposal_files
 from .readable import check_present, filter_unreadable
+from .sem_seg import add_label_files, log_label_count
 from .task_labels import check_training_labels
 
 logger = logging.getLogger(__name__)
