@@ -16,7 +16,7 @@ from torch import nn
 
 from .clipping import clip_whole_gradient
 from .data import ensure_registered
-from .data.label_folders import add_label_files
+from .data.sem_seg import add_label_files
 from .errors import IONError
 from .modeling import (
     ION,

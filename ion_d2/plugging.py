@@ -18,8 +18,6 @@ from .modeling.roi_heads.skip_pooler_config import deepest_of
 from .modeling.unread_settings import ROI_HEADS
 from .value_rules import Rule, check_rules
 
-CONTEXT_BACKBONE = "build_ion_context_backbone"
-
 # The set-up that was never behind skip pooling alone by more than the seeds' spread on photographs
 # (docs/PHOTOGRAPHS.md): the block begins as sums of the feature that feeds it, and is added to the
 # deepest one, times a learned gate that starts at 0. So the model begins as skip pooling alone.
@@ -89,7 +87,7 @@ def _overrides(cfg: CfgNode) -> dict[str, Any]:
     deepest = deepest_of(read, shapes)
     overrides: dict[str, Any] = {
         "MODEL.META_ARCHITECTURE": "ION",
-        "MODEL.BACKBONE.NAME": CONTEXT_BACKBONE,
+        "MODEL.BACKBONE.NAME": "build_ion_context_backbone",
         "MODEL.CONTEXT.BOTTOM_UP": model.BACKBONE.NAME,
         "MODEL.CONTEXT.IN_FEATURE": deepest,
         # As wide as that feature, to be added to it.

@@ -13,9 +13,9 @@ import argparse
 import logging
 import os
 
+from voc_lists import write_lists
 from voc_release import RELEASES, install_releases
 
-from ion_d2.data.voc_lists import write_lists
 from ion_d2.engine.setup import run_cli
 
 

@@ -1,15 +1,14 @@
 """Datasets: VOC-layout folders, COCO files, segmentation labels, and the mapper to the model."""
 
-from ion_d2.data.catalog import class_names, ensure_registered
-from ion_d2.data.dataset_names import DATASET_FORMS
-from ion_d2.data.instance_masks import decode_mask, draw_label_map
-from ion_d2.data.label_folders import add_label_files
-from ion_d2.data.mapper import IONDatasetMapper
-from ion_d2.data.readable import UnreadableImageError, filter_unreadable, read_image
-from ion_d2.data.sem_seg import read_label_map, transform_label_map
-from ion_d2.data.voc_layout import find_classes, load_voc_layout
-from ion_d2.data.voc_split import read_split
-from ion_d2.data.voc_xml import Annotation, VOCObject, parse_annotation
+from .catalog import class_names, ensure_registered
+from .dataset_names import DATASET_FORMS
+from .instance_masks import decode_mask, draw_label_map
+from .mapper import IONDatasetMapper
+from .readable import UnreadableImageError, filter_unreadable, read_image
+from .sem_seg import add_label_files, read_label_map, transform_label_map
+from .voc_layout import find_classes, load_voc_layout
+from .voc_split import read_split
+from .voc_xml import Annotation, VOCObject, parse_annotation
 
 __all__ = [
     "DATASET_FORMS",

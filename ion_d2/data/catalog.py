@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ion_d2.data import coco_datasets, detections, labelme, yolo  # noqa: F401 (register themselves)
-from ion_d2.data.class_file import check_class_names
-from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
-from ion_d2.data.registered_datasets import adopt_function
-from ion_d2.data.voc_datasets import adopt_voc, register_further
-from ion_d2.errors import IONError
+from ..errors import IONError
+from . import coco_datasets, detections, labelme, yolo  # noqa: F401 (register themselves)
+from .class_file import check_class_names
+from .dataset_names import DATASET_FORMS, absolute, require_path
+from .registered_datasets import adopt_function
+from .voc_datasets import adopt_voc, register_further
 
 _FORMS = (
     "a dataset is voc:PATH:SPLIT (a folder in VOC layout), coco:JSON:IMAGE_DIR, "
@@ -38,7 +38,14 @@ def ensure_registered(names: Sequence[str]) -> None:
     for name in names:
         if name not in DatasetCatalog:
             _register(name)
-        _adopt(name)
+        metadata = MetadataCatalog.get(name).as_dict()
+        for key in ("dirname", "json_file", "image_root"):
+            path = metadata.get(key)
+            if path and "://" not in str(path):
+                require_path(name, absolute(path))
+        if not adopt_voc(name):
+            coco_datasets.adopt_coco(name)
+            adopt_function(name)
 
 
 def _register(name: str) -> None:
@@ -49,18 +56,6 @@ def _register(name: str) -> None:
         near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
         hint = f", did you mean {' or '.join(near)}" if near else ""
         raise IONError(f"There is no dataset '{name}'{hint}; {_FORMS}.")
-
-
-def _adopt(name: str) -> None:
-    """Check the files of a registered dataset, and have it read our way."""
-    metadata = MetadataCatalog.get(name).as_dict()
-    for key in ("dirname", "json_file", "image_root"):
-        path = metadata.get(key)
-        if path and "://" not in str(path):
-            require_path(name, absolute(path))
-    if not adopt_voc(name):
-        coco_datasets.adopt_coco(name)
-        adopt_function(name)
 
 
 def evaluator_type(name: str) -> str | None:

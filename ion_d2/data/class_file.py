@@ -6,8 +6,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from ion_d2.data.folders import composed, read_lines
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .folders import composed, read_lines
 
 # Unicode's categories of control characters, breaks of lines and paragraphs, and halves of pairs.
 _UNPRINTABLE = ("Cc", "Zl", "Zp", "Cs")

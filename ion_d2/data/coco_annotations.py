@@ -9,18 +9,9 @@ from typing import Any, Union
 
 from detectron2.utils.logger import log_first_n
 
-from ion_d2.data.coco_fields import (
-    FieldFault,
-    Id,
-    Rule,
-    as_id,
-    clean_fields,
-    fault,
-    is_number,
-    wrong,
-)
-from ion_d2.data.instance_masks import clean_mask, decode_mask
-from ion_d2.data.reading_on import is_reading_on, read_each
+from .coco_fields import FieldFault, Id, Rule, as_id, clean_fields, fault, is_number, wrong
+from .instance_masks import clean_mask, decode_mask
+from .reading_on import is_reading_on, read_each
 
 _Entries = dict[Union[Id, None], dict[str, Any]]
 # A number further from the origin is broken: COCO's largest objects have 1e5 x 1e5 pixels.
@@ -80,11 +71,6 @@ def _box(value: Any) -> list[float] | None:
     return [x + min(width, 0), y + min(height, 0), abs(width), abs(height)]
 
 
-def _area(value: Any) -> float | None:
-    # Negative as of a box with a negative side, or of a polygon the other way round.
-    return abs(value) if is_number(value) else None
-
-
 def _points(value: Any) -> list[float] | None:
     return value if isinstance(value, list) and all(map(is_number, value)) else None
 
@@ -92,7 +78,10 @@ def _points(value: Any) -> list[float] | None:
 _RULES = {
     "bbox": Rule("four numbers x, y, width, height in pixels", _box),
     "iscrowd": Rule("0 or 1", lambda x: int(x) if x in (0, 1) else None, optional=True),
-    "area": Rule("a number of square pixels", _area, optional=True),
+    # Negative as of a box with a negative side, or of a polygon the other way round.
+    "area": Rule(
+        "a number of square pixels", lambda x: abs(x) if is_number(x) else None, optional=True
+    ),
     "keypoints": Rule("a list of numbers", _points, optional=True),
     "ignore": Rule("0 (see iscrowd)", lambda x: 0 if x == 0 else None, optional=True),
 }
@@ -124,7 +113,9 @@ class _Reader:
         if mask:
             entry["segmentation"] = mask
         if entry.get("area") is None:
-            entry["area"] = _measured_area(entry, image)
+            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
+            if mask:
+                entry["area"] = int(decode_mask(mask, image["height"], image["width"]).sum())
         points = entry.pop("keypoints", None)
         if points:
             self._check_points(annotation, category)
@@ -135,9 +126,8 @@ class _Reader:
         """Whether any of a box lies in its picture."""
         x, y, width, height = entry["bbox"]
         image = self.images[entry["image_id"]]
-        if not width or not height:
-            return False
-        return -width < x < image["width"] and -height < y < image["height"]
+        inside = -width < x < image["width"] and -height < y < image["height"]
+        return bool(width and height and inside)
 
     def _check_points(self, annotation: dict[str, Any], category: dict[str, Any]) -> None:
         points, names = annotation["keypoints"], category.get("keypoints")
@@ -161,12 +151,6 @@ def _mask(segmentation: Any, image: dict[str, Any]) -> Any:
         return clean_mask(segmentation, image["height"], image["width"])
     except ValueError as error:
         raise FieldFault(f"has a segmentation that is no mask: {error}") from error
-
-
-def _measured_area(entry: dict[str, Any], image: dict[str, Any]) -> float:
-    if "segmentation" in entry:
-        return int(decode_mask(entry["segmentation"], image["height"], image["width"]).sum())
-    return entry["bbox"][2] * entry["bbox"][3]
 
 
 def _fill_keypoints(annotations: list[dict[str, Any]]) -> None:

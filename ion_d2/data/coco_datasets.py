@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,11 +15,11 @@ from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.structures import BoxMode
 
-from ion_d2.data.coco_file import Content, normalize_coco, read_categories, read_coco_file
-from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
-from ion_d2.data.folders import named_file
-from ion_d2.data.keypoint_names import keypoint_metadata
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .coco_file import Content, normalize_coco, read_categories, read_coco_file
+from .dataset_names import DATASET_FORMS, absolute, require_path
+from .folders import composed, named_file
+from .keypoint_names import keypoint_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -146,13 +145,9 @@ def _class_numbers(categories: dict[Any, dict[str, Any]], name: str) -> dict[Any
     if own:
         return dict(own)
     ids = {category["name"]: category_id for category_id, category in categories.items()}
-    classes = [_composed(each) for each in metadata.get("thing_classes") or ids]
+    classes = [composed(str(each)) for each in metadata.get("thing_classes") or ids]
     in_order = [ids[each] for each in classes] if ids.keys() >= {*classes} else ids.values()
     return {category_id: number for number, category_id in enumerate(in_order)}
-
-
-def _composed(name: Any) -> str:
-    return unicodedata.normalize("NFC", str(name))
 
 
 def category_metadata(categories: Sequence[dict[str, Any]], source: str) -> dict[str, Any]:
@@ -180,7 +175,7 @@ def _complete_metadata(name: str, found: dict[str, Any], json_file: str) -> None
     """Enter what the file has and the registration did not; refuse other classes."""
     metadata, mapping = MetadataCatalog.get(name), found["thing_dataset_id_to_contiguous_id"]
     classes = metadata.get("thing_classes", found["thing_classes"])
-    same = [_composed(each) for each in classes] == found["thing_classes"]
+    same = [composed(str(each)) for each in classes] == found["thing_classes"]
     if not same or metadata.get("thing_dataset_id_to_contiguous_id", mapping) != mapping:
         raise IONError(
             f"{json_file} has the categories {', '.join(found['thing_classes'])} with the ids "

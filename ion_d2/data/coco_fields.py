@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, Union
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 Id = Union[int, str]
 

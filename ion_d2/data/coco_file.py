@@ -7,15 +7,15 @@ each.
 from __future__ import annotations
 
 import os
-import unicodedata
 from typing import Any
 
-from ion_d2.data.class_file import is_unprintable
-from ion_d2.data.coco_annotations import normalize_annotations
-from ion_d2.data.coco_fields import FieldFault, Rule, as_id, as_pixels, as_text, clean_fields, fault
-from ion_d2.data.plain_files import read_json
-from ion_d2.data.reading_on import read_each
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .class_file import is_unprintable
+from .coco_annotations import normalize_annotations
+from .coco_fields import FieldFault, Rule, as_id, as_pixels, as_text, clean_fields, fault
+from .folders import composed
+from .plain_files import read_json
+from .reading_on import read_each
 
 Content = dict[str, Any]
 
@@ -37,12 +37,8 @@ def read_categories(json_file: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def normalize_coco(content: Any, source: str) -> Content:
     """Check the content of an annotation file and put it in order.
 
-    Args:
-        content: what the file holds; it is not changed.
-        source: the file, for messages.
-
     Returns:
-        The content as pycocotools and Detectron2 want it. Ids are whole numbers or text, as in the
+        New content, as pycocotools and Detectron2 want it. Ids are whole numbers or text, as in the
         file; class names are text in Unicode's composed form (NFC); sizes are int; for annotations
         see :func:`~ion_d2.data.coco_annotations.normalize_annotations`. There are no "annotations"
         if the file has none, such as that of COCO's test-dev.
@@ -62,7 +58,7 @@ def _class_name(value: Any) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     name = as_text(value)
-    return None if name is None or is_unprintable(name) else unicodedata.normalize("NFC", name)
+    return None if name is None or is_unprintable(name) else composed(name)
 
 
 _SIDE = Rule("a number of pixels", as_pixels)

@@ -6,7 +6,7 @@ import os
 
 from fvcore.common.registry import Registry
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 DATASET_FORMS = Registry("ION_DATASET_FORMS")
 DATASET_FORMS.__doc__ = """

@@ -9,11 +9,11 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from ion_d2.data.class_file import read_class_file
-from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
-from ion_d2.data.plain_files import read_json
-from ion_d2.data.registered_datasets import register_completed
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .class_file import read_class_file
+from .dataset_names import DATASET_FORMS, absolute, require_path
+from .plain_files import read_json
+from .registered_datasets import register_completed
 
 
 @DATASET_FORMS.register()
@@ -49,11 +49,12 @@ def load_detections(path: str, classes: Sequence[str]) -> list[dict[str, Any]]:
             )
         return [
             {
-                **{"file_name": picture["file"], "image_id": index},
-                **{side: picture[side] for side in ("height", "width")},
+                "file_name": picture["file"],
+                "height": picture["height"],
+                "width": picture["width"],
                 "annotations": [_annotation(found, classes) for found in picture["detections"]],
             }
-            for index, picture in enumerate(pictures)
+            for picture in pictures
         ]
     except IONError:  # a ValueError, too
         raise

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 
 def index_folder(folder: str, extensions: Sequence[str]) -> dict[str, str]:

@@ -10,8 +10,8 @@ import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode
 
-from ion_d2.data.coco_fields import MOST_PIXELS
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .coco_fields import MOST_PIXELS
 
 # A polygon that leaves its picture by more pixels than this is broken; pycocotools walks along
 # every edge.

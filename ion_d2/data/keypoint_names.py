@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ion_d2.data.coco_fields import fault, wrong
+from .coco_fields import fault, wrong
 
 # A color for the lines of a skeleton, which COCO's format does not give.
 _LINE_COLOR = (102, 204, 255)

@@ -17,7 +17,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
 from ..shell import program, python_command
-from .learned_objects import is_learned
+from .mapper import is_learned
 from .outlines import BORDER, LINE
 
 logger = logging.getLogger(__name__)

@@ -17,18 +17,18 @@ import numpy as np
 import pycocotools.mask as mask_util
 from iopath.common.file_io import get_cache_dir
 
-from ion_d2.data.class_file import check_class_names, clean_class_name, read_class_file
-from ion_d2.data.coco_fields import MOST_PIXELS, as_pixels, is_number
-from ion_d2.data.dataset_names import DATASET_FORMS, absolute, require_path
-from ion_d2.data.folders import index_folder, named_file
-from ion_d2.data.instance_masks import decode_mask
-from ion_d2.data.outlines import object_of, outline_boxes
-from ion_d2.data.plain_files import read_json
-from ion_d2.data.readable import DECODE_ERRORS, open_picture, read_size
-from ion_d2.data.reading_on import read_each, refuse
-from ion_d2.data.registered_datasets import register_completed
-from ion_d2.errors import IONError
-from ion_d2.files import write_result
+from ..errors import IONError
+from ..files import write_result
+from .class_file import check_class_names, clean_class_name, read_class_file
+from .coco_fields import MOST_PIXELS, as_pixels, is_number
+from .dataset_names import DATASET_FORMS, absolute, require_path
+from .folders import index_folder, named_file
+from .instance_masks import decode_mask
+from .outlines import object_of, outline_boxes
+from .plain_files import read_json
+from .readable import DECODE_ERRORS, open_picture, read_size
+from .reading_on import read_each, refuse
+from .registered_datasets import register_completed
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import IONError
 
-# A stream position and the index of the dataset dict that is there.
-Key = tuple[int, int]
+# A seed, a stream position and the index of the dataset dict that is there.
+Key = tuple[int, int, int]
 
 
 class ResumableLoader:
@@ -31,6 +31,10 @@ class ResumableLoader:
 
     The images are shuffled anew in each pass over the dataset. With several processes, each takes
     every ``world_size``-th image of the stream.
+
+    Attributes:
+        first_iteration: where the batches begin; it may be set until the first is drawn.
+        seed: of order and augmentation; likewise.
     """
 
     def __init__(
@@ -65,23 +69,15 @@ class ResumableLoader:
                 "(DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes)."
             )
         self.first_iteration = 0
-        self._dataset = _Stream(dicts, mapper, seed)
+        self.seed = seed
+        self._dataset = _Stream(dicts, mapper)
         self._batch_size = batch_size
         self._num_workers = num_workers
         self._wide = [group_by_aspect and d["width"] > d["height"] for d in dicts]
         self._rank, self._world_size = rank, world_size
 
-    @property
-    def seed(self) -> int:
-        """Of order and augmentation; it may be set until the first batch is drawn."""
-        return self._dataset.seed
-
-    @seed.setter
-    def seed(self, seed: int) -> None:
-        self._dataset.seed = seed
-
     def __iter__(self) -> Iterator[list[Any]]:
-        """Yield batches from ``first_iteration`` on, which may be set until the first is drawn."""
+        """Yield batches from ``first_iteration`` on."""
         loader = DataLoader(
             self._dataset,
             batch_sampler=self._batches(self.first_iteration),
@@ -97,7 +93,7 @@ class ResumableLoader:
         """Form batches as they fill, and skip those of earlier iterations."""
         buckets: dict[bool, list[Key]] = {False: [], True: []}
         for key in self._keys():
-            bucket = buckets[self._wide[key[1]]]
+            bucket = buckets[self._wide[key[-1]]]
             bucket.append(key)
             if len(bucket) == self._batch_size:
                 if first == 0:
@@ -111,21 +107,21 @@ class ResumableLoader:
             generator = torch.Generator().manual_seed(self.seed + position // size)
             for index in torch.randperm(size, generator=generator).tolist():
                 if position % self._world_size == self._rank:
-                    yield position, index
+                    yield self.seed, position, index
                 position += 1
 
 
 class _Stream(Dataset):
-    """Maps (position, index) to the mapped dict; the position alone seeds its random numbers."""
+    """Maps a key to the mapped dict; its seed and position alone seed the random numbers."""
 
-    def __init__(self, dicts: Sequence[dict[str, Any]], mapper: Callable, seed: int) -> None:
+    def __init__(self, dicts: Sequence[dict[str, Any]], mapper: Callable) -> None:
         # As bytes: the masks of COCO take five times the room as lists, in every worker process.
         self._dicts = DatasetFromList(list(dicts), copy=False, serialize=True)
-        self._mapper, self.seed = mapper, seed
+        self._mapper = mapper
 
     def __getitem__(self, key: Key) -> Any:
-        position, index = key
-        with _seeded(self.seed, position):
+        seed, position, index = key
+        with _seeded(seed, position):
             for offset in range(len(self._dicts)):
                 dataset_dict = self._dicts[(index + offset) % len(self._dicts)]
                 mapped = _map_or_error(self._mapper, dataset_dict)
@@ -176,26 +172,22 @@ def _map_or_error(mapper: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _raising_errors(loader: DataLoader) -> Iterator[list[Any]]:
+    """The batches; however a worker was lost, PyTorch's RuntimeError tells it."""
     batches = iter(loader)
-    while (batch := _next_batch(batches, loader.num_workers)) is not None:
+    while True:
+        try:
+            batch = next(batches, None)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            if not loader.num_workers or "Caught" in str(error):
+                raise  # it is of the mapper, which met it
+            told = f"DataLoader worker ended while it handed over a batch ({error!r})"
+            raise RuntimeError(told) from error
+        if batch is None:
+            return
         for item in batch:
             if isinstance(item, IONError):
                 raise item
         yield batch
-
-
-def _next_batch(batches: Iterator[list[Any]], workers: int) -> list[Any] | None:
-    """The next batch, None at the end.
-
-    However a worker was lost, the error is the RuntimeError that PyTorch raises for it.
-    """
-    try:
-        return next(batches, None)
-    except (ConnectionError, EOFError, FileNotFoundError) as error:
-        if not workers or "Caught" in str(error):  # it is of the mapper, which met it
-            raise
-        told = f"DataLoader worker ended while it handed over a batch ({error!r})"
-        raise RuntimeError(told) from error
 
 
 def ignore_signals(worker_id: int) -> None:

@@ -12,19 +12,18 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
-from ion_d2.data.instance_masks import draw_label_map
-from ion_d2.data.learned_objects import is_learned
-from ion_d2.data.readable import (
-    UnreadableImageError,
-    or_skip,
-    read_image_of,
-    too_thin,
-    warn_skipped,
-)
-from ion_d2.data.sem_seg import read_label_map, transform_label_map
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .instance_masks import draw_label_map
+from .readable import UnreadableImageError, or_skip, read_image_of, too_thin, warn_skipped
+from .sem_seg import read_label_map, transform_label_map
 
 _MAX_IDS = 254
+
+
+def is_learned(annotation: dict[str, Any], use_difficult: bool) -> bool:
+    """Whether a training takes an object: no crowd, nor, unless asked for, one marked difficult."""
+    difficult = annotation.get("difficult", 0) and not use_difficult
+    return not (annotation.get("iscrowd", 0) or difficult)
 
 
 class IONDatasetMapper(DatasetMapper):
@@ -94,15 +93,12 @@ class IONDatasetMapper(DatasetMapper):
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        """Read one image and prepare it for the model.
-
-        Args:
-            dataset_dict: one image in Detectron2's dataset format; it is not changed.
+        """Read the image of a dataset dict and prepare it for the model.
 
         Returns:
-            The dict with "image", a (C, H, W) tensor, and in training "instances" and, where there
-            is a label map (or a mask to draw it from) and the model wants it, "sem_seg", an (H, W)
-            int64 tensor of ids. None for a picture that is to be skipped.
+            A new dict with "image", a (C, H, W) tensor, and in training "instances" and, where
+            there is a label map (or a mask to draw it from) and the model wants it, "sem_seg", an
+            (H, W) int64 tensor of ids. None for a picture that is to be skipped.
 
         Raises:
             IONError: the picture, label map or mask is missing, broken or of another size.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.io import loadmat
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 _HEADER = 128  # bytes, of which the last four tell version and byte order
 # Types of elements, and classes of matrices.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode
 
-from ion_d2.data.reading_on import is_reading_on
+from .reading_on import is_reading_on
 
 # In pixels: how far programs differ on where a picture ends, and what readers take for a line.
 BORDER, LINE = 1.0, 1.0
@@ -32,11 +32,8 @@ def object_of(
 ) -> dict[str, Any]:
     """An annotation of one object in Detectron2's format; "cut" if :func:`clip` says so.
 
-    Args:
-        polygons: (N, 2) corners x, y each, in pixels; they are clipped to the picture.
-        category: the class.
-        size: height and width of the picture.
-        is_box: whether the object has a box alone, which is what spans the corners.
+    ``polygons`` are (N, 2) corners x, y in pixels each, clipped to a picture of a height and width.
+    If ``is_box``, the object has a box alone, which is what spans them.
     """
     clipped, cut = zip(*(clip(polygon, size) for polygon in polygons))
     corners = np.concatenate(clipped)

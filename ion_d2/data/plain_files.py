@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from detectron2.utils.file_io import PathManager
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 # Of values, each counted as often as aliases repeat it; configs and data files have hundreds.
 _MOST_VALUES = 1_000_000
@@ -47,22 +47,19 @@ def parse_yaml(text: str, source: str | os.PathLike[str]) -> Any:
     Raises:
         IONError: it is no YAML, asks for objects of Python, or repeats itself without end.
     """
+    if _DEEP.search(text):
+        raise IONError(f"{source} has lists in lists, too deep to be read; correct it.")
     try:
-        if _DEEP.search(text):
-            raise IONError(f"{source} has lists in lists, too deep to be read; correct it.")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if _count(node, {}) > _MOST_VALUES:
-            raise IONError(f"{source} holds more than {_MOST_VALUES:,} values by its aliases.")
-        return yaml.safe_load(text)
+        if _count(yaml.compose(text, Loader=yaml.SafeLoader), {}) <= _MOST_VALUES:
+            return yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
         raise IONError(
             f"{source} asks for more than plain values, which may run code ({_first(error)}); "
             "write numbers, text, lists and KEY: VALUE lines."
         ) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, IONError):
-            raise
         raise IONError(f"{source} cannot be read as YAML ({_first(error)}); correct it.") from error
+    raise IONError(f"{source} holds more than {_MOST_VALUES:,} values by its aliases.")
 
 
 def _count(node: yaml.Node | None, known: dict[int, int]) -> int:

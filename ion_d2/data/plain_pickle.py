@@ -100,7 +100,8 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         core, _, part = module.rpartition(".")
         if core in _CORES and (part, name) in _OF_NUMPY:
-            return getattr(import_module(f"{_numpy_core()}.{part}"), name)
+            installed = np.empty(0).__reduce__()[0].__module__.rpartition(".")[0]
+            return getattr(import_module(f"{installed}.{part}"), name)
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"it holds a {module}.{name}")
         return _STAND_INS[module, name]
@@ -133,7 +134,3 @@ class _Unpickler(pickle._Unpickler):
         pickle.SETITEMS[0]: _set_items,
         pickle.DICT[0]: _new_dict,
     }
-
-
-def _numpy_core() -> str:
-    return np.empty(0).__reduce__()[0].__module__.rpartition(".")[0]

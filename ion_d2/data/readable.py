@@ -19,11 +19,10 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 logger = logging.getLogger(__name__)
 
-# Pillow's decoders report damage in all these ways.
 DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, OverflowError, struct.error,
     zlib.error, MemoryError, RuntimeError, Image.DecompressionBombError,
@@ -48,10 +47,8 @@ class UnreadableImageError(IONError):
 def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
     """Decode a picture completely, turned as its EXIF data asks.
 
-    Args:
-        file_name: the picture.
-        image_format: "BGR", "RGB", ... as in INPUT.FORMAT; None keeps the file's own, and gives an
-            (H, W) array in place of (H, W, C) for one channel.
+    ``image_format`` is "BGR", "RGB", ... as in INPUT.FORMAT; None keeps the file's own, and gives
+    an (H, W) array in place of (H, W, C) for one channel.
 
     Raises:
         UnreadableImageError: it is damaged, not a picture, or has more than 8 bits a channel.
@@ -224,7 +221,10 @@ def _read_header(file_name: str, *, any_depth: bool = False) -> tuple[int, int]:
 
 def _mode_and_size(file_name: str) -> tuple[str, tuple[int, int]]:
     """Pillow's mode, and height and width, turned as EXIF asks, from the header."""
-    with PathManager.open(_regular(file_name), "rb") as file, open_picture(file) as image:
+    name = os.fspath(file_name)
+    if "://" not in name and os.path.exists(name) and not os.path.isfile(name):
+        raise ValueError("it is not a file")  # but a pipe or a device, which may never end
+    with PathManager.open(file_name, "rb") as file, open_picture(file) as image:
         return image.mode, upright_size(image, image.getexif().get(EXIF_ORIENTATION, 1))
 
 
@@ -234,14 +234,6 @@ def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
     if isinstance(image, TiffImageFile):  # whose size newer releases of Pillow give turned
         width, height = image.tag_v2[_TIFF_WIDTH], image.tag_v2[_TIFF_HEIGHT]
     return (width, height) if orientation in QUARTER_TURNS else (height, width)
-
-
-def _regular(file_name: str) -> str:
-    """The name, unless it is that of a pipe or a device, which may never end."""
-    name = os.fspath(file_name)
-    if "://" not in name and os.path.exists(name) and not os.path.isfile(name):
-        raise ValueError("it is not a file")
-    return file_name
 
 
 def _check_header(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from ion_d2.errors import IONError
+from ..errors import IONError
 
 _Item = TypeVar("_Item")
 _Read = TypeVar("_Read")
@@ -53,7 +53,5 @@ def read_each(items: Iterable[_Item], read: Callable[[_Item], _Read]) -> list[_R
         try:
             found.append(read(item))
         except IONError as error:
-            if not is_reading_on():
-                raise
             refuse(error)
     return found

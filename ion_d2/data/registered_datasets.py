@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import numbers
@@ -12,10 +13,10 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from ion_d2.data.coco_fields import as_pixels, is_number
-from ion_d2.data.readable import read_size
-from ion_d2.data.reading_on import is_reading_on, read_each, refuse
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .coco_fields import as_pixels, is_number
+from .readable import read_size
+from .reading_on import is_reading_on, read_each, refuse
 
 logger = logging.getLogger(__name__)
 
@@ -23,110 +24,98 @@ Record = dict[str, Any]
 
 
 def adopt_function(name: str) -> None:
-    """Put :class:`CompleteDicts` around the function of a registered dataset, unless it is ours."""
+    """Have :func:`load_completed` call the function of a registered dataset, unless it is ours."""
     load = DatasetCatalog.data[name]
     ours = getattr(getattr(load, "func", load), "__module__", None) or ""
-    if isinstance(load, CompleteDicts) or ours.startswith("ion_d2."):
-        return
-    DatasetCatalog.remove(name)
-    DatasetCatalog.register(name, CompleteDicts(name, load))
+    if not ours.startswith("ion_d2."):
+        DatasetCatalog.remove(name)
+        DatasetCatalog.register(name, functools.partial(load_completed, name, load))
 
 
 def register_completed(
     name: str, load: Callable[[], Iterable[Record]], classes: Sequence[str]
 ) -> None:
-    """Register a dataset whose dicts :class:`CompleteDicts` completes and checks."""
-    DatasetCatalog.register(name, CompleteDicts(name, load))
+    """Register a dataset whose dicts :func:`load_completed` completes and checks."""
+    DatasetCatalog.register(name, functools.partial(load_completed, name, load))
     MetadataCatalog.get(name).set(thing_classes=list(classes))
 
 
-class CompleteDicts:
-    """Calls a dataset's function, fills in what Detectron2 lets it leave out, and checks the rest.
+def load_completed(name: str, load: Callable[[], Iterable[Record]]) -> list[Record]:
+    """Call a dataset's function, fill in what Detectron2 lets it leave out, and check the rest.
 
     File names become text, "height" and "width" are read from the picture where they are missing,
     and "image_id" is the place in the list. Boxes without extent, which Detectron2 does not train
-    on, are left out.
+    on, are left out. The dicts that are returned are new.
+
+    Raises:
+        IONError: something in a dict is missing or not usable.
     """
-
-    def __init__(self, name: str, load: Callable[[], Iterable[Record]]) -> None:
-        self._name, self._load = name, load
-
-    def __call__(self) -> list[Record]:
-        """Load the dataset as new dicts.
-
-        Raises:
-            IONError: something in a dict is missing or not usable.
-        """
-        loaded = enumerate(list(self._load()))
-        records = read_each(loaded, lambda numbered: self._complete(*numbered))
-        if not any("annotations" in record for record in records):
-            return records
-        classes = MetadataCatalog.get(self._name).get("thing_classes")
-        empty = []
-
-        def keep_usable(record: Record) -> None:
-            kept = self._usable_annotations(record, classes)
-            if len(kept) < len(record["annotations"]):
-                empty.append(record["file_name"])
-            record["annotations"] = kept
-
-        read_each(records, keep_usable)
-        if empty:
-            text = "Left out boxes without extent in %d image(s) of dataset '%s', the first in %s."
-            logger.warning(text, len(empty), self._name, empty[0])
+    records = read_each(enumerate(list(load())), lambda numbered: _complete(name, *numbered))
+    if not any("annotations" in record for record in records):
         return records
+    classes = MetadataCatalog.get(name).get("thing_classes")
+    empty = []
 
-    def _complete(self, index: int, record: Record) -> Record:
-        named = isinstance(record, dict) and record.get("file_name")
-        if not isinstance(named, (str, os.PathLike)):
-            raise IONError(
-                f"Dataset '{self._name}': entry {index} is not a dict with the 'file_name' of a "
-                "picture; correct the function that returns it."
-            )
-        record = {"image_id": index, **record, "file_name": os.fspath(named)}
-        if record.get("sem_seg_file_name") is not None:
-            record["sem_seg_file_name"] = os.fspath(record["sem_seg_file_name"])
-        if record.get("height") is None or record.get("width") is None:
-            try:
-                record["height"], record["width"] = read_size(record["file_name"])
-            except IONError as error:
-                raise IONError(f"Dataset '{self._name}': {error}", rule=error.rule) from error
-        for side in ("height", "width"):
-            pixels = as_pixels(record[side])
-            if pixels is None:
-                fault = f"has the {side} {record[side]!r}, not a number of pixels"
-                raise self._wrong(record, fault)
-            record[side] = pixels
-        return record
+    def keep_usable(record: Record) -> None:
+        kept = _usable_annotations(name, record, classes)
+        if len(kept) < len(record["annotations"]):
+            empty.append(record["file_name"])
+        record["annotations"] = kept
 
-    def _usable_annotations(self, record: Record, classes: Any) -> list[Record]:
-        """The annotations with an extent; raises an error of the first that is not usable."""
-        if "annotations" not in record:
-            raise self._wrong(record, "has no 'annotations', not even an empty list, as others do")
-        if not isinstance(record["annotations"], (list, tuple)):
-            raise self._wrong(record, f"has the annotations {record['annotations']!r}, not a list")
-        kept = []
-        for annotation in record["annotations"]:
-            fault = _fault(annotation, None if classes is None else len(classes))
-            if fault:
-                refuse(self._wrong(record, f"has an annotation {fault}"))
-            elif _least_extent(annotation) > 0 or is_reading_on():
-                kept.append(_with_own_keypoints(annotation))
-        return kept
+    read_each(records, keep_usable)
+    if empty:
+        text = "Left out boxes without extent in %d image(s) of dataset '%s', the first in %s."
+        logger.warning(text, len(empty), name, empty[0])
+    return records
 
-    def _wrong(self, record: Record, fault: str) -> IONError:
-        return IONError(
-            f"Dataset '{self._name}': image {record['file_name']} {fault}; correct the function "
-            "that returns it."
+
+def _complete(name: str, index: int, record: Record) -> Record:
+    named = isinstance(record, dict) and record.get("file_name")
+    if not isinstance(named, (str, os.PathLike)):
+        raise IONError(
+            f"Dataset '{name}': entry {index} is not a dict with the 'file_name' of a "
+            "picture; correct the function that returns it."
         )
+    record = {"image_id": index, **record, "file_name": os.fspath(named)}
+    if record.get("sem_seg_file_name") is not None:
+        record["sem_seg_file_name"] = os.fspath(record["sem_seg_file_name"])
+    if record.get("height") is None or record.get("width") is None:
+        try:
+            record["height"], record["width"] = read_size(record["file_name"])
+        except IONError as error:
+            raise IONError(f"Dataset '{name}': {error}", rule=error.rule) from error
+    for side in ("height", "width"):
+        pixels = as_pixels(record[side])
+        if pixels is None:
+            raise _wrong(name, record, f"has the {side} {record[side]!r}, not a number of pixels")
+        record[side] = pixels
+    return record
 
 
-def _with_own_keypoints(annotation: Record) -> Record:
-    """A copy whose keypoints are a list, in which Detectron2's functions move them."""
-    keypoints = annotation.get("keypoints")
-    if not isinstance(keypoints, Iterable):
-        return annotation
-    return {**annotation, "keypoints": list(keypoints)}
+def _usable_annotations(name: str, record: Record, classes: Any) -> list[Record]:
+    """The annotations with an extent; raises an error of the first that is not usable."""
+    if "annotations" not in record:
+        raise _wrong(name, record, "has no 'annotations', not even an empty list, as others do")
+    if not isinstance(record["annotations"], (list, tuple)):
+        raise _wrong(name, record, f"has the annotations {record['annotations']!r}, not a list")
+    kept = []
+    for annotation in record["annotations"]:
+        fault = _fault(annotation, None if classes is None else len(classes))
+        if fault:
+            refuse(_wrong(name, record, f"has an annotation {fault}"))
+        elif _least_extent(annotation) > 0 or is_reading_on():
+            if isinstance(annotation.get("keypoints"), Iterable):
+                # A list of its own, in which Detectron2's functions move them.
+                annotation = {**annotation, "keypoints": list(annotation["keypoints"])}
+            kept.append(annotation)
+    return kept
+
+
+def _wrong(name: str, record: Record, fault: str) -> IONError:
+    return IONError(
+        f"Dataset '{name}': image {record['file_name']} {fault}; correct the function "
+        "that returns it."
+    )
 
 
 def _fault(annotation: Any, num_classes: int | None) -> str:

@@ -11,12 +11,12 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.build import filter_images_with_few_keypoints
 from detectron2.data.transforms import ResizeShortestEdge
 
-from ion_d2.data.label_folders import add_label_files, log_label_count
-from ion_d2.data.learned_objects import with_learned_objects
-from ion_d2.data.proposals import get_dicts, proposal_files
-from ion_d2.data.readable import check_present, filter_unreadable
-from ion_d2.data.task_labels import check_training_labels
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .mapper import is_learned
+from .proposals import get_dicts, proposal_files
+from .readable import check_present, filter_unreadable
+from .sem_seg import add_label_files, log_label_count
+from .task_labels import check_training_labels
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,12 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
 
 
 def _with_learned_objects(cfg: CfgNode, dicts: list[dict]) -> list[dict]:
-    """Leave out images of which all objects are difficult, which Detectron2 knows nothing of."""
-    kept = with_learned_objects(dicts, cfg.DATASETS.USE_DIFFICULT)
+    """Leave out images of which all objects are difficult, which Detectron2 knows nothing of.
+
+    All that they show would be background in the others, difficult objects too.
+    """
+    difficult = cfg.DATASETS.USE_DIFFICULT
+    kept = [d for d in dicts if any(is_learned(found, difficult) for found in d["annotations"])]
     if not kept:
         raise IONError(
             "DATASETS.TRAIN gives nothing to train on: every object is a crowd or marked "

@@ -9,10 +9,10 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ion_d2.data.catalog import evaluator_type
-from ion_d2.data.keypoint_names import unpaired_names
-from ion_d2.data.learned_objects import is_learned
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .catalog import evaluator_type
+from .keypoint_names import unpaired_names
+from .mapper import is_learned
 
 
 def check_training_labels(cfg: CfgNode, dicts: Sequence[dict[str, Any]]) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import pascal_voc
 
-from ion_d2.data.dataset_names import DATASET_FORMS, absolute, path_and_split
-from ion_d2.data.voc_layout import find_classes, find_year, load_voc_layout
-from ion_d2.data.voc_lists import NO_VAL, TRAINVAL
-from ion_d2.data.voc_split import read_split
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .dataset_names import DATASET_FORMS, absolute, path_and_split
+from .voc_layout import find_classes, find_year, load_voc_layout
+from .voc_split import read_split
 
+# Splits to train on, which tools/prepare_voc.py writes: the paper's, and one without VOC 2012's
+# validation images.
+TRAINVAL, NO_VAL = "trainval_0712S", "train_0712S"
 # Splits of Detectron2's VOC folders that it has no name for: name -> (a name it has, split).
 _FURTHER = {
     f"voc_2007_{TRAINVAL}": ("voc_2007_trainval", TRAINVAL),

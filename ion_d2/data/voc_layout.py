@@ -16,14 +16,14 @@ from typing import Any
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from detectron2.structures import BoxMode
 
-from ion_d2.data.class_file import clean_class_name, read_class_file
-from ion_d2.data.folders import index_folder, own_names, pictures_called
-from ion_d2.data.outlines import LINE, clip
-from ion_d2.data.readable import read_size
-from ion_d2.data.reading_on import is_reading_on, read_each
-from ion_d2.data.voc_split import PathLike, read_image_ids
-from ion_d2.data.voc_xml import Annotation, VOCObject, parse_annotation
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .class_file import clean_class_name, read_class_file
+from .folders import index_folder, own_names, pictures_called
+from .outlines import LINE, clip
+from .readable import read_size
+from .reading_on import is_reading_on, read_each
+from .voc_split import PathLike, read_image_ids
+from .voc_xml import Annotation, VOCObject, parse_annotation
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +31,11 @@ _IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")  # first one wins where an ID has 
 
 
 def load_voc_layout(root: PathLike, split: str, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Load the images of one split with their boxes.
+    """Load the images of one split with their boxes, of classes in the order of their ids.
 
     Boxes are clipped to the image. Those that then have no extent (``xmin >= xmax`` or
     ``ymin >= ymax`` in the file) are left out, with one warning for all. Images without objects and
     objects marked difficult stay.
-
-    Args:
-        root: folder that holds ``Annotations``, ``ImageSets`` and ``JPEGImages``.
-        split: name of a file in ``ImageSets/Main``, without ``.txt``.
-        class_names: the classes in the order of their ids.
 
     Returns:
         One Detectron2 dataset dict an image, in the order of the split, boxes as 0-based
@@ -138,7 +133,10 @@ def _annotation_files(
     missing = [image_id for image_id in image_ids if image_id not in found]
     if not missing:
         return found
-    if found and not _is_voc_test(root, split, class_names):
+    # The files that VOC 2012's test set has annotate other tasks, partly.
+    is_2012 = "2012" in os.path.basename(os.path.abspath(root))
+    withheld = is_2012 and split == "test" and list(class_names) == list(CLASS_NAMES)
+    if found and not withheld:
         if is_reading_on():
             return found
         first = os.path.join(root, "Annotations", missing[0] + ".xml")
@@ -149,12 +147,6 @@ def _annotation_files(
     text = "Split '%s' of %s has no annotations, so that it gives no average precision."
     logger.warning(text, split, root)
     return {}
-
-
-def _is_voc_test(root: str, split: str, class_names: Sequence[str]) -> bool:
-    """Whether this is VOC 2012's test set: the files there are annotate other tasks, partly."""
-    is_2012 = "2012" in os.path.basename(os.path.abspath(root))
-    return is_2012 and split == "test" and list(class_names) == list(CLASS_NAMES)
 
 
 def _annotate(record: dict[str, Any], xml_file: str | None, category_ids: dict[str, int]) -> int:

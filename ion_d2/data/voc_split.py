@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Union
 
-from ion_d2.data.folders import composed, list_folder, read_lines
-from ion_d2.data.reading_on import refuse
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .folders import composed, list_folder, read_lines
+from .reading_on import refuse
 
 PathLike = Union[str, os.PathLike]
 
@@ -53,16 +53,14 @@ def read_image_ids(root: PathLike, split: str, images: Collection[str]) -> list[
     missing = None
     for line in map(composed, read_split(root, split)):
         image_id = next((meant for meant in _readings(line) if meant in images), None)
-        if image_id is None:
-            if line.startswith("#"):
-                continue
-            missing = _missing(root, split, line, images)
-            refuse(missing)
-            continue
-        if image_id in ids:
+        if image_id is not None and image_id not in ids:
+            ids[image_id] = None
+        elif image_id is not None:
             text = f"Split '{split}' of {root} names image '{image_id}' more than once"
             refuse(IONError(f"{text}; keep one line.", rule="listed-twice"))
-        ids[image_id] = None
+        elif not line.startswith("#"):
+            missing = _missing(root, split, line, images)
+            refuse(missing)
     if not ids:
         comments = f"Split '{split}' of {root} holds comments only; name images in it."
         raise missing or IONError(comments)

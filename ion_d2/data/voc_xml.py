@@ -14,9 +14,9 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml.ElementTree
 from defusedxml.common import DefusedXmlException
 
-from ion_d2.data.class_file import clean_class_name
-from ion_d2.data.reading_on import read_each
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .class_file import clean_class_name
+from .reading_on import read_each
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 # Labeling tools write these flags as digits or words, or leave the element empty.

@@ -14,15 +14,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ion_d2.data.class_file import check_class_names, is_unprintable
-from ion_d2.data.dataset_names import DATASET_FORMS, path_and_split
-from ion_d2.data.folders import find_files, named_file, read_lines
-from ion_d2.data.outlines import object_of, outline_boxes
-from ion_d2.data.plain_files import read_yaml
-from ion_d2.data.readable import read_size
-from ion_d2.data.reading_on import is_reading_on, read_each
-from ion_d2.data.registered_datasets import register_completed
-from ion_d2.errors import IONError
+from ..errors import IONError
+from .class_file import check_class_names, is_unprintable
+from .dataset_names import DATASET_FORMS, path_and_split
+from .folders import find_files, named_file, read_lines
+from .outlines import object_of, outline_boxes
+from .plain_files import read_yaml
+from .readable import read_size
+from .reading_on import is_reading_on, read_each
+from .registered_datasets import register_completed
 
 logger = logging.getLogger(__name__)
 
@@ -112,14 +112,12 @@ def _object(line: str, where: str, num_classes: int, size: tuple[int, int]) -> d
             f"{where} has {wrong[0]:g}; places and sizes are shares of the picture's width and "
             "height, from 0 to 1."
         )
-    corners = _box_corners(*shares) if len(shares) == _BOX else zip(shares[::2], shares[1::2])
-    height, width = size
-    pixels = [(x * width, y * height) for x, y in corners]
-    return object_of([pixels], int(category), size, is_box=len(shares) == _BOX)
-
-
-def _box_corners(x: float, y: float, width: float, height: float) -> list[tuple[float, float]]:
-    return [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
+    is_box = len(shares) == _BOX
+    if is_box:
+        x, y, width, height = shares
+        shares = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    pixels = [(x * size[1], y * size[0]) for x, y in zip(shares[::2], shares[1::2])]
+    return object_of([pixels], int(category), size, is_box=is_box)
 
 
 def _label_file(picture: str) -> str:
@@ -168,17 +166,20 @@ def _pictures(content: dict[str, Any], path: str, split: str) -> list[str]:
             "there is one, the folder that they start from."
         )
     root = named_file(os.path.dirname(path), os.path.expanduser(root))
-    found = [file for place in places for file in _pictures_in(_existing(place, root, path))]
+    found = [file for place in places for file in _pictures_in(place, root, path)]
     if not found:
         raise IONError(f"{path}: there is no picture in '{split}' ({', '.join(places)}).")
     return found
 
 
-def _existing(place: str, root: str, path: str) -> str:
+def _pictures_in(place: str, root: str, path: str) -> list[str]:
     # Roboflow writes "../train/images" and means the folder beside the file, as Ultralytics knows.
     found = _find(root, os.path.expanduser(place), "../")
-    if os.path.isdir(found) or os.path.isfile(found):  # and no device
-        return found
+    if os.path.isdir(found):
+        return sorted(find_files(found, IMAGE_EXTENSIONS))
+    if os.path.isfile(found):  # and no device
+        # CVAT writes "data/images/train/a.jpg" and means the folders beside the list.
+        return [_find(os.path.dirname(found), line, "data/") for line in read_lines(found)]
     raise IONError(
         f"{path} names {place}, but {found} is no folder or file there; correct 'path' or the "
         "split."
@@ -190,10 +191,3 @@ def _find(folder: str, name: str, prefix: str) -> str:
     short = name.replace("\\", "/").removeprefix(prefix)
     full, other = (os.path.normpath(named_file(folder, each)) for each in (name, short))
     return full if os.path.exists(full) or not os.path.exists(other) else other
-
-
-def _pictures_in(place: str) -> list[str]:
-    if os.path.isdir(place):
-        return sorted(find_files(place, IMAGE_EXTENSIONS))
-    # CVAT writes "data/images/train/a.jpg" and means the folders beside the list.
-    return [_find(os.path.dirname(place), line, "data/") for line in read_lines(place)]

@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from ion_d2.data.catalog import ensure_registered
-from ion_d2.data.label_folders import add_label_files
+from ion_d2.data.sem_seg import add_label_files
 from ion_d2.engine.folder_lock import locked
 from ion_d2.errors import IONError
 from ion_lab.scenes import SPLITS, SceneSettings, generate_scenes

@@ -26,10 +26,8 @@ def object_of(kind, x, y, side, form):
     if form == "polygon":
         segmentation = [[x, y, x + side, y, x + side, y + side, x, y + side]]
     elif form == "compressed":
-        segmentation = {
-            "size": list(SIZE[::-1]),
-            "counts": mask_util.encode(mask)["counts"].decode(),
-        }
+        counts = mask_util.encode(mask)["counts"].decode()
+        segmentation = {"size": list(SIZE[::-1]), "counts": counts}
     elif form == "runs":
         change = np.flatnonzero(np.diff(np.concatenate([[0], mask.ravel(order="F")])))
         counts = np.diff(np.concatenate([[0], change, [mask.size]]))
@@ -87,12 +85,10 @@ def every(part, **fields):
 def renumber(convert):
     """A change of all ids of images and categories, in both places."""
 
+    ids = {"images": ["id"], "categories": ["id"], "annotations": ["image_id", "category_id"]}
+
     def change(content):
-        for part, fields in (
-            ("images", ("id",)),
-            ("categories", ("id",)),
-            ("annotations", ("image_id", "category_id")),
-        ):
+        for part, fields in ids.items():
             for entry in content[part]:
                 entry.update({field: convert(entry[field]) for field in fields})
 

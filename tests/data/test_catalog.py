@@ -13,7 +13,6 @@ from voc_folder import COCO_VOC20, object_xml, write_image, write_voc
 
 from ion_d2.config import add_ion_config
 from ion_d2.data.catalog import class_names, ensure_registered
-from ion_d2.data.dataset_names import DATASET_FORMS
 from ion_d2.engine.fit_config import check_num_classes
 
 OBJECTS = {
@@ -106,17 +105,6 @@ def test_detectron2s_voc_names_are_read_by_ions_loader(folder):
     assert metadata.name == "their_voc"
     found = [record["annotations"][0] for record in DatasetCatalog.get("their_voc")]
     assert [(a["category_id"], a["difficult"]) for a in found] == [(0, 0), (1, 1)]
-
-
-def test_a_form_of_names_is_one_function_away(monkeypatch):
-    monkeypatch.setattr(DATASET_FORMS, "_obj_map", dict(DATASET_FORMS._obj_map))
-
-    @DATASET_FORMS.register()
-    def mine(name):
-        DatasetCatalog.register(name, list)
-        MetadataCatalog.get(name).thing_classes = [name.partition(":")[2]]
-
-    assert class_names(["mine:zebra"]) == ["zebra"]
 
 
 def test_paths_may_be_pathlibs(folder, coco):

@@ -76,11 +76,8 @@ def test_no_objects_at_all():
 def test_rotated_boxes_are_left_alone_and_crowds_are_not_learned():
     rotated = record((50, 50, 20, 10, 30), mode=BoxMode.XYWHA_ABS)
     crowd, hard = record((1, 1, 9, 9), iscrowd=1), record((1, 1, 9, 9), difficult=1)
-    assert collect_objects([rotated, crowd, hard, record((1, 1, 9, 9))]).learned.tolist() == [
-        0,
-        0,
-        1,
-    ]
+    found = collect_objects([rotated, crowd, hard, record((1, 1, 9, 9))])
+    assert found.learned.tolist() == [0, 0, 1]
     assert collect_objects([hard], use_difficult=True).learned.all()
 
 
@@ -116,14 +113,8 @@ def test_models_without_an_rpn_have_no_anchors():
 def told(catalogs, caplog, tmp_path):
     """What a training would warn of, for dicts of the classes cat and dog."""
     MetadataCatalog.get("mine").set(thing_classes=["cat", "dog"])
-    cfg = get_config(
-        "configs/ion_tiny.yaml",
-        {
-            "DATASETS.TRAIN": ("mine",),
-            "DATASETS.TEST": ("a b", "mine"),
-            "OUTPUT_DIR": str(tmp_path),
-        },
-    )
+    names = {"DATASETS.TRAIN": ("mine",), "DATASETS.TEST": ("a b", "mine")}
+    cfg = get_config("configs/ion_tiny.yaml", {**names, "OUTPUT_DIR": str(tmp_path)})
 
     def run(*records):
         caplog.clear()

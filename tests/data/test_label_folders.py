@@ -7,7 +7,7 @@ from refusals import refused
 from sbd_file import write_sbd
 from voc_folder import object_xml, write_label, write_voc
 
-from ion_d2.data.label_folders import add_label_files, log_label_count
+from ion_d2.data.sem_seg import add_label_files, log_label_count
 from ion_d2.data.voc_layout import load_voc_layout
 
 IDS = np.zeros((30, 40))

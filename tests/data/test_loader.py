@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ion_d2.data.loader import ResumableLoader, SingleImageLoader, _next_batch
+from ion_d2.data.loader import ResumableLoader, SingleImageLoader, _raising_errors
 from ion_d2.errors import IONError
 
 
@@ -98,15 +98,17 @@ def test_an_error_arrives_as_it_was_raised(workers):
     ],
 )
 def test_a_connection_that_breaks_is_told_as_a_lost_worker(error, text, workers, raised):
-    def batches():
-        yield [1]
-        raise error(text)
+    class Breaking:
+        num_workers = workers
 
-    iterator = batches()
-    assert _next_batch(iterator, workers) == [1]
+        def __iter__(self):
+            yield [1]
+            raise error(text)
+
+    batches = _raising_errors(Breaking())
+    assert next(batches) == [1]
     with pytest.raises(raised or error, match="DataLoader worker ended" if raised else text):
-        _next_batch(iterator, workers)
-    assert _next_batch(iterator, workers) is None
+        next(batches)
 
 
 def test_items_left_out_are_replaced_by_the_next():

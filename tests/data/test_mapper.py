@@ -162,14 +162,6 @@ def test_wrong_labels_are_named(record, tmp_path):
         mapper(record)
 
 
-def test_a_size_that_contradicts_the_annotation_is_named(record, tmp_path):
-    exif = Image.Exif()
-    exif[274] = 6  # a quarter turn
-    record["file_name"] = str(write_image(tmp_path / "turned.jpg", (WIDTH, HEIGHT), exif=exif))
-    with pytest.raises(IONError, match=r"turned\.jpg is 30x40 .*EXIF.* says 40x30"):
-        make_mapper(is_train=False)(record)
-
-
 @pytest.mark.parametrize("is_train", [True, False])
 def test_undecodable_pictures_stop_unless_skipped_in_training(record, tmp_path, caplog, is_train):
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:600])

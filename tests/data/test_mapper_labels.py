@@ -81,13 +81,6 @@ def test_masks_are_not_drawn_where_no_label_is_wanted(record):
         IONDatasetMapper(small_config(*SEG), is_train=True)(broken)
 
 
-def test_an_sbd_label_of_another_size_than_its_photo(record):
-    wrong = record("mat")
-    write_sbd(wrong["sem_seg_file_name"], np.zeros((WIDTH, HEIGHT)))
-    with pytest.raises(IONError, match=r"a\.mat is 96x128 pixels.*a\.png is 128x96"):
-        IONDatasetMapper(small_config(*SEG), is_train=True)(wrong)
-
-
 def test_more_classes_than_a_label_map_has_ids():
     with pytest.raises(IONError, match=r"SEM_SEG_HEAD\.NUM_CLASSES is 1204.*at most 254"):
         IONDatasetMapper(small_config(*SEG, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 1204), is_train=True)

@@ -51,9 +51,10 @@ def cut(folder):
     return path
 
 
-def huge(folder):
-    """20,000 x 20,000 pixels, of which the file has none."""
-    (folder / "a.png").write_bytes(png(size=(20_000, 20_000)))
+def of_three_bits(folder):
+    """A header of other bits than Pillow knows."""
+    broken = png().replace(struct.pack(">IIB", 8, 8, 8), struct.pack(">IIB", 8, 8, 3))
+    (folder / "a.png").write_bytes(broken)
     return folder / "a.png"
 
 
@@ -100,8 +101,8 @@ REFUSED = {
     "16 bits, TIFF": (array("a.tif", np.full((8, 16), 999, np.uint16)), "more than 8 bits"),
     "32 bits": (array("a.tif", np.full((8, 16), 999, np.int32)), "more than 8 bits"),
     "numbers of floating point": (array("a.tif", np.ones((8, 16), np.float32)), "more than 8 bits"),
+    "3 bits": (of_three_bits, "cannot be decoded"),
     "truncated": (cut, "cannot be decoded"),
-    "20,000 x 20,000": (huge, "decompression bomb"),
 }
 
 
@@ -163,12 +164,5 @@ def test_boxes_lie_on_the_upright_picture(tmp_path, orientation, suffix):
     image, box = mapped(path, 30, 20, (11, 2, 28, 7))
     np.testing.assert_array_equal(image, upright[:, :, ::-1])
     np.testing.assert_array_equal(box, [11, 2, 28, 7])
-    with refused("is 30x20 pixels (turned as its EXIF data asks)"):
+    with refused(path, "is 30x20 pixels (turned as its EXIF data asks)", "says 20x30"):
         mapped(path, 20, 30)
-
-
-def test_a_header_of_other_bits_than_pillow_knows(tmp_path):
-    broken = png().replace(struct.pack(">IIB", 8, 8, 8), struct.pack(">IIB", 8, 8, 3))
-    (tmp_path / "a.png").write_bytes(broken)
-    with refused(tmp_path / "a.png", "cannot be decoded"):
-        read_image(str(tmp_path / "a.png"), "BGR")

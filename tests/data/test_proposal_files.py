@@ -58,22 +58,11 @@ def test_reads_detectron_one_and_other_modes(tmp_path, protocol):
     np.testing.assert_array_equal(read.boxes[0], [[0, 0, 10, 20], [5, 5, 11.5, 12]])
 
 
-class Evil:
-    def __reduce__(self):
-        return (os.mkdir, ("evil",))
-
-
-def test_a_file_cannot_run_code(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with refused("p.pkl", "mkdir"):
-        read_proposals(pickled(tmp_path, content(more=Evil())))
-    assert not (tmp_path / "evil").exists()
-
-
 @pytest.mark.parametrize(
     ("value", "words"),
     [
         ([1], ["list"]),
+        (content(more=os.mkdir), ["it holds a", "mkdir"]),  # tests/hostile_weights.py would run it
         ({"ids": [], "boxes": []}, ["ids, boxes", "objectness_logits"]),
         (content(ids=["a", "b"]), ["2 ids", "1 arrays of boxes"]),
         (content(objectness_logits=[np.array([1.0, np.nan])]), ["'a'", "score 1", "nan"]),

@@ -13,7 +13,7 @@ from PIL import Image
 from refusals import refused
 from voc_folder import write_image
 
-from ion_d2.data.catalog import ensure_registered, evaluator_type
+from ion_d2.data.catalog import class_names, ensure_registered, evaluator_type
 from ion_d2.data.dataset_names import DATASET_FORMS
 from ion_d2.data.run_images import train_dicts
 
@@ -186,8 +186,8 @@ def test_what_a_form_of_names_registers_is_completed_at_once(picture, monkeypatc
     def pictures(name):
         record = {"file_name": Path(picture), "annotations": [a_box()]}
         DatasetCatalog.register(name, {0: record}.values)  # a builtin has no module
-        MetadataCatalog.get(name).thing_classes = ["cat"]
+        MetadataCatalog.get(name).thing_classes = [name.partition(":")[2]]
 
-    ensure_registered(["pictures:here"])
+    assert class_names(["pictures:here"]) == ["here"]
     record = DatasetCatalog.get("pictures:here")[0]
     assert (record["file_name"], record["width"], record["height"]) == (str(picture), 40, 30)

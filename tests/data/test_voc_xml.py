@@ -92,25 +92,13 @@ def test_bad_files_are_named(write, text, words):
         parse_annotation(path)
 
 
-LEVELS = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 12))
-ATTACKS = {
-    "billion laughs": f'<!DOCTYPE annotation [<!ENTITY l0 "ha">{LEVELS}]>'
-    "<annotation>&l11;</annotation>",
-    "external entity": '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
-    "<annotation>&x;</annotation>",
-    "parameter entity": '<!DOCTYPE a [<!ENTITY % x "y"> %x;]><annotation/>',
-    "unparsed entity": '<!DOCTYPE a [<!ENTITY x SYSTEM "u" NDATA n>]><annotation/>',
-}
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-@pytest.mark.parametrize("attack", sorted(ATTACKS))
-def test_entity_attacks_are_refused_at_once(write, attack, encoding):
-    path = write(ATTACKS[attack], encoding)
-    start = time.perf_counter()
+@pytest.mark.parametrize("entity", ['<!ENTITY % x "y"> %x;', '<!ENTITY x SYSTEM "u" NDATA n>'])
+def test_entities_are_refused(write, entity, encoding):
+    """Parameter entities and unparsed ones; tests/hostile_texts.py has others."""
+    path = write(f"<!DOCTYPE a [{entity}]><annotation/>", encoding)
     with refused(path, "XML entities"):
         parse_annotation(path)
-    assert time.perf_counter() - start < 1.0
 
 
 def test_a_thousand_files_take_under_a_second(write):

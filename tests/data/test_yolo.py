@@ -83,11 +83,8 @@ def test_forms_of_the_data_file(folder, text):
 def test_pictures_of_one_stem_all_count(folder):
     write_image(folder / "images/train/a.png", (40, 30))
     records = load(folder)[1]
-    assert [record["file_name"].rpartition("/")[2] for record in records] == [
-        "a.jpg",
-        "a.png",
-        "b.jpg",
-    ]
+    names = [record["file_name"].rpartition("/")[2] for record in records]
+    assert names == ["a.jpg", "a.png", "b.jpg"]
     assert [len(record["annotations"]) for record in records] == [2, 2, 0]
 
 
@@ -95,16 +92,13 @@ def test_names_as_windows_and_other_systems_write_them(folder):
     picture = folder / "images/train" / unicodedata.normalize("NFD", "Käfer.jpg")
     write_image(picture, (40, 30))
     (folder / "list.txt").write_text(".\\images\\train\\a.jpg\nimages/train/Käfer.jpg\n")
-    write_yaml(
-        folder, "names: [cat, dog]\ntrain: list.txt\nval: ..\\images\\val\ntest: images\\val"
-    )
+    splits = "train: list.txt\nval: ..\\images\\val\ntest: images\\val"
+    write_yaml(folder, f"names: [cat, dog]\n{splits}")
     write_labels(folder, BOX, "train/Käfer")
     records = load(folder)[1]
     assert [len(record["annotations"]) for record in records] == [2, 1]
-    assert [record["file_name"] for record in records] == [
-        str(folder / "images/train/a.jpg"),
-        str(picture),
-    ]
+    files = [record["file_name"] for record in records]
+    assert files == [str(folder / "images/train/a.jpg"), str(picture)]
     for split in ("val", "test"):
         assert load(folder, split)[1][0]["file_name"] == str(folder / "images/val/c.jpg")
 

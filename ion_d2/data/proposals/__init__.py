@@ -4,19 +4,8 @@ They travel in Detectron2's proposal files (MODEL.LOAD_PROPOSALS, DATASETS.PROPO
 PROPOSAL_FILES_TEST); tools/make_proposals.py and tools/proposals.py are the commands.
 """
 
-from ion_d2.data.proposals.attach import (
-    add_proposals,
-    check_proposals,
-    get_dicts,
-    match_proposals,
-    proposal_files,
-)
-from ion_d2.data.proposals.proposal_file import (
-    Proposals,
-    rank_scores,
-    read_proposals,
-    write_proposals,
-)
+from .attach import add_proposals, check_proposals, get_dicts, match_proposals, proposal_files
+from .proposal_file import Proposals, rank_scores, read_proposals, write_proposals
 
 __all__ = [
     "Proposals",

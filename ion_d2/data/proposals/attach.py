@@ -13,12 +13,11 @@ from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.structures import BoxMode
 
-from ion_d2.data.proposals.proposal_file import Proposals, read_proposals
-from ion_d2.errors import IONError
+from ...errors import IONError
+from .proposal_file import Proposals, read_proposals
 
 # Programs differ on whether a box's right side is its last pixel or the one after it.
 _TOLERANCE = 1.0
-_FILE_KEYS = ("PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST")
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,8 @@ def check_proposals(cfg: CfgNode, train: bool) -> None:
     """
     if train:
         proposal_files(cfg, "TRAIN")
-    named = [key for key in _FILE_KEYS if cfg.DATASETS[key]]
+    keys = ("PROPOSAL_FILES_TRAIN", "PROPOSAL_FILES_TEST")
+    named = [key for key in keys if cfg.DATASETS[key]]
     if named and not cfg.MODEL.LOAD_PROPOSALS:
         told = "DATASETS.%s names files that are not read: MODEL.LOAD_PROPOSALS is False."
         logger.warning(told, " and ".join(named))

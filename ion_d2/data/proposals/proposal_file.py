@@ -11,9 +11,9 @@ from typing import Any, Union
 import numpy as np
 from detectron2.structures import BoxMode
 
-from ion_d2.data.plain_pickle import load_plain_pickle
-from ion_d2.errors import IONError
-from ion_d2.files import write_result
+from ...errors import IONError
+from ...files import write_result
+from ..plain_pickle import load_plain_pickle
 
 ImageId = Union[int, str]
 _Image = tuple[ImageId, np.ndarray, np.ndarray]

@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 
 from ion_d2.data.folders import list_folder, read_lines
+from ion_d2.data.voc_datasets import NO_VAL, TRAINVAL
 from ion_d2.data.voc_split import read_split
 from ion_d2.errors import IONError
 from ion_d2.files import replace_file
-
-# Splits to train on: the paper's, and one without VOC 2012's validation images.
-TRAINVAL, NO_VAL = "trainval_0712S", "train_0712S"
 
 
 def write_lists(root: str) -> dict[str, int]:

@@ -3,8 +3,8 @@ import os
 import pytest
 from refusals import refused
 from voc_folder import object_xml, write_split, write_voc
+from voc_lists import write_lists
 
-from ion_d2.data.voc_lists import write_lists
 from ion_d2.data.voc_split import read_split
 
 IMAGES07 = ("000005", "000007", "000032", "000033")
