@@ -51,15 +51,13 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         flip_averaging: bool = False,
         **kwargs: Any,
     ) -> None:
-        """
+        """As Detectron2's ``GeneralizedRCNN``, with the following.
+
         Args:
             sem_seg_head: the segmentation regularizer, or None.
             predict_sem_seg: whether inference returns the head's predictions as well.
-            flip_averaging: whether inference averages its results with the mirrored image's.
-            kwargs: the arguments of Detectron2's ``GeneralizedRCNN``.
-
-        Raises:
-            IONError: ``flip_averaging`` with ROI heads that cannot.
+            flip_averaging: whether inference averages its results with the mirrored image's;
+                IONError with ROI heads that cannot.
         """
         super().__init__(**kwargs)
         # Known now: torch.compile or a checkpointing wrapper may be put around the backbone later.
@@ -76,11 +74,7 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Read the config.
-
-        Raises:
-            IONError: ``MODEL.SEM_SEG_HEAD.NAME`` is of another kind than :class:`IONSegHead`.
-        """
+        """Read the config; IONError if ``MODEL.SEM_SEG_HEAD.NAME`` is no :class:`IONSegHead`."""
         ret = super().from_config(cfg)
         if cfg.MODEL.SEG_REGULARIZER_ON:
             _check_seg_head(cfg)
