@@ -91,16 +91,10 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, batched_inputs: Inputs) -> Any:
-        """Compute losses in training, or else detect.
+        """Compute losses in training, or else detect, as ``GeneralizedRCNN`` does.
 
-        Args:
-            batched_inputs: Detectron2's input dicts: "image" (3, H, W), maybe "proposals"; in
-                training "instances" and, if there are labels, "sem_seg" (H, W) class indices;
-                otherwise "height" and "width" of the result in pixels.
-
-        Returns:
-            In training, the dict of losses. Otherwise a dict per image with "instances" and, if
-            asked for, "sem_seg" (num_classes, height, width) logits.
+        Inputs may bring "proposals" and, in training, "sem_seg" (H, W) class indices. Results also
+        have, if asked for, "sem_seg" (num_classes, height, width) logits.
         """
         if not self.training:
             return self.inference(batched_inputs)
