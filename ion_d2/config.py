@@ -13,14 +13,12 @@ from detectron2.config import CfgNode
 _DEFAULTS: dict[str, Any] = {
     # Number of weighted layers of the VGG: 11, 13, 16 or 19 (sec. 4.1: 16).
     "MODEL.VGG.DEPTH": 16,
-    # Factor above 0 on every channel count (64, 128, 256, 512, 512); below 1 for small models on a
-    # CPU.
+    # Factor above 0 on all channel counts (64, 128, 256, 512, 512); below 1 for small CPU models.
     "MODEL.VGG.WIDTH_MULTIPLIER": 1.0,
     # Normalization after each convolution: "" (none, as in the paper), "BRN" (batch
     # renormalization) or a name of Detectron2's get_norm.
     "MODEL.VGG.NORM": "",
-    # Blocks whose last ReLU is a feature: "conv1" (stride 1 pixel), "conv2" (2), ... to "conv5"
-    # (16).
+    # Blocks whose last ReLU is a feature: "conv1" (stride 1 pixel), "conv2" (2), ... "conv5" (16).
     "MODEL.VGG.OUT_FEATURES": ["conv3", "conv4", "conv5"],
     # Initial factors, above 0, on what conv1 to conv5 return, where NORM is set. With 1, all five
     # features have the same amplitude; ImageNet's VGG16 has different ones: a mean of 178 in conv4
@@ -50,8 +48,7 @@ _DEFAULTS: dict[str, Any] = {
     "MODEL.CONTEXT.NAME": "IRNN",
     # Backbone that the context block extends: the name of a registered function that builds one.
     "MODEL.CONTEXT.BOTTOM_UP": "build_ion_vgg_backbone",
-    # Feature of the backbone that the block reads (Fig. 2: conv5). What it returns is called
-    # "context".
+    # Feature of the backbone that the block reads (Fig. 2: conv5); it returns one called "context".
     "MODEL.CONTEXT.IN_FEATURE": "conv5",
     # Number of stacked four-directional IRNNs (sec. 3.2: 2, so that every cell sees every other),
     # or of layers of "Conv".
@@ -76,8 +73,7 @@ _DEFAULTS: dict[str, Any] = {
     # 0, what is common everywhere (the background) does not add up along a sweep; above 0, negative
     # values count too.
     "MODEL.CONTEXT.BIAS_INIT": 0.0,
-    # Probability of dropout after each concatenation of the four directions, from 0 to below 1
-    # (sec. 3.2: 0.25).
+    # Dropout after each concatenation of the four directions, from 0 to below 1 (sec. 3.2: 0.25).
     "MODEL.CONTEXT.DROPOUT": 0.25,
     # Directions in which each stack travels, of "right", "left", "down" and "up"; the last list
     # serves all further stacks. Table 9a has [["left", "right"], ["up", "down"]].
@@ -92,8 +88,7 @@ _DEFAULTS: dict[str, Any] = {
     "MODEL.CONTEXT.ALL_STACKS": False,
     # Cell of "RNN": "tanh", "gru" or "lstm" (sec. 3.2 names them; none was tried).
     "MODEL.CONTEXT.CELL": "gru",
-    # Side of the kernels of "Conv", an odd number of cells (Table 7: 3 with 512 channels, 5 with
-    # 256).
+    # Side of the kernels of "Conv", odd, in cells (Table 7: 3 with 512 channels, 5 with 256).
     "MODEL.CONTEXT.KERNEL_SIZE": 3,
     # Names of the blocks that "Chain" runs one after the other, or "Branches" side by side (Table
     # 9c). The first of "Branches" gives the feature "context", a further one, say "Conv",
@@ -126,21 +121,18 @@ _DEFAULTS: dict[str, Any] = {
     # Factor above 0 on the initial weights of that convolution. A box head that starts at random
     # learns sooner from less than 1 (not the paper's; docs/PHOTOGRAPHS.md).
     "MODEL.SKIP_POOLER.MERGE_GAIN": 1.0,
-    # Probability of dropout after fc6 and fc7 of IONBoxHead, from 0 to below 1 (Fast R-CNN, and so
-    # the paper: 0.5).
+    # Dropout after fc6 and fc7 of IONBoxHead, from 0 to below 1 (Fast R-CNN, so the paper: 0.5).
     "MODEL.ROI_BOX_HEAD.FC_DROPOUT": 0.5,
     # Whether there is any dropout: False switches MODEL.ROI_BOX_HEAD.FC_DROPOUT and
     # MODEL.CONTEXT.DROPOUT off (row "D" of Tables 1 to 3).
     "MODEL.DROPOUT_ON": True,
-    # Standard deviation of the initial weights of IONROIHeads' class scores, above 0 (Fast R-CNN,
-    # and so the paper: 0.01). Ten times that may help new heads on a trained backbone
-    # (docs/STUDY.md).
+    # Standard deviation of the first weights of IONROIHeads' class scores, above 0 (Fast R-CNN, so
+    # the paper: 0.01). Ten times that may help new heads on a trained backbone (docs/STUDY.md).
     "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": 0.01,
     # Bins on each side at each level of the spatial pyramid of SPPROIHeads (SPPnet: 6, 3, 2 and 1).
     "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": [6, 3, 2, 1],
     # Whether to train with the segmentation loss on the context feature (sec. 3.2), by the head of
-    # MODEL.SEM_SEG_HEAD. It costs nothing at test time, unless TEST.SEM_SEG asks for its
-    # predictions.
+    # MODEL.SEM_SEG_HEAD. It costs nothing at test time, unless TEST.SEM_SEG asks for predictions.
     "MODEL.SEG_REGULARIZER_ON": False,
     # Whether IONSegHead first scales each cell's feature to a mean square of 1 (not in Fig. 2).
     # Sums along whole rows make context so large that the loss does not train otherwise.
@@ -204,8 +196,7 @@ _DEFAULTS: dict[str, Any] = {
     # Whether to predict and evaluate segmentation too (mean IoU), for a model trained with
     # MODEL.SEG_REGULARIZER_ON and data with label maps.
     "TEST.SEM_SEG": False,
-    # Whether each evaluation also computes the losses on DATASETS.TEST: "validation/total_loss",
-    # ...
+    # Whether evaluations also compute the losses on DATASETS.TEST: "validation/total_loss", ...
     "TEST.LOSS": False,
     # Name of a figure in metrics.json, e.g. "bbox/AP50" (with several test sets "NAME/bbox/AP50"):
     # the weights with its best value go to model_best.pth. Best is the highest value, or the lowest
@@ -219,25 +210,20 @@ _DEFAULTS: dict[str, Any] = {
     "TEST.NUM_PICTURES": 4,
     # Write OUTPUT_DIR/report.html after the training or --eval-only: tables, curves and pictures.
     "TEST.REPORT": False,
-    # Whether boxes are refined at test time: regressed again, then voted on, the paper's "W" (sec.
-    # 4.2).
+    # Whether to refine boxes at test time: regress again, then vote, the paper's "W" (sec. 4.2).
     "TEST.BOX_REFINEMENT.ENABLED": False,
-    # Number of times the boxes pass through the ROI head, at least 1; the boxes of all rounds
-    # compete.
+    # Number of times the boxes pass through the ROI head, at least 1; those of all rounds compete.
     "TEST.BOX_REFINEMENT.ROUNDS": 2,
-    # Whether each box that is kept becomes the mean of the boxes that overlap it, weighted by their
-    # scores.
+    # Whether each kept box becomes the mean of the boxes that overlap it, weighted by their scores.
     "TEST.BOX_REFINEMENT.VOTE": True,
     # IoU from which a box votes for a kept one (sec. 4.2: 0.5 for VOC; sec. 4.4: about 0.85, COCO).
     "TEST.BOX_REFINEMENT.VOTE_IOU": 0.5,
     # Whether probabilities and boxes are averaged with those of the mirrored image, for the same
-    # proposals (Table 3, post-competition), at twice the cost. Only with MODEL.META_ARCHITECTURE
-    # "ION".
+    # proposals (Table 3, post-competition), at double cost; only by MODEL.META_ARCHITECTURE "ION".
     "TEST.FLIP_AVERAGING": False,
     # Seconds for which a process waits for the others, which may be evaluating (Detectron2: 1800).
     "DISTRIBUTED.TIMEOUT": 1800,
-    # Project on Weights & Biases to which a training reports, through the package wandb; "" reports
-    # nowhere.
+    # Project on Weights & Biases to which a training reports, by the package wandb; "" is none.
     "WANDB_PROJECT": "",
 }
 

@@ -29,9 +29,8 @@ from .modeling import (
     SkipPooler,
 )
 from .modeling.context import CONTEXT
-from .modeling.model_values import check_features
+from .modeling.model_values import check_features, deepest_of
 from .modeling.roi_heads.box_predictor import ImageMeanOutputLayers
-from .modeling.roi_heads.skip_pooler_config import deepest_of
 from .plugging import PLUGGED_IRNN, stages_to
 
 _ROI_HEADS = {

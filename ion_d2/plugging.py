@@ -13,8 +13,7 @@ from detectron2.modeling import build_backbone
 from .config import add_ion_config
 from .errors import IONError
 from .modeling.context import CONTEXT
-from .modeling.model_values import check_features
-from .modeling.roi_heads.skip_pooler_config import deepest_of
+from .modeling.model_values import check_features, deepest_of
 from .modeling.unread_settings import ROI_HEADS
 from .value_rules import Rule, check_rules
 

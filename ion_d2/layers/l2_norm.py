@@ -1,11 +1,21 @@
-"""L2 normalization of pooled ROI features (paper sec. 3.1 and 5.2)."""
+"""L2 normalization of pooled ROI features, alone and in one step with what follows it.
+
+What follows are a scale and a 1x1 convolution (paper sec. 3.1 and 5.2). They are linear in the
+feature up to its norm: W (s * x / ||x||) = (W diag(s)) x / ||x||. Several features are concatenated
+by adding what each projects to, so that nothing normalized, scaled or concatenated is ever written.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .irnn.arguments import compute_dtype
+from .precision import autocast_dtype, keep_range
 
 # What one norm spans: "roi" all entries of a pooled feature, "position" the channels at one bin.
 NORMS = ("roi", "position", "none")
@@ -13,6 +23,10 @@ NORMS = ("roi", "position", "none")
 # Norms below this count as this. Far below the norm of any live feature (about 10 to 1000), yet
 # large enough that the gradient of a feature which is zero nearly everywhere stays bounded.
 EPS = 1e-4
+
+# Norms of vectors that hold all channels, which can be divided by after the product over channels.
+# The gradient below is that of L2 norms.
+_AFTER = ("roi", "position")
 
 
 def l2_normalize(x: Tensor, norm: str, scale: Tensor | None = None) -> Tensor:
@@ -60,3 +74,65 @@ def norm_dims(norm: str) -> tuple[int, ...]:
     if norm not in ("roi", "position"):
         raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
     return (1, 2, 3) if norm == "roi" else (1,)
+
+
+def normalized_projection(
+    x: Tensor, weight: Tensor, norm: str, scale: Tensor | None = None
+) -> Tensor:
+    """``F.conv2d(l2_normalize(x, norm, scale), weight)``, without its intermediate results.
+
+    ``weight`` is the (D, C) of a 1x1 convolution; the other arguments and the errors are those of
+    :func:`l2_normalize`. Returns (M, D, P, P), equal to the composition up to rounding.
+    """
+    if norm not in _AFTER or _is_narrow(x):
+        # In 16 bits, what is not yet divided by its norm would be beyond the range.
+        x = l2_normalize(x, norm, scale)
+        with keep_range(x):
+            return _project(x, weight)
+    if scale is None:
+        scale = x.new_ones(x.shape[1])
+    differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in (x, weight, scale))
+    if differentiated and x.device.type == "cpu":
+        return _Projection.apply(x, weight, scale, norm)
+    projected, inverse = _project(x, weight * scale), inverse_norm(x, norm)
+    return projected * inverse if differentiated else projected.mul_(inverse)
+
+
+def _is_narrow(x: Tensor) -> bool:
+    return x.element_size() < 4 or autocast_dtype(x.device.type) is not None
+
+
+def _project(x: Tensor, weight: Tensor) -> Tensor:
+    if x.device.type != "cpu":
+        return F.conv2d(x, weight[:, :, None, None])
+    # One large matrix product; the convolution would reorder its input first.
+    return F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(M, C, P, P) as (M * P * P, C)."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+class _Projection(torch.autograd.Function):
+    """Keeps only what is there anyway, the pooled feature; the gradient needs no more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, scale: Tensor, norm: str) -> Tensor:
+        inverse = inverse_norm(x, norm)
+        ctx.save_for_backward(x, weight, scale, inverse)
+        ctx.norm = norm
+        # Not in place: torch.compile would lose the gradient.
+        return _project(x, weight * scale) * inverse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, scale, inverse = ctx.saved_tensors
+        grad = (grad * inverse).contiguous(memory_format=torch.channels_last)
+        by_weight = _rows(grad).t() @ _rows(x)
+        grad_x = _project(grad, (weight * scale).t())
+        # A unit vector does not change along itself; a norm that is held at its least is constant.
+        along = (grad_x * x).sum(norm_dims(ctx.norm), keepdim=True) * inverse.square()
+        grad_x.addcmul_(x, along.masked_fill_(inverse >= 1 / EPS, 0), value=-1)
+        return grad_x, by_weight * scale, (by_weight * weight).sum(0), None

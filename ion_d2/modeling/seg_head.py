@@ -75,7 +75,6 @@ class IONSegHead(BuiltFromConfig):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.SEM_SEG_HEAD.*``."""
         head = cfg.MODEL.SEM_SEG_HEAD
         if len(head.IN_FEATURES) != 1:
             raise IONError(
@@ -97,10 +96,9 @@ class IONSegHead(BuiltFromConfig):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Segment, as the heads of Detectron2's registry do.
 
-        Returns:
-            In training, None and the :meth:`losses`. Otherwise (N, num_classes, H, W) logits and an
-            empty dict; H and W are the images' where the features know them
-            (:class:`ImageFeatures`), else whole cells times the stride.
+        Returns None and the :meth:`losses` in training, otherwise (N, num_classes, H, W) logits and
+        an empty dict; H and W are the images' where the features know them
+        (:class:`ImageFeatures`), else whole cells times the stride.
         """
         logits = self.layers(features)
         if self.training:

@@ -51,10 +51,8 @@ class BuiltFromConfig(nn.Module):
     def remember(self, cfg: CfgNode) -> Any:
         """Remember the full config from which a function builds this part; returns the part.
 
-        An old spelling of gradient clipping is replaced in place.
-
-        Raises:
-            IONError: the model that the config describes would ignore a part of it.
+        An old spelling of gradient clipping is replaced in place. IONError if the model that the
+        config describes would ignore a part of it.
         """
         check_switches(cfg)
         settle_clipping(cfg)  # Detectron2's trainers build their optimizer after the model
@@ -62,11 +60,7 @@ class BuiltFromConfig(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> Any:
-        """Set training or evaluation mode, unless that is for a trainer that ignores settings.
-
-        Raises:
-            IONError: the trainer would ignore some; the message names the keys.
-        """
+        """Set training or evaluation mode; IONError if a trainer asks that ignores settings."""
         if mode and self._config is not None:
             clip_as_configured(self.parameters(), self._config)  # also in a loop of one's own
             if trainers := _trainers_under_construction():
@@ -106,10 +100,8 @@ def _check_honored(part: nn.Module, cfg: CfgNode, trainers: list[Any]) -> None:
 
 def _asked(cfg: CfgNode) -> dict[str, Any]:
     """The keys that ask something of the trainer, and the values that would ask nothing."""
-    off_values = {key: default_of(key) for key in (*TRAINER_KEYS, *PROGRAM_KEYS)}
-    return {key: off for key, off in off_values.items() if _asks(value_of(cfg, key), off)}
-
-
-def _asks(value: Any, off: Any) -> bool:
-    """Whether a value asks for more than its default; an older config may lack the key."""
-    return bool(value) if isinstance(off, (list, tuple)) else value not in (off, None)
+    defaults = {key: default_of(key) for key in (*TRAINER_KEYS, *PROGRAM_KEYS)}
+    # An older config may lack a key.
+    return {
+        key: off for key, off in defaults.items() if value_of(cfg, key) not in (off, None, [], ())
+    }

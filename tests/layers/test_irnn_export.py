@@ -9,7 +9,7 @@ from irnn_cases import KINDS, make_weight
 
 from ion_d2.layers import spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn.op import CAN_REGISTER
-from ion_d2.modeling.context import IRNN, SpatialIRNN
+from ion_d2.modeling.context import SpatialIRNN
 
 SIZES = torch.tensor([[4, 6], [2, 3]])
 
@@ -73,15 +73,6 @@ def test_script_needs_no_ion(transition):
     x, sizes = other_input()
     for given in (None, sizes):
         torch.testing.assert_close(script(x, given), model(x, given))
-
-
-@pytest.mark.parametrize("transition", KINDS)
-def test_context_block_can_be_traced(transition):
-    torch.manual_seed(0)
-    block = IRNN(3, hidden_dim=4, out_dim=5, transition=transition).eval()
-    trace = saved_and_loaded(torch.jit.trace(block, (torch.randn(2, 3, 4, 6), SIZES)))
-    x, sizes = other_input()
-    torch.testing.assert_close(trace(x, sizes), block(x, sizes))
 
 
 @pytest.mark.skipif(not CAN_REGISTER, reason="this PyTorch registers no operators")

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ion_d2.layers import l2_norm
-from ion_d2.layers.normalized_projection import normalized_projection
+from ion_d2.layers.l2_norm import normalized_projection
 
 
 def literal(x, weight, norm, scale):

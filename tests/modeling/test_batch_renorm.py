@@ -126,17 +126,6 @@ def test_the_bias_of_a_block_starts_in_its_norm():
     assert (block.output.norm.bias == 0).all()
 
 
-def test_a_normalized_block_sees_neither_padding_nor_the_other_image():
-    torch.manual_seed(2)
-    block = IRNN(3, hidden_dim=8, out_dim=6, norm="BRN", dropout=0.0).train()
-    x, sizes = torch.randn(2, 3, 6, 8), torch.tensor([[4, 5], [6, 8]])
-    for _ in range(5):
-        block(x, sizes)
-    both = block.eval()(x, sizes)
-    torch.testing.assert_close(both[0, :, :4, :5], block(x[:1, :, :4, :5])[0])
-    assert (both[0, :, 4:] == 0).all() and (both[0, :, :, 5:] == 0).all()
-
-
 def test_global_average_is_normalized_over_images():
     block = GlobalAverage(1, norm="BRN").train()
     x = torch.tensor([[[[1.0, 3.0]]], [[[6.0, 0.0]]]])

@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.structures import Boxes, Instances
 
-from ion_d2.modeling.roi_heads.box_refinement import refine_and_vote, run_rounds, vote_boxes
+from ion_d2.modeling.roi_heads.box_refinement import refine_and_vote, run_rounds
 
 SHAPE = (80, 120)
 
@@ -62,35 +62,32 @@ def literal_reference(rounds, shape, score_thresh, nms_thresh, topk, vote_iou):
     return found if topk < 0 else found[:topk]
 
 
-def vote(boxes, scores, kept, vote_iou):
-    """The vote among the boxes of a single class, some of which are kept."""
-    count = len(kept)
-    return vote_boxes(
-        boxes[kept], kept, boxes.expand(count, -1, -1), scores.expand(count, -1), vote_iou
-    )
+def vote(boxes, scores, nms_thresh, vote_iou, score_thresh=-1.0):
+    """The detections among boxes of a single class, the best first."""
+    scores = torch.stack([scores, 1 - scores], dim=1)
+    limits = (score_thresh, nms_thresh, -1, vote_iou)
+    return refine_and_vote([boxes], [scores], SHAPE, *limits).pred_boxes.tensor
 
 
 def test_votes_by_hand():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 4], [50, 50, 60, 60]])
     scores = torch.tensor([0.6, 0.2, 0.9, 0.5])
     # IoU with box 0: 1, 0.8, 0.4, 0. Only box 1 joins box 0: bottom = (0.6*10 + 0.2*8) / 0.8 = 9.5.
-    moved = vote(boxes, scores, torch.tensor([0, 3]), 0.5)
-    assert torch.allclose(moved, torch.tensor([[0.0, 0, 10, 9.5], [50, 50, 60, 60]]))
+    moved = vote(boxes, scores, 0.7, 0.6)
+    expected = torch.tensor([[0.0, 0, 10, 4], [0, 0, 10, 9.5], [50, 50, 60, 60]])
+    torch.testing.assert_close(moved, expected)
 
 
 def test_iou_equal_to_the_threshold_votes():
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0]])
-    moved = vote(boxes, torch.tensor([0.5, 0.5]), torch.tensor([0]), 0.5)
-    assert moved.tolist() == [[0.0, 0.0, 10.0, 7.5]]
+    moved = vote(boxes, torch.tensor([0.75, 0.25]), 0.4, 0.5)
+    assert moved.tolist() == [[0.0, 0.0, 10.0, 8.75]]
 
 
 def test_a_box_without_extent_or_score_votes_for_itself_and_none_for_nothing():
-    boxes = torch.tensor([[5.0, 5.0, 5.0, 5.0], [1.0, 1.0, 3.0, 3.0]])
-    moved = vote(boxes, torch.zeros(2), torch.tensor([1, 0]), 0.5)
-    assert torch.equal(moved, boxes[[1, 0]])
-    nothing = torch.zeros(0, dtype=torch.int64)
-    for count in (0, 3):
-        assert vote(torch.ones(count, 4), torch.ones(count), nothing, 0.5).shape == (0, 4)
+    boxes = torch.tensor([[1.0, 1.0, 3.0, 3.0], [5.0, 5.0, 5.0, 5.0]])
+    assert sorted(vote(boxes, torch.zeros(2), 0.5, 0.5).tolist()) == boxes.tolist()
+    assert vote(boxes, torch.zeros(2), 0.5, 0.5, score_thresh=0.05).shape == (0, 4)
 
 
 @pytest.mark.parametrize("agnostic", [False, True])

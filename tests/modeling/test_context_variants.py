@@ -4,12 +4,12 @@ import pytest
 import torch
 from context_cases import VARIANTS, make_block, options, outputs
 from detectron2.config import configurable
-from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
+from detectron2.modeling import build_backbone
 from model_helpers import make_input, small_model, train_step
 
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
-from ion_d2.modeling.context import CONTEXT_REGISTRY, IRNN, Branches, Chain, Conv
+from ion_d2.modeling.context import IRNN, Branches, Chain, Conv
 
 pytestmark = pytest.mark.slow
 
@@ -167,10 +167,3 @@ def test_a_block_reads_its_own_settings_and_those_of_its_base():
     opts = ["MODEL.CONTEXT.KERNEL_SIZE", "5", "MODEL.CONTEXT.OUT_DIM", "6"]
     block = Wider(load_config("configs/ion_tiny.yaml", opts), 3)
     assert (block.read, block.out_channels) == ((5, 7), 6)
-
-
-def test_registered_names():
-    for name in ("Branches", "Chain", "Conv", "GlobalAverage", "IRNN", "RNN"):
-        assert name in CONTEXT_REGISTRY
-    for name in ("build_ion_vgg_backbone", "build_ion_context_backbone"):
-        assert name in BACKBONE_REGISTRY

@@ -44,9 +44,6 @@ ANCHORS, FEATURES = "MODEL.ANCHOR_GENERATOR", "MODEL.RPN.IN_FEATURES"
         ("MODEL.SKIP_POOLER.SCALE_INIT", -1.0),
         ("MODEL.ROI_BOX_HEAD.FC_DIM", 0),
         ("MODEL.ROI_BOX_HEAD.FC_DROPOUT", 1.5),
-        ("MODEL.VGG.NORM", "XN"),
-        ("MODEL.VGG.OUT_FEATURES", ["conv6"]),
-        ("MODEL.BACKBONE.FREEZE_AT", 7),
     ],
 )
 def test_a_bad_value_is_told_by_its_key(key, value):

@@ -156,8 +156,6 @@ def test_fixed_scale_gets_no_gradient(inputs):
     ("kwargs", "words"),
     [
         ({"norm": "batch"}, "MODEL.SKIP_POOLER.NORM is 'batch'"),
-        ({"scale_init": -1.0}, "MODEL.SKIP_POOLER.SCALE_INIT is -1"),
-        ({"scale_batches": 0}, "MODEL.SKIP_POOLER.SCALE_BATCHES is 0"),
         ({"input_shapes": []}, "MODEL.ROI_HEADS.IN_FEATURES is empty"),
         ({"pooler_type": "ROIAlignRotated"}, "POOLER_TYPE is 'ROIAlignRotated'.*ROIPool"),
     ],
@@ -183,8 +181,3 @@ def test_added_features_equal_their_formula(inputs, gate):
     torch.testing.assert_close(found, pooler.reduce(merged))
     found.sum().backward()
     assert pooler.gate.grad.abs() > 0
-
-
-def test_nothing_is_added_to_itself():
-    with pytest.raises(IONError, match="MODEL.SKIP_POOLER.CONTEXT is 'residual', but"):
-        SkipPooler([SHAPES[0], SHAPES[1]], added=[1], scale_source=1)

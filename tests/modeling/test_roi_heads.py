@@ -44,12 +44,6 @@ def test_the_head_is_detectron2s_with_two_fully_connected_layers():
     assert all(torch.equal(a, b) for a, b in zip(*outcomes))
 
 
-def test_scale_is_measured_on_the_deepest_backbone_feature():
-    for features in (["conv5", "conv4", "context"], ["context"]):
-        heads = IONROIHeads(small_config("MODEL.ROI_HEADS.IN_FEATURES", features), SHAPES)
-        assert heads.box_pooler.scale_source == 0
-
-
 def test_the_scale_of_context_alone_is_the_norm_of_what_its_block_reads():
     """As where both are pooled: the next layers expect the amplitude of conv5 (sec. 3.1)."""
     features = {

@@ -246,7 +246,7 @@ def test_context_may_be_added_to_the_deepest_feature():
     assert pooler.scale_source == 2
     assert pooler.gate.tolist() == [0.25]
     assert pooler.reduce.in_channels == 32 + 64 + 64
-    with pytest.raises(IONError, match="names no other feature to which context could be added"):
+    with pytest.raises(IONError, match="CONTEXT is 'residual', but .* names no other feature"):
         box_pooler(*keys, "MODEL.ROI_HEADS.IN_FEATURES", ["context"])
     with pytest.raises(IONError, match="MODEL.SKIP_POOLER.CONTEXT is 'sum'"):
         box_pooler("MODEL.SKIP_POOLER.CONTEXT", "sum")

@@ -19,38 +19,23 @@ SPP = (
 )  # fmt: skip
 
 
-def test_levels_are_those_of_roi_pool_feature_by_feature():
+@pytest.mark.parametrize(("settings", "levels"), [({}, (6, 3, 2, 1)), ({"levels": (3, 1)}, (3, 1))])
+def test_levels_are_those_of_roi_pool_feature_by_feature(settings, levels):
     torch.manual_seed(0)
     features = [torch.rand(2, 2, 12, 16), torch.rand(2, 3, 6, 8)]
     boxes = Boxes(torch.tensor([[0.0, 0, 127, 95], [10, 10, 60, 50], [40.0, 2, 90, 93]]))
     boxes = [boxes[:2], boxes[2:]]
-    pooler = PyramidPooler(SHAPES, levels=(3, 1))
+    pooler = PyramidPooler(SHAPES, **settings)
     expected = [
         torchvision.ops.roi_pool(x, [b.tensor for b in boxes], bins, 1 / s.stride).flatten(1)
         for x, s in zip(features, SHAPES)
-        for bins in (3, 1)
+        for bins in levels
     ]
     result = pooler(features, boxes)
-    assert result.shape == (3, pooler.out_channels, 1, 1) == (3, 5 * 10, 1, 1)
+    width = 5 * sum(level**2 for level in levels)
+    assert result.shape == (3, pooler.out_channels, 1, 1) == (3, width, 1, 1)
     assert torch.equal(result.flatten(1), torch.cat(expected, dim=1))
-    assert pooler(features, [boxes[0][:0]] * 2).shape == (0, 5 * 10, 1, 1)
-
-
-def test_coarse_levels_are_the_maximum_of_the_finest_bins():
-    # 6 is divisible by 3, 2 and 1, so that a coarse bin is the union of fine ones.
-    torch.manual_seed(1)
-    x = torch.rand(1, 2, 6, 8)
-    boxes = [Boxes(torch.tensor([[0.0, 0, 127, 95], [16, 0, 80, 60]]))]
-    pooled = PyramidPooler([ShapeSpec(channels=2, stride=16)])([x], boxes).flatten(1)
-    fine, *coarse = pooled.split([2 * 36, 2 * 9, 2 * 4, 2 * 1], dim=1)
-    fine = fine.reshape(2, 2, 6, 6)
-    for bins, level in zip((3, 2, 1), coarse):
-        side = 6 // bins
-        for i in range(bins):
-            for j in range(bins):
-                union = fine[:, :, i * side : (i + 1) * side, j * side : (j + 1) * side]
-                got = level.reshape(2, 2, bins, bins)[:, :, i, j]
-                assert torch.equal(got, union.amax(dim=(2, 3)))
+    assert pooler(features, [boxes[0][:0]] * 2).shape == (0, width, 1, 1)
 
 
 @pytest.mark.parametrize("levels", [[], [6, 0]])

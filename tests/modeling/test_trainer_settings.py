@@ -144,14 +144,16 @@ def test_a_plain_training_loop_of_detectron2_is_a_trainer_too():
         SimpleTrainer(model, [], build_optimizer(cfg, model))
 
 
+PLAIN_STEP = (
+    "SOLVER.MOMENTUM", 0.0, "SOLVER.BASE_LR", 1.0, "SOLVER.WEIGHT_DECAY", 0.0,
+    "SOLVER.WEIGHT_DECAY_BIAS", 0.0, "SOLVER.WEIGHT_DECAY_NORM", 0.0, "SOLVER.WARMUP_ITERS", 0,
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("value", [0.5, 1e9])
 def test_detectron2_clips_the_whole_gradient_as_the_config_says(value, tmp_path):
-    cfg = config(
-        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", value, "SOLVER.MOMENTUM", 0.0, "SOLVER.BASE_LR", 1.0,
-        "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WEIGHT_DECAY_BIAS", 0.0, "SOLVER.WEIGHT_DECAY_NORM",
-        0.0, "SOLVER.WARMUP_ITERS", 0, "OUTPUT_DIR", tmp_path,
-    )  # fmt: skip
-    trainer = Trainer(cfg)
+    trainer = Trainer(config(*PLAIN_STEP, value, "OUTPUT_DIR", tmp_path))
     parameters = [p for p in trainer.model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
     check_step(trainer.optimizer, parameters, before, value)
@@ -170,11 +172,7 @@ def check_step(optimizer, parameters, before, value):
 
 def test_a_loop_of_ones_own_clips_the_whole_gradient_too():
     """As Detectron2's plain_train_net.py has it: no trainer at all."""
-    cfg = config(
-        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5, "SOLVER.MOMENTUM", 0.0, "SOLVER.BASE_LR", 1.0,
-        "SOLVER.WEIGHT_DECAY", 0.0, "SOLVER.WEIGHT_DECAY_BIAS", 0.0,
-        "SOLVER.WEIGHT_DECAY_NORM", 0.0,
-    )  # fmt: skip
+    cfg = config(*PLAIN_STEP, 0.5)
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)
     model.train()
@@ -203,13 +201,8 @@ def test_older_configs_are_read_as_they_were_meant(tmp_path):
     ("key", "value", "part", "words"),
     [
         ("MODEL.ROI_HEADS.NUM_CLASSES", 0, (), "is 0; give the number"),
-        (
-            "MODEL.SEG_REGULARIZER_ON",
-            True,
-            PARTS["context"],
-            "is True, but MODEL.META_ARCHITECTURE",
-        ),
-        ("TEST.FLIP_AVERAGING", True, PARTS["context"], "is True, but MODEL.META_ARCHITECTURE"),
+        ("MODEL.SEG_REGULARIZER_ON", True, PARTS["context"], "is True, but MODEL.META_ARCH"),
+        ("TEST.FLIP_AVERAGING", True, PARTS["context"], "is True, but MODEL.META_ARCH"),
     ],
 )
 def test_what_needs_ion_itself_is_told(key, value, part, words, tmp_path):

@@ -115,8 +115,7 @@ def _backward(
 def _fake_forward(
     x: Tensor, weight: Any, directions: Sequence[int], sizes: Any, backend: str
 ) -> Tensor:
-    memory_format = BACKENDS[backend].memory_format(x)
-    return empty_map(x, len(directions) * x.shape[1], memory_format)
+    return empty_map(x, len(directions) * x.shape[1], BACKENDS[backend].memory_format(x))
 
 
 def _fake_backward(
@@ -149,7 +148,6 @@ class SpatialIRNNFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        """Sweep and keep what the gradient needs."""
         output = _forward(*inputs)
         _save(ctx, inputs, output)
         return output
@@ -157,7 +155,6 @@ class SpatialIRNNFunction(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients with respect to the inputs of :meth:`forward`."""
         return _differentiate(ctx, grad)
 
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from .arguments import TRAVEL
-from .torch_lines import pass_through_relu
 
 # Numbers of one direction in a chunk: enough for PyTorch to share among the cores and for a product
 # of full speed, few enough to stay in a processor's cache.
@@ -108,7 +107,7 @@ def _backward_axis(
         steps = stop - start
         for d in range(len(totals)):
             grads[d].read(start, deltas[:steps, d])
-            _read_around(states[d], start, around[d, : steps + 1])
+            states[d].read(start - 1, around[d, : steps + 1])
         deltas[steps].copy_(after)
         for k in reversed(range(steps)):
             rows[k].baddbmm_(rows[k + 1], weight)
@@ -120,17 +119,16 @@ def _backward_axis(
         after.copy_(deltas[0])
 
 
-def _read_around(states: _Lines, start: int, into: Tensor) -> None:
-    """Read states from the step before ``start`` on; there is none before the first."""
-    if start == 0:
-        into[0].zero_()
-        states.read(0, into[1:])
-    else:
-        states.read(start - 1, into)
-
-
 def _chunk_steps(lines: _Lines) -> int:
     return max(1, min(len(lines), _CHUNK_NUMBERS // lines.shape.numel()))
+
+
+def pass_through_relu(delta: Tensor, state: Tensor) -> None:
+    """Set a gradient to 0, in place, where the ReLU's output is 0."""
+    if delta.dtype == state.dtype:
+        torch.ops.aten.threshold_backward.grad_input(delta, state, 0, grad_input=delta)
+    else:
+        delta.masked_fill_(state <= 0, 0.0)
 
 
 class _Lines:
@@ -145,7 +143,10 @@ class _Lines:
         return self.maps.shape[0]
 
     def read(self, start: int, into: Tensor) -> None:
-        """Copy the lines from the step ``start`` on into [K, N, L, C]."""
+        """Copy the lines from the step ``start`` on into [K, N, L, C]; the step -1 is 0."""
+        if start < 0:
+            into[0].zero_()
+            start, into = 0, into[1:]
         into.copy_(self._turned(self._part(start, len(into))))
 
     def write(self, start: int, lines: Tensor) -> None:

@@ -61,9 +61,7 @@ def _full_unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def memory_format(x: Tensor) -> torch.memory_format:
-    """The layout of ``x``."""
-    return memory_format_of(x)
+memory_format = memory_format_of
 
 
 def forward(

@@ -32,14 +32,10 @@ class BatchRenorm2d(nn.BatchNorm2d):
         super().__init__(channels, eps=eps, momentum=momentum)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            x: (N, C, H, W) feature map.
-            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
-                In training only valid cells count, and the others become 0.
+        """Normalize (N, C, H, W), in float32 at least in training; the type stays.
 
-        Returns:
-            x's shape and type; computed in float32 at least in training.
+        ``sizes`` (N, 2) are the valid (height, width) of each image in cells, None for all of the
+        map. In training only valid cells count, and the others become 0.
         """
         if not self.training:
             return nn.functional.batch_norm(
@@ -108,15 +104,12 @@ class _Renormalize(torch.autograd.Function):
     """Ioffe's ``(x - mean) / deviation * r + d`` with the constants r and d of its Eq. 2.
 
     The forward pass uses the running statistics alone, so that the batch does not enter even by
-    rounding. The backward pass differentiates through the mean and deviation of the batch.
+    rounding. The backward pass differentiates through the mean and deviation of the batch: it is
+    torch's of batch normalization, whose output was scaled by r.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *statistics: Any) -> Tensor:
-        """Standardize (N, C, ...) by the past mean and variance, (C,) each.
-
-        ``statistics`` ends with the batch's mean and reciprocal deviation, and eps.
-        """
         past_mean, past_variance, mean, inverse, ctx.eps = statistics
         ctx.save_for_backward(x, weight, past_mean, past_variance, mean, inverse)
         return nn.functional.batch_norm(x, past_mean, past_variance, weight, bias, eps=ctx.eps)
@@ -124,7 +117,6 @@ class _Renormalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """Run torch's backward pass of batch normalization, whose output was scaled by r."""
         x, weight, past_mean, past_variance, mean, inverse = ctx.saved_tensors
         past = (past_variance + ctx.eps).rsqrt()
         r, d = past / inverse, (mean - past_mean) * past

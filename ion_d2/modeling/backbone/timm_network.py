@@ -17,8 +17,6 @@ from .timm_weights import first_line, import_timm, read_state
 
 logger = logging.getLogger(__name__)
 
-DOWNLOADED = "timm"
-"""Value of ``MODEL.TIMM.WEIGHTS`` for the weights that timm downloads."""
 # Arguments that make timm's networks for images of one size accept others.
 _ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False})
 
@@ -58,12 +56,11 @@ def create_network(
 
 def _check_name(name: str) -> None:
     timm = import_timm()
-    if timm.is_model(str(name)):
-        return
-    architecture = str(name).split(".")[0]
-    near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-    advice = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()."
-    raise IONError(f"MODEL.TIMM.NAME is {name!r}, which timm does not have; {advice}")
+    if not timm.is_model(str(name)):
+        architecture = str(name).split(".")[0]
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        advice = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()."
+        raise IONError(f"MODEL.TIMM.NAME is {name!r}, which timm does not have; {advice}")
 
 
 def _largest_stride(name: str, options: Mapping[str, Any]) -> int | None:
@@ -104,7 +101,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _create_pretrained(name: str, options: Mapping[str, Any], weights: str) -> nn.Module:
-    if weights == DOWNLOADED:
+    if weights == "timm":  # to be downloaded
         problem = "has no weights that MODEL.TIMM.WEIGHTS 'timm' could download"
         return _create(name, {**options, "pretrained": True}, problem, "; name a file of them")
     state = read_state(weights, name)
@@ -116,7 +113,9 @@ def _create_pretrained(name: str, options: Mapping[str, Any], weights: str) -> n
         return _create(name, {**options, **source}, problem, advice)
 
     # timm passes over missing tensors: what is not NaN after loading a file of NaN is missing.
-    marked = load({key: _as_nan(value) for key, value in state.items()}).state_dict()
+    numbers = {key: value for key, value in state.items() if value.is_floating_point()}
+    nan = {key: torch.full_like(value, torch.nan) for key, value in numbers.items()}
+    marked = load({**state, **nan}).state_dict()
     floating = [key for key, value in marked.items() if value.is_floating_point()]
     missing = [key for key in floating if not marked[key].isnan().any()]
     if missing:
@@ -126,10 +125,6 @@ def _create_pretrained(name: str, options: Mapping[str, Any], weights: str) -> n
         )
     logger.info("%s has its %d tensors from %s.", name, len(floating), weights)
     return load(state)
-
-
-def _as_nan(value: Tensor) -> Tensor:
-    return torch.full_like(value, torch.nan) if value.is_floating_point() else value
 
 
 def warn_of_other_pixels(cfg: CfgNode, name: str) -> None:
@@ -142,13 +137,10 @@ def warn_of_other_pixels(cfg: CfgNode, name: str) -> None:
     near = near and all(abs(a / b - 1) < 0.1 for a, b in zip(cfg.MODEL.PIXEL_STD, std))
     if near and cfg.INPUT.FORMAT == "RGB":
         return
+    mean, std = ([round(value, 3) for value in values] for values in (mean, std))
     logger.warning(
-        "timm's weights of %s were trained on RGB pixels with MODEL.PIXEL_MEAN %s and PIXEL_STD "
-        "%s, but INPUT.FORMAT is %s, PIXEL_MEAN %s and PIXEL_STD %s; keep them only if the file in "
-        "MODEL.TIMM.WEIGHTS was trained so.",
-        name,
-        *([round(value, 3) for value in values] for values in (mean, std)),
-        cfg.INPUT.FORMAT,
-        list(cfg.MODEL.PIXEL_MEAN),
-        list(cfg.MODEL.PIXEL_STD),
+        f"timm's weights of {name} were trained on RGB pixels with MODEL.PIXEL_MEAN {mean} and "
+        f"PIXEL_STD {std}, but INPUT.FORMAT is {cfg.INPUT.FORMAT}, PIXEL_MEAN "
+        f"{list(cfg.MODEL.PIXEL_MEAN)} and PIXEL_STD {list(cfg.MODEL.PIXEL_STD)}; keep them only "
+        "if the file in MODEL.TIMM.WEIGHTS was trained so."
     )

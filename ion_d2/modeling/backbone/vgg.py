@@ -14,10 +14,31 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import IONError
+from ...value_rules import POSITIVE, check_value, number, one_of, several
 from ..trainer_settings import BuiltFromConfig
 from .norms import build_norm
 from .stages import StagedBackbone
-from .vgg_layout import CHANNELS, FEATURES, check_arguments, conv_names, scaled_width
+
+# Convolutions in each of the five blocks, by depth (sec. 4.1 takes 16).
+CONVS_PER_BLOCK = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+CHANNELS = (64, 128, 256, 512, 512)
+FEATURES = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
+_DEPTH = (CONVS_PER_BLOCK.__contains__, f"one of {sorted(CONVS_PER_BLOCK)}")
+_BLOCKS = number("from 0 (train all) to 5 (freeze all)", lambda v: 0 <= v <= 5, whole=True)
+
+
+def conv_names(depth: int) -> list[list[str]]:
+    """Name the convolutions, block by block: for depth 16 first ``["conv1_1", "conv1_2"]``."""
+    return [
+        [f"conv{block}_{index}" for index in range(1, count + 1)]
+        for block, count in enumerate(CONVS_PER_BLOCK[depth], start=1)
+    ]
 
 
 class ImageFeatures(dict):
@@ -54,7 +75,7 @@ class VGG(BuiltFromConfig, StagedBackbone):
         """
         Args:
             depth: number of weighted layers, 11, 13, 16 or 19.
-            width_multiplier: factor on the channel counts, see :func:`.vgg_layout.scaled_width`.
+            width_multiplier: factor on the channel counts, rounded to multiples of 8 above 0.
             norm: normalization between convolution and ReLU, see :func:`.norms.build_norm`; the
                 convolutions then have no bias.
             freeze_at: blocks 1 to ``freeze_at`` are not trained; 0 trains all.
@@ -65,14 +86,19 @@ class VGG(BuiltFromConfig, StagedBackbone):
             IONError: an argument is out of its range; the message names the config key.
         """
         super().__init__()
-        check_arguments(depth, width_multiplier, out_features, freeze_at, gains, norm)
+        check_value("MODEL.VGG.DEPTH", depth, _DEPTH)
+        check_value("MODEL.VGG.WIDTH_MULTIPLIER", width_multiplier, POSITIVE)
+        check_value("MODEL.VGG.OUT_FEATURES", list(out_features), several(one_of(*FEATURES)))
+        check_value("MODEL.VGG.GAINS", list(gains), several(POSITIVE, len(FEATURES)))
+        check_value("MODEL.BACKBONE.FREEZE_AT", freeze_at, _BLOCKS)
+        _check_gains(list(gains), norm)
         num_blocks = max(map(FEATURES.index, out_features)) + 1
         self.depth = depth
         self._names = conv_names(depth)[:num_blocks]
         self._out_features = list(out_features)
         self._out_feature_strides = {name: 2**i for i, name in enumerate(FEATURES[:num_blocks])}
         self._out_feature_channels = {
-            name: scaled_width(width, width_multiplier)
+            name: max(8, 8 * round(width * width_multiplier / 8))
             for name, width in zip(FEATURES[:num_blocks], CHANNELS)
         }
         for feature, names in zip(FEATURES, self._names):
@@ -99,15 +125,10 @@ class VGG(BuiltFromConfig, StagedBackbone):
         return self
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """
-        Args:
-            x: images, float of shape (N, in_channels, H, W); each side at least the deepest stride.
+        """The requested features of images (N, in_channels, H, W), by name.
 
-        Returns:
-            The requested features by name; one of stride s has shape (N, C, H // s, W // s).
-
-        Raises:
-            IONError: the image is smaller than one cell of the deepest feature.
+        One of stride s has shape (N, C, H // s, W // s). IONError if a side is smaller than the
+        deepest stride.
         """
         feature, stride = list(self._out_feature_strides.items())[-1]
         height, width = x.shape[-2:]
@@ -148,6 +169,14 @@ def build_ion_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG:
         gains=cfg.MODEL.VGG.GAINS,
     )
     return vgg.remember(cfg)
+
+
+def _check_gains(gains: list[float], norm: str) -> None:
+    if norm in ("", "FrozenBN") and any(gain != 1 for gain in gains):
+        raise IONError(
+            f"MODEL.VGG.GAINS is {gains}, but MODEL.VGG.NORM is {norm!r}, so that a factor on a "
+            "feature would change all blocks after it; set another NORM or make all factors 1."
+        )
 
 
 def _make_conv(in_channels: int, out_channels: int, norm: str) -> Conv2d:

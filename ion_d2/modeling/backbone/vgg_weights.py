@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from ...errors import IONError
-from .vgg import VGG
-from .vgg_layout import CONVS_PER_BLOCK, conv_names
+from .vgg import CONVS_PER_BLOCK, VGG, conv_names
 
 _BOX_HEAD = "roi_heads.box_head."
 # ION's names of the two layers, then those of Detectron2's FastRCNNConvFCHead.
@@ -56,15 +55,13 @@ class VGGLayout(NamedTuple):
 def recognize(state: State) -> VGGLayout | None:
     """Tell which torchvision VGG a state dict holds, if any, by its convolutions' positions."""
     convs = {key for key, value in state.items() if key.endswith(".weight") and value.ndim == 4}
-    for depth in CONVS_PER_BLOCK:
-        for batch_norm in (False, True):
-            layout = VGGLayout(depth, batch_norm)
-            indices = layout.conv_indices()
-            needed = {f"features.{index}.bias" for index in indices}
-            if batch_norm:
-                needed |= {f"features.{index + 1}.running_mean" for index in indices}
-            if convs == {f"features.{index}.weight" for index in indices} and needed <= set(state):
-                return layout
+    for layout in (VGGLayout(depth, norm) for depth in CONVS_PER_BLOCK for norm in (False, True)):
+        indices = layout.conv_indices()
+        needed = {f"features.{index}.bias" for index in indices}
+        if layout.batch_norm:
+            needed |= {f"features.{index + 1}.running_mean" for index in indices}
+        if convs == {f"features.{index}.weight" for index in indices} and needed <= set(state):
+            return layout
     return None
 
 
@@ -73,10 +70,8 @@ def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module)
 
     Any other state dict is left as it is. fc6 and fc7 are left out, with one warning, where their
     shapes do not fit the model's or the file has no values for them. ``prefix`` is that of the
-    model's keys in ``state``.
-
-    Raises:
-        IONError: the model has no VGG, or one of another depth, normalization or width.
+    model's keys in ``state``. IONError if the model has no VGG, or one of another depth,
+    normalization or width.
     """
     # Most checkpoints are of a detector: one key tells.
     if f"{prefix}features.0.weight" not in state:
@@ -110,12 +105,8 @@ def map_vgg_weights(state: State, layout: VGGLayout, model: nn.Module) -> dict[s
             )
     head = _head_tensors(state, targets)
     _warn_of_other_pixels(state, model)
-    logger.info(
-        "torchvision's %s: %d tensors go to the backbone, %d to fc6 and fc7.",
-        layout,
-        len(convs),
-        len(head),
-    )
+    told = "torchvision's %s: %d tensors go to the backbone, %d to fc6 and fc7."
+    logger.info(told, layout, len(convs), len(head))
     return {**convs, **head}
 
 
@@ -139,8 +130,7 @@ def _check_layout(layout: VGGLayout, vgg: VGG) -> None:
             f"or choose VGG{vgg.depth} weights."
         )
     norm = vgg.conv1_1.norm
-    fits = hasattr(norm, "running_mean") if layout.batch_norm else norm is None
-    if not fits:
+    if not (hasattr(norm, "running_mean") if layout.batch_norm else norm is None):
         ours = type(norm).__name__ if norm is not None else "no normalization"
         wanted = '"BN", "SyncBN", "FrozenBN" or "BRN"' if layout.batch_norm else '""'
         raise IONError(
@@ -178,12 +168,14 @@ def _head_tensors(state: State, targets: State) -> dict[str, torch.Tensor]:
         for key, value in tensors.items()
         if tuple(value.shape) != shapes[key]
     ]
-    reason = f"their shapes in the file are not the model's ({', '.join(unfit)})" if unfit else ""
-    if not reason and not has_classifier(state):
+    if unfit:
+        reason = f"their shapes in the file are not the model's ({', '.join(unfit)})"
+    elif not has_classifier(state):
         reason = "the file has no values (NaN) for them"
-    if reason:
-        logger.warning("fc6 and fc7 start at random: %s.", reason)
-    return {} if reason else tensors
+    else:
+        return tensors
+    logger.warning("fc6 and fc7 start at random: %s.", reason)
+    return {}
 
 
 def fc_tensors(state: State, names: tuple[str, str]) -> dict[str, torch.Tensor]:
@@ -218,11 +210,8 @@ def _warn_of_other_pixels(state: State, model: nn.Module) -> None:
         values = [round(value, 3) for value in actual.flatten().tolist()]
         if len(values) != 3 or any(abs(a - b) > 2 for a, b in zip(values, expected)):
             logger.warning(
-                "This VGG was trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN %s and "
-                "MODEL.PIXEL_STD %s, but the model's %s is %s: expect a loss of accuracy.",
-                mean,
-                std,
-                name,
-                values,
+                f"This VGG was trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN {mean} and "
+                f"MODEL.PIXEL_STD {std}, but the model's {name} is {values}: expect a loss of "
+                "accuracy."
             )
             return

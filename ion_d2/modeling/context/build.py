@@ -55,15 +55,10 @@ class ContextBlock(nn.Module):
 
 
 def build_context_block(cfg: CfgNode, in_channels: int, name: str | None = None) -> nn.Module:
-    """Build the context block that ``MODEL.CONTEXT.NAME`` names; see ``CONTEXT_REGISTRY``.
+    """Build the context block that ``MODEL.CONTEXT.NAME``, or ``name``, names.
 
-    Args:
-        cfg: a config with ION's keys.
-        in_channels: channels of the feature that feeds the block.
-        name: a name to use instead.
-
-    Raises:
-        IONError: the name is not registered.
+    ``in_channels`` are those of the feature that feeds it. IONError for a name that is not in
+    ``CONTEXT_REGISTRY``.
     """
     key = "MODEL.CONTEXT.NAME" if name is None else "MODEL.CONTEXT.PARTS"
     name = cfg.MODEL.CONTEXT.NAME if name is None else name
@@ -89,7 +84,7 @@ def run_context_block(block: nn.Module, x: Tensor, sizes: Tensor | None) -> dict
 
 
 def check_widths(hidden_dim: int, out_dim: int, dropout: float = 0.0) -> None:
-    """Raise an IONError if the channels of a block, or its dropout, are out of their range."""
+    """Refuse channels of a block, and a dropout, that are out of their range."""
     check_value("MODEL.CONTEXT.HIDDEN_DIM", hidden_dim, COUNT)
     check_value("MODEL.CONTEXT.OUT_DIM", out_dim, COUNT)
     check_value("MODEL.CONTEXT.DROPOUT", dropout, BELOW_1)
@@ -100,9 +95,7 @@ def directions_of_stacks(
 ) -> list[tuple[str, ...]]:
     """The directions of travel in each stack; the last list serves all further stacks.
 
-    Raises:
-        IONError: there are fewer stacks than 1 or than lists, or a list is empty or names something
-            else than distinct directions.
+    IONError for fewer stacks than 1 or than lists, and for a list that is not of distinct names.
     """
     check_value("MODEL.CONTEXT.NUM_STACKS", num_stacks, COUNT)
     lists = list(directions)

@@ -38,7 +38,6 @@ class Chain(_Parts):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
-        """Read ``MODEL.CONTEXT.PARTS``."""
         blocks: list[nn.Module] = []
         for name in _part_names(cfg):
             blocks.append(build_context_block(cfg, in_channels, name))
@@ -65,16 +64,14 @@ class Branches(_Parts):
         """Join blocks by name."""
         super().__init__()
         self.parts = nn.ModuleDict(blocks)
-        first, *others = self.parts.values()
-        self.out_channels = first.out_channels
-        self._names = [CONTEXT, *(f"{CONTEXT}_{name.lower()}" for name in list(blocks)[1:])]
-        self.extra_channels = dict(getattr(first, "extra_channels", {}))
-        for name, block in zip(self._names[1:], others):
-            self.extra_channels[name] = block.out_channels
+        first, *others = blocks
+        self.out_channels = blocks[first].out_channels
+        self.extra_channels = dict(getattr(blocks[first], "extra_channels", {}))
+        for name in others:
+            self.extra_channels[f"{CONTEXT}_{name.lower()}"] = blocks[name].out_channels
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
-        """Read ``MODEL.CONTEXT.PARTS``."""
         names = _part_names(cfg)
         if len(set(names)) != len(names) or len(names) < 2:
             raise IONError(
@@ -84,10 +81,11 @@ class Branches(_Parts):
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> dict[str, Tensor]:
         """The features by name; see ``CONTEXT_REGISTRY``."""
-        first, *others = self.parts.values()
-        features = run_context_block(first, x, sizes)
-        for name, block in zip(self._names[1:], others):
-            features[name] = run_context_block(block, x, sizes)[CONTEXT]
+        first, *others = self.parts
+        features = run_context_block(self.parts[first], x, sizes)
+        for name in others:
+            found = run_context_block(self.parts[name], x, sizes)
+            features[f"{CONTEXT}_{name.lower()}"] = found[CONTEXT]
         return features
 
 

@@ -18,8 +18,6 @@ from .build import CONTEXT, CONTEXT_REGISTRY, ContextBlock, check_widths, direct
 from .conv import NormedConv
 from .spatial_irnn import SpatialIRNN
 
-INITS = ("xavier", "pass_through", "rows_then_columns")
-
 
 def _pass_through(conv: nn.Conv2d, read: Sequence[bool], outputs: int) -> None:
     """Start each of ``outputs`` blocks of channels as the mean of the input blocks to be ``read``.
@@ -48,11 +46,9 @@ class IRNN(ContextBlock):
     of one stack and the input-to-hidden layer of the next are the same convolution, without a ReLU
     (Fig. 2).
 
-    The paper does not say how these convolutions start. "xavier" treats them as its other 1x1;
-    "pass_through" starts the block as the recurrences alone: the first convolution hands the
-    feature on, each later one the mean of the four directions. "rows_then_columns" is the same with
-    the mean of the horizontal directions behind the first stack and of the vertical ones behind the
-    second (and so on), so that each cell starts with sums over whole rectangles of the map.
+    The paper does not say how these convolutions start. "xavier" treats them as its other 1x1, and
+    "pass_through" starts the block as the recurrences alone. With "rows_then_columns", whose means
+    take turns from stack to stack, each cell starts with sums over whole rectangles of the map.
     """
 
     @configurable
@@ -95,7 +91,8 @@ class IRNN(ContextBlock):
         self._init_weights(init, bias_init)
 
     def _init_weights(self, init: str, bias_init: float) -> None:
-        check_value("MODEL.CONTEXT.INIT", init, one_of(*INITS))
+        known = one_of("xavier", "pass_through", "rows_then_columns")
+        check_value("MODEL.CONTEXT.INIT", init, known)
         stacks = enumerate(self.irnns)
         read = [[True], *(_read_first(init, stack, irnn.directions) for stack, irnn in stacks)]
         outputs = [*(irnn.num_inputs for irnn in self.irnns), 1]

@@ -13,8 +13,6 @@ from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import keep_valid, valid_mask
 from ...value_rules import check_value, one_of
 
-TRANSITIONS = ("full", "diagonal", "identity", "max")
-
 
 class SpatialIRNN(nn.Module):
     """Recurrence over a map in several directions, with its own hidden-to-hidden weights.
@@ -35,18 +33,17 @@ class SpatialIRNN(nn.Module):
         Args:
             channels: channels of each directional state.
             transition: "full" (a matrix per direction, Eq. 1), "diagonal" (a factor per channel and
-                direction), "identity" (no parameters, Eq. 2), or "max" (:func:`running_max`).
+                direction), "identity" (no parameters, Eq. 2), or "max" (:func:`running_max`);
+                IONError for another.
             directions: D directions of travel, in the order of the output.
             shared_input: whether all directions read the same input. Otherwise the input holds one
                 block of ``channels`` for each direction.
             first_step_bias: whether each direction has a learned bias at its first step alone, b0
                 of sec. 3.2, which starts at 0.
-
-        Raises:
-            IONError: unknown transition.
         """
         super().__init__()
-        check_value("MODEL.CONTEXT.TRANSITION", transition, one_of(*TRANSITIONS))
+        known = one_of("full", "diagonal", "identity", "max")
+        check_value("MODEL.CONTEXT.TRANSITION", transition, known)
         self.transition = transition
         self.directions = tuple(directions)
         self._indices = [DIRECTIONS.index(name) for name in directions]

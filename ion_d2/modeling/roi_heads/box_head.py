@@ -25,15 +25,7 @@ class IONBoxHead(BuiltFromConfig):
 
     @configurable
     def __init__(self, input_shape: ShapeSpec, *, fc_dim: int = 4096, dropout: float = 0.5) -> None:
-        """
-        Args:
-            input_shape: channels, height and width of the pooled features.
-            fc_dim: width of both layers.
-            dropout: probability with which an output is dropped in training (Fast R-CNN: 0.5).
-
-        Raises:
-            IONError: one of them is out of its range.
-        """
+        """``fc_dim`` is the width of both layers; IONError for a width or dropout out of range."""
         super().__init__()
         check_value("MODEL.ROI_BOX_HEAD.FC_DIM", fc_dim, COUNT)
         check_value("MODEL.ROI_BOX_HEAD.FC_DROPOUT", dropout, BELOW_1)
@@ -47,7 +39,6 @@ class IONBoxHead(BuiltFromConfig):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Read ``MODEL.ROI_BOX_HEAD.FC_DIM``, ``FC_DROPOUT`` and ``MODEL.DROPOUT_ON``."""
         head = cfg.MODEL.ROI_BOX_HEAD
         if head.NUM_CONV or head.NUM_FC not in (0, 2):
             raise IONError(
@@ -59,7 +50,7 @@ class IONBoxHead(BuiltFromConfig):
         return {"input_shape": input_shape, "fc_dim": head.FC_DIM, "dropout": dropout}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map pooled features (M, C, P, P) to (M, fc_dim)."""
+        """(M, C, P, P) pooled features to (M, fc_dim)."""
         x = torch.flatten(x, start_dim=1)
         for layer in (self.fc6, self.fc7):
             x = self.dropout(torch.relu(layer(x)))
@@ -67,5 +58,4 @@ class IONBoxHead(BuiltFromConfig):
 
     @property
     def output_shape(self) -> ShapeSpec:
-        """Channels of the output."""
         return self._output_shape

@@ -30,13 +30,10 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
     def __init__(
         self, input_shape: ShapeSpec, *, cls_init_std: float = _DETECTRON2_STD, **kwargs: Any
     ) -> None:
-        """
-        Args:
-            input_shape: of the box head's output.
-            cls_init_std: standard deviation of the class scores' weights at the start. A small one
-                leaves hardly any gradient to a feature that alone separates two classes. IONError
-                if it is not above 0.
-            kwargs: the arguments of Detectron2's ``FastRCNNOutputLayers``.
+        """As Detectron2's ``FastRCNNOutputLayers``, but for the start of the class scores.
+
+        ``cls_init_std`` is the standard deviation of their weights; IONError if it is not above 0.
+        A small one leaves hardly any gradient to a feature that alone separates two classes.
         """
         super().__init__(input_shape, **kwargs)
         check_value("MODEL.ROI_BOX_HEAD.CLS_INIT_STD", cls_init_std, POSITIVE)
@@ -46,7 +43,6 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """Read what Detectron2's class reads, and ``MODEL.ROI_BOX_HEAD.CLS_INIT_STD``."""
         ret = super().from_config(cfg, input_shape)
         ret["cls_init_std"] = cfg.MODEL.ROI_BOX_HEAD.CLS_INIT_STD
         return ret
@@ -56,10 +52,8 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
     ) -> dict[str, Tensor]:
         """Compute "loss_cls" and "loss_box_reg".
 
-        Args:
-            predictions: scores (M, K+1) and deltas (M, K*4) or (M, 4).
-            proposals: for each image its sampled ROIs with ``gt_classes`` and, where the image has
-                ground truth, ``gt_boxes``; M in all.
+        Of the M ``proposals`` of all images, with ``gt_classes`` and, where an image has ground
+        truth, ``gt_boxes``, the ``predictions`` are scores (M, K+1) and deltas (M, K*4) or (M, 4).
         """
         counts = [len(p) for p in proposals]
         image_losses = super().losses

@@ -26,32 +26,6 @@ Predictions = tuple[Sequence[Tensor], Sequence[Tensor]]
 Predict = Callable[[list[Boxes]], Predictions]
 
 
-def vote_boxes(
-    boxes: Tensor, own: Tensor, voters: Tensor, scores: Tensor, vote_iou: float
-) -> Tensor:
-    """Move each detected box to the score-weighted mean of the boxes that overlap it (sec. 4.2).
-
-    Args:
-        boxes: detections of one image, of any classes; (M, 4) float, x0 y0 x1 y1 in pixels.
-        own: index of each among its voters; (M,) int64. A box always votes for itself.
-        voters: for each detection the boxes of its class, suppressed ones included; (M, V, 4).
-        scores: their scores of that class, 0 for one that has no vote; (M, V) float.
-        vote_iou: overlap from which a box votes.
-
-    Returns:
-        The moved boxes, shape and type of ``boxes``.
-    """
-    own_box = boxes[:, None].expand_as(voters)
-    overlaps = matched_iou(Boxes(own_box.reshape(-1, 4)), Boxes(voters.reshape(-1, 4)))
-    # float64 keeps the sums exact enough and out of reach of autocast; the floor keeps the vote of
-    # a box that scores 0 defined.
-    scores, own = scores.double(), own[:, None]
-    mine = scores.gather(1, own).clamp(min=torch.finfo(torch.float32).tiny)
-    weights = (scores * (overlaps.view(scores.shape) >= vote_iou)).scatter(1, own, mine)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    return (weights[:, None] @ voters.double())[:, 0].to(boxes.dtype)
-
-
 def refine_and_vote(
     boxes_per_round: Sequence[Tensor],
     scores_per_round: Sequence[Tensor],
@@ -97,18 +71,25 @@ def _vote(
     score_thresh: float,
     vote_iou: float,
 ) -> None:
-    """Move the detections, which come from ``rows`` of ``boxes``, by the vote of their class."""
+    """Move each detection, which comes from one of the ``rows``, by the vote of its class.
+
+    All V rows vote, suppressed ones included: (M, V, 4) boxes, (M, V) scores. A box always votes
+    for itself.
+    """
     image_shape, labels = detections.image_size, detections.pred_classes
     boxes = _clip(boxes.reshape(-1, 4), image_shape).view(-1, boxes.shape[1] // 4, 4)
     columns = labels if boxes.shape[1] > 1 else torch.zeros_like(labels)
-    scores = scores[:, labels].t()
-    moved = vote_boxes(
-        detections.pred_boxes.tensor,
-        rows,
-        boxes[:, columns].transpose(0, 1),
-        scores.masked_fill(scores <= score_thresh, 0.0),
-        vote_iou,
-    )
+    voters, scores = boxes[:, columns].transpose(0, 1), scores[:, labels].t()
+    # float64 keeps the sums exact enough and out of reach of autocast; the floor keeps the vote of
+    # a box that scores 0 defined.
+    scores, own = scores.masked_fill(scores <= score_thresh, 0.0).double(), rows[:, None]
+    mine = scores.gather(1, own).clamp(min=torch.finfo(torch.float32).tiny)
+    detected = detections.pred_boxes.tensor
+    own_box = detected[:, None].expand_as(voters)
+    overlaps = matched_iou(Boxes(own_box.reshape(-1, 4)), Boxes(voters.reshape(-1, 4)))
+    weights = (scores * (overlaps.view(scores.shape) >= vote_iou)).scatter(1, own, mine)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    moved = (weights[:, None] @ voters.double())[:, 0].to(detected.dtype)
     # Rounding of the mean may step over the border by the last bit.
     detections.pred_boxes = Boxes(_clip(moved, image_shape))
 

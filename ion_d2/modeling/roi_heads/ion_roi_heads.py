@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
@@ -13,7 +14,6 @@ from torch import Tensor
 from ...value_rules import COUNT, check_value, number
 from .box_predictor import ImageMeanOutputLayers
 from .box_refinement import Predictions, refine_and_vote, run_rounds
-from .flip_averaging import average_with_mirrored, mirror_boxes
 from .skip_pooling_heads import SkipPooling
 
 _VOTE_IOU = number(
@@ -32,12 +32,12 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
 
     @configurable
     def __init__(self, *, rounds: int = 1, vote_iou: float | None = None, **kwargs: Any) -> None:
-        """
+        """As Detectron2's ``StandardROIHeads``, with the following for test time.
+
         Args:
-            rounds: passes through the box head at test time; IONError for less than 1.
-            vote_iou: overlap from which a box votes for a kept one, None for no vote; IONError
-                unless it is in (0, 1].
-            kwargs: the arguments of Detectron2's ``StandardROIHeads``.
+            rounds: passes through the box head; IONError for less than 1.
+            vote_iou: overlap in (0, 1], or an IONError, from which a box votes for a kept one; None
+                for no vote.
         """
         super().__init__(**kwargs)
         check_value("TEST.BOX_REFINEMENT.ROUNDS", rounds, COUNT)
@@ -48,7 +48,6 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.ROI_*``, ``MODEL.SKIP_POOLER`` and ``TEST.BOX_REFINEMENT``."""
         ret = super().from_config(cfg, input_shape)
         refinement = cfg.TEST.BOX_REFINEMENT
         if refinement.ENABLED:
@@ -119,3 +118,32 @@ class IONROIHeads(SkipPooling, StandardROIHeads):
             self.box_predictor.predict_boxes(predictions, rois),
             self.box_predictor.predict_probs(predictions, rois),
         )
+
+
+def mirror_boxes(boxes: Sequence[Boxes], sizes: Sequence[tuple[int, int]]) -> list[Boxes]:
+    """Mirror the boxes of each image, of (height, width) pixels without padding, left to right."""
+    return [Boxes(_mirror(b.tensor, width)) for b, (_, width) in zip(boxes, sizes)]
+
+
+def average_with_mirrored(
+    predictions: Predictions, mirrored: Predictions, sizes: Sequence[tuple[int, int]]
+) -> Predictions:
+    """Average the boxes and probabilities of images with those of their mirrors (Table 3).
+
+    The paper says that the results of both are averaged, not how. Here the same proposals are
+    pooled from both: class probabilities are averaged, and so are the corners of the regressed
+    boxes after those of the mirrored image are mirrored back. ``mirrored`` are for the mirrored
+    boxes in the same order; ``sizes`` as in :func:`mirror_boxes`.
+    """
+    widths = [width for _, width in sizes]
+    boxes = [(a + _mirror(b, w)) / 2 for a, b, w in zip(predictions[0], mirrored[0], widths)]
+    scores = [(a + b) / 2 for a, b in zip(predictions[1], mirrored[1])]
+    return boxes, scores
+
+
+def _mirror(boxes: Tensor, width: int) -> Tensor:
+    """Mirror rows of one or more boxes x0 y0 x1 y1 each, (R, K*4)."""
+    corners = boxes.reshape(-1, 4)
+    mirrored = corners[:, [2, 1, 0, 3]]
+    mirrored[:, 0::2] = width - mirrored[:, 0::2]
+    return mirrored.reshape(boxes.shape)

@@ -17,8 +17,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ...errors import IONError
-from ...layers.l2_norm import NORMS
-from ...layers.normalized_projection import normalized_projection
+from ...layers.l2_norm import NORMS, normalized_projection
 from ...layers.roi_align import ROIAlign
 from ...layers.roi_max_pool import ROIMaxPool
 from ...value_rules import COUNT, POSITIVE, check_value, number, one_of
@@ -195,16 +194,12 @@ class SkipPooler(nn.Module):
 def make_pooler(
     output_size: int | tuple[int, int], stride: int, sampling_ratio: int, kind: str
 ) -> ROIPooler:
-    """Build a Detectron2 pooler of one level.
+    """Build a Detectron2 pooler of one level, for a feature of any stride in pixels.
 
     Args:
         output_size: bins down and across, or one number for both.
-        stride: of the feature in pixels; any number.
         sampling_ratio: samples per bin side of the ROIAlign kinds; 0 adapts it to the ROI's size.
-        kind: "ROIPool" (max pooling, as in the paper), "ROIAlign" or "ROIAlignV2".
-
-    Raises:
-        IONError: unknown ``kind``.
+        kind: "ROIPool" (max pooling, as in the paper), "ROIAlign" or "ROIAlignV2"; else IONError.
     """
     check_value("MODEL.ROI_BOX_HEAD.POOLER_TYPE", kind, KINDS)
     # Detectron2 takes powers of two alone for strides; the layer itself has no such limit.

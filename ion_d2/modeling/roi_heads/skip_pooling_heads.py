@@ -1,7 +1,8 @@
-"""Detectron2's ROI heads with skip pooling in front of each head (paper Fig. 1)."""
+"""Detectron2's ROI heads with a :class:`SkipPooler` in front of each head (paper Fig. 1)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -11,15 +12,14 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...errors import IONError
+from ...value_rules import check_value, one_of, value_of
+from ..context import CONTEXT
+from ..model_values import check_features, deepest_of
 from ..trainer_settings import BuiltFromConfig
-from .skip_pooler_config import (
-    BuildHead,
-    build_over,
-    build_skip_pooler,
-    check_heads,
-    check_no_refinement,
-    head_key,
-)
+from .skip_pooler import KINDS, SkipPooler
+
+# Makes the constructor arguments of a head for features of such shapes.
+BuildHead = Callable[[CfgNode, dict[str, ShapeSpec]], dict[str, Any]]
 
 
 class SkipPooling(BuiltFromConfig):
@@ -32,7 +32,6 @@ class SkipPooling(BuiltFromConfig):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Check the features, then build the heads as the other base class does."""
         check_heads(cfg, input_shape)
         return super().from_config(cfg, input_shape)
 
@@ -53,9 +52,8 @@ class SkipPooling(BuiltFromConfig):
         cls, kind: str, build: BuildHead, cfg: CfgNode, input_shape: dict[str, ShapeSpec]
     ) -> dict[str, Any]:
         """Build a head, over a pooler of its own if it is on and reads pooled regions."""
-        is_on = kind == "box" or cfg.MODEL[f"{kind.upper()}_ON"]
-        pools = kind == "box" or cfg.MODEL[head_key(kind)].POOLER_TYPE
-        if not (is_on and pools):
+        is_on = cfg.MODEL.get(f"{kind.upper()}_ON", True)  # there is always a box head
+        if not (is_on and (kind == "box" or cfg.MODEL[head_key(kind)].POOLER_TYPE)):
             return build(cfg, input_shape)
         return build_over(*cls._pooler(cfg, input_shape, kind), build, cfg, kind)
 
@@ -74,7 +72,6 @@ class IONCascadeROIHeads(SkipPooling, CascadeROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.ROI_*`` and ``MODEL.SKIP_POOLER``."""
         check_no_refinement(cfg, "whose stages refine the boxes already")
         return super().from_config(cfg, input_shape)
 
@@ -96,7 +93,6 @@ class IONRes5ROIHeads(BuiltFromConfig, Res5ROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.ROI_*``, ``MODEL.RESNETS`` and ``MODEL.SKIP_POOLER``."""
         check_heads(cfg, input_shape)
         check_no_refinement(cfg, "which does not have it")
         if cfg.MODEL.KEYPOINT_ON:
@@ -108,3 +104,108 @@ class IONRes5ROIHeads(BuiltFromConfig, Res5ROIHeads):
         pooler = build_skip_pooler(cfg, input_shape, "box", cfg.MODEL.RESNETS.RES2_OUT_CHANNELS * 4)
         bins = cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION
         return build_over(pooler, bins, super().from_config, cfg, "box")
+
+
+def build_over(
+    pooler: nn.Module, bins: int, build: BuildHead, cfg: CfgNode, kind: str
+) -> dict[str, Any]:
+    """Let Detectron2, or who derives from it, build a head that reads a pooler's output.
+
+    What builds a "box", "mask" or "keypoint" head there knows poolers of one feature only, or of a
+    pyramid of equal widths. So it is shown a single feature as wide as the pooler's
+    ``out_channels``, of ``bins`` per side, and its own pooler is replaced.
+    """
+    alone = cfg.clone()
+    alone.defrost()
+    alone.MODEL.ROI_HEADS.IN_FEATURES = ["pooled"]
+    alone.MODEL[head_key(kind)].POOLER_RESOLUTION = bins
+    arguments = build(alone, {"pooled": ShapeSpec(channels=pooler.out_channels, stride=1)})
+    prefix = "" if "pooler" in arguments else f"{kind}_"  # C4's heads share the one pooler
+    measured = getattr(pooler, "scale_pooler", None) is not None
+    apart = [cfg.MODEL.CONTEXT.IN_FEATURE] if measured else []
+    arguments[f"{prefix}in_features"] = [*cfg.MODEL.ROI_HEADS.IN_FEATURES, *apart]
+    arguments[f"{prefix}pooler"] = pooler
+    return arguments
+
+
+def head_key(kind: str) -> str:
+    """The key below ``MODEL`` of the "box", "mask" or "keypoint" head."""
+    return f"ROI_{kind.upper()}_HEAD"
+
+
+def build_skip_pooler(
+    cfg: CfgNode, shapes: dict[str, ShapeSpec], kind: str, out_channels: int | None = None
+) -> SkipPooler:
+    """Build the skip pooler of a "box", "mask" or "keypoint" head on the backbone's features.
+
+    ``out_channels`` goes before ``MODEL.SKIP_POOLER.OUT_CHANNELS``.
+    """
+    names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    head, settings = cfg.MODEL[head_key(kind)], cfg.MODEL.SKIP_POOLER
+    check_value(f"MODEL.{head_key(kind)}.POOLER_TYPE", head.POOLER_TYPE, KINDS)
+    check_value("MODEL.SKIP_POOLER.CONTEXT", settings.CONTEXT, one_of("concat", "residual"))
+    context = [i for i, name in enumerate(names) if name.startswith(CONTEXT)]
+    measured = [name for name in names if not name.startswith(CONTEXT)] or names[:1]
+    concatenated = settings.CONTEXT == "concat"
+    pooler = SkipPooler(
+        [shapes[name] for name in names],
+        output_size=head.POOLER_RESOLUTION,
+        sampling_ratio=head.POOLER_SAMPLING_RATIO,
+        pooler_type=head.POOLER_TYPE,
+        norm=settings.NORM,
+        scale_init=settings.SCALE_INIT,
+        learn_scale=settings.LEARN_SCALE,
+        scale_batches=settings.SCALE_BATCHES,
+        scale_source=names.index(deepest_of(measured, shapes)),
+        scale_shape=_shape_measured_apart(cfg, shapes),
+        out_channels=out_channels or settings.OUT_CHANNELS,
+        merge_gain=settings.MERGE_GAIN,
+        added=() if concatenated else context,
+        gate_init=settings.CONTEXT_GAIN,
+    )
+    if concatenated and settings.CONTEXT_GAIN != 1 and pooler.reduce is not None:
+        for i in context:
+            pooler.weaken(i, settings.CONTEXT_GAIN)
+    return pooler
+
+
+def _shape_measured_apart(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> ShapeSpec | None:
+    """What the scale is measured on, if on a feature that is not merged.
+
+    Context alone gets the amplitude that it has beside the feature its block reads: that one's.
+    """
+    settings = cfg.MODEL.SKIP_POOLER
+    measures = settings.NORM != "none" and settings.SCALE_INIT == 0
+    alone = all(name.startswith(CONTEXT) for name in cfg.MODEL.ROI_HEADS.IN_FEATURES)
+    if measures and alone and settings.CONTEXT == "concat":
+        return shapes.get(cfg.MODEL.CONTEXT.IN_FEATURE)
+    return None
+
+
+def check_heads(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
+    """Raise an IONError if boxes are rotated, or there are no classes or no such features."""
+    heads = cfg.MODEL.ROI_HEADS
+    for key, rotated, upright in (
+        ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "RPN"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated", "ROIAlignV2"),
+    ):
+        if value_of(cfg, key) == rotated:
+            raise IONError(
+                f"{key} is {rotated!r}, which makes rotated boxes; {heads.NAME} pools upright ones "
+                f"only, so set it to {upright!r}."
+            )
+    if heads.NUM_CLASSES < 1:
+        raise IONError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {heads.NUM_CLASSES}; give the number of object "
+            "classes, which only train_net.py and ion_d2's functions take from the data."
+        )
+    check_features("MODEL.ROI_HEADS.IN_FEATURES", heads.IN_FEATURES, shapes)
+
+
+def check_no_refinement(cfg: CfgNode, reason: str) -> None:
+    """Raise an IONError if ``TEST.BOX_REFINEMENT`` is on; ``reason`` is a clause on the heads."""
+    if cfg.TEST.BOX_REFINEMENT.ENABLED:
+        raise IONError(
+            "TEST.BOX_REFINEMENT.ENABLED is True, but MODEL.ROI_HEADS.NAME is "
+            f"{cfg.MODEL.ROI_HEADS.NAME!r}, {reason}; set TEST.BOX_REFINEMENT.ENABLED to False."
+        )
