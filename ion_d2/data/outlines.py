@@ -32,8 +32,11 @@ def object_of(
 ) -> dict[str, Any]:
     """An annotation of one object in Detectron2's format; "cut" if :func:`clip` says so.
 
-    ``polygons`` are (N, 2) corners x, y in pixels each, clipped to a picture of a height and width.
-    If ``is_box``, the object has a box alone, which is what spans them.
+    Args:
+        polygons: (N, 2) corners x, y each, in pixels; they are clipped to the picture.
+        category: the class.
+        size: height and width of the picture.
+        is_box: whether the object has a box alone, which is what spans the corners.
     """
     clipped, cut = zip(*(clip(polygon, size) for polygon in polygons))
     corners = np.concatenate(clipped)

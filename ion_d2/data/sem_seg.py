@@ -185,7 +185,9 @@ def transform_label_map(
     ignored, whichever value the transforms fill them with.
 
     Args:
-        labels: (H, W) uint8 ids, 0 .. num_classes - 1 (at most 253) or ``ignore_label``.
+        labels: (H, W) uint8 ids, 0 .. num_classes - 1 or ``ignore_label``.
+        transforms: what was applied to the image.
+        num_classes: number of ids, the background included, at most 254.
 
     Returns:
         (H', W') int64 array of ids.

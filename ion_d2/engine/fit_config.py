@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
@@ -171,33 +169,6 @@ def prepared(cfg: CfgNode) -> CfgNode:
         logger.info("SEED is below 0; %d was drawn.", cfg.SEED)
     cfg.freeze()
     return cfg
-
-
-def make_deterministic(cfg: CfgNode) -> None:
-    """Have PyTorch use deterministic operators only, if ``SOLVER.DETERMINISTIC`` asks for it.
-
-    This holds for the process. On the CPU an operator without a deterministic version is an error;
-    on a GPU, PyTorch warns of it by name. Equal numbers of threads and processes, and equal
-    releases of PyTorch, are up to the user.
-
-    Raises:
-        IONError: another setting leaves the outcome to chance.
-    """
-    if not cfg.SOLVER.DETERMINISTIC:
-        return
-    if cfg.SEED < 0:
-        raise IONError(
-            "SOLVER.DETERMINISTIC needs a seed, but SEED is negative; set it to 0 or more."
-        )
-    if cfg.CUDNN_BENCHMARK:
-        raise IONError(
-            "CUDNN_BENCHMARK chooses operators by their speed in each run, against "
-            "SOLVER.DETERMINISTIC; set one of the two to False."
-        )
-    # cuBLAS reads it when it starts, and refuses to be deterministic without.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.deterministic = True
-    torch.use_deterministic_algorithms(True, warn_only=cfg.MODEL.DEVICE != "cpu")
 
 
 def check_settings(cfg: CfgNode) -> None:

@@ -28,9 +28,10 @@ from .best import KeepBest, PatienceExhausted
 from .checkpoint import IONCheckpointer
 from .checkpoint_files import folder_gone
 from .class_names import dataset_classes
+from .determinism import make_deterministic
 from .expected import verify
 from .finite import tell_divergence
-from .fit_config import check_settings, make_deterministic, prepared
+from .fit_config import check_settings, prepared
 from .folder_lock import claim, release
 from .hooks import EvaluatePeriodically, SaveBeforeEvaluation, SeedEachStep, StopOnSignal
 from .log_files import end_last_line

@@ -37,7 +37,12 @@ class IONCOCOEvaluator(COCOEvaluator):
         output_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take the ids of the images to evaluate, None for all, and Detectron2's arguments.
+        """
+        Args:
+            dataset_name: a registered dataset.
+            image_ids: the images to evaluate; None for all.
+            output_dir: where Detectron2's evaluator writes its results; None for nowhere.
+            kwargs: further arguments of Detectron2's evaluator.
 
         Raises:
             IONError: the labels cannot be used.
@@ -56,7 +61,10 @@ class IONCOCOEvaluator(COCOEvaluator):
         super().process([{**x, "image_id": self._id(x["image_id"])} for x in inputs], outputs)
 
     def evaluate(self, img_ids: Sequence[Hashable] | None = None) -> dict[str, Any]:
-        """Figures as Detectron2's evaluator gives them; none if there are no annotations."""
+        """Figures as Detectron2's evaluator gives them; none if there are no annotations.
+
+        ``img_ids`` are the images to evaluate; None for those of the constructor.
+        """
         results = super().evaluate(img_ids=self._image_ids if img_ids is None else img_ids)
         if not self._labeled and self._folder is not None and comm.is_main_process():
             logger.warning(

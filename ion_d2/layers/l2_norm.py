@@ -81,8 +81,17 @@ def normalized_projection(
 ) -> Tensor:
     """``F.conv2d(l2_normalize(x, norm, scale), weight)``, without its intermediate results.
 
-    ``weight`` is the (D, C) of a 1x1 convolution; the other arguments and the errors are those of
-    :func:`l2_normalize`. Returns (M, D, P, P), equal to the composition up to rounding.
+    Args:
+        x: (M, C, P, P) pooled features of M ROIs.
+        weight: (D, C) of the 1x1 convolution.
+        norm: see :func:`ion_d2.layers.l2_normalize`.
+        scale: (C,) factors of the channels after the division; None is 1. Not with "none".
+
+    Returns:
+        (M, D, P, P); equal to the composition up to rounding.
+
+    Raises:
+        ValueError: see :func:`ion_d2.layers.l2_normalize`.
     """
     if norm not in _AFTER or _is_narrow(x):
         # In 16 bits, what is not yet divided by its norm would be beyond the range.

@@ -29,16 +29,24 @@ class ROIMaxPool(nn.Module):
     """In place of ``torchvision.ops.RoIPool``."""
 
     def __init__(self, output_size: tuple[int, int], scale: float) -> None:
-        """``output_size`` is in bins down and across, ``scale`` in cells a pixel, e.g. 1/16."""
+        """
+        Args:
+            output_size: number of bins down and across.
+            scale: cells a pixel, e.g. 1/16.
+        """
         super().__init__()
         self.output_size = output_size
         self.scale = scale
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
-        """Pool the maxima of (N, C, H, W) in the bins of each ROI, to (M, C, *output_size).
+        """Pool the maximum of each bin of each ROI.
 
-        ``rois`` are (M, 5): index of the image, then x0 y0 x1 y1 in pixels. Empty bins are 0.
-        Gradients flow as torchvision's do.
+        Args:
+            x: (N, C, H, W) feature map.
+            rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels.
+
+        Returns:
+            (M, C, *output_size); empty bins are 0. Gradients flow as torchvision's do.
         """
         rois = rois.to(common_dtype(x, rois))
         # In ONNX, torchvision's operator is a single node.
@@ -103,8 +111,14 @@ def _parts(channels: int) -> list[slice]:
 def pool_windows(x: Tensor, rois: Tensor, output_size: list[int], scale: float) -> Tensor:
     """Pool as ``torchvision.ops.roi_pool`` does, bit for bit, without a gradient.
 
-    The arguments are those of :class:`ROIMaxPool`, ``rois`` of the dtype of ``x``;
-    the result, (M, C, *output_size), has its channels innermost in memory.
+    Args:
+        x: (N, C, H, W) feature map.
+        rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels, of the dtype of ``x``.
+        output_size: number of bins down and across.
+        scale: cells a pixel.
+
+    Returns:
+        (M, C, *output_size), channels innermost in memory; empty bins are 0.
     """
     tops, bottoms = _edges(rois[:, 2], rois[:, 4], output_size[0], scale, x.size(2))
     lefts, rights = _edges(rois[:, 1], rois[:, 3], output_size[1], scale, x.size(3))

@@ -34,7 +34,8 @@ class MixedConv(nn.Module):
     def __init__(self, in_channels: int, kernels: Sequence[int], channels: Sequence[int]) -> None:
         """Make convolutions of odd ``kernels`` (sizes in cells) with so many ``channels`` each.
 
-        IONError if the two lists do not fit together, or hold a value that no convolution has.
+        Raises:
+            IONError: the two lists do not fit together, or hold a value that no convolution has.
         """
         super().__init__()
         values = f"MODEL.RPN.MIXED_KERNELS is {kernels} and MODEL.RPN.MIXED_CHANNELS {channels}"
@@ -79,7 +80,11 @@ class IONRPNHead(BuiltFromConfig, StandardRPNHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-        """Read ``MODEL.RPN.MIXED_*``; IONError if ``CONV_DIMS`` asks for other convolutions."""
+        """Read ``MODEL.RPN.MIXED_KERNELS`` and ``MODEL.RPN.MIXED_CHANNELS``.
+
+        Raises:
+            IONError: ``MODEL.RPN.CONV_DIMS`` asks for other convolutions.
+        """
         ret = super().from_config(cfg, input_shape)
         dims = ret.pop("conv_dims", [-1])  # which Detectron2 0.5 may not have
         if list(dims) != [-1]:
@@ -99,7 +104,11 @@ class IONAnchorGenerator(BuiltFromConfig, DefaultAnchorGenerator):
     def __init__(
         self, *, square_sizes: Sequence[Sequence[float]] | Sequence[float], **kwargs: Any
     ) -> None:
-        """``square_sizes``: sides in pixels, a list for all or one for each; else IONError."""
+        """``square_sizes``: sides in pixels, a list for each feature or one list for all.
+
+        Raises:
+            IONError: there are more or fewer lists than features.
+        """
         super().__init__(**kwargs)
         per_feature = nested(square_sizes)
         if len(per_feature) == 1:

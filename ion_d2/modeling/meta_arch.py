@@ -51,13 +51,15 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         flip_averaging: bool = False,
         **kwargs: Any,
     ) -> None:
-        """As Detectron2's ``GeneralizedRCNN``, with the following.
-
+        """
         Args:
             sem_seg_head: the segmentation regularizer, or None.
             predict_sem_seg: whether inference returns the head's predictions as well.
-            flip_averaging: whether inference averages its results with the mirrored image's;
-                IONError with ROI heads that cannot.
+            flip_averaging: whether inference averages its results with the mirrored image's.
+            kwargs: the arguments of Detectron2's ``GeneralizedRCNN``.
+
+        Raises:
+            IONError: ``flip_averaging`` with ROI heads that cannot.
         """
         super().__init__(**kwargs)
         # Known now: torch.compile or a checkpointing wrapper may be put around the backbone later.
@@ -91,10 +93,16 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, batched_inputs: Inputs) -> Any:
-        """Compute losses in training, or else detect, as ``GeneralizedRCNN`` does.
+        """Compute losses in training, or else detect.
 
-        Inputs may bring "proposals" and, in training, "sem_seg" (H, W) class indices. Results also
-        have, if asked for, "sem_seg" (num_classes, height, width) logits.
+        Args:
+            batched_inputs: Detectron2's input dicts: "image" (3, H, W), maybe "proposals"; in
+                training "instances" and, if there are labels, "sem_seg" (H, W) class indices;
+                otherwise "height" and "width" of the result in pixels.
+
+        Returns:
+            In training, the dict of losses. Otherwise a dict per image with "instances" and, if
+            asked for, "sem_seg" (num_classes, height, width) logits.
         """
         if not self.training:
             return self.inference(batched_inputs)

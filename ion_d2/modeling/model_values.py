@@ -68,7 +68,11 @@ _RULES: dict[str, Rule] = {
 
 
 def check_values(cfg: CfgNode) -> None:
-    """Refuse values of a model of the R-CNN family that are out of their range (IONError)."""
+    """Refuse values of a model of the R-CNN family that are out of their range.
+
+    Raises:
+        IONError: one is; the message names the key.
+    """
     check_rules(cfg, _RULES)
     for part in ("ROI_HEADS", "RPN"):
         labels, ranges = cfg.MODEL[part].IOU_LABELS, len(cfg.MODEL[part].IOU_THRESHOLDS) + 1
@@ -98,10 +102,11 @@ def _check_cascade(cfg: CfgNode) -> None:
 
 
 def check_rpn(cfg: CfgNode, shapes: Mapping[str, ShapeSpec]) -> None:
-    """Refuse features and anchors from which no region proposal network can be made (IONError).
+    """Refuse features and anchors from which no region proposal network can be made.
 
-    These are features that :func:`check_features` refuses or of unequal channels, and lists of
-    anchors that do not fit them.
+    Raises:
+        IONError: features are missing, unknown, named twice or of unequal channels, or the lists
+            of anchors do not fit them.
     """
     names = check_features("MODEL.RPN.IN_FEATURES", cfg.MODEL.RPN.IN_FEATURES, shapes)
     channels = {name: shapes[name].channels for name in names}
@@ -124,7 +129,11 @@ def check_rpn(cfg: CfgNode, shapes: Mapping[str, ShapeSpec]) -> None:
 
 
 def check_features(key: str, names: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> list[str]:
-    """The names that a key gives; IONError if there is none, one is unknown or is there twice."""
+    """Refuse what a key names unless it can be read from a backbone's ``shapes``; returns it.
+
+    Raises:
+        IONError: there is none, one is unknown, or one is there twice.
+    """
     unknown = [name for name in names if name not in shapes]
     returned = ", ".join(shapes)
     if unknown:

@@ -96,9 +96,10 @@ class IONSegHead(BuiltFromConfig):
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Segment, as the heads of Detectron2's registry do.
 
-        Returns None and the :meth:`losses` in training, otherwise (N, num_classes, H, W) logits and
-        an empty dict; H and W are the images' where the features know them
-        (:class:`ImageFeatures`), else whole cells times the stride.
+        Returns:
+            In training, None and the :meth:`losses`. Otherwise (N, num_classes, H, W) logits and an
+            empty dict; H and W are the images' where the features know them
+            (:class:`ImageFeatures`), else whole cells times the stride.
         """
         logits = self.layers(features)
         if self.training:

@@ -51,8 +51,10 @@ class BuiltFromConfig(nn.Module):
     def remember(self, cfg: CfgNode) -> Any:
         """Remember the full config from which a function builds this part; returns the part.
 
-        An old spelling of gradient clipping is replaced in place. IONError if the model that the
-        config describes would ignore a part of it.
+        An old spelling of gradient clipping is replaced in place.
+
+        Raises:
+            IONError: the model that the config describes would ignore a part of it.
         """
         check_switches(cfg)
         settle_clipping(cfg)  # Detectron2's trainers build their optimizer after the model
@@ -60,7 +62,11 @@ class BuiltFromConfig(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> Any:
-        """Set training or evaluation mode; IONError if a trainer asks that ignores settings."""
+        """Set training or evaluation mode, unless that is for a trainer that ignores settings.
+
+        Raises:
+            IONError: the trainer would ignore some; the message names the keys.
+        """
         if mode and self._config is not None:
             clip_as_configured(self.parameters(), self._config)  # also in a loop of one's own
             if trainers := _trainers_under_construction():

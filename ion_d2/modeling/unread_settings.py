@@ -59,10 +59,13 @@ _READERS = {
 
 
 def check_model(cfg: CfgNode) -> None:
-    """Refuse (IONError) a config whose model would ignore a part of it.
+    """Refuse a config whose model would ignore a part of it.
 
-    That is ION's ROI heads, or what :func:`check_switches` says; values of an R-CNN model that are
-    out of range are refused too. Parts that are not registered are left to those who build them.
+    Parts that are not registered are left to the one who builds them.
+
+    Raises:
+        IONError: the meta-architecture would not read ION's ROI heads, a value of an R-CNN model is
+            out of its range, or as :func:`check_switches`.
     """
     name, heads = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
     if heads in ROI_HEADS.values() and _lacks(META_ARCH_REGISTRY, name, GeneralizedRCNN):
@@ -77,10 +80,11 @@ def check_model(cfg: CfgNode) -> None:
 
 
 def check_switches(cfg: CfgNode) -> None:
-    """Refuse (IONError) what is switched on in a model that does not have it.
+    """Refuse what is switched on in a model that does not have it.
 
-    That is the segmentation loss, its predictions, the averaging with the mirrored image and the
-    refinement of boxes, and a setting of other heads that is not its default.
+    Raises:
+        IONError: the segmentation loss, its predictions, the averaging with the mirrored image or
+            the refinement of boxes is, or a setting of other heads is not its default.
     """
     if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
         raise IONError(
@@ -110,10 +114,14 @@ def _check_settings_of_heads(cfg: CfgNode) -> None:
 
 
 def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
-    """Refuse features and anchors that a model of the R-CNN family cannot read (IONError).
+    """Refuse features and anchors that a model of the R-CNN family cannot read.
 
-    ``backbone`` is the model's; None builds one, for a model that could not be built, and raises
-    what that raises.
+    Args:
+        cfg: the full config.
+        backbone: the model's; None builds one, for a model that could not be built.
+
+    Raises:
+        IONError: one of them, or what building the backbone raises; the message names the key.
     """
     if not _is_upright_rcnn(cfg) or cfg.MODEL.BACKBONE.NAME not in BACKBONE_REGISTRY:
         return

@@ -7,7 +7,7 @@ from detectron2.structures import Boxes, Instances
 from model_helpers import make_input, small_model
 
 from ion_d2.errors import IONError
-from ion_d2.modeling.roi_heads.ion_roi_heads import average_with_mirrored, mirror_boxes
+from ion_d2.modeling.roi_heads.flip_averaging import average_with_mirrored, mirror_boxes
 
 FLIP = ("TEST.FLIP_AVERAGING", True)
 

@@ -21,9 +21,17 @@ def spatial_irnn_portable(
 ) -> Tensor:
     """Sweep as :func:`ion_d2.layers.spatial_irnn` does, without its checks.
 
-    ``directions`` are positions in ``ion_d2.layers.DIRECTIONS``; H and W are at least 1. Not to be
-    run under autocast, which would round the state to 16 bits at every step of a full transition;
-    TorchScript cannot switch it off inside.
+    Not to be run under autocast, which would round the state to 16 bits at every step of a full
+    transition; TorchScript cannot switch it off inside.
+
+    Args:
+        x: (N, C, H, W), H and W at least 1.
+        weight: None, (D, C) or (D, C, C).
+        directions: D positions in ``ion_d2.layers.DIRECTIONS``.
+        sizes: None or (N, 2) integers, valid (height, width) of each image in cells.
+
+    Returns:
+        (N, D * C, H, W) of x's type.
     """
     dtype = compute_dtype(x.dtype)
     source = keep_valid(x.to(dtype), sizes)

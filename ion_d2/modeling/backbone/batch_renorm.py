@@ -32,10 +32,14 @@ class BatchRenorm2d(nn.BatchNorm2d):
         super().__init__(channels, eps=eps, momentum=momentum)
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Normalize (N, C, H, W), in float32 at least in training; the type stays.
+        """
+        Args:
+            x: (N, C, H, W) feature map.
+            sizes: (N, 2), valid (height, width) of each image in cells, or None for all of the map.
+                In training only valid cells count, and the others become 0.
 
-        ``sizes`` (N, 2) are the valid (height, width) of each image in cells, None for all of the
-        map. In training only valid cells count, and the others become 0.
+        Returns:
+            x's shape and type; computed in float32 at least in training.
         """
         if not self.training:
             return nn.functional.batch_norm(

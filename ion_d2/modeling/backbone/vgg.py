@@ -125,10 +125,15 @@ class VGG(BuiltFromConfig, StagedBackbone):
         return self
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The requested features of images (N, in_channels, H, W), by name.
+        """
+        Args:
+            x: images, float of shape (N, in_channels, H, W); each side at least the deepest stride.
 
-        One of stride s has shape (N, C, H // s, W // s). IONError if a side is smaller than the
-        deepest stride.
+        Returns:
+            The requested features by name; one of stride s has shape (N, C, H // s, W // s).
+
+        Raises:
+            IONError: the image is smaller than one cell of the deepest feature.
         """
         feature, stride = list(self._out_feature_strides.items())[-1]
         height, width = x.shape[-2:]

@@ -70,8 +70,10 @@ def take_torchvision_names(state: dict[str, Any], prefix: str, model: nn.Module)
 
     Any other state dict is left as it is. fc6 and fc7 are left out, with one warning, where their
     shapes do not fit the model's or the file has no values for them. ``prefix`` is that of the
-    model's keys in ``state``. IONError if the model has no VGG, or one of another depth,
-    normalization or width.
+    model's keys in ``state``.
+
+    Raises:
+        IONError: the model has no VGG, or one of another depth, normalization or width.
     """
     # Most checkpoints are of a detector: one key tells.
     if f"{prefix}features.0.weight" not in state:

@@ -55,10 +55,15 @@ class ContextBlock(nn.Module):
 
 
 def build_context_block(cfg: CfgNode, in_channels: int, name: str | None = None) -> nn.Module:
-    """Build the context block that ``MODEL.CONTEXT.NAME``, or ``name``, names.
+    """Build the context block that ``MODEL.CONTEXT.NAME`` names; see ``CONTEXT_REGISTRY``.
 
-    ``in_channels`` are those of the feature that feeds it. IONError for a name that is not in
-    ``CONTEXT_REGISTRY``.
+    Args:
+        cfg: a config with ION's keys.
+        in_channels: channels of the feature that feeds the block.
+        name: a name to use instead.
+
+    Raises:
+        IONError: the name is not registered.
     """
     key = "MODEL.CONTEXT.NAME" if name is None else "MODEL.CONTEXT.PARTS"
     name = cfg.MODEL.CONTEXT.NAME if name is None else name
@@ -95,7 +100,9 @@ def directions_of_stacks(
 ) -> list[tuple[str, ...]]:
     """The directions of travel in each stack; the last list serves all further stacks.
 
-    IONError for fewer stacks than 1 or than lists, and for a list that is not of distinct names.
+    Raises:
+        IONError: there are fewer stacks than 1 or than lists, or a list is empty or names something
+            else than distinct directions.
     """
     check_value("MODEL.CONTEXT.NUM_STACKS", num_stacks, COUNT)
     lists = list(directions)

@@ -29,7 +29,12 @@ class ContextBackbone(BuiltFromConfig, Backbone):
     """
 
     def __init__(self, bottom_up: Backbone, context: nn.Module, in_feature: str) -> None:
-        """``in_feature`` of ``bottom_up`` feeds the block; IONError if there is none."""
+        """
+        Args:
+            bottom_up: the backbone to wrap.
+            context: a context block; see ``CONTEXT_REGISTRY``.
+            in_feature: the feature of ``bottom_up`` that feeds it; IONError if there is none.
+        """
         super().__init__()
         stride = _shape_of(in_feature, bottom_up).stride
         self.bottom_up = bottom_up
@@ -124,7 +129,8 @@ def _shape_of(feature: str, backbone: Backbone) -> ShapeSpec:
 def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextBackbone:
     """Build ``MODEL.CONTEXT.BOTTOM_UP`` with a context block on ``MODEL.CONTEXT.IN_FEATURE``.
 
-    IONError if the builder or the feature does not exist, or nothing reads the context.
+    Raises:
+        IONError: the builder or the feature does not exist, or nothing reads the context.
     """
     builder = cfg.MODEL.CONTEXT.BOTTOM_UP
     itself = builder == build_ion_context_backbone.__name__

@@ -21,9 +21,14 @@ class GlobalAverage(ContextBlock):
 
     @configurable
     def __init__(self, in_channels: int, *, norm: str = "") -> None:
-        """``norm``: of the means, without a ReLU; see :func:`build_norm`, also for its IONError.
+        """
+        Args:
+            in_channels: channels of the feature that feeds the block, and of the context feature.
+            norm: normalization of the means, see :func:`build_norm`; without a ReLU. "BRN" passes
+                no gradient to a lone image (``SOLVER.IMS_PER_PASS`` 1), which is its own mean.
 
-        "BRN" passes no gradient to a lone image (``SOLVER.IMS_PER_PASS`` 1), which is its own mean.
+        Raises:
+            IONError: unknown ``norm``.
         """
         super().__init__()
         self.norm = build_norm(norm, in_channels, masked=True)

@@ -46,9 +46,11 @@ class IRNN(ContextBlock):
     of one stack and the input-to-hidden layer of the next are the same convolution, without a ReLU
     (Fig. 2).
 
-    The paper does not say how these convolutions start. "xavier" treats them as its other 1x1, and
-    "pass_through" starts the block as the recurrences alone. With "rows_then_columns", whose means
-    take turns from stack to stack, each cell starts with sums over whole rectangles of the map.
+    The paper does not say how these convolutions start. "xavier" treats them as its other 1x1;
+    "pass_through" starts the block as the recurrences alone: the first convolution hands the
+    feature on, each later one the mean of the four directions. "rows_then_columns" is the same with
+    the mean of the horizontal directions behind the first stack and of the vertical ones behind the
+    second (and so on), so that each cell starts with sums over whole rectangles of the map.
     """
 
     @configurable

@@ -28,7 +28,13 @@ class SpatialRNN(nn.Module):
     def __init__(
         self, in_channels: int, channels: int, cell: str, directions: Sequence[str] = DIRECTIONS
     ) -> None:
-        """Each of the D states has ``channels``; ``cell`` is a key of ``CELLS``, or an IONError."""
+        """
+        Args:
+            in_channels: channels of the input.
+            channels: channels of each of the D directional states.
+            cell: a key of ``CELLS``; IONError for another.
+            directions: of travel, in the order of the output.
+        """
         super().__init__()
         check_value("MODEL.CONTEXT.CELL", cell, one_of(*CELLS))
         self.directions = tuple(directions)

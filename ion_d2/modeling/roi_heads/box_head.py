@@ -25,7 +25,15 @@ class IONBoxHead(BuiltFromConfig):
 
     @configurable
     def __init__(self, input_shape: ShapeSpec, *, fc_dim: int = 4096, dropout: float = 0.5) -> None:
-        """``fc_dim`` is the width of both layers; IONError for a width or dropout out of range."""
+        """
+        Args:
+            input_shape: channels, height and width of the pooled features.
+            fc_dim: width of both layers.
+            dropout: probability with which an output is dropped in training (Fast R-CNN: 0.5).
+
+        Raises:
+            IONError: one of them is out of its range.
+        """
         super().__init__()
         check_value("MODEL.ROI_BOX_HEAD.FC_DIM", fc_dim, COUNT)
         check_value("MODEL.ROI_BOX_HEAD.FC_DROPOUT", dropout, BELOW_1)

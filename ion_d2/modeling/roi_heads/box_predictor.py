@@ -30,10 +30,13 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
     def __init__(
         self, input_shape: ShapeSpec, *, cls_init_std: float = _DETECTRON2_STD, **kwargs: Any
     ) -> None:
-        """As Detectron2's ``FastRCNNOutputLayers``, but for the start of the class scores.
-
-        ``cls_init_std`` is the standard deviation of their weights; IONError if it is not above 0.
-        A small one leaves hardly any gradient to a feature that alone separates two classes.
+        """
+        Args:
+            input_shape: of the box head's output.
+            cls_init_std: standard deviation of the class scores' weights at the start. A small one
+                leaves hardly any gradient to a feature that alone separates two classes. IONError
+                if it is not above 0.
+            kwargs: the arguments of Detectron2's ``FastRCNNOutputLayers``.
         """
         super().__init__(input_shape, **kwargs)
         check_value("MODEL.ROI_BOX_HEAD.CLS_INIT_STD", cls_init_std, POSITIVE)
@@ -52,8 +55,10 @@ class ImageMeanOutputLayers(FastRCNNOutputLayers):
     ) -> dict[str, Tensor]:
         """Compute "loss_cls" and "loss_box_reg".
 
-        Of the M ``proposals`` of all images, with ``gt_classes`` and, where an image has ground
-        truth, ``gt_boxes``, the ``predictions`` are scores (M, K+1) and deltas (M, K*4) or (M, 4).
+        Args:
+            predictions: scores (M, K+1) and deltas (M, K*4) or (M, 4).
+            proposals: for each image its sampled ROIs with ``gt_classes`` and, where the image has
+                ground truth, ``gt_boxes``; M in all.
         """
         counts = [len(p) for p in proposals]
         image_losses = super().losses

@@ -23,7 +23,13 @@ class FeatureScale(nn.Module):
     """
 
     def __init__(self, channels: int, init: float, learn: bool = True, batches: int = 8) -> None:
-        """Every factor starts at ``init``; 0 measures it over so many training ``batches``."""
+        """
+        Args:
+            channels: number of factors.
+            init: start of every factor; 0 measures it over ``batches`` training batches.
+            learn: whether the factors are trained.
+            batches: see ``init``.
+        """
         super().__init__()
         self.factor = nn.Parameter(torch.full((channels,), float(init or 1)), requires_grad=learn)
         # Buffers, so that a resumed run goes on measuring where it was, or does not measure again.
@@ -43,8 +49,11 @@ class FeatureScale(nn.Module):
         """While measuring, set the factors to the mean norm of what was observed so far.
 
         Does nothing in evaluation or after the measurement. All processes of a distributed run must
-        call it together; they get the same factors. ``pooled`` is (M, C, P, P), and M may be 0; for
-        ``norm`` see :func:`ion_d2.layers.l2_normalize`.
+        call it together; they get the same factors.
+
+        Args:
+            pooled: (M, C, P, P) feature whose mean norm becomes the scale; M may be 0.
+            norm: "roi" or "position", see :func:`ion_d2.layers.l2_normalize`.
         """
         if not self.measuring:
             return

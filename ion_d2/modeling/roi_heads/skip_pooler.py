@@ -194,12 +194,16 @@ class SkipPooler(nn.Module):
 def make_pooler(
     output_size: int | tuple[int, int], stride: int, sampling_ratio: int, kind: str
 ) -> ROIPooler:
-    """Build a Detectron2 pooler of one level, for a feature of any stride in pixels.
+    """Build a Detectron2 pooler of one level.
 
     Args:
         output_size: bins down and across, or one number for both.
+        stride: of the feature in pixels; any number.
         sampling_ratio: samples per bin side of the ROIAlign kinds; 0 adapts it to the ROI's size.
-        kind: "ROIPool" (max pooling, as in the paper), "ROIAlign" or "ROIAlignV2"; else IONError.
+        kind: "ROIPool" (max pooling, as in the paper), "ROIAlign" or "ROIAlignV2".
+
+    Raises:
+        IONError: unknown ``kind``.
     """
     check_value("MODEL.ROI_BOX_HEAD.POOLER_TYPE", kind, KINDS)
     # Detectron2 takes powers of two alone for strides; the layer itself has no such limit.

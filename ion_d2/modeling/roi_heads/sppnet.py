@@ -30,9 +30,11 @@ class PyramidPooler(nn.Module):
         sampling_ratio: int = 0,
         pooler_type: str = "ROIPool",
     ) -> None:
-        """``levels`` are bins per side, IONError for none or one below 1; see :func:`make_pooler`.
-
-        ``input_shapes`` are channels and stride of each feature that ``forward`` gets.
+        """
+        Args:
+            input_shapes: channels and stride of each feature that ``forward`` gets.
+            levels: bins per side at each level of the pyramid; IONError for none, or one below 1.
+            sampling_ratio: see :func:`.skip_pooler.make_pooler`, also for ``pooler_type``.
         """
         super().__init__()
         check_value("MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS", list(levels), several(COUNT))
