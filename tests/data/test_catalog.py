@@ -1,6 +1,5 @@
-import json
-
 import pytest
+from coco_json import BLUE, write_coco
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import (
@@ -9,7 +8,7 @@ from detectron2.data.datasets import (
     register_pascal_voc,
 )
 from refusals import refused
-from voc_folder import COCO_VOC20, object_xml, write_image, write_voc
+from voc_folder import COCO_VOC20, object_xml, write_voc
 
 from ion_d2.config import add_ion_config
 from ion_d2.data.catalog import class_names, ensure_registered
@@ -31,16 +30,9 @@ def folder(tmp_path):
 
 @pytest.fixture
 def coco(tmp_path):
-    image = write_image(tmp_path / "x.jpg")
-    box = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 8, 9], "area": 72, "iscrowd": 0}
-    content = {
-        "images": [{"id": 1, "file_name": image.name, "width": 40, "height": 30}],
-        "annotations": [box],
-        "categories": [{"id": 7, "name": "zebra"}, {"id": 3, "name": "ant"}],
-    }
-    path = tmp_path / "instances.json"
-    path.write_text(json.dumps(content))
-    return path
+    """A file of one picture with a blue square."""
+    write_coco(tmp_path, [(BLUE, 5, 4, 30, None)])
+    return tmp_path / "all.json"
 
 
 def test_a_voc_name_registers_loader_and_metadata_once(folder):
@@ -80,8 +72,8 @@ def test_paths_relative_in_the_home_folder_and_with_colons(tmp_path, monkeypatch
         ("voc:{tmp}/none:train", ("{tmp}/none", "exist")),
         ("voc:{tmp}/VOC:train", ("train.txt", "trainval")),
         ("coco:{tmp}/no.json:{tmp}", ("no.json", "exist")),
-        ("coco:{tmp}/instances.json:{tmp}/no_dir", ("no_dir", "exist")),
-        ("coco:{tmp}/instances.json", ("coco:JSON:IMAGE_DIR",)),
+        ("coco:{tmp}/all.json:{tmp}/no_dir", ("no_dir", "exist")),
+        ("coco:{tmp}/all.json", ("coco:JSON:IMAGE_DIR",)),
         ("voc_2007_trianval", ("'voc_2007_trianval'", "voc_2007_trainval", "voc:PATH")),
         ("qqqqqqqq", ("'qqqqqqqq'", "coco:JSON:IMAGE_DIR")),
         ("their:zebra", ("'their:zebra'",)),
@@ -143,15 +135,15 @@ def test_missing_built_in_data_names_the_folder_and_the_variable(tmp_path, monke
 
 def test_a_coco_name_knows_its_classes_at_once_and_loads(coco, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    name = "coco:instances.json:."
+    name = "coco:all.json:pictures"
     ensure_registered([name, name])
     metadata = MetadataCatalog.get(name)
-    assert metadata.thing_classes == ["ant", "zebra"]
+    assert metadata.thing_classes == ["red", "blue"]
     assert (metadata.evaluator_type, metadata.json_file) == ("coco", str(coco))
     (record,) = DatasetCatalog.get(name)
-    assert record["file_name"] == str(tmp_path / "x.jpg")
+    assert record["file_name"] == str(tmp_path / "pictures/1.png")
     assert record["annotations"][0]["category_id"] == 1
-    assert metadata.thing_classes == ["ant", "zebra"]
+    assert metadata.thing_classes == ["red", "blue"]
 
 
 @pytest.mark.parametrize("json_name", ["C:x.json", "labels"])
@@ -183,7 +175,7 @@ def test_classes_must_agree(folder, tmp_path):
 
 def test_classes_that_are_known_only_after_loading(coco, tmp_path):
     register_coco_instances("plain_coco", {}, str(coco), str(tmp_path))
-    assert class_names(["plain_coco"]) == ["ant", "zebra"]
+    assert class_names(["plain_coco"]) == ["red", "blue"]
     DatasetCatalog.register("no_classes", lambda: [])
     with refused("'no_classes'", "thing_classes"):
         class_names(["no_classes"])

@@ -111,6 +111,11 @@ def test_a_connection_that_breaks_is_told_as_a_lost_worker(error, text, workers,
         next(batches)
 
 
+def test_single_images_come_once():
+    loader = SingleImageLoader([{"i": 0}, {"i": 1}], Mapper(), 0)
+    assert [batch[0][0] for batch in loader] == [0, 1] and len(loader) == 2
+
+
 def test_items_left_out_are_replaced_by_the_next():
     dicts = [{"i": i, "width": 1, "height": 1, "skip": i == 1} for i in range(3)]
     seen = {item[0] for batch in take(make(dicts), 6) for item in batch}

@@ -51,11 +51,14 @@ def cut(folder):
     return path
 
 
-def of_three_bits(folder):
-    """A header of other bits than Pillow knows."""
-    broken = png().replace(struct.pack(">IIB", 8, 8, 8), struct.pack(">IIB", 8, 8, 3))
-    (folder / "a.png").write_bytes(broken)
-    return folder / "a.png"
+def raw(content):
+    """A function that writes the bytes of a PNG."""
+
+    def save(folder):
+        (folder / "a.png").write_bytes(content)
+        return folder / "a.png"
+
+    return save
 
 
 def animated(name):
@@ -101,8 +104,13 @@ REFUSED = {
     "16 bits, TIFF": (array("a.tif", np.full((8, 16), 999, np.uint16)), "more than 8 bits"),
     "32 bits": (array("a.tif", np.full((8, 16), 999, np.int32)), "more than 8 bits"),
     "numbers of floating point": (array("a.tif", np.ones((8, 16), np.float32)), "more than 8 bits"),
-    "3 bits": (of_three_bits, "cannot be decoded"),
+    # A header of other bits than Pillow knows.
+    "3 bits": (
+        raw(png().replace(struct.pack(">IIB", 8, 8, 8), struct.pack(">IIB", 8, 8, 3))),
+        "cannot be decoded",
+    ),
     "truncated": (cut, "cannot be decoded"),
+    "20,000 x 20,000": (raw(png(size=(20_000, 20_000))), "decompression bomb"),
 }
 
 

@@ -69,10 +69,8 @@ class SkipPooler(nn.Module):
             scale_source: index of the feature whose pooled norm it measures.
             scale_shape: it measures a further feature instead, of this shape, which ``forward``
                 gets after the others and does not merge.
-            out_channels: channels of the output.
             merge_gain: factor on the start of the 1x1 convolution's weights.
-            added: indices of the features that are added to that one, each times a gate.
-            gate_init: start of each gate.
+            added: features that are added to that one, each times a gate that ``gate_init`` starts.
 
         Raises:
             IONError: no features, an unknown ``norm`` or ``pooler_type``, a number out of its
