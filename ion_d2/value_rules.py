@@ -78,7 +78,7 @@ def check_value(key: str, value: Any, rule: Rule) -> None:
     is_right, wanted = rule
     try:
         right = is_right(value)
-    except TypeError:  # e.g. text, which cannot be compared with a number
+    except (TypeError, OverflowError):  # text, which is not compared with numbers, and 10**400
         right = False
     if not right:
         raise IONError(f"{key} is {value!r}; it must be {wanted}.")

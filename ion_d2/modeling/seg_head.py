@@ -120,9 +120,16 @@ class IONSegHead(BuiltFromConfig):
         """The softmax loss: the mean over an image's labeled pixels, then over the images.
 
         An image without labels counts as 0, so the loss does not depend on how a batch is split.
-        Without any label it is 0, with zero gradients and not none. ``predictions`` are what
-        :meth:`layers` returns, ``targets`` (N, H, W) integers, ``ignore_value`` where there is no
-        label. IONError for one out of range; on a GPU they are not checked, to not stall it.
+
+        Args:
+            predictions: what :meth:`layers` returns.
+            targets: (N, H, W) integer labels, ``ignore_value`` where there is none.
+
+        Returns:
+            ``{"loss_sem_seg": scalar}``; without any label 0, with zero gradients and not none.
+
+        Raises:
+            IONError: a label is out of range. Labels on a GPU are not checked, to not stall it.
         """
         if targets.device.type == "cpu":
             self.check_labels(targets)

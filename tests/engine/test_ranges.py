@@ -18,7 +18,7 @@ WRONG = {
     "SOLVER.STEPS": ((3, 2), (2, 2), (0, 2), (-1,), (1.5,), ("a",), (True,)),
     "SOLVER.WARMUP_FACTOR": (-0.1, NAN), "SOLVER.WARMUP_METHOD": ("cubic", ""),
     "SOLVER.AMP.PRECISION": ("half", "", "float32"), "SOLVER.IMS_PER_BATCH": (0, -2),
-    "SOLVER.MAX_ITER": (0, -1, 1.5, True), "SOLVER.CHECKPOINT_PERIOD": (0, -1),
+    "SOLVER.MAX_ITER": (0, -1, 1.5, True, 10**400), "SOLVER.CHECKPOINT_PERIOD": (0, -1),
     "SOLVER.REFERENCE_WORLD_SIZE": (-1,), "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("norms",),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": (0.0, -1.0, NAN),
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": (0.0, NAN), "INPUT.FORMAT": ("rgb", "GRAY", ""),
