@@ -27,7 +27,7 @@ class Detections(NamedTuple):
     classes: np.ndarray  # (N,) int64 indices
 
 
-AnyBoxes = TypeVar("AnyBoxes", GroundTruth, Detections)
+_Boxes = TypeVar("_Boxes", GroundTruth, Detections)
 
 
 def ground_truth_from_dict(record: dict[str, Any]) -> GroundTruth:
@@ -54,7 +54,7 @@ def detections_from_instances(instances: Instances) -> Detections:
     )
 
 
-def in_devkit_boxes(images: Mapping[Hashable, AnyBoxes]) -> dict[Hashable, AnyBoxes]:
+def in_devkit_boxes(images: Mapping[Hashable, _Boxes]) -> dict[Hashable, _Boxes]:
     """0-based boxes with exclusive edges in the PASCAL VOC devkit's convention.
 
     That is 1-based, right and bottom inclusive: left and top become one higher.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import IONError
-from .image_boxes import AnyBoxes, Detections, GroundTruth
+from .image_boxes import Detections, GroundTruth
 
 METRICS = ("11point", "area")
 """Names of the two definitions of average precision: VOC 2007's and VOC 2010's."""
@@ -176,36 +176,45 @@ def match_class(
     Detections of equal score stay in the order given: that of the images in `detections`, then
     within an image. Images that `ground_truth` lacks have no boxes.
     """
-    truth = {key: _of_class(boxes, class_index) for key, boxes in ground_truth.items()}
-    numbers = np.cumsum([0, *(len(boxes.classes) for boxes in truth.values())]).tolist()
-    first = dict(zip(truth, numbers))  # of an image's boxes, among all of the class
+    truth_of, difficult = _truth_of_class(ground_truth, class_index)
     parts = [
-        _match_image(truth.get(key), first.get(key, 0), _of_class(found, class_index))
-        for key, found in detections.items()
+        _match_image(truth_of.get(image_id), found, found.classes == class_index)
+        for image_id, found in detections.items()
     ]
     columns = [np.concatenate(column) for column in zip(*parts)] if parts else [np.zeros(0)] * 3
     order = np.argsort(-columns[0], kind="stable")
     scores, overlaps, truth_index = (column[order] for column in columns)
-    flags = [np.zeros(0, dtype=bool), *(boxes.difficult for boxes in truth.values())]
-    num_images = sum(not each.all() for each in flags)
-    difficult = np.concatenate(flags)
+    spans = (slice(start, start + len(boxes)) for start, boxes in truth_of.values())
+    num_images = sum(not difficult[span].all() for span in spans)
     return ClassMatches(scores, overlaps, truth_index.astype(np.int64), difficult, num_images)
 
 
-def _of_class(boxes: AnyBoxes, class_index: int) -> AnyBoxes:
-    chosen = boxes.classes == class_index
-    return type(boxes)(*(column[chosen] for column in boxes))
+def _truth_of_class(
+    ground_truth: Mapping[Hashable, GroundTruth], class_index: int
+) -> tuple[dict[Hashable, tuple[int, np.ndarray]], np.ndarray]:
+    """Image id -> (running number of its first box, its boxes), and all boxes' difficult flags."""
+    truth_of: dict[Hashable, tuple[int, np.ndarray]] = {}
+    flags: list[np.ndarray] = [np.zeros(0, dtype=bool)]
+    start = 0
+    for image_id, truth in ground_truth.items():
+        chosen = truth.classes == class_index
+        if chosen.any():
+            truth_of[image_id] = (start, truth.boxes[chosen])
+            flags.append(truth.difficult[chosen].astype(bool))
+            start += int(chosen.sum())
+    return truth_of, np.concatenate(flags)
 
 
 def _match_image(
-    truth: GroundTruth | None, first: int, found: Detections
+    truth: tuple[int, np.ndarray] | None, found: Detections, chosen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of an image's detections, their greatest IoU, and the number of the box it is with."""
-    if truth is None or not truth.classes.size or not found.scores.size:
-        none = np.full(len(found.scores), -1)
-        return found.scores, np.full(len(none), -np.inf), none
-    iou = inclusive_iou(found.boxes, truth.boxes)
-    return found.scores, iou.max(axis=1), first + iou.argmax(axis=1)
+    """Scores of an image's chosen detections, their greatest IoU, and the box it is with."""
+    scores = found.scores[chosen]
+    if truth is None or not scores.size:
+        return scores, np.full(len(scores), -np.inf), np.full(len(scores), -1)
+    start, boxes = truth
+    iou = inclusive_iou(found.boxes[chosen], boxes)
+    return scores, iou.max(axis=1), start + iou.argmax(axis=1)
 
 
 def judge(matches: ClassMatches, iou_threshold: float) -> tuple[np.ndarray, np.ndarray]:
