@@ -130,4 +130,5 @@ def tell_lost(error: BaseException) -> str:
 
 def _first_line(error: BaseException) -> str:
     """What went wrong, without the place in the C++ sources."""
-    return str(error).strip().splitlines()[0].rsplit("] ", 1)[-1].rstrip(".")
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0].rsplit("] ", 1)[-1].rstrip(".")

@@ -238,15 +238,15 @@ class IONTrainer(IONBuilders):
         Raises:
             IONError: it is of a training that was longer, or of other parameters.
         """
-        self._check_done(state_dict["iteration"] + 1)
         rates = list(self.scheduler.base_lrs)
         groups = self.optimizer.param_groups
         settings = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         try:
+            self._check_done(state_dict["iteration"] + 1)
             # Not DefaultTrainer's, which in 0.5 leaves the optimizer's state out.
             TrainerBase.load_state_dict(self, state_dict)
             self._trainer.load_state_dict(state_dict["_trainer"])
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise IONError(
                 f"{self.checkpointer.get_checkpoint_file()} is of a training with other parameters "
                 f"or another optimizer ({error}); resume with that training's config.yaml and "

@@ -196,6 +196,15 @@ def test_resuming_another_model_is_one_sentence(scenes, tmp_path, no_test, opts,
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("state", [{}, {"iteration": "x"}, None])
+def test_a_damaged_state_of_training_is_one_sentence(scenes, tmp_path, no_test, state):
+    run(make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 1))
+    file = tmp_path / "model_final.pth"
+    torch.save({**torch.load(file), "trainer": state}, file)
+    with pytest.raises(IONError, match="model_final.pth is of a training with other parameters"):
+        run(make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 2), resume=True)
+
+
 @pytest.mark.parametrize("iterations", [4, 100])
 @pytest.mark.parametrize("opts", SHORTER, ids=["cosine", "multi-step"])
 def test_a_warm_up_as_long_as_the_training_is_told(scenes, tmp_path, caplog, opts, iterations):
