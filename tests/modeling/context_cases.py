@@ -22,6 +22,8 @@ VARIANTS = {
     "conv": {"NAME": "Conv", "KERNEL_SIZE": 5},
     "average": {"NAME": "GlobalAverage"},
     "chain": {"NAME": "Chain", "PARTS": ["Conv", "IRNN"]},
+    "chain_both_stacks": {"NAME": "Chain", "PARTS": ["IRNN", "Conv"], "ALL_STACKS": True},
+    "branches_both_stacks": {"NAME": "Branches", "PARTS": ["Conv", "IRNN"], "ALL_STACKS": True},
     "branches": {"NAME": "Branches", "PARTS": ["IRNN", "Conv", "GlobalAverage"]},
 }
 

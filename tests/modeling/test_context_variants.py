@@ -41,14 +41,14 @@ def test_context_depends_on_neither_padding_nor_batch_mates(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.no_grad()
 def test_a_trace_serves_maps_of_any_size(variant):
-    block = make_block(variant).requires_grad_(False)
+    block = make_block(variant).double().requires_grad_(False)
 
     def features(x):
         return tuple(outputs(block, x).values())
 
-    trace = torch.jit.trace(features, torch.randn(1, 3, 5, 4))
+    trace = torch.jit.trace(features, torch.randn(1, 3, 5, 4, dtype=torch.float64))
     for shape in ((1, 3, 5, 4), (1, 3, 9, 2), (1, 3, 3, 11)):
-        x = torch.randn(shape)
+        x = torch.randn(shape, dtype=torch.float64)
         torch.testing.assert_close(trace(x), features(x))
 
 
@@ -66,7 +66,9 @@ def test_odd_shapes(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_whole_model_trains_every_parameter(variant):
     features = ["conv3", "context"]
-    features += {"both_stacks": ["context1"], "branches": ["context_conv"]}.get(variant, [])
+    features += ["context1"] * ("both_stacks" in variant)
+    features += ["context_conv"] * (variant == "branches")
+    features += ["context_irnn"] * (variant == "branches_both_stacks")
     opts = [*options(variant), "MODEL.ROI_HEADS.IN_FEATURES", features]
     model = small_model(*opts)
     assert model.roi_heads.box_pooler.scale_source == 0

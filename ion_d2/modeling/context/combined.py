@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
@@ -34,7 +34,7 @@ class Chain(_Parts):
         super().__init__()
         self.parts = nn.ModuleList(blocks)
         self.out_channels = self.parts[-1].out_channels
-        self.extra_channels = getattr(self.parts[-1], "extra_channels", {})
+        self.extra_channels = _extra_channels(blocks)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, in_channels: int) -> dict[str, Any]:
@@ -45,10 +45,12 @@ class Chain(_Parts):
         return {"blocks": blocks}
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """What the last block returns; see ``CONTEXT_REGISTRY``."""
-        for block in self.parts[:-1]:
-            x = run_context_block(block, x, sizes)[CONTEXT]
-        return self.parts[-1](x, sizes)
+        """What the last block returns, and what others add; see ``CONTEXT_REGISTRY``."""
+        features: dict[str, Tensor] = {}
+        for block in self.parts:
+            features.update(run_context_block(block, x, sizes))
+            x = features[CONTEXT]
+        return features if self.extra_channels else x
 
 
 @CONTEXT_REGISTRY.register()
@@ -66,7 +68,7 @@ class Branches(_Parts):
         self.parts = nn.ModuleDict(blocks)
         first, *others = blocks
         self.out_channels = blocks[first].out_channels
-        self.extra_channels = dict(getattr(blocks[first], "extra_channels", {}))
+        self.extra_channels = _extra_channels(blocks.values())
         for name in others:
             self.extra_channels[f"{CONTEXT}_{name.lower()}"] = blocks[name].out_channels
 
@@ -85,8 +87,14 @@ class Branches(_Parts):
         features = run_context_block(self.parts[first], x, sizes)
         for name in others:
             found = run_context_block(self.parts[name], x, sizes)
-            features[f"{CONTEXT}_{name.lower()}"] = found[CONTEXT]
+            features[f"{CONTEXT}_{name.lower()}"] = found.pop(CONTEXT)
+            features.update(found)
         return features
+
+
+def _extra_channels(blocks: Iterable[nn.Module]) -> dict[str, int]:
+    """Of the features that blocks give beside "context", such as those of earlier stacks."""
+    return {k: v for block in blocks for k, v in getattr(block, "extra_channels", {}).items()}
 
 
 def _part_names(cfg: CfgNode) -> list[str]:
