@@ -65,7 +65,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_model_arguments(parser)
     add("--input", nargs="+", default=[], help="files, folders (with subfolders) or patterns")
     add("--video-input", action="append", default=[], metavar="FILE", help="video, or its address")
-    add("--webcam", nargs="?", type=int, const=0, metavar="N", help="camera N (0), until Ctrl-C")
+    camera = {"nargs": "?", "type": whole_number(0), "const": 0, "metavar": "N"}
+    add("--webcam", **camera, help="camera N (0), until Ctrl-C")
     add("--output", required=True, type=Path, help="folder for drawings and results")
     add("--save", nargs="+", type=_form, default=["json"], help=f"{', '.join(FORMS)} (json)")
     add("--no-drawings", action="store_true", help="do not draw pictures and videos")

@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Pillow reads more formats than it writes.
     if Image.registered_extensions().get(args.output.suffix.lower()) not in Image.SAVE:
         raise IONError(f"--output {args.output} has no suffix of a picture, such as .jpg or .png.")
+    if args.output.resolve() in [path.resolve() for path in args.input]:
+        raise IONError(f"--output {args.output} is one of the pictures; {ELSEWHERE}.")
     make_folder(args.output.absolute().parent, ELSEWHERE)
     images = [read_image(str(path), "BGR") for path in args.input]
     threshold = args.confidence_threshold

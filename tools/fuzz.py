@@ -25,6 +25,7 @@ from pathlib import Path
 from fuzz_changes import check, inputs
 from fuzz_readers import READERS
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from shared_arguments import positive
 
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
@@ -78,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("reader", choices=["all", *READERS])
     parser.add_argument(
-        "--minutes", type=float, default=1.0, help="of one core, for each reader (1)"
+        "--minutes", type=positive, default=1.0, help="of one core, for each reader (1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="other seeds give other inputs (0)")
     return parser

@@ -28,14 +28,14 @@ from ion_lab.report.reach import vgg_field
 
 
 def measure(model: nn.Module, image: Tensor, margin: int) -> dict[str, tuple[float, float]]:
-    """Compare the features of an image, (3, H, W), alone with those beside a larger image.
+    """Compare the features of an image, (C, H, W), alone with those beside a larger image.
 
     Returns:
         For each feature, the relative root-mean-square difference over all cells, and over those
         more than ``margin`` pixels from the padded sides.
     """
     height, width = image.shape[-2:]
-    larger = torch.zeros(3, height + 128, width + 128, dtype=image.dtype)
+    larger = image.new_zeros(len(image), height + 128, width + 128)
     with torch.no_grad():
         alone = _features(model, model.preprocess_image([{"image": image}]))
         inputs = [{"image": image}, {"image": larger}]

@@ -24,6 +24,14 @@ def whole_number(lowest: int) -> Callable[[str], int]:
     return number
 
 
+def positive(word: str) -> float:
+    """Read a number above 0, for argparse."""
+    with contextlib.suppress(ValueError):
+        if (value := float(word)) > 0:
+            return value
+    raise argparse.ArgumentTypeError(f"{word} is no number above 0")
+
+
 def score(word: str) -> float:
     """Read a score of detections, for argparse."""
     with contextlib.suppress(ValueError):

@@ -12,16 +12,17 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shared_arguments import positive
 from torture_run import Run
 from torture_training import Training, make_scenes
 
+from ion_d2.engine.setup import run_cli
 from ion_d2.evaluation.results_file import write_json
 
 OPTIONS = {
@@ -66,7 +67,7 @@ def tenths(looks: list[dict[str, int]]) -> list[dict[str, int]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 if the training went on to the end of the time."""
     parser = argparse.ArgumentParser(description="Train and evaluate for a time.")
-    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--minutes", type=positive, default=120)
     parser.add_argument("--json", help="file for what was seen")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -85,4 +86,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

@@ -17,7 +17,6 @@ import argparse
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -25,10 +24,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from shared_arguments import whole_number
 from torture_run import PHASES, WRITES, Run, wait_until
 from torture_training import LONGEST, PERIOD, STEPS, Training, make_scenes
 
+from ion_d2.engine.setup import run_cli
 from ion_d2.evaluation.results_file import write_json
+from ion_d2.files import make_folder
 
 KILLS_A_TRAINING = 5
 MOMENTS = ("checkpoint", "results", "checkpoint", "evaluation", "any")
@@ -139,20 +141,22 @@ def build_parser() -> argparse.ArgumentParser:
         description="Kill trainings at bad moments, resume them, compare.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--kills", type=int, default=40, help="how often to kill")
-    parser.add_argument("--processes", type=int, default=1, help="of the training, on this CPU")
-    parser.add_argument(
-        "--workers", type=int, default=0, help="processes that load pictures; kill one of these"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of moments")
-    parser.add_argument("--folder", help="where to train; by default the system's place for it")
-    parser.add_argument("--json", help="file for what was done")
+    count, add = whole_number(1), parser.add_argument
+    add("--kills", type=count, default=40, help="how often to kill")
+    add("--processes", type=count, default=1, help="of the training, on this CPU")
+    workers = "processes that load pictures; kill one of these"
+    add("--workers", type=whole_number(0), default=0, help=workers)
+    add("--seed", type=int, default=0, help="of the choice of moments")
+    add("--folder", help="where to train; by default the system's place for it")
+    add("--json", help="file for what was done")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 if nothing was lost."""
     args = build_parser().parse_args(argv)
+    if args.folder is not None:
+        make_folder(args.folder, "choose another --folder")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         torment = Torment(args, Path(folder))
         torment.run()
@@ -167,4 +171,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import argparse
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from shared_arguments import whole_number
 from torture_run import Run
 from torture_training import Training, make_scenes
+
+from ion_d2.engine.setup import run_cli
 
 ENOUGH = 2**26  # bytes
 OPTIONS = {"SOLVER.MAX_ITER": 8, "SOLVER.CHECKPOINT_PERIOD": 4, "TEST.EVAL_PERIOD": 3}
@@ -75,7 +77,7 @@ def read_only(folder: Path, scenes: Path) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 if every disk was survived."""
     parser = argparse.ArgumentParser(description="Train on disks that are too small.")
-    parser.add_argument("--disks", type=int, default=8, help="how many sizes")
+    parser.add_argument("--disks", type=whole_number(0), default=8, help="how many sizes")
     args = parser.parse_args(argv)
     bad = 0
     with tempfile.TemporaryDirectory() as name:
@@ -92,4 +94,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

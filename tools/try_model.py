@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
+import math
 import os
 import signal
 import sys
@@ -63,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = build_parser().parse_intermixed_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    if min(args.max_megabytes, args.max_megapixels) <= 0:
-        raise IONError("--max-megabytes and --max-megapixels must be above 0.")
+    if not all(0 < most < math.inf for most in (args.max_megabytes, args.max_megapixels)):
+        raise IONError("--max-megabytes and --max-megapixels must be numbers above 0.")
     examples = find_examples(args.examples) if args.examples else []
     with tempfile.TemporaryDirectory(prefix="try_model_") as uploads:
         # Gradio reads these when it is imported: it asks no other machine, and keeps no history.

@@ -13,12 +13,21 @@ from torch import Tensor
 def autocast_dtype(device_type: str) -> torch.dtype | None:
     """What autocast computes in on a kind of device ("cuda", "cpu"); None where it is off."""
     if hasattr(torch, "get_autocast_dtype"):
+        if not torch.amp.is_autocast_available(device_type):  # "meta", for instance
+            return None
         on, dtype = torch.is_autocast_enabled(device_type), torch.get_autocast_dtype(device_type)
     elif device_type == "cpu":  # PyTorch before 2.4
         on, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
     else:
         on, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
     return dtype if on else None
+
+
+def without_autocast(device_type: str) -> contextlib.AbstractContextManager:
+    """A context in which autocast is off, also on devices that know none."""
+    if autocast_dtype(device_type) is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 def keep_range(x: Tensor) -> contextlib.AbstractContextManager:

@@ -94,6 +94,12 @@ def test_what_is_wrong_is_told(compare, make_run, image, tmp_path):
         status, _, err = compare(*runs, "--input", shown, "--output", target)
         assert status == 1 and sentence in err, err
         assert not target.exists() and "Traceback" not in err
+    linked, before = tmp_path / "linked.png", image.read_bytes()
+    linked.symlink_to(image)
+    for target in (image, linked):
+        told = compare(good, "--input", image, "--output", target)
+        assert says(told, f"--output {target} is one of the pictures; choose another --output")
+        assert linked.is_symlink() and image.read_bytes() == before
     (tmp_path / "folder.jpg").mkdir()
     with_folder = compare(good, "--input", image, "--output", tmp_path / "folder.jpg")
     assert says(with_folder, "folder.jpg cannot be written", "another --output")

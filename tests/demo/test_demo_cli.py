@@ -129,7 +129,9 @@ def test_scores_are_from_0_to_1(demo, score, capsys):
     assert f"--confidence-threshold: {score} is no score" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", ["", "--input a --batch 0", "--input a --save xml"])
+@pytest.mark.parametrize(
+    "options", ["", "--input a --batch 0", "--input a --save xml", "--webcam -1"]
+)
 def test_options_that_make_no_sense(demo, options, capsys):
     with pytest.raises(SystemExit) as stop:
         demo.parse_args(f"--config-file c.yaml --output out {options}".split())

@@ -29,6 +29,11 @@ def test_the_context_block_runs_in_float32_in_place_of_float16(transition):
         torch.testing.assert_close(mixed, block(x))
 
 
+def test_the_context_block_takes_maps_of_a_device_without_autocast():
+    block = IRNN(4, hidden_dim=4, out_dim=4).to("meta")
+    assert block(torch.empty(1, 4, 5, 6, device="meta")).shape == (1, 4, 5, 6)
+
+
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("count", [0, 3])

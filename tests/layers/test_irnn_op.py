@@ -4,7 +4,9 @@ import pytest
 import torch
 from irnn_cases import KINDS, assert_as_defined, differentiated, make_weight
 from torch import library
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from ion_d2.layers import spatial_irnn, spatial_irnn_reference
 from ion_d2.layers.irnn import op
@@ -112,6 +114,68 @@ def test_derivatives_in_forward_mode_and_of_torch_func(kind):
         results.append([pushed, gradient, curved, each, dual])
     torch.testing.assert_close(*results)
     assert results[0][0].abs().sum() > 1
+
+
+def forward_mode(sweep, x):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(sweep(forward_ad.make_dual(x, x))).primal
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state_stays_exact_under_autocast_and_torch_func(kind):
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 8, 12, 9), make_weight(kind, 8)
+
+    def sweep(x):
+        return spatial_irnn(x, weight)
+
+    def mixed_energy(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return sweep(x).sum()
+
+    exact = spatial_irnn_reference(x, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        each = torch.func.vmap(lambda a: sweep(a[None])[0])(x)
+        found = [each, torch.func.jvp(sweep, (x,), (x,))[0], forward_mode(sweep, x)]
+    for states in found:
+        torch.testing.assert_close(states, exact)
+    gradient = torch.autograd.grad(sweep(x.requires_grad_()).sum(), x)[0]
+    torch.testing.assert_close(torch.func.grad(mixed_energy)(x.detach()), gradient)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(1, 3, 0, 4), (1, 3, 4, 0), (0, 3, 4, 4)])
+def test_empty_maps_under_torch_func(kind, shape):
+    weight = make_weight(kind, 3)
+    x = torch.empty(2, *shape)
+    swept = torch.func.vmap(lambda a: spatial_irnn(a, weight))(x)
+    assert swept.shape == (2, *spatial_irnn(x[0], weight).shape)
+    assert torch.func.grad(lambda a: spatial_irnn(a, weight).sum())(x[0]).shape == shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_maps_without_a_device(kind):
+    """The device "meta" knows no autocast."""
+    weight = make_weight(kind, 3)
+    weight = None if weight is None else weight.to("meta")
+    x = torch.empty(2, 1, 3, 4, 5, device="meta")
+    assert torch.func.vmap(lambda a: spatial_irnn(a, weight))(x).shape == (2, 1, 12, 4, 5)
+
+
+def test_sizes_whose_values_cannot_be_read():
+    x, sizes = torch.ones(2, 1, 3, 3), torch.tensor([[2, 3], [3, 3]])
+
+    def sweep(x, sizes):
+        return spatial_irnn(x, sizes=sizes)
+
+    expected = sweep(x, sizes)
+    each = torch.func.vmap(sweep)(x[:, None], sizes[:, None])
+    torch.testing.assert_close(each[:, 0], expected)
+    with FakeTensorMode() as mode:
+        assert sweep(mode.from_tensor(x), mode.from_tensor(sizes)).shape == expected.shape
+    for tracing_mode in ("real", "fake", "symbolic"):
+        graph = make_fx(sweep, tracing_mode=tracing_mode)(x, sizes)
+        torch.testing.assert_close(graph(x, sizes.flip(0)), sweep(x, sizes.flip(0)))
 
 
 def test_directions_may_be_any_iterable():

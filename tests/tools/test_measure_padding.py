@@ -30,6 +30,11 @@ def test_inner_cells_of_a_vgg_see_no_padding(measured):
     assert cells["conv5"][0] != "0.00%" and cells["conv5"][1] == "0.00%"
 
 
+def test_pictures_of_one_channel(measured):
+    gray = ("INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[100.0]", "MODEL.PIXEL_STD", "[50.0]")
+    assert "conv5" in measured("configs/ion_tiny.yaml", *gray)[1]
+
+
 def test_under_another_meta_architecture_padding_counts_as_image(measured):
     opts = ("MODEL.VGG.NORM", "")
     ion = measured("configs/ion_tiny.yaml", *opts)[1]

@@ -79,8 +79,7 @@ def _check_sizes(x: Tensor, sizes: Tensor) -> None:
         raise ValueError(f"sizes must have the shape {(x.shape[0], 2)}, got {tuple(sizes.shape)}")
     if sizes.is_floating_point() or sizes.is_complex() or sizes.dtype == torch.bool:
         raise TypeError(f"sizes must be an integer tensor, got {sizes.dtype}")
-    # A GPU would have to be waited for, and torch.compile and torch.export know no values.
-    if sizes.device.type != "cpu" or is_compiling():
+    if not _is_readable(sizes):
         return
     height, width = x.shape[-2:]
     limit = torch.tensor([height, width], device=sizes.device)
@@ -88,6 +87,17 @@ def _check_sizes(x: Tensor, sizes: Tensor) -> None:
         raise ValueError(
             f"sizes must lie within the map's {height} x {width} cells, got {sizes.tolist()}"
         )
+
+
+def _is_readable(tensor: Tensor) -> bool:
+    """Whether its values can be compared: a GPU would have to be waited for.
+
+    torch.compile, torch.export, torch.func, make_fx and FakeTensorMode know none.
+    """
+    if tensor.device.type != "cpu" or is_compiling() or type(tensor) is not Tensor:
+        return False
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not wrapped and torch._C._len_torch_dispatch_stack() == 0
 
 
 def is_compiling() -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, library
 from torch.autograd import forward_ad
 
+from ..precision import without_autocast
 from .arguments import DIRECTIONS, check_arguments, empty_map, is_compiling
 from .backends import BACKENDS, choose_backend
 from .portable import spatial_irnn_portable
@@ -42,7 +43,8 @@ def spatial_irnn(
         directions: D of "right", "left", "down", "up", in the order wanted in the output.
         sizes: (N, 2) integers, the valid (height, width) of each image in cells, counted from the
             top left corner. Cells outside are absent: no state crosses them and the output is 0
-            there. They are compared with the map where that does not make a GPU wait.
+            there. They are compared with the map where their values are there and no GPU has to be
+            waited for.
         backend: name of the implementation, a key of ``ion_d2.layers.irnn.BACKENDS``. None: what
             the environment variable ``ION_D2_IRNN_BACKEND`` names, or else the fastest.
 
@@ -68,8 +70,10 @@ def spatial_irnn(
     indices = [DIRECTIONS.index(name) for name in directions]
     if sizes is not None:
         sizes = sizes.to(x.device)
-    if tracing or _is_transformed():
+    if tracing:
         return spatial_irnn_portable(x, weight, indices, sizes)
+    if _is_transformed():
+        return _plain_sweep(x, weight, indices, sizes)
     return spatial_irnn_op(x, weight, indices, sizes, choose_backend(x, weight, backend))
 
 
@@ -81,6 +85,16 @@ def _is_transformed() -> bool:
     if is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _plain_sweep(
+    x: Tensor, weight: Tensor | None, directions: list[int], sizes: Tensor | None
+) -> Tensor:
+    """The sweep in operators of PyTorch's own, which have all derivatives."""
+    if not x.numel():
+        return x.repeat(1, len(directions), 1, 1)
+    with without_autocast(x.device.type):
+        return spatial_irnn_portable(x, weight, directions, sizes)
 
 
 _PARAMETERS = "Tensor? weight, int[] directions, Tensor? sizes, str backend"
