@@ -1,4 +1,4 @@
-"""One clear sentence for users whose Detectron2 is missing or broken."""
+"""One clear sentence for users whose Detectron2 is missing or broken, or whose NumPy misfits."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ class _Refusal(MetaPathFinder):
 
 
 def require_detectron2() -> None:
-    """Raise an ImportError that says why and what to run, unless Detectron2 can be imported."""
+    """Raise an ImportError that says why and what to run, unless Detectron2 can be used."""
     if not is_installed():
         raise ImportError(f"ion_d2 needs Detectron2, which is not installed: {_ADVICE}.")
+    if fault := numpy_fault():
+        raise ImportError(fault)
     try:
         importlib.import_module("detectron2.modeling")
     except ModuleNotFoundError as error:
@@ -52,6 +54,26 @@ def require_detectron2() -> None:
     # A broken installation raises anything (removed aliases, libraries that do not load).
     except Exception as error:
         raise _broken(error) from error
+
+
+def numpy_fault() -> str:
+    """Why the installed PyTorch cannot use the installed NumPy, and what to run; "" if it can.
+
+    tools/install_detectron2.py runs this file alone.
+    """
+    try:
+        numpy, torch = (importlib.import_module(name) for name in ("numpy", "torch"))
+    except Exception:  # missing or broken, which others tell
+        return ""
+    try:
+        torch.zeros(1).numpy()
+    except RuntimeError as error:
+        return (
+            f"PyTorch {torch.__version__} cannot use the installed NumPy {numpy.__version__} "
+            f"({error}): run `pip install 'numpy<2' -e .` in the project's folder, as PyTorch "
+            "before 2.3 knows NumPy 1 alone, or install a newer PyTorch."
+        )
+    return ""
 
 
 def _broken(error: Exception) -> ImportError:

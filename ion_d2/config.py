@@ -56,27 +56,29 @@ _DEFAULTS: dict[str, Any] = {
     # Channels of the state of each direction (Table 8: 512), or of each layer of "Conv" but the
     # last. 0: as many as IN_FEATURE has.
     "MODEL.CONTEXT.HIDDEN_DIM": 512,
-    # Channels of the context feature (Fig. 2: 512). 0: as many as IN_FEATURE has.
+    # Channels of the context feature (Fig. 2: 512). 0: as many as IN_FEATURE has, which
+    # "GlobalAverage" always returns.
     "MODEL.CONTEXT.OUT_DIM": 512,
-    # How a state follows from the one before: by a "full" matrix (Eq. 1), "diagonal" (a weight for
-    # each channel), "identity" (the sum, without weights: Eq. 2), or "max" (the largest value so
-    # far instead of a sum, for cues of a few cells; not the paper's, no ONNX export).
+    # How a state of "IRNN" follows from the one before: by a "full" matrix (Eq. 1), "diagonal" (a
+    # weight for each channel), "identity" (the sum, without weights: Eq. 2), or "max" (the largest
+    # value so far instead of a sum, for cues of a few cells; not the paper's, no ONNX export).
     "MODEL.CONTEXT.TRANSITION": "full",
-    # Initial weights of the 1x1 convolutions, on which the paper is silent: "xavier" (random);
-    # "pass_through", which hands on the feature and then the mean of the four directions; or
-    # "rows_then_columns", the mean of the two horizontal and then of the two vertical ones.
+    # Initial weights of the 1x1 convolutions of "IRNN", on which the paper is silent: "xavier"
+    # (random); "pass_through", which hands on the feature and then the mean of the four directions;
+    # or "rows_then_columns", the mean of the two horizontal and then of the two vertical ones.
     "MODEL.CONTEXT.INIT": "xavier",
     # Normalization after each convolution of "IRNN" and "Conv", and of "GlobalAverage": "" (the
     # paper's) or "BRN" (batch renormalization, which helps short trainings: docs/STUDY.md).
     "MODEL.CONTEXT.NORM": "",
-    # Initial biases of the convolutions that feed a recurrence, in units of what they return. Below
-    # 0, what is common everywhere (the background) does not add up along a sweep; above 0, negative
-    # values count too.
+    # Initial biases of the convolutions that feed the recurrences of "IRNN", in units of what they
+    # return. Below 0, what is common everywhere (the background) does not add up along a sweep;
+    # above 0, negative values count too.
     "MODEL.CONTEXT.BIAS_INIT": 0.0,
-    # Dropout after each concatenation of the four directions, from 0 to below 1 (sec. 3.2: 0.25).
+    # Dropout of "IRNN" and "RNN" after each concatenation of the four directions, from 0 to below 1
+    # (sec. 3.2: 0.25).
     "MODEL.CONTEXT.DROPOUT": 0.25,
-    # Directions in which each stack travels, of "right", "left", "down" and "up"; the last list
-    # serves all further stacks. Table 9a has [["left", "right"], ["up", "down"]].
+    # Directions in which each stack of "IRNN" and "RNN" travels, of "right", "left", "down", "up";
+    # the last list serves all further stacks. Table 9a has [["left", "right"], ["up", "down"]].
     "MODEL.CONTEXT.DIRECTIONS": [["right", "left", "down", "up"]],
     # Whether the directions of an "IRNN" share the 1x1 convolution that feeds them, which is faster
     # (sec. 3.2: and costs 0.1 mAP).
@@ -95,7 +97,7 @@ _DEFAULTS: dict[str, Any] = {
     # "context_conv".
     "MODEL.CONTEXT.PARTS": [],
     # L2 normalization of each pooled feature: "roi" over all its entries, "position" over the
-    # channels of each bin, or "none" (sec. 5.2).
+    # channels of each bin, or "none" (sec. 5.2), after which there are no factors either.
     "MODEL.SKIP_POOLER.NORM": "roi",
     # Initial factor on each channel after the normalization, at least 0: the mean norm of pooled
     # conv5 (sec. 3.1: 1000 for Caffe's VGG16; about 130 with NORM "position"). 0.0 measures it in

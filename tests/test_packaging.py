@@ -69,6 +69,14 @@ def test_every_other_file_of_the_packages_is_packaged(arguments):
     assert {ROOT / name / "py.typed" for name in PACKAGES} <= others
 
 
+def test_a_source_archive_has_the_packages_and_no_tests(arguments, tmp_path):
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    names = (tmp_path / "ion_d2.egg-info" / "SOURCES.txt").read_text().splitlines()
+    assert {"setup.py", "ion_d2/layers/__init__.py", "ion_lab/py.typed"} <= set(names)
+    assert not [name for name in names if name.startswith("tests")]
+
+
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="needs sys.stdlib_module_names")
 def test_every_imported_module_is_a_requirement(arguments):
     # Parts that do without them where they are missing: builds of PyTorch for GPUs bring triton.

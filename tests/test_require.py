@@ -1,4 +1,4 @@
-"""Importing ion_d2 where Detectron2 is broken, in interpreters of their own."""
+"""Importing ion_d2 where Detectron2 is broken or NumPy misfits, in interpreters of their own."""
 
 import os
 import subprocess
@@ -44,3 +44,16 @@ def test_missing_requirement_of_detectron2_is_named(tmp_path):
     (tmp_path / "detectron2" / "__init__.py").write_text("import fvcore_of_old.nn\n")
     line = import_error(tmp_path)
     assert "the missing module fvcore_of_old" in line and "pip install -e ." in line
+
+
+def test_a_numpy_that_pytorch_cannot_use_is_named(tmp_path):
+    for name, source in {
+        "detectron2/__init__.py": "",
+        "numpy.py": "__version__ = '2.0.2'\n",
+        "torch.py": "__version__ = '2.0.0'\ndef zeros(n): raise RuntimeError('Numpy is absent')\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(source)
+    line = import_error(tmp_path)
+    assert line.startswith("ImportError: PyTorch 2.0.0 cannot use the installed NumPy 2.0.2 (Numpy")
+    assert "`pip install 'numpy<2' -e .`" in line

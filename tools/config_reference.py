@@ -73,8 +73,9 @@ DETECTRON2_KEYS = {
     "TEST.AUG.ENABLED": "Evaluates with averages over sizes and mirrors as well, after the plain "
     "evaluation of a finished training and with --eval-only.",
     "TEST.PRECISE_BN.ENABLED": "Measures the statistics of batch normalization before each "
-    'evaluation, not those of batch renormalization ("BRN"), whose own the weights were trained '
-    "with. Refused where nothing is left to measure.",
+    'evaluation of a training, not those of batch renormalization ("BRN"), whose own the weights '
+    "were trained with. A training refuses it where nothing is left to measure; --eval-only "
+    "evaluates with the statistics of the weights' file.",
     "SEED": "Below 0, a seed is drawn and logged. Random numbers depend on the seed and the "
     "iteration alone.",
 }

@@ -33,11 +33,15 @@ BUILD_TOOL = "setuptools>=70.1,<81"
 # asks for.
 FETCHING_PIP = "pip<26.3"
 
+# Says whether PyTorch and NumPy fit; it needs nothing that may be missing.
+REQUIRE = Path(__file__).resolve().parents[1] / "ion_d2" / "_require.py"
+
 # Runs in an interpreter of its own: a broken import must not take this program down, and what was
 # imported before the installation must not hide what is there after it.
 PROBE = """
-import importlib, importlib.metadata, importlib.util, json
+import importlib, importlib.metadata, importlib.util, json, runpy, sys
 state = dict(version=None, origin=None, error=None, missing=None, whole=True)
+state["numpy"] = runpy.run_path(sys.argv[1])["numpy_fault"]()
 try:
     found = importlib.metadata.distribution("detectron2")
     state["version"] = found.version
@@ -71,14 +75,14 @@ def probe() -> dict:
     Returns:
         ``version`` and ``origin`` of what is installed (None if nothing is), ``error`` (None if all
         imports work), ``missing`` (the module that an import lacked, or None), ``whole`` (False if
-        a part of the installed files is not there).
+        a part of the installed files is not there), ``numpy`` (why PyTorch cannot use it, or "").
 
     Raises:
         InstallError: the interpreter died.
     """
     # A neutral working directory: a folder that happens to be called detectron2 is no installation.
     with tempfile.TemporaryDirectory() as neutral:
-        done = _python("-c", PROBE, cwd=neutral)
+        done = _python("-c", PROBE, str(REQUIRE), cwd=neutral)
     try:
         return json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -98,8 +102,11 @@ def decide(state: dict) -> str:
         "keep", "install", or "repair" (our own wheel, unpacked only in part).
 
     Raises:
-        InstallError: something is installed that cannot be imported and is not ours to change.
+        InstallError: something is installed that cannot be imported and is not ours to change, or
+            PyTorch cannot use NumPy.
     """
+    if state["numpy"]:
+        raise InstallError(state["numpy"])
     ours = state["version"] == VERSION
     if state["error"] is None and (state["whole"] or not ours):
         return "keep"

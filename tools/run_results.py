@@ -144,6 +144,11 @@ def _from_voc(folder: Path, dataset: str, metric: str | None) -> Result | None:
         if content.get("dataset", dataset) != dataset:
             return None
         metric = metric or content["metric"]
+        if metric not in content["mean"]:
+            raise IONError(
+                f"{path} has no average precision {metric!r} (TEST.VOC_METRIC of the first run, by "
+                "which all are compared); evaluate again, or name another run first."
+            )
         mean = {name: content["mean"][metric][name] for name in MEANS}
         figures = {
             name: {label: entry[metric][name] for label, entry in content["classes"].items()}

@@ -47,7 +47,7 @@ class Objects(NamedTuple):
 
 
 def collect_objects(records: Sequence[dict[str, Any]], *, use_difficult: bool = False) -> Objects:
-    """Take the objects of Detectron2's dataset dicts; rotated boxes are not among them."""
+    """Take the objects of Detectron2's dataset dicts; of a rotated box, the upright one around."""
     values = chain.from_iterable(_rows(records, use_difficult))
     columns = np.fromiter(values, dtype=np.float64).reshape(-1, 12).T
     image, number, category, in_corners, learned, cut = columns[[0, 1, 2, 9, 10, 11]].astype(int)
@@ -61,11 +61,13 @@ def _rows(records: Sequence[dict[str, Any]], use_difficult: bool) -> Iterator[tu
     for image, record in enumerate(records):
         size = record["width"], record["height"]
         for number, found in enumerate(record.get("annotations", ())):
-            if found["bbox_mode"] in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
-                in_corners = found["bbox_mode"] == BoxMode.XYXY_ABS
-                learned = is_learned(found, use_difficult)
-                place, flags = (*found["bbox"], *size), (in_corners, learned, found.get("cut", 0))
-                yield image, number, found["category_id"], *place, *flags
+            box, mode = found["bbox"], found["bbox_mode"]
+            if mode == BoxMode.XYWHA_ABS:
+                box = BoxMode.convert([float(v) for v in box], mode, BoxMode.XYXY_ABS)
+                mode = BoxMode.XYXY_ABS
+            in_corners, learned = mode == BoxMode.XYXY_ABS, is_learned(found, use_difficult)
+            flags = in_corners, learned, found.get("cut", 0)
+            yield image, number, found["category_id"], *box, *size, *flags
 
 
 def find_box_faults(objects: Objects) -> dict[str, np.ndarray]:

@@ -80,16 +80,19 @@ def tell_divergence(
     iteration: int,
     images: Iterable[dict[str, Any]] = (),
     rate: float | None = None,
+    skipped: int = 0,
 ) -> IONError:
     """Turn what was raised into an error that says where it happened and what to do.
 
-    Within a step, ``images`` are its input dicts in this process, ``rate`` its learning rate.
+    Within a step, ``images`` are its input dicts in this process, ``rate`` its learning rate, and
+    ``skipped`` the steps that were left out before.
     """
     fault = describe(error, images)
     told = "" if rate is None else f" (the rate was {rate:g})"
+    more = f"more than the {skipped} before it" if skipped else "a few such steps"
     return IONError(
         f"The loss became NaN or infinite in iteration {iteration} ({fault}): lower SOLVER.BASE_LR"
         f"{told}, warm up longer (SOLVER.WARMUP_ITERS), clip (SOLVER.CLIP_GRADIENTS), look at the "
-        "boxes of the pictures, or skip a few such steps (SOLVER.SKIP_NON_FINITE). Earlier "
+        f"boxes of the pictures, or skip {more} (SOLVER.SKIP_NON_FINITE). Earlier "
         "checkpoints are intact."
     )

@@ -115,7 +115,7 @@ class PassTrainer(SimpleTrainer):
         except FloatingPointError as error:
             if not self._may_skip(error):
                 rate = self.optimizer.param_groups[0]["lr"]
-                raise tell_divergence(error, self.iter, images, rate) from error
+                raise tell_divergence(error, self.iter, images, rate, self.skipped) from error
             # A forward pass may have measured statistics that are not finite either.
             unwrap_distributed(self.model).load_state_dict(before)
             self.skipped += 1

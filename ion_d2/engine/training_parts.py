@@ -108,6 +108,11 @@ class IONBuilders(DefaultTrainer):
             cfg = cfg.clone()
             cfg.defrost()
             cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+        elif cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL:
+            logger.warning(
+                "Gradients are not clipped: SOLVER.CLIP_GRADIENTS.FULL_MODEL is True, but "
+                "SOLVER.CLIP_GRADIENTS.ENABLED is False."
+            )
         return super().build_optimizer(cfg, model)
 
     @classmethod

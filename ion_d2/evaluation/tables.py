@@ -27,13 +27,14 @@ def format_percent(value: float | None) -> str:
 
 
 def voc_cells(results: Mapping[str, Any]) -> Cells:
-    """Average precision of every class: AP50 by both definitions, AP75 and AP by the chosen one.
+    """Average precision of every class: AP50 by VOC's definitions, and all by the chosen one.
 
     Args:
         results: what :class:`~ion_d2.evaluation.IONVOCEvaluator` writes to voc_results.json.
     """
     metric, classes = results["metric"], results["classes"]
-    columns = [("11point", "AP50"), ("area", "AP50"), (metric, "AP75"), (metric, "AP")]
+    chosen = [(metric, figure) for figure in ("AP50", "AP75", "AP")]
+    columns = list(dict.fromkeys([("11point", "AP50"), ("area", "AP50"), *chosen]))
     rows = [
         [name, str(entry["num_images"]), str(entry["num_boxes"])]
         + [format_percent(entry[kind][figure]) for kind, figure in columns]

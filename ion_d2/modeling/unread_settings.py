@@ -34,13 +34,14 @@ _SWITCHES = (
     ("TEST.FLIP_AVERAGING", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
     ("TEST.BOX_REFINEMENT.ENABLED", "MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY, "IONROIHeads"),
 )
-# Keys of one kind of head: the head's key, heads that lack them, one that does not, the default.
-# Heads of other projects may read them too.
+# Keys of one kind of head, or of what is switched on: the key of that, values with which they are
+# not read, one with which they are, the default. Heads of other projects may read them too.
 _ROI_HEADS, _BOX_HEAD = ("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME")
-_OF_HEADS: dict[str, tuple[str, set[str], str, Any]] = {
+_OF_PARTS: dict[str, tuple[str, set[Any], Any, Any]] = {
     "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": (_ROI_HEADS, _HEADS - {"IONROIHeads"}, "IONROIHeads", 0.01),
     "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": (_ROI_HEADS, _HEADS, "SPPROIHeads", [6, 3, 2, 1]),
     "MODEL.ROI_BOX_HEAD.NORM": (_BOX_HEAD, {"IONBoxHead"}, "FastRCNNConvFCHead", ""),
+    "TEST.BOX_REFINEMENT.ROUNDS": ("TEST.BOX_REFINEMENT.ENABLED", {False}, True, 2),
 }
 # Keys of MODEL.CONTEXT that one kind of block alone reads. Those that several read are set for all
 # of them by shared configs and by plug_in.
@@ -84,14 +85,14 @@ def check_switches(cfg: CfgNode) -> None:
 
     Raises:
         IONError: the segmentation loss, its predictions, the averaging with the mirrored image or
-            the refinement of boxes is, or a setting of other heads is not its default.
+            the refinement of boxes is, or a setting of what it does not have is not its default.
     """
     if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
         raise IONError(
             "TEST.SEM_SEG is True, but the model has no segmentation head without "
             "MODEL.SEG_REGULARIZER_ON; set that to True, for a model trained with it."
         )
-    _check_settings_of_heads(cfg)
+    _check_settings_of_parts(cfg)
     for switch, key, registry, able in _SWITCHES:
         name = value_of(cfg, key)
         # ION's further heads, which refine otherwise or not at all, say so when they are built.
@@ -103,8 +104,8 @@ def check_switches(cfg: CfgNode) -> None:
             )
 
 
-def _check_settings_of_heads(cfg: CfgNode) -> None:
-    for key, (part, without, able, default) in _OF_HEADS.items():
+def _check_settings_of_parts(cfg: CfgNode) -> None:
+    for key, (part, without, able, default) in _OF_PARTS.items():
         value, name = value_of(cfg, key), value_of(cfg, part)
         if value not in (default, None) and name in without:  # an older config may lack the key
             raise IONError(

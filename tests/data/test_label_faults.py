@@ -73,10 +73,21 @@ def test_no_objects_at_all():
         assert best_overlaps(objects, cfg, anchor_shapes(cfg)).shape == (0,)
 
 
-def test_rotated_boxes_are_left_alone_and_crowds_are_not_learned():
-    rotated = record((50, 50, 20, 10, 30), mode=BoxMode.XYWHA_ABS)
+def test_of_rotated_boxes_the_upright_ones_around_are_taken(told):
+    rotated = [record((60, 50, 40, 20, angle), mode=BoxMode.XYWHA_ABS) for angle in (0, 90, 30)]
+    side = 40 * 3**0.5 / 2 + 20 / 2, 40 / 2 + 20 * 3**0.5 / 2  # of the last, by its angle
+    expected = [(40, 40, 80, 60), (50, 30, 70, 70), (60 - side[0] / 2, 50 - side[1] / 2)]
+    found = collect_objects(rotated)
+    for box, corners in zip(found.box, expected):
+        np.testing.assert_allclose(box[: len(corners)], corners, rtol=1e-5)
+    assert told(rotated[0], record((60, 60, 90, 90), category_id=1)) == []  # a cat and a dog
+    beyond = record((190, 50, 40, 20, 30), mode=BoxMode.XYWHA_ABS)
+    assert "1 box(es) beyond the border" in told(beyond)[0]
+
+
+def test_crowds_are_not_learned():
     crowd, hard = record((1, 1, 9, 9), iscrowd=1), record((1, 1, 9, 9), difficult=1)
-    found = collect_objects([rotated, crowd, hard, record((1, 1, 9, 9))])
+    found = collect_objects([crowd, hard, record((1, 1, 9, 9))])
     assert found.learned.tolist() == [0, 0, 1]
     assert collect_objects([hard], use_difficult=True).learned.all()
 

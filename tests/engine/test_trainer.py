@@ -137,6 +137,12 @@ def test_clipping_takes_the_norm_of_the_whole_gradient():
         assert moved.norm().item() == pytest.approx(min(norm, value), rel=1e-4)
 
 
+def test_clipping_that_is_off_is_told(caplog):
+    for opts, told in (((), 0), (("SOLVER.CLIP_GRADIENTS.ENABLED", False), 1)):
+        IONTrainer.build_optimizer(small_config(*opts), torch.nn.Linear(3, 4))
+        assert sum("FULL_MODEL is True, but" in x.getMessage() for x in caplog.records) == told
+
+
 @pytest.mark.parametrize(
     ("opts", "words"),
     [

@@ -67,6 +67,13 @@ def test_a_setting_of_other_heads_is_told(key, value, able):
     small_model(key, value, name, able, f"{HEAD}.NUM_FC", 2)
 
 
+def test_rounds_of_a_refinement_that_is_off_are_told():
+    opts = ("TEST.BOX_REFINEMENT.ROUNDS", 3)
+    with pytest.raises(IONError, match="ROUNDS is 3, but .*ENABLED is False, .*ENABLED to True"):
+        build_model(small_config(*opts))
+    small_model(*opts, "TEST.BOX_REFINEMENT.ENABLED", True)
+
+
 def test_context_that_retinanet_does_not_read_is_told():
     with pytest.raises(IONError, match="nothing reads its context: .*MODEL.RETINANET.IN_FEATURES"):
         small_model(*RETINANET, "['conv5']")

@@ -143,6 +143,16 @@ def test_the_metric_is_that_of_the_first(compare, runs):
         set_metric(path, "area")
 
 
+def test_a_metric_that_a_file_lacks_is_told(compare, runs):
+    """As of a run from before the metric was added."""
+    set_metric(runs[0], "101point")
+    voc = (runs[0] / "voc_results.json").read_text().replace("11point", "101point")
+    (runs[0] / "voc_results.json").write_text(voc)
+    words = f"{runs[1]}/voc_results.json has no average precision '101point'", "; evaluate again"
+    assert says(compare(*runs), *words)
+    assert compare(*reversed(runs))[0] == 0
+
+
 def test_curves_and_figures_of_metrics_json_are_by_the_metric_of_the_table(compare, tmp_path):
     """Both trainings are the same, but for the metric of their headline."""
     figures = {"bbox_area": 20.0, "bbox_11point": 40.0}

@@ -112,6 +112,14 @@ def test_broken_other_detectron2_is_named_and_untouched(
     refuses(*make_archive(tmp_path)[1], words=words)
 
 
+def test_a_numpy_that_pytorch_cannot_use_is_named(environment, refuses, tmp_path):
+    environment.write("numpy.py", "__version__ = '2.0.2'\n")
+    torch = "__version__ = '2.0.0'\ndef zeros(n): raise RuntimeError('Numpy is absent')\n"
+    environment.write("torch.py", torch)
+    words = ("PyTorch 2.0.0 cannot use the installed NumPy 2.0.2", "pip install 'numpy<2' -e .")
+    refuses(*make_archive(tmp_path)[1], words=words)
+
+
 def test_unusable_archives_are_refused(refuses, tmp_path):
     refuses("--archive", "absent.tar.gz", words=["absent.tar.gz"])
     refuses("--archive", make_archive(tmp_path)[0], words=["SHA-256"])
