@@ -34,13 +34,14 @@ _SWITCHES = (
     ("TEST.FLIP_AVERAGING", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
     ("TEST.BOX_REFINEMENT.ENABLED", "MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY, "IONROIHeads"),
 )
-# Keys of one kind of head, or of what is switched on: the key of that, values with which they are
+# Keys of one kind of part, or of one that may be off: the key of that, values with which they are
 # not read, one with which they are, the default. Heads of other projects may read them too.
 _ROI_HEADS, _BOX_HEAD = ("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME")
 _OF_PARTS: dict[str, tuple[str, set[Any], Any, Any]] = {
     "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": (_ROI_HEADS, _HEADS - {"IONROIHeads"}, "IONROIHeads", 0.01),
     "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": (_ROI_HEADS, _HEADS, "SPPROIHeads", [6, 3, 2, 1]),
     "MODEL.ROI_BOX_HEAD.NORM": (_BOX_HEAD, {"IONBoxHead"}, "FastRCNNConvFCHead", ""),
+    "MODEL.SKIP_POOLER.LEARN_SCALE": ("MODEL.SKIP_POOLER.NORM", {"none"}, "roi", True),
     "TEST.BOX_REFINEMENT.ROUNDS": ("TEST.BOX_REFINEMENT.ENABLED", {False}, True, 2),
 }
 # Keys of MODEL.CONTEXT that one kind of block alone reads. Those that several read are set for all

@@ -67,11 +67,18 @@ def test_a_setting_of_other_heads_is_told(key, value, able):
     small_model(key, value, name, able, f"{HEAD}.NUM_FC", 2)
 
 
-def test_rounds_of_a_refinement_that_is_off_are_told():
-    opts = ("TEST.BOX_REFINEMENT.ROUNDS", 3)
-    with pytest.raises(IONError, match="ROUNDS is 3, but .*ENABLED is False, .*ENABLED to True"):
-        build_model(small_config(*opts))
-    small_model(*opts, "TEST.BOX_REFINEMENT.ENABLED", True)
+@pytest.mark.parametrize(
+    ("key", "value", "switch", "off", "on"),
+    [
+        ("TEST.BOX_REFINEMENT.ROUNDS", 3, "TEST.BOX_REFINEMENT.ENABLED", False, True),
+        ("MODEL.SKIP_POOLER.LEARN_SCALE", False, "MODEL.SKIP_POOLER.NORM", "none", "roi"),
+    ],
+)
+def test_a_setting_of_what_is_off_is_told(key, value, switch, off, on):
+    words = f"{key} is {value}, but {switch} is {off!r}, which .* or {switch} to {on!r}"
+    with pytest.raises(IONError, match=words):
+        build_model(small_config(key, value, switch, off))
+    small_model(key, value, switch, on)
 
 
 def test_context_that_retinanet_does_not_read_is_told():
