@@ -39,6 +39,9 @@ def batch(labeled):
 # All have labels; only the second process' images have; nobody's have.
 LABELED = ((0, 1, 2, 3), (2,), ())
 
+# Batch renormalization of the context, which plug_in switches on.
+RENORMALIZED = (*EXACT, "MODEL.CONTEXT.NORM", "BRN")
+
 
 def gradients(model, inputs):
     model.zero_grad()
@@ -59,6 +62,8 @@ def work(rank, folder, port):
     told = {"local": (comm.get_local_rank(), comm.get_local_size()), "rank": comm.get_rank()}
     model = wrap_distributed(small_model(*EXACT, seed=rank).train())
     told["gradients"] = [gradients(model, batch(x)[2 * rank : 2 * rank + 2]) for x in LABELED]
+    model = wrap_distributed(small_model(*RENORMALIZED, seed=rank).train())
+    told["renormalized"] = [gradients(model, batch(x)[2 * rank : 2 * rank + 2]) for x in LABELED]
     told["stopped"] = stop_early(rank, folder)
     told["diverged"] = [diverge(rank, broken) for broken in (0, 1)]
     told["silence"] = meet_silence(rank)
@@ -116,19 +121,32 @@ def outcomes(tmp_path_factory):
     return [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(2)]
 
 
+def assert_near(found, expected):
+    """The same gradients, to 1e-5 of the largest."""
+    scale = max(value.abs().max() for value in expected.values())
+    assert found.keys() == expected.keys()
+    assert max((found[n] - g).abs().max() for n, g in expected.items()) < 1e-5 * scale
+
+
 @pytest.mark.parametrize("case", range(len(LABELED)))
 def test_gradients_are_those_of_one_process_with_the_double_batch(outcomes, case):
     expected = gradients(small_model(*EXACT).train(), batch(LABELED[case]))
-    scale = max(value.abs().max() for value in expected.values())
     for outcome in outcomes:
-        found = outcome["gradients"][case]
-        assert found.keys() == expected.keys()
-        assert max((found[n] - g).abs().max() for n, g in expected.items()) < 1e-5 * scale
+        assert_near(outcome["gradients"][case], expected)
     head = [n for n in expected if n.startswith("sem_seg_head")]
     assert head and any(expected[n].any() for n in head) == bool(LABELED[case])
     for name in expected:
         assert torch.equal(outcomes[0]["gradients"][case][name],
                            outcomes[1]["gradients"][case][name]), name  # fmt: skip
+
+
+def test_so_they_are_with_batch_renormalization(outcomes):
+    """In the first batch, which its own statistics standardize, and in later ones."""
+    model = small_model(*RENORMALIZED).train()
+    for case, labeled in enumerate(LABELED):
+        expected = gradients(model, batch(labeled))
+        for outcome in outcomes:
+            assert_near(outcome["renormalized"][case], expected)
 
 
 def test_processes_know_their_places(outcomes):

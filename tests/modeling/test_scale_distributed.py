@@ -40,17 +40,23 @@ def measure(norm, rank=None):
     return torch.stack(factors), int(scale.batches_left)
 
 
-def renormalized(maps):
-    """Running statistics of the context's normalization after some batches."""
-    norm = BatchRenorm2d(2).train()
-    for batch in maps:
-        norm(batch)
-    return torch.stack([norm.running_mean, norm.running_var])
+def renormalized(batches):
+    """Results and gradients of the context's normalization, and its running statistics."""
+    norm, passes = BatchRenorm2d(2).double().train(), []
+    for x in batches:
+        y = norm(x.requires_grad_())
+        tensors = (x, norm.weight, norm.bias)
+        passes.append((y.detach(), *torch.autograd.grad(y.pow(3).sum(), tensors)))
+    return passes, torch.stack([norm.running_mean, norm.running_var])
 
 
-def context_maps(rank):
-    generator = torch.Generator().manual_seed(50 + rank)
-    return 3 * rank + torch.randn(4, 2, 2, 5, 5, generator=generator)
+def context_maps(*ranks):
+    """Batches of some processes, which differ in level and number of images."""
+    parts = []
+    for rank in ranks:
+        noise = {"generator": torch.Generator().manual_seed(50 + rank), "dtype": torch.float64}
+        parts.append(3 * rank + torch.randn(4, 2 + rank, 2, 5, 5, **noise))
+    return torch.cat(parts, dim=1)
 
 
 def images(rank, world_size):
@@ -114,11 +120,22 @@ def test_scale_is_that_of_one_process_with_all_rois(results, norm):
     assert torch.equal(first[3], first[4])
 
 
-def test_running_statistics_are_the_mean_over_processes(results):
-    first, second = (result["renorm"] for result in results)
+def test_running_statistics_are_of_the_cells_of_all_processes(results):
+    cells = context_maps(0, 1).transpose(1, 2).flatten(2)  # [B, C, M]
+    expected = torch.stack([cells.mean(2).mean(0), cells.var(2, unbiased=False).mean(0)])
+    first, second = (result["renorm"][1] for result in results)
     assert torch.equal(first, second)
-    alone = torch.stack([renormalized(context_maps(rank)) for rank in (0, 1)])
-    torch.testing.assert_close(first, alone.mean(0))
+    torch.testing.assert_close(first, expected)
+
+
+def test_batch_renormalization_is_that_of_one_process_with_all_images(results):
+    together, _ = renormalized(context_maps(0, 1))
+    found = zip(*(result["renorm"][0] for result in results))
+    for (ours, theirs), (y, for_x, *for_parameters) in zip(found, together):
+        torch.testing.assert_close(torch.cat([ours[0], theirs[0]]), y)
+        torch.testing.assert_close(torch.cat([ours[1], theirs[1]]), for_x)
+        for first, second, both in zip(ours[2:], theirs[2:], for_parameters):
+            torch.testing.assert_close(first + second, both)
 
 
 def test_processes_share_the_images_of_one(results):

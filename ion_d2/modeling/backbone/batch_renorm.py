@@ -24,7 +24,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
     that no gradient asks for a shift or scale of a channel that the running statistics would undo.
 
     Over the first ``1 / momentum`` batches the running statistics are the plain mean. Only the
-    first batch is standardized by its own statistics.
+    first batch is standardized by its own statistics. A batch is that of all processes together.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.02) -> None:
@@ -64,17 +64,22 @@ class BatchRenorm2d(nn.BatchNorm2d):
                     wide, None, None, None, None, True, 0.0, self.eps
                 )
             variance = (inverse.square().reciprocal() - self.eps).clamp(min=0)
+            share = None
+            if comm.get_world_size() > 1:
+                cells = x.numel() // self.num_features
+                mean, variance, share = _over_processes(mean, variance, cells)
+                inverse = (variance + self.eps).rsqrt()
             # The running statistics before this batch; for the first, its own.
             first = self.num_batches_tracked == 0
             past_mean = torch.where(first, mean, self.running_mean.to(mean.dtype))
             past_variance = torch.where(first, variance, self.running_var.to(mean.dtype))
             self._follow(mean, variance)
-            statistics = (past_mean, past_variance, mean, inverse, self.eps)
+            statistics = (past_mean, past_variance, mean, inverse, share, self.eps)
             return _Renormalize.apply(wide, self.weight, self.bias, *statistics).to(x.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        """Update the running statistics, by the same numbers in all processes."""
+        """Update the running statistics by those of a batch."""
         if self.momentum == 1:
             # Each layer would standardize by the batch before alone, the next one that result, and
             # the averages explode.
@@ -82,10 +87,6 @@ class BatchRenorm2d(nn.BatchNorm2d):
                 "Batch renormalization (BRN) has momentum 1, as fvcore's update_bn_stats sets it; "
                 "BRN keeps its own statistics: put its layers into evaluation mode meanwhile."
             )
-        if comm.get_world_size() > 1:
-            both = torch.stack([mean, variance])
-            torch.distributed.all_reduce(both)
-            mean, variance = both / comm.get_world_size()
         self.num_batches_tracked += 1
         # A tensor, since reading the counter on the host would stall a GPU in every step.
         share = self.num_batches_tracked.to(mean.dtype).reciprocal().clamp(min=self.momentum)
@@ -104,6 +105,19 @@ class BatchRenorm2d(nn.BatchNorm2d):
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
 
 
+def _over_processes(mean: Tensor, variance: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of the cells of all processes, and the share of them that is here."""
+    own = torch.stack([torch.full_like(mean, cells), mean, variance])
+    gathered = [torch.empty_like(own) for _ in range(comm.get_world_size())]
+    torch.distributed.all_gather(gathered, own)
+    counts, means, variances = torch.stack(gathered, dim=1)
+    shares = counts / counts.sum(0)
+    mean = (shares * means).sum(0)
+    # How far the processes lie apart is part of the variance.
+    variance = (shares * (variances + (means - mean).square())).sum(0)
+    return mean, variance, shares[comm.get_rank()]
+
+
 class _Renormalize(torch.autograd.Function):
     """Ioffe's ``(x - mean) / deviation * r + d`` with the constants r and d of its Eq. 2.
 
@@ -114,18 +128,27 @@ class _Renormalize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *statistics: Any) -> Tensor:
-        past_mean, past_variance, mean, inverse, ctx.eps = statistics
-        ctx.save_for_backward(x, weight, past_mean, past_variance, mean, inverse)
+        past_mean, past_variance, mean, inverse, share, ctx.eps = statistics
+        ctx.save_for_backward(x, weight, past_mean, past_variance, mean, inverse, share)
         return nn.functional.batch_norm(x, past_mean, past_variance, weight, bias, eps=ctx.eps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, past_mean, past_variance, mean, inverse = ctx.saved_tensors
+        x, weight, past_mean, past_variance, mean, inverse, share = ctx.saved_tensors
         past = (past_variance + ctx.eps).rsqrt()
         r, d = past / inverse, (mean - past_mean) * past
         for_x, by_standardized, for_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, x, r * weight, None, None, mean, inverse, True, ctx.eps, [True] * 3
         )
+        if share is not None:
+            # It took off the means of this process' gradient; they should be those of all.
+            own = torch.stack([for_bias, by_standardized]) * len(mean) / x.numel()
+            every = own * share
+            torch.distributed.all_reduce(every)
+            level, slope = r * weight * inverse * (own - every)
+            slope *= inverse
+            channels = (-1, *[1] * (x.dim() - 2))
+            for_x.addcmul_(x, slope.view(channels)).add_((level - slope * mean).view(channels))
         for_weight = r * by_standardized + d * for_bias
-        return for_x, for_weight, for_bias, *[None] * 5
+        return for_x, for_weight, for_bias, *[None] * 6
