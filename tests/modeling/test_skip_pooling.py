@@ -1,5 +1,7 @@
 """Skip pooling in every head: against Detectron2's own heads, and what each head pools."""
 
+import pickle
+
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -15,7 +17,13 @@ from model_helpers import small_model
 
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
-from ion_d2.modeling import IONCascadeROIHeads, IONRes5ROIHeads, IONROIHeads, SkipPooler
+from ion_d2.modeling import (
+    IONCascadeROIHeads,
+    IONRes5ROIHeads,
+    IONROIHeads,
+    SkipPooler,
+    SkipPooling,
+)
 
 SHAPES = {
     "res3": ShapeSpec(channels=24, stride=8),
@@ -127,20 +135,30 @@ def test_each_head_pools_all_features_at_its_resolution(name, poolers):
         assert value.grad is not None and torch.isfinite(value.grad).all(), parameter
 
 
-def test_the_cascade_measures_its_scale_once_a_step():
+class OwnCascade(SkipPooling, CascadeROIHeads):
+    """What docs/PLUG_IN.md offers to heads of one's own."""
+
+
+@pytest.mark.parametrize("cascade", [IONCascadeROIHeads, OwnCascade])
+def test_the_cascade_measures_its_scale_once_a_step(cascade):
     """A second measurement in a step would change the scale under the first stage's gradient."""
     cfg = config("cascade", "MODEL.ROI_HEADS.IN_FEATURES", ["res4"],
                  "MODEL.SKIP_POOLER.SCALE_INIT", 0.0)  # fmt: skip
-    heads = IONCascadeROIHeads(cfg, SHAPES)
+    heads = cascade(cfg, SHAPES)
     pooled = []
-    heads.box_pooler.level_poolers[0].register_forward_hook(lambda *args: pooled.append(args[2]))
+    first = heads.box_pooler.level_poolers[0]
+    handle = first.register_forward_hook(lambda *args: pooled.append(args[2]))
     sum(losses_of(heads).values()).backward()
+    handle.remove()
     assert len(pooled) == 3  # stages
     scale = heads.box_pooler.scale
     assert int(scale.batches_left) == cfg.MODEL.SKIP_POOLER.SCALE_BATCHES - 1
     expected = pooled[0].flatten(1).norm(dim=1).mean()
     assert float(scale.factor[0]) == pytest.approx(float(expected), rel=1e-5)
     assert all(p.grad is not None for p in heads.parameters())
+    copy = pickle.loads(pickle.dumps(heads))
+    losses_of(copy)
+    assert copy.box_pooler.scale.batches_left == scale.batches_left - 1
 
 
 def test_res5_gets_what_it_reads_whatever_the_config_says():

@@ -7,7 +7,9 @@ the number of features.
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -93,9 +95,9 @@ class SkipPooler(nn.Module):
         self.added = tuple(added)
         self.gate = nn.Parameter(torch.full((len(added),), float(gate_init))) if added else None
         self.norm = norm
-        # Whether a forward pass counts for the measurement of the scale: at most one of a step may,
-        # since a second would change the scale under the gradient of the first.
-        self.measures = True
+        # The map that the scale was last measured on: heads that pool the same maps again (each
+        # stage of a cascade) would change the scale under the gradient of the first time.
+        self._measured: weakref.ref[Tensor] | None = None
         self.scale_source = scale_source
         self.level_poolers = nn.ModuleList(
             make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
@@ -141,9 +143,9 @@ class SkipPooler(nn.Module):
             raise ValueError(f"{wanted} feature maps wanted, got {len(features)}")
         if self.scale_pooler is not None:
             features, apart = features[:-1], features[-1:]
-            if self.scale is not None and self.scale.measuring and self.measures:
+            if scale := self._to_measure(apart[0]):
                 with torch.no_grad():
-                    self.scale.observe(self.scale_pooler(apart, boxes), self.norm)
+                    scale.observe(self.scale_pooler(apart, boxes), self.norm)
         # Contiguous: heads flatten it, Detectron2's keypoint head by a view.
         if self.reduce is None:
             return self.level_poolers[0](features, boxes).contiguous()
@@ -152,13 +154,25 @@ class SkipPooler(nn.Module):
         for i in sorted(range(len(features)), key=lambda i: i != self.scale_source):
             pooled = self.level_poolers[i](features[i : i + 1], boxes)
             merged = i == self.scale_source and self.scale_pooler is None
-            if merged and self.scale is not None and self.measures:
-                self.scale.observe(pooled, self.norm)
+            if merged and (scale := self._to_measure(features[i])):
+                scale.observe(pooled, self.norm)
             # At once, so that the gradients of one feature's pooled values exist at a time.
             projected = self.contribution(i, pooled)
             # The first sum has the bias's type, float32 also in mixed precision.
             total = total + projected if i == self.scale_source else total.add_(projected)
         return total.to(projected.dtype).contiguous()
+
+    def _to_measure(self, maps: Tensor) -> FeatureScale | None:
+        """The scale, if it is to be measured on these maps: not twice on the same."""
+        if self.scale is None or not self.scale.measuring:
+            return None
+        again = self._measured is not None and self._measured() is maps
+        self._measured = weakref.ref(maps)
+        return None if again else self.scale
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the map, which is of the moment."""
+        return {**self.__dict__, "_measured": None}
 
     def contribution(self, index: int, pooled: Tensor) -> Tensor:
         """What a pooled feature adds to the descriptor: (M, C_l, P, P) to (M, out_channels, P, P).

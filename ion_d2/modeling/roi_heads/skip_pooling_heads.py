@@ -8,8 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads, Res5ROIHeads
-from detectron2.structures import Instances
-from torch import Tensor, nn
+from torch import nn
 
 from ...errors import IONError
 from ...value_rules import check_value, one_of, value_of
@@ -74,12 +73,6 @@ class IONCascadeROIHeads(SkipPooling, CascadeROIHeads):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         check_no_refinement(cfg, "whose stages refine the boxes already")
         return super().from_config(cfg, input_shape)
-
-    def _run_stage(
-        self, features: list[Tensor], proposals: list[Instances], stage: int
-    ) -> tuple[Tensor, Tensor]:
-        self.box_pooler.measures = stage == 0
-        return super()._run_stage(features, proposals, stage)
 
 
 @ROI_HEADS_REGISTRY.register()
