@@ -13,7 +13,7 @@ from detectron2.modeling import build_backbone
 from .config import add_ion_config
 from .errors import IONError
 from .modeling.context import CONTEXT
-from .modeling.model_values import check_features, deepest_of
+from .modeling.model_values import check_features, deepest_of, depth
 from .modeling.unread_settings import ROI_HEADS
 from .value_rules import Rule, check_rules
 
@@ -118,7 +118,8 @@ def stages_to(name: str, stages: Sequence[str]) -> list[str]:
     """
     if found := re.fullmatch(r"res([2-5])", name):
         return [f"res{i}" for i in range(2, int(found[1]) + 1)]
-    return [stage for stage in sorted(stages) if stage <= name] if name in stages else [name]
+    before = [stage for stage in stages if [] < depth(stage) <= depth(name)]
+    return sorted(before, key=depth) if name in before else [name]
 
 
 def _shapes(cfg: CfgNode, resnet_features: list[str] | None) -> dict[str, ShapeSpec]:
@@ -126,4 +127,5 @@ def _shapes(cfg: CfgNode, resnet_features: list[str] | None) -> dict[str, ShapeS
     plain = cfg.clone()
     plain.defrost()
     plain.MODEL.RESNETS.OUT_FEATURES = resnet_features or cfg.MODEL.RESNETS.OUT_FEATURES
+    plain.MODEL.TIMM.WEIGHTS = ""  # which the model itself reads
     return build_backbone(plain).output_shape()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -154,8 +155,13 @@ def check_features(key: str, names: Sequence[str], shapes: Mapping[str, ShapeSpe
 
 
 def deepest_of(names: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> str:
-    """The feature with the largest stride, the last of several."""
-    return max(reversed(names), key=lambda name: shapes[name].stride)
+    """The feature with the largest stride; of several, that of the largest numbers, or the last."""
+    return max(reversed(names), key=lambda name: (shapes[name].stride, depth(name)))
+
+
+def depth(name: str) -> list[int]:
+    """The numbers in a feature's name, which order stages: "stage12" lies behind "stage9"."""
+    return [int(digits) for digits in re.findall(r"\d+", name)]
 
 
 def _anchor_counts(cfg: CfgNode, key: str, names: Sequence[str]) -> list[int]:

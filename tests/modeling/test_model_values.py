@@ -1,10 +1,12 @@
 """Values that a model would trip over are told by the name of their key."""
 
 import pytest
+from detectron2.layers import ShapeSpec
 from model_helpers import small_config
 
 from ion_d2.engine.setup import build_model
 from ion_d2.errors import IONError
+from ion_d2.modeling.model_values import deepest_of
 
 ANCHORS, FEATURES = "MODEL.ANCHOR_GENERATOR", "MODEL.RPN.IN_FEATURES"
 
@@ -90,3 +92,10 @@ def test_square_anchors_may_be_one_list_or_none(squares):
 def test_context_that_the_backbone_lacks_is_told_how_to_get():
     with pytest.raises(IONError, match="names 'context'.*NAME to 'build_ion_context_backbone'"):
         build_model(small_config("MODEL.BACKBONE.NAME", "build_ion_vgg_backbone"))
+
+
+@pytest.mark.parametrize("names", [["stage9", "stage12"], ["stage12", "stage9"]])
+def test_of_equal_strides_the_last_stage_is_the_deepest(names):
+    shapes = {name: ShapeSpec(channels=1, stride=16) for name in names}
+    assert deepest_of(names, shapes) == "stage12"
+    assert deepest_of(["p9", *names], {**shapes, "p9": ShapeSpec(stride=32)}) == "p9"
