@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
         ("test_vit", ["stage2"], [16]),
         (LITE, ["stage1", "stage5"], [2, 32]),
         ("test_vgg" if timm.is_model("test_vgg") else "vgg11", ["stage2"], [2]),
+        ("hrnet_w18_small", ["stage2", "stage5"], [4, 32]),
     ],
 )
 def test_features_have_the_shapes_that_are_told(name, features, strides):
@@ -40,6 +41,21 @@ def test_features_have_the_shapes_that_are_told(name, features, strides):
         assert shape.stride == stride
         expected = (1, shape.channels, side // stride, 2 * side // stride)
         assert outputs[feature].shape == expected
+
+
+def test_images_are_padded_to_the_cells_that_a_network_reads_together():
+    """MobileViT v2 stretches maps of odd sides to even ones, so that boxes would lie elsewhere."""
+    backbone = TimmBackbone("mobilevitv2_050", ["stage4", "stage5"]).eval()
+    assert backbone.size_divisibility == 64
+    with torch.no_grad():
+        sizes = [x.shape[2:] for x in backbone(torch.rand(1, 3, 192, 64)).values()]
+    assert sizes == [(12, 4), (6, 2)]
+
+
+def test_stages_whose_end_is_unknown_cannot_be_frozen():
+    with pytest.raises(IONError, match="FREEZE_AT is 2, but where the stages .* set it to 0"):
+        TimmBackbone("hrnet_w18_small", ["stage4"], freeze_at=2)
+    assert TimmBackbone("hrnet_w18_small", ["stage4"]).num_stages == 0
 
 
 def changed_by_a_batch(backbone):
@@ -125,22 +141,38 @@ def test_a_checkpoint_of_the_detector_needs_no_file_of_the_backbone(tmp_path):
     build_model(config(tmp_path / "gone.pth", **{"MODEL.WEIGHTS": "model_final.pth"}))
 
 
-def test_plug_in_pools_all_stages_up_to_the_one_of_the_heads(tmp_path):
-    saved(tmp_path / "weights.pth", "resnet10t")
+def plugged(name, stages, read, **more):
+    """Detectron2's Faster R-CNN whose heads read one of some stages, with ION plugged in."""
     cfg = get_cfg()
     add_ion_config(cfg)
     keys = {
         "MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": "", "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-        "MODEL.BACKBONE.NAME": "build_timm_backbone", "MODEL.TIMM.NAME": "resnet10t",
-        "MODEL.TIMM.WEIGHTS": str(tmp_path / "weights.pth"), "MODEL.RPN.IN_FEATURES": ["stage4"],
-        "MODEL.ROI_HEADS.NAME": "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES": ["stage4"],
-        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
-        "MODEL.ROI_BOX_HEAD.FC_DIM": 32, "MODEL.TIMM.OUT_FEATURES": ["stage2", "stage3", "stage4"],
+        "MODEL.BACKBONE.NAME": "build_timm_backbone", "MODEL.TIMM.NAME": name,
+        "MODEL.RPN.IN_FEATURES": [read], "MODEL.ROI_HEADS.IN_FEATURES": [read],
+        "MODEL.ROI_HEADS.NAME": "StandardROIHeads", "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+        "MODEL.TIMM.OUT_FEATURES": stages, **more,
     }  # fmt: skip
     cfg.merge_from_list([word for pair in keys.items() for word in pair])
     ion_d2.plug_in(cfg)
+    return cfg
+
+
+def test_plug_in_pools_all_stages_up_to_the_one_of_the_heads(tmp_path):
+    saved(tmp_path / "weights.pth", "resnet10t")
+    weights = {"MODEL.TIMM.WEIGHTS": str(tmp_path / "weights.pth")}
+    cfg = plugged("resnet10t", ["stage2", "stage3", "stage4"], "stage4", **weights)
     assert cfg.MODEL.ROI_HEADS.IN_FEATURES == ["stage2", "stage3", "stage4", "context"]
     finite_losses(build_model(cfg))
+
+
+@pytest.mark.parametrize(("read", "count"), [("stage12", 4), ("stage9", 3)])
+def test_stages_are_ordered_by_their_numbers(read, count):
+    """As text, stage12 would come before stage3."""
+    stages = ["stage3", "stage6", "stage9", "stage12"]
+    cfg = plugged("vit_tiny_patch16_224", stages, read, **{"MODEL.BACKBONE.FREEZE_AT": 0})
+    assert cfg.MODEL.ROI_HEADS.IN_FEATURES == [*stages[:count], "context"]
+    assert cfg.MODEL.CONTEXT.IN_FEATURE == read
 
 
 def test_plug_in_lazy_takes_it():
@@ -167,6 +199,12 @@ def test_plug_in_lazy_takes_it():
         ("resnet10t", {"output_stride": 12}, "MODEL.TIMM.OUTPUT_STRIDE 12;"),
         ("resnet10t", {"output_stride": 2}, "MODEL.TIMM.OUTPUT_STRIDE 2;"),
         ("vgg11", {"output_stride": 8}, "MODEL.TIMM.OUTPUT_STRIDE 8;"),
+        (
+            "inception_v3",
+            {"out_features": ["stage2"]},
+            r"'inception_v3' cannot be .* stage2 \(stage2 has 13 x 29 cells of .* 68 x 132 pixels",
+        ),
+        ("halonet26t", {"out_features": ["stage4"]}, r"'halonet26t' cannot be .*AssertionError"),
         (LITE, {"output_stride": -16}, "MODEL.TIMM.OUTPUT_STRIDE -16;"),
         ("resnet10t", {"freeze_at": 4}, "MODEL.BACKBONE.FREEZE_AT is 4.*stage3.*0 .* to 3"),
         ("resnet10t", {"weights": "package://no_such/x.pth"}, "No module named 'no_such'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -14,7 +15,7 @@ from ...errors import IONError
 from ..trainer_settings import BuiltFromConfig
 from .stages import StagedBackbone
 from .timm_network import create_network, warn_of_other_pixels
-from .timm_weights import import_timm
+from .timm_weights import first_line, import_timm
 
 
 class TimmBackbone(BuiltFromConfig, StagedBackbone):
@@ -48,7 +49,7 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
 
         Raises:
             IONError: timm is missing or has no such network, or the network no such features,
-                stride or weights.
+                stride or weights, or a feature is not of the size that its stride tells.
         """
         super().__init__()
         self._out_features = sorted(set(out_features), key=stage_number)
@@ -60,14 +61,19 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
         self._channels_last = getattr(self.net, "output_fmt", None) == "NHWC"
         # For each stage up to the deepest, the place of its last module among ``modules()``.
         names = [module for module, _ in self.net.named_modules()]
-        self._ends = [_last_inside(it["module"], names) for it in info.info[: indices[-1] + 1]]
-        self.num_stages = len(self._ends)
+        ends = [_last_inside(it["module"], names) for it in info.info[: indices[-1] + 1]]
+        self._ends = [end for end in ends if end is not None]
+        self.num_stages = len(self._ends) if len(self._ends) == len(ends) else 0
+        self._size_divisibility = self._find_divisor(name, in_channels)
         self.freeze(freeze_at, freeze_norm)
 
     @property
     def size_divisibility(self) -> int:
-        """The largest stride: sides that are multiples of it give all networks whole cells."""
-        return max(self._out_feature_strides.values())
+        """Sides that are multiples of it give all features whole cells: mostly the largest stride.
+
+        Twice that for networks that read cells in blocks of two by two (MobileViT v2).
+        """
+        return self._size_divisibility
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """
@@ -82,6 +88,44 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
         if self._channels_last:
             features = [feature.movedim(3, 1) for feature in features]
         return dict(zip(self._out_features, features))
+
+    def _find_divisor(self, name: str, in_channels: int) -> int:
+        """Find by trial what the sides of images must be multiples of; IONError if nothing will do.
+
+        ROIs are pooled at the strides that timm tells, so that other features would be misread.
+        """
+        largest = max(self._out_feature_strides.values())
+        fault = self._find_fault(largest, in_channels)
+        if not fault:
+            return largest
+        if self._find_fault(2 * largest, in_channels):
+            raise IONError(
+                f"MODEL.TIMM.NAME {name!r} cannot be a backbone with MODEL.TIMM.OUT_FEATURES "
+                f"{', '.join(self._out_features)} ({fault}); name other features or another "
+                "network."
+            )
+        return 2 * largest
+
+    @torch.no_grad()
+    def _find_fault(self, divisor: int, in_channels: int) -> str:
+        """What is wrong with the features of an image whose sides are odd multiples of a number."""
+        height, width = (divisor * (side // divisor | 1) for side in (64, 128))
+        image = next(self.net.parameters()).new_zeros(1, in_channels, height, width)
+        self.net.eval()  # so that nothing is measured
+        try:
+            features = self(image)
+        except Exception as error:  # timm's networks fail in many ways
+            return f"an image of {height} x {width} pixels ends in: {first_line(error)}"
+        finally:
+            self.net.train()
+        for feature, stride in self._out_feature_strides.items():
+            rows, columns = features[feature].shape[2:]
+            if (rows * stride, columns * stride) != (height, width):
+                return (
+                    f"{feature} has {rows} x {columns} cells of an image of {height} x {width} "
+                    f"pixels, not one for each {stride}"
+                )
+        return ""
 
     def stage_modules(self, first: int, last: int | None = None) -> list[nn.Module]:
         end = None if last is None else self._end(last)
@@ -106,6 +150,11 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
 
     def _end(self, count: int) -> int:
         """Number of modules up to the end of the first ``count`` stages."""
+        if count and not self.num_stages:
+            raise IONError(
+                f"MODEL.BACKBONE.FREEZE_AT is {count!r}, but where the stages of this network of "
+                "timm's end is not known; set it to 0 (train all)."
+            )
         if count not in range(self.num_stages + 1):
             raise IONError(
                 f"MODEL.BACKBONE.FREEZE_AT is {count!r}; this backbone ends with "
@@ -126,10 +175,13 @@ def stage_number(feature: str) -> int:
     return int(found[1])
 
 
-def _last_inside(stage: str, names: Sequence[str]) -> int:
-    """Position of the last module inside a stage, which timm may rename in its wrapper."""
+def _last_inside(stage: str, names: Sequence[str]) -> int | None:
+    """Position of the last module inside a stage, which timm may rename in its wrapper.
+
+    None if there is no module of such a name.
+    """
     own = tuple(f"{name}." for name in (stage, stage.replace(".", "_"), f"model.{stage}"))
-    return max(i for i, name in enumerate(names) if f"{name}.".startswith(own))
+    return max((i for i, name in enumerate(names) if f"{name}.".startswith(own)), default=None)
 
 
 @BACKBONE_REGISTRY.register()
