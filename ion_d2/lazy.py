@@ -29,7 +29,7 @@ from .modeling import (
     SkipPooler,
 )
 from .modeling.context import CONTEXT
-from .modeling.model_values import check_features, deepest_of, depth
+from .modeling.model_values import check_features, deepest_of
 from .modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 from .plugging import PLUGGED_IRNN, stages_to
 
@@ -110,7 +110,7 @@ def plug_in_lazy(
     bottom_up = model.backbone.copy()
     if len(read) == 1 and "out_features" in bottom_up:
         wanted = stages_to(read[0], bottom_up.out_features)
-        bottom_up.out_features = sorted({*wanted, *bottom_up.out_features}, key=depth)
+        bottom_up.out_features = sorted({*wanted, *bottom_up.out_features})
     shapes = instantiate(bottom_up).output_shape()
     check_features(f"model.roi_heads.{prefixes[0]}in_features", read, shapes)
     read = [name for name in wanted if name in shapes]
