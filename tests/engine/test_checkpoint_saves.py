@@ -62,7 +62,7 @@ class Interrupted:
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [(KeyboardInterrupt, ""), (RuntimeError, "DataLoader worker is killed by signal: Killed. ")],
+    [(KeyboardInterrupt, None), (RuntimeError, "DataLoader worker is killed by signal: Killed. ")],
 )
 @pytest.mark.parametrize("size", [0, 100, 20000])
 def test_ctrl_c_or_a_lost_worker_in_a_save_stays_one_and_does_no_harm(tmp_path, size, kind, words):

@@ -57,8 +57,8 @@ def test_the_scale_of_context_alone_is_the_norm_of_what_its_block_reads():
         )  # fmt: skip
         heads = IONROIHeads(cfg, SHAPES).train()
         given = [features[name] for name in heads.in_features]
-        for _ in range(3):
-            pooled = heads.box_pooler(given, boxes)
+        for _ in range(3):  # each step has maps of its own
+            pooled = heads.box_pooler([maps.clone() for maps in given], boxes)
         scales.append(heads.box_pooler.scale.factor)
     assert torch.equal(*(scale[:8] for scale in scales))
     assert heads.in_features == ["context", "conv5"] and scales[1].shape == (8,)
