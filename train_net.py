@@ -81,11 +81,16 @@ def main(args: argparse.Namespace) -> None:
     cfg = setup(args)
     if args.eval_only:
         evaluate(cfg)
-        tell_end(cfg, trained=False)
-        leave()
-        return
+    else:
+        train(cfg, args.resume)
+    tell_end(cfg, trained=not args.eval_only)
+    leave()
+
+
+def train(cfg: CfgNode, resume: bool) -> None:
+    """Train, or end the program as a signal asks for."""
     trainer = ReportingTrainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
+    trainer.resume_or_load(resume=resume)
     try:
         trainer.train()
     except TrainingInterrupted as stop:
@@ -93,8 +98,6 @@ def main(args: argparse.Namespace) -> None:
         if comm.is_main_process():
             sys.stderr.write(f"{stop} Run the same command with --resume to continue.\n")
         sys.exit(stop.exit_status)
-    tell_end(cfg, trained=True)
-    leave()
 
 
 def evaluate(cfg: CfgNode) -> None:

@@ -57,8 +57,9 @@ def test_torchrun_goes_on_to_the_end_and_evaluates_as_one_process(killed, scenes
         (folder / "last_checkpoint").write_text("model_0000001.pth")
     arguments = voc_arguments(scenes, folder, *OPTIONS, flags=["--resume"])
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    status, out, err = finish(start(arguments, *torchrun))
+    status, out, err = finish(start(arguments, *torchrun, "tests/watched_program.py"))
     assert status == 0, err
+    assert err.count("threads of gloo: 0") == 2, err
     assert "Rank of current process: 0. World size: 2" in out
     final = folder / "model_final.pth"
     assert torch.load(final)["iteration"] == STEPS - 1

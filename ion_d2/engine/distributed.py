@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -95,9 +96,17 @@ def check_devices(processes: int, gpus: int) -> None:
 
 
 def leave() -> None:
-    """Part from the other processes in good order, if there are any."""
+    """Part from the other processes in good order, if there are any.
+
+    Models and trainers that were distributed should be gone.
+    """
     if _connected():
         distributed.destroy_process_group()
+        # gloo's threads end with the last reference to their group. One that still let go of a
+        # tensor while Python ends would abort the process.
+        comm._LOCAL_PROCESS_GROUP = None
+        comm._get_global_gloo_group.cache_clear()
+        gc.collect()
 
 
 def _connected() -> bool:
