@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error("--fill needs --dataset")
         _convert(args)
     elif args.command == "merge":
+        if len(args.sources) < 2:  # the file to write may have been forgotten
+            parser.error("merge needs the file to write and two or more files to read")
         merged = merge_proposals([read_proposals(path) for path in args.sources])
         _write(args.out, merged)
     else:

@@ -59,6 +59,9 @@ def test_merge_and_the_order_of_ids(proposals, voc, tmp_path):
     assert proposals("merge", both, out, more)[:2] == (0, f"Wrote 5 boxes of 2 images to {both}\n")
     read = read_proposals(both)
     assert read.ids == ["x", "y"] and read.boxes[1].tolist()[1] == [0, 0, 3, 3]
+    before = out.read_bytes()
+    status, _, err = proposals("merge", out, more)  # the file to write forgotten
+    assert status == 2 and "two or more files to read" in err and out.read_bytes() == before
 
 
 @pytest.mark.parametrize(
