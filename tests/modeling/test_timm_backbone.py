@@ -1,5 +1,6 @@
 """timm's networks as backbones: features, rest, training, and what is refused."""
 
+import functools
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from model_helpers import losses_of, make_input, train_step
 from timm_files import LITE, saved, timm
+from torch import nn
 
 import ion_d2
 from ion_d2 import add_ion_config
@@ -15,6 +17,7 @@ from ion_d2.engine.stages import Stage, check_backbone
 from ion_d2.errors import IONError
 from ion_d2.lazy import plug_in_lazy
 from ion_d2.modeling.backbone import TimmBackbone
+from ion_d2.modeling.backbone.constant_norm import ConstantNorm
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +88,24 @@ def test_all_normalization_rests_unless_told_otherwise():
     backbone = TimmBackbone("resnet10t", ["stage3"]).train()
     assert all(p.requires_grad for p in backbone.parameters())
     assert not changed_by_a_batch(backbone)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm2d, functools.partial(nn.BatchNorm2d, affine=False), "BatchNormAct2d"]
+)
+def test_resting_normalization_is_timms_in_values_and_names(layer):
+    layers = pytest.importorskip("timm.layers")
+    norm = (getattr(layers, layer) if isinstance(layer, str) else layer)(5, eps=0.01)
+    with torch.no_grad():
+        for value in (norm.running_mean, norm.running_var, *norm.parameters()):
+            value.uniform_(0.5, 2)
+    ours, timms = ConstantNorm(norm), layers.freeze_batch_norm_2d(norm)
+    assert list(ours.state_dict()) == list(timms.state_dict())
+    x = torch.randn(2, 5, 4, 3, requires_grad=True)
+    torch.testing.assert_close(ours(x), timms(x))
+    found, expected = (torch.autograd.grad(module(x).square().sum(), x) for module in (ours, timms))
+    torch.testing.assert_close(found, expected)
+    assert not list(ours.parameters())
 
 
 @pytest.mark.parametrize("name", ["resnet10t", LITE])

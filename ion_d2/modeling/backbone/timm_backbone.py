@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ..trainer_settings import BuiltFromConfig
+from .constant_norm import ConstantNorm
 from .stages import StagedBackbone
 from .timm_network import create_network, warn_of_other_pixels
-from .timm_weights import first_line, import_timm
+from .timm_weights import first_line
 
 
 class TimmBackbone(BuiltFromConfig, StagedBackbone):
@@ -84,10 +85,13 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
         Returns:
             The requested features by name; one of stride s has shape (N, C, H / s, W / s).
         """
+        if x.device.type == "cpu":
+            # PyTorch's 1x1 and depthwise convolutions, and sums over channels, are faster so there.
+            x = x.contiguous(memory_format=torch.channels_last)
         features = self.net(x)
         if self._channels_last:
             features = [feature.movedim(3, 1) for feature in features]
-        return dict(zip(self._out_features, features))
+        return {name: each.contiguous() for name, each in zip(self._out_features, features)}
 
     def _find_divisor(self, name: str, in_channels: int) -> int:
         """Find by trial what the sides of images must be multiples of; IONError if nothing will do.
@@ -140,12 +144,11 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
             IONError: the network has fewer stages.
         """
         self.freeze_parameters(freeze_at)
-        freeze = import_timm("timm.layers").freeze_batch_norm_2d
         constant = list(self.net.named_modules())[: None if freeze_norm else self._end(freeze_at)]
         for name, module in constant:
             if isinstance(module, nn.BatchNorm2d):
                 parent, _, child = name.rpartition(".")
-                setattr(self.net.get_submodule(parent), child, freeze(module))
+                setattr(self.net.get_submodule(parent), child, ConstantNorm(module))
         return self
 
     def _end(self, count: int) -> int:
