@@ -59,14 +59,18 @@ def told_figures() -> set[str]:
         for name, run in recorded(path).items():
             figures = figures_in(run["results"], TABLES[path.stem].columns, name)
             for heading, figure in figures.items():
-                found[path, name.rpartition(", ")[0], heading].append(figure)
+                if figure is not None:  # a class without objects
+                    found[path, name.rpartition(", ")[0], heading].append(figure)
     spreads = (spread_of(values) for values in found.values())
     return {f"{s.mean:.1f} ± {s.spread:.1f}" for s in spreads if s.spread is not None}
 
 
-def test_every_table_but_that_of_imagenets_weights_is_recorded():
-    recorded_ones = [name for name in TABLES if not name.startswith("real")]
-    assert [path.stem for path in RECORDS] == recorded_ones
+# Of "real", rows are recorded as their trainings are done.
+UNFINISHED, UNRECORDED = {"real"}, {"real_segmentation"}
+
+
+def test_every_table_is_recorded():
+    assert {path.stem for path in RECORDS} == TABLES.keys() - UNRECORDED
 
 
 @pytest.mark.parametrize("page", ["docs/STUDY.md", "docs/BENCHMARKS.md", "README.md"])
@@ -76,6 +80,17 @@ def test_figures_of_the_docs_are_those_of_the_runs(page):
     assert sorted(told - told_figures()) == []
 
 
+def test_figures_of_photographs_in_the_readme_are_those_of_the_runs():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").replace("*", "").splitlines()
+    models = {}
+    for name, run in recorded(ROOT / "docs/study/real.json").items():
+        figures = (f"{run['results']['coco'][metric]:.1f}" for metric in ("AP", "AP50"))
+        models.setdefault(name.rsplit(", ", 2)[0], []).extend(figures)
+    assert len(models) == 3
+    for figures in models.values():
+        assert any(line.endswith(f" | {' | '.join(figures)} |") for line in lines), figures
+
+
 @pytest.mark.skipif(
     not detectron2.__version__.startswith("0.5"),
     reason="recorded with Detectron2 0.5; other versions have another SOLVER.WEIGHT_DECAY_BIAS",
@@ -83,6 +98,8 @@ def test_figures_of_the_docs_are_those_of_the_runs(page):
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_the_recorded_runs_are_those_of_the_table(path):
     runs = planned(path)
-    assert runs.keys() == recorded(path).keys()
+    assert recorded(path)
+    assert recorded(path).keys() <= runs.keys()
+    assert runs.keys() == recorded(path).keys() or path.stem in UNFINISHED
     for name, run in recorded(path).items():
         assert same_settings(run["settings"], runs[name].settings), name
