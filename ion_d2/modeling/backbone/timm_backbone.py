@@ -85,13 +85,16 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
         Returns:
             The requested features by name; one of stride s has shape (N, C, H / s, W / s).
         """
-        if x.device.type == "cpu":
-            # PyTorch's 1x1 and depthwise convolutions, and sums over channels, are faster so there.
+        on_cpu = x.device.type == "cpu"
+        if on_cpu:
+            # PyTorch's 1x1 and depthwise convolutions are faster so there.
             x = x.contiguous(memory_format=torch.channels_last)
         features = self.net(x)
         if self._channels_last:
             features = [feature.movedim(3, 1) for feature in features]
-        return {name: each.contiguous() for name, each in zip(self._out_features, features)}
+        if on_cpu:
+            features = [feature.contiguous() for feature in features]
+        return dict(zip(self._out_features, features))
 
     def _find_divisor(self, name: str, in_channels: int) -> int:
         """Find by trial what the sides of images must be multiples of; IONError if nothing will do.
