@@ -16,14 +16,11 @@ import argparse
 from collections.abc import Sequence
 
 import torch
-from detectron2.config import CfgNode
-from detectron2.structures import ImageList
+from features import build_seeded, features_of
 from torch import Tensor, nn
 
 from ion_d2.data.readable import read_image
-from ion_d2.engine.checkpoint import IONCheckpointer
-from ion_d2.engine.setup import build_model, load_config, run_cli
-from ion_d2.modeling import ION
+from ion_d2.engine.setup import load_config, run_cli
 from ion_lab.report.reach import vgg_field
 
 
@@ -37,9 +34,9 @@ def measure(model: nn.Module, image: Tensor, margin: int) -> dict[str, tuple[flo
     height, width = image.shape[-2:]
     larger = image.new_zeros(len(image), height + 128, width + 128)
     with torch.no_grad():
-        alone = _features(model, model.preprocess_image([{"image": image}]))
+        alone = features_of(model, model.preprocess_image([{"image": image}]))
         inputs = [{"image": image}, {"image": larger}]
-        batched = _features(model, model.preprocess_image(inputs))
+        batched = features_of(model, model.preprocess_image(inputs))
     strides = {name: shape.stride for name, shape in model.backbone.output_shape().items()}
     result = {}
     for name, x in alone.items():
@@ -48,10 +45,6 @@ def measure(model: nn.Module, image: Tensor, margin: int) -> dict[str, tuple[flo
         inner = (..., slice(max(rows, 0)), slice(max(columns, 0)))
         result[name] = (_relative(x, y), _relative(x[inner], y[inner]))
     return result
-
-
-def _features(model: nn.Module, images: ImageList) -> dict[str, Tensor]:
-    return model._features(images) if isinstance(model, ION) else model.backbone(images.tensor)
 
 
 def _relative(x: Tensor, y: Tensor) -> float:
@@ -71,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     opts = ["MODEL.ROI_HEADS.NUM_CLASSES", "20", "MODEL.WEIGHTS", "", *args.opts]
     cfg = load_config(args.config_file, opts)
-    model = _build(cfg)
+    model = build_seeded(cfg)
     image = torch.as_tensor(read_image(args.image, cfg.INPUT.FORMAT).transpose(2, 0, 1).copy())
     field = vgg_field(getattr(model.backbone, "bottom_up", model.backbone), "conv5")
     margin = None if field is None else field.size // 2
@@ -80,14 +73,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{'feature':10s} {'all cells':>10s} {'inner cells':>12s}")
     for name, (everywhere, inner) in measure(model, image, margin or 0).items():
         print(f"{name:10s} {everywhere:10.2%} {'-' if margin is None else f'{inner:.2%}':>12s}")
-
-
-def _build(cfg: CfgNode) -> nn.Module:
-    torch.manual_seed(0)
-    model = build_model(cfg).eval()
-    if cfg.MODEL.WEIGHTS:
-        IONCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    return model
 
 
 if __name__ == "__main__":

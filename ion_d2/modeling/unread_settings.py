@@ -66,8 +66,8 @@ def check_model(cfg: CfgNode) -> None:
     Parts that are not registered are left to the one who builds them.
 
     Raises:
-        IONError: the meta-architecture would not read ION's ROI heads, a value of an R-CNN model is
-            out of its range, or as :func:`check_switches`.
+        IONError: the meta-architecture would not read ION's ROI heads, a pyramid has no stages, a
+            value of an R-CNN model is out of its range, or as :func:`check_switches`.
     """
     name, heads = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NAME
     if heads in ROI_HEADS.values() and _lacks(META_ARCH_REGISTRY, name, GeneralizedRCNN):
@@ -75,6 +75,13 @@ def check_model(cfg: CfgNode) -> None:
             f"MODEL.META_ARCHITECTURE is {name!r}, which has no ROI heads and would ignore "
             f"MODEL.ROI_HEADS.NAME {heads!r}; start from a config of the R-CNN family, or set it "
             "to 'ION'."
+        )
+    pyramids = (cfg.MODEL.BACKBONE.NAME, cfg.MODEL.CONTEXT.BOTTOM_UP)
+    if any("_fpn_" in builder for builder in pyramids) and not cfg.MODEL.FPN.IN_FEATURES:
+        raise IONError(
+            "MODEL.FPN.IN_FEATURES is empty; name the stages that the pyramid reads, or start from "
+            "a config that does, as the files of configs/plug/ do with 'fpn.yaml' and one of "
+            "Detectron2's model zoo."
         )
     if _is_upright_rcnn(cfg):
         check_values(cfg)

@@ -3,7 +3,7 @@
 import pytest
 from model_helpers import small_config, small_model
 
-from ion_d2.engine.setup import build_model
+from ion_d2.engine.setup import build_model, load_config
 from ion_d2.errors import IONError
 from ion_d2.modeling.context import CONTEXT_REGISTRY, Conv
 
@@ -122,6 +122,15 @@ def test_what_detectron2_asserts_of_a_config_is_one_sentence(monkeypatch, error)
     with pytest.raises(IONError, match="config cannot be built: (Please|Attribute 'x')") as told:
         build_model(small_config())
     assert "\n" not in str(told.value) and told.value.__cause__ is error
+
+
+@pytest.mark.parametrize("file", ["fpn", "dc5"])
+def test_a_base_of_plugged_models_alone_is_no_model(file):
+    """It needs Detectron2's base beside it, and says so."""
+    cfg = load_config(f"configs/plug/{file}.yaml")
+    told = "FPN.IN_FEATURES is empty.*'fpn.yaml' and one" if file == "fpn" else "ROI_BOX_HEAD"
+    with pytest.raises(IONError, match=told):
+        build_model(cfg)
 
 
 @pytest.mark.parametrize("error", [AssertionError(), AttributeError("no attribute 'x'")])
