@@ -38,7 +38,7 @@ def test_rectangles_are_mixed_the_same_in_any_order():
 
 
 @needs_contrib
-@pytest.mark.parametrize("method", opencv.METHODS[:2])
+@pytest.mark.parametrize("method", opencv.METHODS[:3])
 def test_selective_search_finds_plain_rectangles(method):
     image, expected = squares()
     propose = opencv.build_proposer(method, 2000)
