@@ -56,6 +56,17 @@ def test_context_from_a_finer_level(tmp_path):
     assert "loss_keypoint" in train_with_keypoints(model)
 
 
+def test_a_pyramid_over_a_network_of_timm(tmp_path):
+    pytest.importorskip("timm")
+    text = block("yaml", "build_timm_fpn_backbone")
+    (tmp_path / "a.yaml").write_text(text.replace('"fpn.yaml"', f'"{ROOT}/configs/plug/fpn.yaml"'))
+    small = ["MODEL.TIMM.NAME", "test_convnext", "MODEL.TIMM.WEIGHTS", "",
+             "MODEL.FPN.OUT_CHANNELS", 32]  # fmt: skip
+    model = build_model(load_config(str(tmp_path / "a.yaml"), [*FAST, *small]))
+    assert model.backbone.output_shape()["context"] == ShapeSpec(channels=32, stride=32)
+    train_step(model, make_input(64, 96, boxes=1))
+
+
 def test_a_backbone_and_heads_of_your_own(tmp_path):
     (tmp_path / "a.yaml").write_text(block("yaml", "build_my_backbone"))
     names = {"MyBackbone": MyBackbone, "BACKBONE_REGISTRY": BACKBONE_REGISTRY,

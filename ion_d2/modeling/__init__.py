@@ -1,6 +1,13 @@
 """The detector's parts, registered with Detectron2 on import."""
 
-from .backbone import VGG, BatchRenorm2d, TimmBackbone, build_ion_vgg_backbone, build_timm_backbone
+from .backbone import (
+    VGG,
+    BatchRenorm2d,
+    TimmBackbone,
+    build_ion_vgg_backbone,
+    build_timm_backbone,
+    build_timm_fpn_backbone,
+)
 from .competition_rpn import IONAnchorGenerator, IONRPNHead
 from .context import (
     CONTEXT_REGISTRY,
@@ -47,4 +54,5 @@ __all__ = [
     "build_ion_context_backbone",
     "build_ion_vgg_backbone",
     "build_timm_backbone",
+    "build_timm_fpn_backbone",
 ]
