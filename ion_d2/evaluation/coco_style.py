@@ -26,7 +26,16 @@ def evaluate_coco_style(
     detections: Mapping[Hashable, Detections],
     class_names: Sequence[str],
 ) -> dict[str, float]:
-    """COCO's twelve box figures, computed by pycocotools; see :func:`coco_figures`.
+    """COCO's twelve box figures, see :func:`coco_figures`, by :func:`coco_style_evaluation`."""
+    return coco_figures(coco_style_evaluation(ground_truth, detections, class_names))
+
+
+def coco_style_evaluation(
+    ground_truth: Mapping[Hashable, GroundTruth],
+    detections: Mapping[Hashable, Detections],
+    class_names: Sequence[str],
+) -> COCOeval:
+    """Evaluate boxes by pycocotools.
 
     Two things differ from COCO proper, because VOC-format data has neither masks nor crowds. An
     object's size (small below 32x32 pixels, large from 96x96 on) is the area of its box, not of its
@@ -53,7 +62,7 @@ def evaluate_coco_style(
         for key, found in detections.items()
         for box, score, category in zip(found.boxes, found.scores, found.classes)
     ]
-    return coco_figures(evaluate_coco_content(content, results))
+    return evaluate_coco_content(content, results)
 
 
 def evaluate_coco_file(json_file: str, results: Sequence[dict[str, Any]]) -> COCOeval:

@@ -1,0 +1,87 @@
+"""tools/resample.py: differences between runs, and their standard errors."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_helpers import load_tool
+from PIL import Image
+
+from ion_d2 import IONError
+
+BOX = [10.0, 10.0, 30.0, 30.0]
+PICTURES = 100
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A set in VOC layout: one box in each picture."""
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    (folder / "classes.txt").write_text("ball\n")
+    size = "<size><width>40</width><height>40</height><depth>3</depth></size>"
+    corners = "<xmin>11</xmin><ymin>11</ymin><xmax>30</xmax><ymax>30</ymax>"
+    ball = f"<object><name>ball</name><bndbox>{corners}</bndbox></object>"
+    for number in range(PICTURES):
+        Image.new("RGB", (40, 40)).save(folder / f"JPEGImages/{number}.png")
+        xml = f"<annotation><filename>{number}.png</filename>{size}{ball}</annotation>"
+        (folder / f"Annotations/{number}.xml").write_text(xml)
+    (folder / "ImageSets/Main/test.txt").write_text("\n".join(map(str, range(PICTURES))) + "\n")
+    return folder
+
+
+def run(folder, pictures, found):
+    """The folder of an evaluation that has found the ball in these pictures."""
+    folder.mkdir()
+    text = f"_BASE_: '{Path('configs/ion_tiny.yaml').resolve()}'\n"
+    text += (
+        f"DATASETS: {{TEST: ['voc:{pictures}:test']}}\nMODEL: {{ROI_HEADS: {{NUM_CLASSES: 0}}}}\n"
+    )
+    (folder / "config.yaml").write_text(text)
+    entries = [
+        {"image_id": str(number), "category": "ball", "bbox": BOX, "score": 0.9} for number in found
+    ]
+    (folder / "detections.json").write_text(json.dumps(entries))
+    return folder
+
+
+def rows(capsys, *words):
+    load_tool("resample").main(list(map(str, words)))
+    lines = capsys.readouterr().out.splitlines()[2:]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def test_the_error_is_that_of_a_share(pictures, tmp_path, capsys):
+    """Half of 100 pictures: AP is the share found, whose error is sqrt(0.5 * 0.5 / 100) = 5 %."""
+    every = run(tmp_path / "all", pictures, range(PICTURES))
+    half = run(tmp_path / "half", pictures, range(0, PICTURES, 2))
+    first, second = rows(capsys, every, half)
+    assert first == ["all", "100.00", "", "", "100.00", "", ""]
+    name, ap, difference, error, *_ = second
+    # COCO looks at recalls of 0, 0.01, ..., 1: 51 of these 101 are reached.
+    assert (name, float(ap)) == ("half", pytest.approx(100 * 51 / 101, abs=0.01))
+    assert float(difference) == pytest.approx(float(ap) - 100, abs=0.01)
+    assert float(error) == pytest.approx(5, rel=0.15)
+
+
+def test_what_all_draws_share_is_certain(pictures, tmp_path, capsys):
+    a, b = (run(tmp_path / name, pictures, range(40)) for name in "ab")
+    assert rows(capsys, a, b, "--draws", 20)[1][2:4] == ["0.00", "0.00"]
+
+
+def test_runs_that_cannot_be_compared(pictures, tmp_path):
+    main = load_tool("resample").main
+    good = str(run(tmp_path / "good", pictures, range(3)))
+    with pytest.raises(IONError, match="two runs or more"):
+        main([good])
+    with pytest.raises(IONError, match="has no config.yaml"):
+        main([good, str(tmp_path)])
+    untested = run(tmp_path / "untested", pictures, ())
+    (untested / "detections.json").unlink()
+    with pytest.raises(IONError, match="has no detections on labels of voc:.*--eval-only"):
+        main([good, str(untested)])
+    broken = run(tmp_path / "broken", pictures, ())
+    (broken / "detections.json").write_text("[")
+    with pytest.raises(IONError, match="broken/detections.json"):
+        main([good, str(broken)])
