@@ -82,13 +82,20 @@ def test_figures_of_the_docs_are_those_of_the_runs(page):
 
 def test_figures_of_photographs_in_the_readme_are_those_of_the_runs():
     lines = (ROOT / "README.md").read_text(encoding="utf-8").replace("*", "").splitlines()
-    models = {}
+    found = collections.defaultdict(lambda: collections.defaultdict(list))
     for name, run in recorded(ROOT / "docs/study/real.json").items():
-        figures = (f"{run['results']['coco'][metric]:.1f}" for metric in ("AP", "AP50"))
-        models.setdefault(name.rsplit(", ", 2)[0], []).extend(figures)
-    assert len(models) == 3
-    for figures in models.values():
-        assert any(line.endswith(f" | {' | '.join(figures)} |") for line in lines), figures
+        model, data, _ = name.rsplit(", ", 2)
+        for metric in ("AP", "AP50"):
+            found[model][data, metric].append(run["results"]["coco"][metric])
+    assert len(found) == 3
+    for figures in found.values():
+        cells = " | ".join(map(told_figure, map(spread_of, figures.values())))
+        assert any(line.endswith(f" | {cells} |") for line in lines), cells
+
+
+def told_figure(of_seeds) -> str:
+    spread = "" if of_seeds.spread is None else f" ± {of_seeds.spread:.1f}"
+    return f"{of_seeds.mean:.1f}{spread}"
 
 
 @pytest.mark.skipif(
