@@ -8,16 +8,18 @@ Logistic regression reads the mean of a feature over a ground truth box and tell
 trained on boxes of the training set and judged on those of the test set. Each side of a box is
 moved at random by up to 40 % of the box's size, as proposals miss their objects. "the picture" is
 the mean of the deepest feature over all its cells: what it brings beside the features in the box is
-about what context has to offer. MODEL.WEIGHTS may be those of a trained detector.
+about what context has to offer. The last columns are of small, medium and large objects, as COCO
+has them. MODEL.WEIGHTS may be those of a trained detector.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,11 +38,20 @@ from ion_d2.errors import IONError
 from ion_d2.modeling.context import CONTEXT
 from ion_d2.modeling.roi_heads.skip_pooler import make_pooler
 
-Described = tuple[dict[str, Tensor], Tensor]  # descriptors (M, C) by name; classes (M,)
+
+class Described(NamedTuple):
+    """M boxes."""
+
+    features: dict[str, Tensor]  # descriptors (M, C) by name
+    classes: Tensor  # (M,)
+    areas: Tensor  # (M,), of the ground truth in pixels of the picture's file
+
 
 _DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 _JITTER = 0.4
 _PICTURE = "the picture"
+# COCO's, in pixels: from, and below which area.
+_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, math.inf)}
 
 
 class Describer:
@@ -71,17 +82,20 @@ class Describer:
         """
         found: dict[str, list[Tensor]] = defaultdict(list)
         classes: list[int] = []
+        areas: list[float] = []
         for record in _shuffled(names):
             objects = [it for it in record.get("annotations", ()) if _is_plain(it)]
             if objects:
                 for name, rows in self._of_picture(record, objects).items():
                     found[name].append(rows)
                 classes += [it["category_id"] for it in objects]
+                areas += Boxes(_corners(objects)).area().tolist()
             if len(classes) >= limit:
                 break
         if not classes:
             raise IONError(f"No boxes in {names}; name sets with boxes in DATASETS.TRAIN and TEST.")
-        return {name: torch.cat(rows) for name, rows in found.items()}, torch.tensor(classes)
+        features = {name: torch.cat(rows) for name, rows in found.items()}
+        return Described(features, torch.tensor(classes), torch.tensor(areas))
 
     @torch.no_grad()
     def _of_picture(self, record: dict[str, Any], objects: list[dict]) -> dict[str, Tensor]:
@@ -89,9 +103,8 @@ class Describer:
         images = self._model.preprocess_image([inputs])
         features = features_of(self._model, images)
         height, width = inputs["image"].shape[-2:]
-        corners = [BoxMode.convert(it["bbox"], it["bbox_mode"], BoxMode.XYXY_ABS) for it in objects]
         scale = torch.tensor([width / record["width"], height / record["height"]]).repeat(2)
-        boxes = self._moved(torch.tensor(corners, dtype=torch.float32) * scale, (height, width))
+        boxes = self._moved(_corners(objects) * scale, (height, width))
         boxes = boxes.to(images.tensor.device)
         means = {
             name: pooler([features[name]], [boxes]).mean(dim=(2, 3)).cpu()
@@ -106,6 +119,11 @@ class Describer:
         boxes = Boxes(corners + _JITTER * sides * by)
         boxes.clip(size)
         return boxes
+
+
+def _corners(objects: Sequence[dict[str, Any]]) -> Tensor:
+    boxes = [BoxMode.convert(it["bbox"], it["bbox_mode"], BoxMode.XYXY_ABS) for it in objects]
+    return torch.tensor(boxes, dtype=torch.float32)
 
 
 def _shuffled(names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -125,11 +143,13 @@ def judge(train: Described, test: Described, names: Sequence[str], classes: int)
     training. The weight decay is the best one for a fifth of the training boxes that is left out.
 
     Returns:
-        Percent of the test boxes that are right, its standard error, and the mean negative
-        log-likelihood of the boxes.
+        Percent of the test boxes that are right, its standard error, the mean negative
+        log-likelihood of the boxes, and percent of those of each size (NaN where there are none).
     """
-    x, x_test = (torch.cat([F.normalize(it[0][n]) for n in names], dim=1) for it in (train, test))
-    y, y_test = train[1], test[1]
+    x, x_test = (
+        torch.cat([F.normalize(it.features[name]) for name in names], dim=1) for it in (train, test)
+    )
+    y, y_test = train.classes, test.classes
     mean, deviation = x.mean(dim=0), x.std(dim=0).clamp(min=1e-6)
     x, x_test = (x - mean) / deviation, (x_test - mean) / deviation
     part = max(len(x) * 4 // 5, 1)
@@ -139,9 +159,15 @@ def judge(train: Described, test: Described, names: Sequence[str], classes: int)
         return F.cross_entropy(scores, y[part:]).item()
 
     scores = _trained(x, y, classes, min(_DECAYS, key=left_out))(x_test)
-    right = (scores.argmax(dim=1) == y_test).float().mean().item()
-    error = (right * (1 - right) / len(y_test)) ** 0.5
-    return [100 * right, 100 * error, F.cross_entropy(scores, y_test).item()]
+    each = 100 * (scores.argmax(dim=1) == y_test).float()
+    right = each.mean().item()
+    error = (right * (100 - right) / len(y_test)) ** 0.5
+    of_sizes = [each[its].mean().item() for its in _by_size(test)]
+    return [right, error, F.cross_entropy(scores, y_test).item(), *of_sizes]
+
+
+def _by_size(boxes: Described) -> list[Tensor]:
+    return [(boxes.areas >= low) & (boxes.areas < high) for low, high in _SIZES.values()]
 
 
 def _trained(x: Tensor, y: Tensor, classes: int, decay: float) -> nn.Linear:
@@ -179,9 +205,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     beside = [(describer.deepest, _PICTURE), inside, (*inside, _PICTURE), tuple(describer.names)]
     rows = dict.fromkeys([*singles, *beside])
     table = [[" + ".join(names), *judge(train, test, names, classes)] for names in rows]
-    print(f"{len(train[1])} boxes to train on, {len(test[1])} to judge by.")
-    headers = ["what is read", "right, %", "standard error", "negative log-likelihood"]
-    print(tabulate(table, headers, tablefmt="github", floatfmt=("", ".1f", ".1f", ".3f")))
+    counts = [f"{int(its.sum())} {size}" for size, its in zip(_SIZES, _by_size(test))]
+    judges = f"{len(test.classes)} to judge by ({', '.join(counts)})"
+    print(f"{len(train.classes)} boxes to train on, {judges}.")
+    headers = ["what is read", "right, %", "standard error", "negative log-likelihood", *_SIZES]
+    print(tabulate(table, headers, "github", ("", ".1f", ".1f", ".3f", ".1f", ".1f", ".1f")))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -48,10 +48,12 @@ def run(folder, *opts, train="train", config="configs/ion_tiny.yaml"):
 def test_a_box_tells_its_color_and_the_picture_does_not(two_colors, capsys):
     run(two_colors)
     first, *lines = capsys.readouterr().out.splitlines()
-    assert first == "24 boxes to train on, 8 to judge by."
+    # All boxes are of 41 x 51 pixels.
+    assert first == "24 boxes to train on, 8 to judge by (0 small, 8 medium, 0 large)."
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
     right = {name: float(percent) for name, percent, *_ in cells}
     assert right["conv3"] == right["conv5"] == 100
+    assert cells[0][4:] == ["nan", cells[0][1], "nan"]
     # Both objects of a picture see the same.
     assert right["the picture"] == 50
     inside = "conv3 + conv4 + conv5"
@@ -65,15 +67,17 @@ def test_figures_are_those_of_a_known_distribution():
     # Angles on the unit circle keep their order when normalized to length 1.
     angle = 0.01 * (noise + 2 * classes - 1)
     told = {"a": torch.stack([angle.cos(), angle.sin()], 1), "nothing": torch.randn(6000, 2)}
+    probe = load_tool("probe")
+    areas = torch.tensor([31.0**2, 33.0**2, 97.0**2]).repeat(1000)
     halves = [
-        ({n: x[half] for n, x in told.items()}, classes[half])
+        probe.Described({n: x[half] for n, x in told.items()}, classes[half], areas)
         for half in (slice(3000), slice(3000, None))
     ]
-    judge = load_tool("probe").judge
-    right, error, likelihood = judge(*halves, ["a"], 2)
+    right, error, likelihood, *sizes = probe.judge(*halves, ["a"], 2)
+    assert sum(sizes) / 3 == pytest.approx(right, abs=1e-3) and len(set(sizes)) == 3
     assert error == pytest.approx(100 * (0.841 * 0.159 / 3000) ** 0.5, rel=0.05)
     assert abs(right - 84.1) < 4 * error and 0.34 < likelihood < 0.40
-    right, error, likelihood = judge(*halves, ["nothing"], 2)
+    right, error, likelihood, *_ = probe.judge(*halves, ["nothing"], 2)
     assert abs(right - 50) < 4 * error and likelihood == pytest.approx(np.log(2), abs=0.01)
 
 
