@@ -41,7 +41,8 @@ def read_run(folder: Path) -> Outcome:
     configs = [path for path in (folder / EVALUATED, folder / TRAINED) if path.is_file()]
     if not configs:
         raise IONError(f"{folder} has no {TRAINED}; give folders that train_net.py has written to.")
-    cfg = load_config(str(configs[0]), ["OUTPUT_DIR", str(folder), "MODEL.WEIGHTS", ""])
+    # In quotes, or a folder called 2016 would be taken for a number.
+    cfg = load_config(str(configs[0]), ["OUTPUT_DIR", repr(str(folder)), "MODEL.WEIGHTS", ""])
     if len(cfg.DATASETS.TEST) != 1:
         raise IONError(f"{configs[0]} names {len(cfg.DATASETS.TEST)} test sets; evaluate on one.")
     settle_data(cfg, train=False)

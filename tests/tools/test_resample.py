@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cli_helpers import load_tool
-from PIL import Image
+from voc_folder import object_xml, write_voc
 
 from ion_d2 import IONError
 
@@ -16,19 +16,10 @@ PICTURES = 100
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """A set in VOC layout: one box in each picture."""
+    ball = object_xml("ball", (11, 11, 30, 30))
     folder = tmp_path_factory.mktemp("data")
-    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (folder / name).mkdir(parents=True)
     (folder / "classes.txt").write_text("ball\n")
-    size = "<size><width>40</width><height>40</height><depth>3</depth></size>"
-    corners = "<xmin>11</xmin><ymin>11</ymin><xmax>30</xmax><ymax>30</ymax>"
-    ball = f"<object><name>ball</name><bndbox>{corners}</bndbox></object>"
-    for number in range(PICTURES):
-        Image.new("RGB", (40, 40)).save(folder / f"JPEGImages/{number}.png")
-        xml = f"<annotation><filename>{number}.png</filename>{size}{ball}</annotation>"
-        (folder / f"Annotations/{number}.xml").write_text(xml)
-    (folder / "ImageSets/Main/test.txt").write_text("\n".join(map(str, range(PICTURES))) + "\n")
-    return folder
+    return write_voc(folder, {str(number): [ball] for number in range(PICTURES)}, "test")
 
 
 def run(folder, pictures, found):
@@ -68,6 +59,13 @@ def test_the_error_is_that_of_a_share(pictures, tmp_path, capsys):
 def test_what_all_draws_share_is_certain(pictures, tmp_path, capsys):
     a, b = (run(tmp_path / name, pictures, range(40)) for name in "ab")
     assert rows(capsys, a, b, "--draws", 20)[1][2:4] == ["0.00", "0.00"]
+
+
+def test_folders_that_are_called_like_numbers(pictures, tmp_path, capsys, monkeypatch):
+    for year in ("2016", "2017"):
+        run(tmp_path / year, pictures, range(3))
+    monkeypatch.chdir(tmp_path)
+    assert [row[0] for row in rows(capsys, "2016", "2017", "--draws", 2)] == ["2016", "2017"]
 
 
 def test_runs_that_cannot_be_compared(pictures, tmp_path):
