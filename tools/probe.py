@@ -18,14 +18,14 @@ import argparse
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.structures import Boxes, BoxMode
+from detectron2.structures import Boxes
 from features import build_seeded, features_of
 from shared_arguments import whole_number
 from tabulate import tabulate
@@ -35,7 +35,9 @@ from ion_d2.data.mapper import IONDatasetMapper
 from ion_d2.engine.fit_config import settle_data
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
+from ion_d2.evaluation.image_boxes import ground_truth_from_dict
 from ion_d2.modeling.context import CONTEXT
+from ion_d2.modeling.model_values import check_features
 from ion_d2.modeling.roi_heads.skip_pooler import make_pooler
 
 
@@ -63,11 +65,7 @@ class Describer:
         self.inside = [it for it in self.names if not it.startswith(CONTEXT)] or self.names
         self.deepest = self.inside[-1]
         shapes = model.backbone.output_shape()
-        if absent := [name for name in self.names if name not in shapes]:
-            raise IONError(
-                f"MODEL.ROI_HEADS.IN_FEATURES names {absent[0]}, but the backbone gives "
-                f"{', '.join(shapes)}; name some of these."
-            )
+        check_features("MODEL.ROI_HEADS.IN_FEATURES", self.names, shapes)
         self._poolers = {
             name: make_pooler(7, shapes[name].stride, 2, "ROIAlignV2") for name in self.names
         }
@@ -84,12 +82,13 @@ class Describer:
         classes: list[int] = []
         areas: list[float] = []
         for record in _shuffled(names):
-            objects = [it for it in record.get("annotations", ()) if _is_plain(it)]
-            if objects:
-                for name, rows in self._of_picture(record, objects).items():
+            truth = ground_truth_from_dict(record)
+            boxes = Boxes(truth.boxes[~truth.difficult])
+            if len(boxes):
+                for name, rows in self._of_picture(record, boxes).items():
                     found[name].append(rows)
-                classes += [it["category_id"] for it in objects]
-                areas += Boxes(_corners(objects)).area().tolist()
+                classes += truth.classes[~truth.difficult].tolist()
+                areas += boxes.area().tolist()
             if len(classes) >= limit:
                 break
         if not classes:
@@ -98,14 +97,13 @@ class Describer:
         return Described(features, torch.tensor(classes), torch.tensor(areas))
 
     @torch.no_grad()
-    def _of_picture(self, record: dict[str, Any], objects: list[dict]) -> dict[str, Tensor]:
+    def _of_picture(self, record: dict[str, Any], boxes: Boxes) -> dict[str, Tensor]:
         inputs = self._mapper(record)
         images = self._model.preprocess_image([inputs])
         features = features_of(self._model, images)
         height, width = inputs["image"].shape[-2:]
         scale = torch.tensor([width / record["width"], height / record["height"]]).repeat(2)
-        boxes = self._moved(_corners(objects) * scale, (height, width))
-        boxes = boxes.to(images.tensor.device)
+        boxes = self._moved(boxes.tensor * scale, (height, width)).to(images.tensor.device)
         means = {
             name: pooler([features[name]], [boxes]).mean(dim=(2, 3)).cpu()
             for name, pooler in self._poolers.items()
@@ -121,19 +119,10 @@ class Describer:
         return boxes
 
 
-def _corners(objects: Sequence[dict[str, Any]]) -> Tensor:
-    boxes = [BoxMode.convert(it["bbox"], it["bbox_mode"], BoxMode.XYXY_ABS) for it in objects]
-    return torch.tensor(boxes, dtype=torch.float32)
-
-
-def _shuffled(names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _shuffled(names: Sequence[str]) -> list[dict[str, Any]]:
     records = [record for name in names for record in DatasetCatalog.get(name)]
     random.Random(0).shuffle(records)
-    return iter(records)
-
-
-def _is_plain(annotation: dict[str, Any]) -> bool:
-    return not annotation.get("iscrowd") and not annotation.get("difficult")
+    return records
 
 
 def judge(train: Described, test: Described, names: Sequence[str], classes: int) -> list[float]:

@@ -72,7 +72,10 @@ def test_images_are_padded_to_what_the_network_reads_together():
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"MODEL.FPN.IN_FEATURES": ["res2", "res3"]}, "names res2, but .*OUT_FEATURES are stage2"),
+        (
+            {"MODEL.FPN.IN_FEATURES": ["res2", "res3"]},
+            "FPN.IN_FEATURES names 'res2', 'res3', but .*returns only stage2",
+        ),
         ({"MODEL.TIMM.OUTPUT_STRIDE": 16}, r"strides \[4, 8, 16, 16\].*OUTPUT_STRIDE to 0"),
         ({"MODEL.FPN.IN_FEATURES": ["stage2", "stage4"]}, r"strides \[4, 16\]"),
     ],

@@ -5,6 +5,7 @@ import pytest
 import torch
 from cli_helpers import load_tool
 from PIL import Image
+from voc_folder import annotation_xml, object_xml, write_split
 
 from ion_d2 import IONError
 
@@ -21,16 +22,11 @@ def two_colors(tmp_path):
         pixels = np.zeros((128, 256, 3), np.uint8)
         pixels[:, :128], pixels[:, 128:] = colors[left], colors[right]
         Image.fromarray(pixels).save(tmp_path / f"JPEGImages/{number}.png")
-        objects = "".join(
-            f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{x}</xmin>"
-            f"<ymin>40</ymin><xmax>{x + 40}</xmax><ymax>90</ymax></bndbox></object>"
-            for name, x in ((left, 44), (right, 172))
-        )
-        size = "<size><width>256</width><height>128</height><depth>3</depth></size>"
-        xml = f"<annotation><filename>{number}.png</filename>{size}{objects}</annotation>"
+        objects = [object_xml(name, (x, 40, x + 40, 90)) for name, x in ((left, 44), (right, 172))]
+        xml = annotation_xml(objects, (256, 128))
         (tmp_path / f"Annotations/{number}.xml").write_text(xml)
     for split, numbers in (("train", range(12)), ("test", range(12, 16)), ("empty", ())):
-        (tmp_path / f"ImageSets/Main/{split}.txt").write_text("\n".join(map(str, numbers)) + "\n")
+        write_split(tmp_path, split, "\n".join(map(str, numbers)) + "\n")
     return tmp_path
 
 
@@ -83,7 +79,9 @@ def test_figures_are_those_of_a_known_distribution():
 
 def test_sets_and_models_that_cannot_be_probed(two_colors):
     retina = "model_zoo:COCO-Detection/retinanet_R_50_FPN_1x.yaml"
-    with pytest.raises(IONError, match="IN_FEATURES names res4, but the backbone gives p3, p4"):
+    with pytest.raises(
+        IONError, match="IN_FEATURES names 'res4', but the backbone returns only p3, p4"
+    ):
         run(two_colors, "MODEL.WEIGHTS", "", config=retina)
     with pytest.raises(IONError, match="empty"):
         run(two_colors, train="empty")

@@ -8,6 +8,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 
 from ...errors import IONError
+from ..model_values import check_features
 from .timm_backbone import build_timm_backbone
 
 
@@ -25,11 +26,7 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     settings, wanted = cfg.MODEL.FPN, list(cfg.MODEL.FPN.IN_FEATURES)
     bottom_up = build_timm_backbone(cfg, input_shape)
     shapes = bottom_up.output_shape()
-    if absent := [name for name in wanted if name not in shapes]:
-        raise IONError(
-            f"MODEL.FPN.IN_FEATURES names {absent[0]}, but MODEL.TIMM.OUT_FEATURES are "
-            f"{', '.join(shapes)}; name some of these."
-        )
+    check_features("MODEL.FPN.IN_FEATURES", wanted, shapes)
     strides = [shapes[name].stride for name in wanted]
     if any(coarse != 2 * fine for fine, coarse in zip(strides, strides[1:])):
         raise IONError(
