@@ -19,7 +19,7 @@ def check_models(runs: Iterable[Run]) -> None:
     """
     chosen: dict[tuple[str, str], Run] = {}
     for run in runs:
-        for each in filter(None, (run.start, run)):
+        for each in run.lineage:
             chosen.setdefault((each.row, each.data), each)
     for (row, data), run in chosen.items():
         try:

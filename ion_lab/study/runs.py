@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ion_lab.study.table import Cut, Data, Row, Table
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a row on some data with a seed."""
+    """One training, or evaluation of what another trained: a row on some data with a seed."""
 
     row: str
     data: str
@@ -25,6 +25,12 @@ class Run:
     start: Run | None  # the training whose weights it starts from
     parts: tuple[str, ...] | None  # of that training's detector that it takes over; None is all
     settings: Mapping[str, Any]  # what it is known by, see run_settings
+    trains: bool = True  # otherwise it evaluates its start
+
+    @property
+    def lineage(self) -> list[Run]:
+        """What it starts from, the first of all first, and the run itself."""
+        return [*(self.start.lineage if self.start else []), self]
 
     @property
     def name(self) -> str:
@@ -69,6 +75,9 @@ class _Planner:
 
     def run(self, row: Row, data: Data, seed: int, pictures: Pictures) -> Run:
         """A run of the table."""
+        if row.weights_of:
+            trained = self.run(self.table.trained(row), data, seed, pictures)
+            return _evaluation(row, trained)
         start = self._start(row, data, seed, pictures) if row.start else None
         parts = self.table.starts[row.start].parts if row.start else None
         keys = {**data.keys, **self.cut.keys, **row.keys}
@@ -104,3 +113,18 @@ class _Planner:
             config, overrides, pictures, start.settings if start else None, parts
         )
         return Run(row, data, seed, config, overrides, pictures, start, parts, known_by)
+
+
+def _evaluation(row: Row, trained: Run) -> Run:
+    """The evaluation of a trained run by the keys of another row."""
+    overrides = (*trained.overrides, *as_overrides(row.keys))
+    settings = run_settings(trained.config, overrides, trained.pictures, trained.settings)
+    return replace(
+        trained,
+        row=row.name,
+        overrides=overrides,
+        start=trained,
+        parts=None,
+        settings=settings,
+        trains=False,
+    )

@@ -111,7 +111,7 @@ def _plan(study: Study) -> list[Run]:
     folder = study.out.absolute() / "scenes"
     pictures = {each.name: prepare_pictures(each, folder, study.given) for each in data}
     _tell_empty_columns(study, pictures)
-    used = {row.start for row in table.rows_of(study.cut) if row.start}
+    used = {table.trained(row).start for row in table.rows_of(study.cut)}
     starts = {
         name: prepare_pictures(start.data, folder, study.given)
         for name, start in table.starts.items()

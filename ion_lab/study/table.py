@@ -56,6 +56,7 @@ class Row:
     name: str
     keys: Mapping[str, Any]  # config overrides
     start: str = ""  # name of the training whose weights it starts from; "" for a random start
+    weights_of: str = ""  # row whose trained models it evaluates by other keys of TEST; "" trains
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ class Table:
     def row(self, name: str) -> Row:
         """The row of a name."""
         return next(row for row in self.rows if row.name == name)
+
+    def trained(self, row: Row) -> Row:
+        """The row whose trainings make a row's models: another where it evaluates that one's."""
+        return self.row(row.weights_of) if row.weights_of else row
 
     def rows_of(self, cut: str) -> list[Row]:
         """The rows of a cut, in the table's order."""

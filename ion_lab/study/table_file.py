@@ -23,6 +23,9 @@
     rows:                                  # name: overrides; "start" names another start, "" none
       conv5: {MODEL.ROI_HEADS.IN_FEATURES: [conv5], start: ""}
       skip: {MODEL.ROI_HEADS.IN_FEATURES: [conv3, conv4, conv5]}
+      skip, refined:                       # another row's models, evaluated by other TEST keys
+        weights_of: skip
+        TEST.BOX_REFINEMENT.ENABLED: true
     columns:                               # heading: where the figure is in voc_results.json
       inside: classes/tile_*/area/AP50
     baseline: conv5                        # the row that the others are compared with (optional)
@@ -49,7 +52,7 @@ from ion_lab.study.table import CUTS, PLOTS, Cut, Data, Row, Start, Table
 _NEEDED = ("title", "question", "config", "data", "rows", "columns", *CUTS)
 _OPTIONAL = ("keys", "starts", "start", "baseline", "plot")
 _SCENE_ARGUMENTS = ("families", "seed", "size", "distance", "cue")
-_START = "start"
+_START, _WEIGHTS_OF = "start", "weights_of"
 
 
 def read_table(path: Path) -> Table:
@@ -134,7 +137,15 @@ class _Reader:
 
     def _row(self, start: str | None, name: str, content: Any, where: str) -> Row:
         keys = dict(self._mapping(content, where))
+        if _WEIGHTS_OF in keys:
+            return self._evaluated_row(name, str(keys.pop(_WEIGHTS_OF)), keys, where)
         return Row(name, start=str(keys.pop(_START, start) or ""), keys=keys)
+
+    def _evaluated_row(self, name: str, trained: str, keys: dict[str, Any], where: str) -> Row:
+        for key in keys:
+            if not key.startswith("TEST."):
+                raise self._error(f"{where}, which trains no model ({_WEIGHTS_OF}), sets {key}")
+        return Row(name, keys, weights_of=trained)
 
     def _column(self, name: str, content: Any, where: str) -> tuple[str, str]:
         if not isinstance(content, str):
@@ -162,8 +173,11 @@ class _Reader:
             self._check_known(f"a row of {cut}", table.cuts[cut].rows or (), names)
         self._check_known("baseline", [table.baseline] if table.baseline else [], names)
         self._check_known("plot", [table.plot], PLOTS)
+        trains = [row.name for row in table.rows if not row.weights_of]
+        evaluated = [row.weights_of for row in table.rows if row.weights_of]
+        self._check_known(_WEIGHTS_OF, evaluated, trains)
         trained = [start.row for start in table.starts.values() if start.row]
-        self._check_known("the row of a start", trained, names)
+        self._check_known("the row of a start", trained, trains)
         starts = [row.start for row in table.rows if row.start]
         self._check_known("the start of a row", starts, list(table.starts))
 

@@ -30,7 +30,8 @@ class Training:
     def arguments(self) -> list[str]:
         """Arguments of train_net.py: it begins, or goes on from the folder's last checkpoint."""
         run = self.run
-        words = ["--config-file", str(run.config), "--resume", *run.overrides]
+        mode = "--resume" if run.trains else "--eval-only"
+        words = ["--config-file", str(run.config), mode, *run.overrides]
         if self.start is not None:
             weights = self.start.weights if run.parts is None else self.folder.taken_over
             words += ["MODEL.WEIGHTS", str(weights)]
@@ -91,7 +92,8 @@ class Training:
             lines = self.folder.log.read_text(encoding="utf-8", errors="replace").split("\n")
             last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
             return f"exit status {status}, {last}"
-        for file in (self.folder.path / RESULTS, self.folder.weights):
+        written = [self.folder.path / RESULTS, *([self.folder.weights] if self.run.trains else [])]
+        for file in written:
             if not file.is_file():
                 return f"it wrote no {file.name}"
         return ""

@@ -15,7 +15,9 @@ from ion_d2.errors import IONError
 from ion_lab.study import run_study
 from ion_lab.study.runs import plan_runs
 from ion_lab.study.starting_weights import extract_parts
+from ion_lab.study.store import RunFolder
 from ion_lab.study.study_data import Pictures
+from ion_lab.study.train_process import Training
 
 SCENES = {"train": 1, "test": 1, "families": ["ordinary"], "size": 128, "seed": 7}
 
@@ -153,3 +155,42 @@ def test_a_failed_start_fails_what_starts_from_it(tmp_path):
     }
     first, second = run_study(make_study(tmp_path, changes=changes))
     assert "not finite" in first and "what it starts from failed" in second
+
+
+def test_a_row_evaluates_the_models_of_another(tmp_path):
+    refined = {"weights_of": "skip", "TEST.BOX_REFINEMENT.ENABLED": True}
+    cut = {"seeds": [0], "rows": ["refined"]}
+    changes = {"rows": {"refined": refined, "skip": SKIP}, "quick": cut, "baseline": "refined"}
+    study = make_study(tmp_path, changes=changes, cut="quick")
+    assert run_study(study) == []
+    refined, skip = run_folders(study)
+    assert (refined, skip) == ("refined-scenes-seed-0", "skip-scenes-seed-0")
+    trained = study.out.absolute() / "runs" / skip / "model_final.pth"
+    assert given_to(study, refined) == str(trained)
+    # Trained once and evaluated apart: repeated, nothing is done again.
+    assert run_study(study) == [] and calls(study) == {refined: [0], skip: [0]}
+    (evaluated,) = plan_runs(study.table, "quick", {"scenes": Pictures("a", "b", {})}, {})
+    words = Training(evaluated, RunFolder(tmp_path), RunFolder(tmp_path / "skip")).arguments()
+    assert "--eval-only" in words and "--resume" not in words
+    assert words[words.index("TEST.BOX_REFINEMENT.ENABLED") + 1] == "True"
+    assert "TEST.BOX_REFINEMENT.ENABLED" not in evaluated.start.overrides
+
+
+def test_what_is_evaluated_may_itself_start_from_another_training(tmp_path):
+    rows = {"conv5": CONV5, "skip": SKIP, "refined": {"weights_of": "skip"}}
+    rows["refined"]["TEST.BOX_REFINEMENT.ENABLED"] = True
+    changes = {**behind_one_start(keys={"SOLVER.MAX_ITER": 7}), "rows": rows}
+    changes["full"] = {"seeds": [0], "rows": ["refined"]}
+    study = make_study(tmp_path, changes=changes)
+    assert run_study(study) == []
+    first, refined, skip = run_folders(study)
+    assert first == "conv5-scenes-before-seed-0" and set(map(len, calls(study).values())) == {1}
+    runs = study.out.absolute() / "runs"
+    assert given_to(study, skip) == str(runs / first / "model_final.pth")
+    assert given_to(study, refined) == str(runs / skip / "model_final.pth")
+    # Weights that were lost are trained again, from what they started from.
+    shutil.rmtree(runs / refined)
+    (runs / skip / "model_final.pth").unlink()
+    assert run_study(study) == []
+    lines = (runs / skip / "calls.txt").read_text().splitlines()
+    assert lines[2].split()[2] == str(runs / first / "model_final.pth")

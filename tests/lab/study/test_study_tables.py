@@ -30,7 +30,8 @@ def load(config, *overrides):
 
 
 def config_of(table, row, data=None):
-    keys = {**table.keys, **(data or table.data[0]).keys, **table.cuts["full"].keys, **row.keys}
+    of_rows = {**table.trained(row).keys, **row.keys}
+    keys = {**table.keys, **(data or table.data[0]).keys, **table.cuts["full"].keys, **of_rows}
     overrides = as_overrides({**keys, **CLASSES, "MODEL.DEVICE": "cpu", "MODEL.TIMM.WEIGHTS": ""})
     return load(table.config, *overrides)
 

@@ -25,7 +25,8 @@ def test_the_example_of_the_format_can_be_read(tmp_path):
     scenes, cells = table.data
     assert scenes.scenes == {"train": 600, "test": 100} and scenes.train == "trainval"
     assert (cells.folder, cells.test, cells.keys) == ("bccd", "test", {"SOLVER.MAX_ITER": 1500})
-    assert [row.start for row in table.rows] == ["", "pretrained"]
+    assert [row.start for row in table.rows] == ["", "pretrained", ""]
+    assert table.trained(table.rows[2]) == table.rows[1] == table.trained(table.rows[1])
     assert "start" not in table.rows[0].keys
     assert table.starts["pretrained"].config == (tmp_path / "../ion_tiny.yaml").resolve()
     assert table.cuts["full"].seeds == (0, 1, 2)
@@ -43,6 +44,9 @@ def test_the_example_of_the_format_can_be_read(tmp_path):
         ({"plot": "pie"}, "plot is 'pie'"),
         ({"rows": {"conv5": {"start": "x"}}}, "start of a row is 'x'"),
         ({"starts": {"x": {"row": "b"}}}, "row of a start is 'b'"),
+        ({"rows": {"a": {"weights_of": "b"}}, "baseline": ""}, "weights_of is 'b', expected one"),
+        ({"rows": {"a": {"weights_of": "a"}}, "baseline": ""}, "weights_of is 'a', expected one"),
+        ({"rows": {"a": {"weights_of": "conv5", "SEED": 1}}}, "trains no model.*sets SEED"),
         ({"starts": {"x": {"scenes": {"train": 1}}}}, "starts.x.scenes has no test"),
         ({"starts": {"x": {"what": 1}}}, "starts.x has an unknown field what"),
         ({"starts": {"x": {"parts": []}}}, "starts.x.parts is not a list of parts"),
