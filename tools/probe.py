@@ -15,7 +15,6 @@ has them. MODEL.WEIGHTS may be those of a trained detector.
 from __future__ import annotations
 
 import argparse
-import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes
 from features import build_seeded, features_of
+from pycocotools.cocoeval import Params
 from shared_arguments import whole_number
 from tabulate import tabulate
 from torch import Tensor, nn
@@ -52,8 +52,8 @@ class Described(NamedTuple):
 _DECAYS = (1e-4, 1e-3, 1e-2, 1e-1)
 _JITTER = 0.4
 _PICTURE = "the picture"
-# COCO's, in pixels: from, and below which area.
-_SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, math.inf)}
+# COCO's, in pixels: from, and below which area; all sizes come first.
+_SIZES = dict(list(zip(Params().areaRngLbl, Params().areaRng))[1:])
 
 
 class Describer:

@@ -13,12 +13,14 @@ from ion_d2.engine.setup import load_config
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
-    """A reader of whole numbers from ``lowest`` on, for argparse."""
+    """A reader of whole numbers of 32 bits from ``lowest`` on, for argparse."""
 
     def number(word: str) -> int:
         value = int(word)
         if value < lowest:
             raise argparse.ArgumentTypeError(f"{word} is below {lowest}")
+        if value >= 2**31:
+            raise argparse.ArgumentTypeError(f"{word} is above {2**31 - 1}")
         return value
 
     return number

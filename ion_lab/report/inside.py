@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from pycocotools.cocoeval import Params
 from torch import Tensor, nn
 
 from ion_d2.modeling import SkipPooler
@@ -16,8 +17,8 @@ from .document import Figure, Part, Picture, Section, Table, Text
 from .observe import Observation, Sample
 from .shares import find_skip_pooler, layer_contributions, layer_scales, layer_shares
 
-# COCO's bounds between small, medium and large objects, in pixels squared.
-_SMALL, _LARGE = 32**2, 96**2
+# Bounds between small, medium and large objects, in pixels squared.
+_SMALL, _LARGE = Params().areaRng[Params().areaRngLbl.index("medium")]
 # Scale factors that differ by less, relative to the largest, need no plot.
 _ALIKE = 0.01
 # Classes in the table at most.

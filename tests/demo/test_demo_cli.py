@@ -130,7 +130,8 @@ def test_scores_are_from_0_to_1(demo, score, capsys):
 
 
 @pytest.mark.parametrize(
-    "options", ["", "--input a --batch 0", "--input a --save xml", "--webcam -1"]
+    "options",
+    ["", "--input a --batch 0", "--input a --save xml", "--webcam -1", "--webcam 2147483648"],
 )
 def test_options_that_make_no_sense(demo, options, capsys):
     with pytest.raises(SystemExit) as stop:
