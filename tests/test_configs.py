@@ -150,3 +150,6 @@ def test_the_lists_of_photographs_are_disjoint_and_of_the_documented_size():
     assert [len(set(ids)) for ids in (train, val, quarter)] == [1697, 1729, 433]
     assert not set(train) & set(val)
     assert quarter == val[::4]
+    # The models are of all of VOC's classes, one of which no picture has.
+    classes = (ROOT / "configs/real/voc2012_animals_classes.txt").read_text().split()
+    assert len(classes) == 20 and classes == sorted(classes) and "aeroplane" in classes
