@@ -94,19 +94,19 @@ class Runner:
         """The trainings, each once, after those that they start from."""
         found: dict[Path, Training] = {}
         for run in runs:
-            self._add(run, found, is_start=False)
-        self._starts = {training.start.path for training in found.values() if training.start}
+            self._add(run, found)
         done = [training for training in found.values() if self._is_done(training.folder)]
         self._ended = {training.folder.path: True for training in done}
         if done:
             self._tell(f"{len(done)} of {len(found)} runs are finished already.")
         return [training for training in found.values() if training not in done]
 
-    def _add(self, run: Run, found: dict[Path, Training], is_start: bool) -> RunFolder:
+    def _add(self, run: Run, found: dict[Path, Training]) -> RunFolder:
         """Add a training, behind what it starts from where that is needed."""
-        folder = self._store.folder(run)
-        done = folder.finished and (not is_start or folder.weights.is_file())
-        start = None if done or run.start is None else self._add(run.start, found, is_start=True)
+        folder, start = self._store.folder(run), None
+        if run.start is not None and not self._is_done(folder):
+            self._starts.add(self._store.folder(run.start).path)
+            start = self._add(run.start, found)
         if folder.path not in found or found[folder.path].start is None:
             found[folder.path] = Training(run, folder, start)
         return folder

@@ -28,7 +28,7 @@ class Training:
         self._begun = 0.0
 
     def arguments(self) -> list[str]:
-        """Arguments of train_net.py: it begins, or goes on from the folder's last checkpoint."""
+        """Arguments of train_net.py: it begins, goes on from the last checkpoint, or evaluates."""
         run = self.run
         mode = "--resume" if run.trains else "--eval-only"
         words = ["--config-file", str(run.config), mode, *run.overrides]
