@@ -5,11 +5,11 @@ memory that lies far apart; at the strides of skip pooling it takes longer than 
 connected layers. In training, threads share the channels.
 
 Where no gradient is needed, a bin of h x w cells is covered by four windows, one in each corner,
-whose sides are the largest powers of two in h and w. The maxima of all windows of a size are those
-of half the size, shifted and compared, so that large bins cost no more than small ones. Fast
-R-CNN's bins overlap, and ROIs even more; visiting each cell of each bin reads the map many times
-over. These functions are TorchScript too, so that an exported model pools as fast as the one it
-came from.
+whose sides are the largest powers of two in h and w (by more and smaller ones, where few bins are
+of that size). The maxima of all windows of a size are those of half the size, shifted and compared,
+so that large bins cost no more than small ones. Fast R-CNN's bins overlap, and ROIs even more;
+visiting each cell of each bin reads the map many times over. These functions are TorchScript too,
+so that an exported model pools as fast as the one it came from.
 """
 
 from __future__ import annotations
@@ -159,62 +159,108 @@ def _pool_image(
 
     ``x`` is the map of one image, (C, H, W).
     """
-    tops, bottoms, lefts, rights = edges
-    used: list[int] = sizes[sizes >= 0].bincount().nonzero()[:, 0].tolist()
+    counts: list[int] = sizes[sizes >= 0].bincount().tolist()
+    read = _table_sizes(counts, x.size(1) * x.size(2))
     bins: dict[int, Tensor] = {}
-    corners: dict[int, list[Tensor]] = {}
-    for size in used:
-        bins[size] = (sizes == size).nonzero()[:, 0]
-        down, across = bins[size] // rights.size(1), bins[size] % rights.size(1)
-        roi = down // bottoms.size(1)
-        rows = (tops.flatten()[down], bottoms.flatten()[down])
-        columns = (lefts[roi, across], rights[roi, across])
-        corners[size] = _corners(rows, columns, size, x.size(2))
+    windows: dict[int, list[Tensor]] = {}
+    for size, count in enumerate(counts):
+        if count > 0:
+            bins[size] = (sizes == size).nonzero()[:, 0]
+            windows[size] = _windows(bins[size], edges, read[size], x.size(2))
     # So many channels that a table of windows fits into a cache; a vector register holds 16.
-    step = 16 * max(1, (1 << 15) // (x.size(1) * x.size(2)))
-    for channel in range(0, x.size(0), step):
-        part = x[channel : channel + step].permute(1, 2, 0).contiguous()
-        maxima = _window_maxima(part, used)
+    step = min(x.size(0), 16 * max(1, (1 << 15) // (x.size(1) * x.size(2))))
+    # Memory that is new to a process takes longer to come by than to fill.
+    tables = _empty_tables(x, [read[size] for size in bins.keys()], step)
+    both = x.new_empty([2, sizes.numel(), step])
+    for start in range(0, x.size(0), step):
+        channel = min(start, x.size(0) - step)
+        tables[0].copy_(x[channel : channel + step].permute(1, 2, 0))
+        _fill_tables(tables)
         for size, own in bins.items():
-            table = maxima[size].view(-1, part.size(2))
-            found = table.index_select(0, corners[size][0])
-            for corner in corners[size][1:]:
-                torch.maximum(found, table.index_select(0, corner), out=found)
+            found = _largest(tables[read[size]].view(-1, step), windows[size], both)
             out[:, channel : channel + step].index_copy_(0, own, found)
 
 
-def _corners(
-    rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], size: int, width: int
-) -> list[Tensor]:
-    """Where in a table of windows are those that begin, and those that end, with some bins."""
-    high, wide = 1 << size // 32, 1 << size % 32
-    downs = [rows[0]] + ([rows[1] - high] if high > 1 else [])
-    found: list[Tensor] = []
-    for down in downs:
-        found.append(down * (width - wide + 1) + columns[0])
-        if wide > 1:
-            found.append(down * (width - wide + 1) + columns[1] - wide)
+def _largest(table: Tensor, windows: list[Tensor], both: Tensor) -> Tensor:
+    """The maxima of each bin's windows, (bins, C); ``both`` has room for two of their size."""
+    found, other = both[0, : windows[0].numel()], both[1, : windows[0].numel()]
+    torch.index_select(table, 0, windows[0], out=found)
+    for window in windows[1:]:
+        torch.index_select(table, 0, window, out=other)
+        torch.maximum(found, other, out=found)
     return found
 
 
-def _window_maxima(x: Tensor, sizes: list[int]) -> dict[int, Tensor]:
-    """The maxima of all windows of some sizes, (H, W, C) -> (H - h + 1, W - w + 1, C) each."""
-    needed: dict[int, bool] = {}
+def _table_sizes(counts: list[int], cells: int) -> list[int]:
+    """Which table's windows bins of each size are made of: of half the size, where few would be.
+
+    To make a table takes about as long as to read and compare a fifth as many windows.
+
+    Args:
+        counts: bins of each size.
+        cells: of the map.
+    """
+    reads, read = counts[:], list(range(len(counts)))
+    for size in range(len(counts) - 1, 0, -1):
+        if 5 * reads[size] < cells:
+            read[size] = _half(size)
+            reads[_half(size)] += 2 * reads[size]
+    for size in range(len(counts)):
+        read[size] = read[read[size]]
+    return read
+
+
+def _windows(
+    bins: Tensor, edges: tuple[Tensor, Tensor, Tensor, Tensor], size: int, width: int
+) -> list[Tensor]:
+    """Where in the table of windows of a size are those that cover some bins of a map so wide."""
+    tops, bottoms, lefts, rights = edges
+    down, across = bins // rights.size(1), bins % rights.size(1)
+    roi = down // bottoms.size(1)
+    rows = _starts(tops.flatten()[down], bottoms.flatten()[down], 1 << size // 32)
+    columns = _starts(lefts[roi, across], rights[roi, across], 1 << size % 32)
+    positions: list[Tensor] = []
+    for row in rows:
+        for column in columns:
+            positions.append(row * (width - (1 << size % 32) + 1) + column)
+    return positions
+
+
+def _starts(first: Tensor, end: Tensor, side: int) -> list[Tensor]:
+    """Where along a side windows begin that cover the cells up to ``end``, each within them."""
+    count = (int((end - first).max()) + side - 1) // side
+    return [torch.minimum(first + i * side, end - side) for i in range(count)]
+
+
+def _empty_tables(x: Tensor, sizes: list[int], channels: int) -> dict[int, Tensor]:
+    """Room for all windows of some sizes, and of those that they are made of.
+
+    Size -> (H - h + 1, W - w + 1, channels) for windows of h x w cells of a map (C, H, W).
+    """
+    tables = {0: x.new_empty([x.size(1), x.size(2), channels])}
     for size in sizes:
-        # What a size is made of, one side halved at a time, so that sizes share the steps.
-        while size > 0:
-            needed[size] = True
-            size -= 32 if size // 32 > size % 32 else 1
-    maxima = {0: x}
-    for size in sorted(needed.keys()):
-        high, wide = size // 32, size % 32
+        while size not in tables:
+            shape = [x.size(1) - (1 << size // 32) + 1, x.size(2) - (1 << size % 32) + 1, channels]
+            tables[size] = x.new_empty(shape)
+            size = _half(size)
+    return tables
+
+
+def _fill_tables(tables: dict[int, Tensor]) -> None:
+    """Take the maxima of windows, of which those of a single cell are there."""
+    for size in sorted(tables.keys()):
+        half, high, wide = tables[_half(size)], size // 32, size % 32
         if high > wide:
-            half = maxima[size - 32]
-            maxima[size] = torch.maximum(half[: -(1 << high - 1)], half[1 << high - 1 :])
-        else:
-            half = maxima[size - 1]
-            maxima[size] = torch.maximum(half[:, : -(1 << wide - 1)], half[:, 1 << wide - 1 :])
-    return maxima
+            shift = 1 << high - 1
+            torch.maximum(half[:-shift], half[shift:], out=tables[size])
+        elif wide > 0:
+            shift = 1 << wide - 1
+            torch.maximum(half[:, :-shift], half[:, shift:], out=tables[size])
+
+
+def _half(size: int) -> int:
+    """The size of half a window: its longer side is halved. That of a cell is its own."""
+    return size - 32 if size // 32 > size % 32 else max(0, size - 1)
 
 
 def _level(side: Tensor) -> Tensor:

@@ -27,6 +27,16 @@ def test_equals_torchvision(seed, size, bins, stride, dtype):
         assert torch.equal(ROIMaxPool(bins, 1 / stride)(x, rois), expected)
 
 
+@pytest.mark.parametrize("count", [3, 300])
+def test_a_large_map_pools_in_slices_of_channels(count):
+    """Few ROIs read small windows, many have tables of larger ones; 40 channels are 16, 16, 8."""
+    x = torch.randn(1, 40, 150, 140)
+    rois = random_rois(count, 0, images=1, extent=600)
+    with torch.no_grad():
+        pooled = ROIMaxPool((7, 7), 0.25)(x, rois)
+    assert torch.equal(pooled, roi_pool(x, rois, (7, 7), 0.25))
+
+
 def test_gradients_are_torchvisions():
     x = torch.randn(2, 40, 20, 20, requires_grad=True)
     rois = random_rois(9, 0, extent=80)
