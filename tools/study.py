@@ -13,7 +13,6 @@ docs/STUDY.md tells what each table asks, how long it takes and how to write ano
 from __future__ import annotations
 
 import argparse
-import importlib
 import shlex
 import signal
 import sys
@@ -25,7 +24,6 @@ from shared_arguments import whole_number
 from ion_d2.engine.setup import run_cli
 from ion_d2.errors import IONError
 from ion_lab.study import Interrupted, Study, Table, read_table, run_study
-from ion_lab.study.study_of_table import Reporter
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "configs" / "study"
@@ -53,11 +51,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", nargs="+", default=[], metavar="NAME=PATH", help="folders in VOC layout"
     )
-    parser.add_argument(
-        "--report",
-        metavar="MODULE:FUNCTION",
-        help="called with the content of results.json and its folder when all is written",
-    )
     return parser
 
 
@@ -84,7 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         jobs=args.jobs,
         given=_given(args.data),
         told_command=shlex.join(["python", "tools/study.py", *words]),
-        reporter=find_reporter(args.report) if args.report else None,
         tell=_tell,
     )
     # A kill stops the trainings as Ctrl-C does.
@@ -137,33 +129,6 @@ def find_table(name: str) -> Table:
         known = ", ".join(sorted(path.stem for path in TABLES.glob("*.yaml")))
         raise IONError(f"There is no table {name!r}; choose from {known}, or give a YAML file.")
     return read_table(Path(name).absolute())
-
-
-def find_reporter(name: str) -> Reporter:
-    """The function that "MODULE:FUNCTION" names.
-
-    Args:
-        name: of an importable function.
-
-    Returns:
-        The function.
-
-    Raises:
-        IONError: there is none.
-    """
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise IONError(
-            f"--report {name!r} is no MODULE:FUNCTION that can be imported ({error})."
-        ) from error
-    if not callable(found) or isinstance(found, type):
-        raise IONError(
-            f"--report {name!r} is no function; name one that takes the content of results.json "
-            "and its folder."
-        )
-    return found
 
 
 def _given(words: Sequence[str]) -> dict[str, Path]:

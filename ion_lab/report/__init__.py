@@ -4,7 +4,6 @@ from .charts import Bar, Line, bars_plot, line_plot, stacked_plot
 from .document import Facts, Figure, Listing, Picture, Section, Table, Text
 from .page import render_report, write_report
 from .run_report import write_run_report
-from .study_report import write_study_report
 
 __all__ = [
     "Bar",
@@ -22,5 +21,4 @@ __all__ = [
     "stacked_plot",
     "write_report",
     "write_run_report",
-    "write_study_report",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ion_lab.report.study_tables import Grid, difference_grids, mean_grids
+from ion_lab.study.cells import Grid, difference_grids, mean_grids
 
 
 def to_markdown(results: Mapping[str, Any], command: str) -> str:
@@ -29,8 +29,7 @@ def to_markdown(results: Mapping[str, Any], command: str) -> str:
         f"{what} Seeds: {seeds}.",
         *map(_pipes, mean_grids(results)),
     ]
-    differences = difference_grids(results, "**{}**")
-    if differences:
+    if differences := difference_grids(results):
         lines += [
             f"Difference from *{results['baseline']}*, seed by seed: mean ± sample standard "
             "deviation; bold where the mean's 95 % confidence interval (Student's t) leaves out 0:",

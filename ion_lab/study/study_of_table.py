@@ -22,9 +22,6 @@ from ion_lab.study.study_data import Pictures, prepare_pictures
 from ion_lab.study.table import Table
 from ion_lab.study.table_plots import draw_plots
 
-Reporter = Callable[[dict[str, Any], Path], Any]
-"""Writes a report: is given the content of ``results.json`` and the folder it is in."""
-
 
 @dataclass(frozen=True)
 class Study:
@@ -40,7 +37,6 @@ class Study:
         jobs: trainings at a time; None takes what cores and memory allow.
         given: name -> VOC-layout folder, for data that is not synthetic.
         told_command: what the user typed, for the Markdown.
-        reporter: is called when all is written, if given.
         tell: is called with a line for the user.
     """
 
@@ -52,7 +48,6 @@ class Study:
     jobs: int | None = None
     given: Mapping[str, Path] = field(default_factory=dict)
     told_command: str = ""
-    reporter: Reporter | None = None
     tell: Callable[[str], None] = print
 
     @property
@@ -84,10 +79,7 @@ def run_study(study: Study) -> list[str]:
     except Interrupted:
         draw_plots(_write(study, runs, store), study.folder)
         raise
-    results = _write(study, runs, store)
-    draw_plots(results, study.folder)
-    if study.reporter is not None:
-        study.reporter(results, study.folder)
+    draw_plots(_write(study, runs, store), study.folder)
     return failures
 
 

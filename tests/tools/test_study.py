@@ -89,9 +89,6 @@ def test_lists_tables(study, capsys):
         (["none.yaml"], "none.yaml"),
         (["far", "--data", "bccd"], "'bccd' is not NAME=PATH"),
         (["photographs"], "add --data bccd=PATH"),
-        (["far", "--report", "nothing:here"], "MODULE:FUNCTION"),
-        (["far", "--report", "ion_lab.report:charts"], "ion_lab.report:charts' is no function"),
-        (["far", "--report", "ion_lab.report:Section"], "ion_lab.report:Section' is no function"),
     ],
 )
 def test_bad_input_is_one_sentence(study, tmp_path, words, message):
@@ -106,16 +103,11 @@ def test_bad_numbers_are_refused(study, words, capsys):
     assert words[0] in capsys.readouterr().err
 
 
-def test_failed_runs_give_status_1_and_a_report_is_called(study, tmp_path, monkeypatch, capsys):
+def test_failed_runs_give_status_1(study, tmp_path, capsys):
     table = yaml.safe_load(write_table(tmp_path).read_text())
     table["rows"]["ION"] = {"MODEL.WEIGHTS": "/nothing.pth"}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(table))
-    (tmp_path / "reports.py").write_text(
-        "def write(results, folder):\n    (folder / 'report.txt').write_text(results['title'])\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
     words = [str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out"), "--seeds", "0"]
-    assert study.main([*words, "--report", "reports:write"]) == 1
+    assert study.main(words) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: ION, scenes, seed 0: exit status 1, error: MODEL.WEIGHTS")
-    assert (tmp_path / "out" / "small" / "report.txt").read_text() == "Small"

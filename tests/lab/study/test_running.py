@@ -209,17 +209,11 @@ def test_the_time_of_a_training_whose_end_nobody_noted_counts(tmp_path):
     assert note["begun"] is None and 65 <= note["seconds"] < 100
 
 
-def test_given_folders_and_reports(tmp_path, scenes):
-    told = []
+def test_given_folders(tmp_path, scenes):
     changes = {"data": {"mine": {"folder": "mine"}, "other": {"folder": "other"}}}
-
-    def report(content, folder):
-        told.append((content["table"], folder))
-
-    kept = {"given": {"mine": scenes}, "seeds": (0,), "reporter": report}
-    study = make_study(tmp_path, changes=changes, **kept)
+    study = make_study(tmp_path, changes=changes, given={"mine": scenes}, seeds=(0,))
     run_study(study)
-    assert results(study)["data"] == ["mine"] and told == [("small", study.folder)]
+    assert results(study)["data"] == ["mine"]
     with pytest.raises(IONError, match="--data mine=PATH"):
         run_study(make_study(tmp_path, changes=changes))
     with pytest.raises(IONError, match="--data mien is no .*, which takes mine, other"):

@@ -1,4 +1,4 @@
-"""The cells of a study's tables, which table.md and reports show."""
+"""The cells of a study's tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ _Cell = Callable[[Mapping[str, Any], str], str]
 
 
 class Grid(NamedTuple):
-    """Finished cells; the first ``text_columns`` hold words."""
+    """Finished cells."""
 
     headers: list[str]
     rows: list[list[str]]
-    text_columns: int
 
 
 def mean_text(figure: Mapping[str, Any], form: str = ".1f") -> str:
@@ -39,19 +38,14 @@ def mean_grids(results: Results) -> list[Grid]:
     return _grids(results, cell)
 
 
-def difference_grids(results: Results, marked: str) -> list[Grid]:
-    """Differences from the baseline; none without one.
-
-    Args:
-        results: of the study.
-        marked: what becomes of "{}" where the mean's confidence interval leaves out 0.
-    """
+def difference_grids(results: Results) -> list[Grid]:
+    """Differences from the baseline, bold where the confidence interval leaves out 0, if any."""
 
     def cell(row: Mapping[str, Any], heading: str) -> str:
         difference = row.get("difference", {}).get(heading, {"mean": None})
         text, width = mean_text(difference, "+.1f"), difference.get("half_width")
         sure = width is not None and abs(difference["mean"]) > width
-        return marked.format(text) if sure else text
+        return f"**{text}**" if sure else text
 
     return _grids(results, cell) if any("difference" in row for row in results["rows"]) else []
 
@@ -66,11 +60,11 @@ def _grids(results: Results, cell: _Cell) -> list[Grid]:
         [*before, row["row"], *(cell(row, heading) for heading in columns)]
         for before, row in zip(data, results["rows"])
     ]
-    return [Grid([*(["data"] if several else []), "", *columns], rows, 1 + several)]
+    return [Grid([*(["data"] if several else []), "", *columns], rows)]
 
 
 def _by_data(results: Results, heading: str, cell: _Cell) -> Grid:
     names = dict.fromkeys(row["row"] for row in results["rows"])
     cells = {(row["row"], row["data"]): cell(row, heading) for row in results["rows"]}
     rows = [[name, *(cells.get((name, data), NONE) for data in results["data"])] for name in names]
-    return Grid([heading, *results["data"]], rows, 1)
+    return Grid([heading, *results["data"]], rows)
