@@ -160,7 +160,10 @@ def _pool_image(
     ``x`` is the map of one image, (C, H, W).
     """
     counts: list[int] = sizes[sizes >= 0].bincount().tolist()
-    read = _table_sizes(counts, x.size(1) * x.size(2))
+    if len(counts) == 0:
+        return
+    cells = x.size(1) * x.size(2)
+    read = _table_sizes(counts, cells)
     bins: dict[int, Tensor] = {}
     windows: dict[int, list[Tensor]] = {}
     for size, count in enumerate(counts):
@@ -168,10 +171,10 @@ def _pool_image(
             bins[size] = (sizes == size).nonzero()[:, 0]
             windows[size] = _windows(bins[size], edges, read[size], x.size(2))
     # So many channels that a table of windows fits into a cache; a vector register holds 16.
-    step = min(x.size(0), 16 * max(1, (1 << 15) // (x.size(1) * x.size(2))))
+    step = min(x.size(0), 16 * max(1, (1 << 15) // cells))
     # Memory that is new to a process takes longer to come by than to fill.
     tables = _empty_tables(x, [read[size] for size in bins.keys()], step)
-    both = x.new_empty([2, sizes.numel(), step])
+    both = x.new_empty([2, max(counts), step])
     for start in range(0, x.size(0), step):
         channel = min(start, x.size(0) - step)
         tables[0].copy_(x[channel : channel + step].permute(1, 2, 0))
