@@ -195,9 +195,10 @@ def _largest(table: Tensor, windows: list[Tensor], both: Tensor) -> Tensor:
 
 
 def _table_sizes(counts: list[int], cells: int) -> list[int]:
-    """Which table's windows bins of each size are made of: of half the size, where few would be.
+    """For bins of each size, the size of the windows that they are made of.
 
-    To make a table takes about as long as to read and compare a fifth as many windows.
+    That is their own, or half of it, and so on: a table of windows costs about as much as the
+    further, smaller windows that bins read without it, if they are a fifth as many as its cells.
 
     Args:
         counts: bins of each size.

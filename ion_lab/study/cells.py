@@ -39,7 +39,7 @@ def mean_grids(results: Results) -> list[Grid]:
 
 
 def difference_grids(results: Results) -> list[Grid]:
-    """Differences from the baseline, bold where the confidence interval leaves out 0, if any."""
+    """Differences from the baseline, if any; bold: the mean's confidence interval excludes 0."""
 
     def cell(row: Mapping[str, Any], heading: str) -> str:
         difference = row.get("difference", {}).get(heading, {"mean": None})

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
-from typing import Any
 
 from tabulate import tabulate
 
-from ion_lab.study.cells import Grid, difference_grids, mean_grids
+from ion_lab.study.cells import Grid, Results, difference_grids, mean_grids
 
 
-def to_markdown(results: Mapping[str, Any], command: str) -> str:
+def to_markdown(results: Results, command: str) -> str:
     """Heading, command, question, means and spreads, and the differences from a baseline.
 
     Args:
@@ -41,7 +39,7 @@ def to_markdown(results: Mapping[str, Any], command: str) -> str:
     return "\n\n".join([*lines, _circumstances(results)]) + "\n"
 
 
-def _circumstances(results: Mapping[str, Any]) -> str:
+def _circumstances(results: Results) -> str:
     """How many runs there are, how long they took and with what."""
     seconds = [run["seconds"] for row in results["rows"] for run in row["runs"] if run["finished"]]
     versions = results["environment"]

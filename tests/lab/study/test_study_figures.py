@@ -9,12 +9,14 @@ import pytest
 import scipy.stats
 from box_helpers import output_of
 from detectron2.data import DatasetCatalog
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ion_d2.data.catalog import class_names
 from ion_d2.errors import IONError
 from ion_d2.evaluation import IONVOCEvaluator
 from ion_lab.report.charts import SERIES
+from ion_lab.study import table_plots
 from ion_lab.study.figures import PLACES, is_place, read_figures
 from ion_lab.study.markdown import to_markdown
 from ion_lab.study.statistics import Spread, half_width, pooled_spread, spread_of
@@ -194,6 +196,30 @@ def test_plots_are_drawn_also_of_what_is_missing(tmp_path, plot):
         picture = np.asarray(Image.open(path).convert("RGB"))
         assert picture.shape[1] >= 800
         assert first in {tuple(c) for c in picture.reshape(-1, 3)[::7]}
+
+
+@pytest.mark.parametrize("plot", ["bars", "lines"])
+def test_plots_show_means_of_what_is_finished(tmp_path, monkeypatch, plot):
+    rows = [row("$a", "near", 97.0, 99.0), row("$a", "far", 60.0, 80.0), row("later", "far")]
+    shown = []
+    monkeypatch.setattr(table_plots, "save_png", lambda path, title, plots: shown.append(plots))
+    draw_plots(report(rows, plot=plot), tmp_path)
+    drawn = []
+    for plots in shown:
+        drawn.append(Figure().add_subplot())
+        plots["AP"].draw(drawn[-1])
+    if plot == "bars":
+        texts = [[text.get_text() for text in axes.texts] for axes in drawn]
+        assert texts == [[r"\$a: 98.0 ± 1.4"], [r"\$a: 70.0 ± 14.1"]]
+    else:
+        ends = [list(line.get_ydata()) for line in drawn[0].lines if line.get_marker() == "o"]
+        assert ends == [[98.0, 70.0], []]
+
+
+@pytest.mark.parametrize(("plot", "names"), [("bars", []), ("lines", ["small.png"])])
+def test_nothing_is_finished(tmp_path, plot, names):
+    rows = [row("a", data) for data in ("near", "far")]
+    assert [path.name for path in draw_plots(report(rows, plot=plot), tmp_path)] == names
 
 
 @pytest.mark.parametrize("plot", ["bars", "lines"])
