@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
@@ -21,6 +22,7 @@ from .engine.fit_config import settle_classes, settle_data
 from .engine.predictor import IONPredictor
 from .engine.run_folder import TRAINED, writing_config
 from .engine.trainer import IONTrainer
+from .evaluation.results_file import write_text
 
 __all__ = ["build_model", "build_predictor", "build_trainer", "get_config"]
 
@@ -78,8 +80,8 @@ def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
     trainer = IONTrainer(cfg)
     with writing_config(cfg.OUTPUT_DIR, evaluate=False):
         trainer.resume_or_load(resume=resume)  # which may bring a seed that was drawn
-        with open(os.path.join(cfg.OUTPUT_DIR, TRAINED), "w", encoding="utf-8") as file:
-            file.write(trainer.cfg.dump())
+        if comm.is_main_process():
+            write_text(os.path.join(cfg.OUTPUT_DIR, TRAINED), trainer.cfg.dump())
     return trainer
 
 

@@ -37,7 +37,7 @@ def clip_whole_gradient(
     """Have the whole gradient clipped before each step of an optimizer that holds one of these.
 
     ``max_norm`` bounds the norm over all parameters of that optimizer; Detectron2's own "norm"
-    clips each parameter by itself. Under mixed precision the unscaled gradient is clipped.
+    clips each parameter by itself. Under mixed precision it bounds the unscaled gradient.
     """
     for parameter in parameters:
         setattr(parameter, _MARK, (max_norm, norm_type))
@@ -66,7 +66,10 @@ def _clip(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     marks = (getattr(p, _MARK) for p in parameters if hasattr(p, _MARK))
     limit = next(marks, None)
     if limit is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, limit[0], norm_type=limit[1])
+        # A fused optimizer divides by the scale of mixed precision itself, in the step.
+        scale = getattr(optimizer, "grad_scale", None)
+        most = limit[0] if scale is None else limit[0] * float(scale)
+        torch.nn.utils.clip_grad_norm_(parameters, most, norm_type=limit[1])
 
 
 _create_clipper = solver_build._create_gradient_clipper

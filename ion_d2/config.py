@@ -70,9 +70,9 @@ _DEFAULTS: dict[str, Any] = {
     # Normalization after each convolution of "IRNN" and "Conv", and of "GlobalAverage": "" (the
     # paper's) or "BRN" (batch renormalization, which helps short trainings: docs/STUDY.md).
     "MODEL.CONTEXT.NORM": "",
-    # Initial biases of the convolutions that feed the recurrences of "IRNN", in units of what they
-    # return. Below 0, what is common everywhere (the background) does not add up along a sweep;
-    # above 0, negative values count too.
+    # Initial biases of the convolutions that feed the recurrences of "IRNN", added to what they
+    # return; with NORM "BRN", 1 is one standard deviation of it. Below 0, what is common everywhere
+    # (the background) does not add up along a sweep; above 0, negative values count too.
     "MODEL.CONTEXT.BIAS_INIT": 0.0,
     # Dropout of "IRNN" and "RNN" after each concatenation of the four directions, from 0 to below 1
     # (sec. 3.2: 0.25).

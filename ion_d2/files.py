@@ -19,7 +19,8 @@ MAX_BYTES = 255  # of a file's name, the most that the usual file systems take
 def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file that at every moment holds either its old or its new content, complete.
 
-    The content goes to a temporary file beside it, reaches the disk, and then takes the name.
+    The content goes to a temporary file beside it, reaches the disk, and then takes the name. Of a
+    link, what it leads to is replaced; into a pipe or a device, the content is written.
 
     Args:
         path: in an existing folder.
@@ -28,6 +29,11 @@ def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
     Raises:
         OSError: the file cannot be written; the temporary file is removed.
     """
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as file:
+            write(file)
+        return
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, fitting_name(name, suffix=".tmp"))
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import LazyCall, instantiate
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import GeneralizedRCNN, roi_heads
+from detectron2.modeling import ROI_HEADS_REGISTRY, GeneralizedRCNN, roi_heads
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
@@ -22,8 +22,6 @@ from .modeling import (
     ION,
     IRNN,
     ContextBackbone,
-    IONCascadeROIHeads,
-    IONRes5ROIHeads,
     IONROIHeads,
     IONSegHead,
     SkipPooler,
@@ -31,12 +29,11 @@ from .modeling import (
 from .modeling.context import CONTEXT
 from .modeling.model_values import check_features, deepest_of
 from .modeling.roi_heads.box_predictor import ImageMeanOutputLayers
+from .modeling.unread_settings import ROI_HEADS
 from .plugging import PLUGGED_IRNN, stages_to
 
 _ROI_HEADS = {
-    roi_heads.StandardROIHeads: IONROIHeads,
-    roi_heads.CascadeROIHeads: IONCascadeROIHeads,
-    roi_heads.Res5ROIHeads: IONRes5ROIHeads,
+    getattr(roi_heads, theirs): ROI_HEADS_REGISTRY.get(ours) for theirs, ours in ROI_HEADS.items()
 }
 
 
@@ -57,7 +54,7 @@ def seg_head(channels: int, stride: int, **kwargs: Any) -> IONSegHead:
 def dataset_dicts(
     names: str | Sequence[str], *, sem_seg_dirs: Sequence[str] = (), **kwargs: Any
 ) -> list[dict[str, Any]]:
-    """Detectron2's dataset dicts, also of the names ``voc:PATH:SPLIT`` and ``coco:JSON:IMAGE_DIR``.
+    """Detectron2's dataset dicts, also of names such as ``voc:PATH:SPLIT``: :mod:`ion_d2.data`.
 
     Args:
         names: one or more datasets.

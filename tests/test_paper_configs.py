@@ -126,9 +126,7 @@ def test_figures_per_class_average_to_the_published_one():
 
 def test_the_guide_lists_every_row_with_its_figure():
     guide = (DOCS / "PAPER.md").read_text()
-    found = re.findall(
-        r"^\| \[(table\w+)\]\((\S+)\) \|.*\| ([\d.]+) \| .+ \|$", guide, re.MULTILINE
-    )
+    found = re.findall(r"^\| \[(table\w+)\]\((\S+)\) \|.*\| ([\d.]+) \|.* \|$", guide, re.MULTILINE)
     assert [(name, figure) for name, _, figure in found] == [
         (row["config"], row["published"]) for row in OURS
     ]

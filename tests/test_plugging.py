@@ -288,6 +288,12 @@ def test_wrong_configs_are_told_by_their_key(base, opts, words):
     keys, values = opts.split()[::2], opts.split()[1::2]
     full = [key if key.startswith("TEST.") else f"MODEL.{key}" for key in keys]
     opts = [item for pair in [*SMALL.items(), *zip(full, values)] for item in pair]
-    with pytest.raises(IONError, match=words) as error:
+    with pytest.raises(IONError, match=words):
         build_model(load_config(zoo(f"{base}_FPN_1x"), opts))
-    assert "\n" not in str(error.value)
+
+
+def test_a_backbone_with_context_is_told():
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_ion_context_backbone"
+    with pytest.raises(IONError, match="MODEL.BACKBONE.NAME is .*a backbone without context"):
+        ion_d2.plug_in(cfg)

@@ -108,14 +108,6 @@ def test_missing_pictures_are_told_before_the_training(train_on, own_scenes, tmp
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_a_base_that_is_not_there(train_net, tmp_path):
-    config = tmp_path / "mine.yaml"
-    config.write_text('_BASE_: "gone.yaml"\n')
-    assert says(train_net("--config-file", config), "mine.yaml", f"{tmp_path}/gone.yaml", "_BASE_")
-    config.write_bytes(b"MODEL: {WEIGHTS: '\xfa'}\n")
-    assert says(train_net("--config-file", config), "mine.yaml", "utf-8", "decode")
-
-
 def test_a_model_of_other_classes_is_not_evaluated(train_on, own_scenes, tmp_path):
     assert train_on(own_scenes)[0] == 0
     config, weights = tmp_path / "out" / "config.yaml", tmp_path / "out" / "model_final.pth"

@@ -99,9 +99,3 @@ def test_faults_are_told_before_the_training(train_net, scenes, files, tmp_path)
     assert says(run("DATASETS.PROPOSAL_FILES_TRAIN", gone), "gone.pkl does not exist")
     assert says(run("MODEL.LOAD_PROPOSALS", "False"), "PrecomputedProposals", "LOAD_PROPOSALS")
     assert not list(tmp_path.glob("out/*.pth"))
-
-
-def test_faulty_training_file(train_net, scenes, files, tmp_path):
-    (tmp_path / "trainval.pkl").write_bytes(b"broken")
-    result = train_net(*voc_arguments(scenes, tmp_path / "out", *files))
-    assert says(result, "trainval.pkl is not a readable pickle")

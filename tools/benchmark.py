@@ -45,7 +45,8 @@ from ion_lab.report.charts import Plot
 
 _COUNT = whole_number(1)
 _SIDES = {"nargs": 2, "metavar": ("H", "W")}
-PAIR = ["configs/faster_rcnn_vgg16_voc.yaml", "configs/ion_vgg16_voc.yaml"]
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+PAIR = [str(_CONFIGS / name) for name in ("faster_rcnn_vgg16_voc.yaml", "ion_vgg16_voc.yaml")]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -107,7 +108,7 @@ def _add_models(command: argparse.ArgumentParser, name: str) -> argparse.Argumen
         add("--images", type=_COUNT, default=1, help="of a batch")
     if name not in ("gpu", "curves"):
         add("--dataset", help="e.g. voc:PATH:test, instead of a made picture")
-        add("--pictures", type=_COUNT, default=20, help="of the dataset, one after another")
+        add("--pictures", type=_COUNT, default=20, help="how many of the dataset, in turn (20)")
     command.set_defaults(training=name == "train", dataset=None)
     return command
 

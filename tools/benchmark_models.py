@@ -13,6 +13,7 @@ from detectron2.config import CfgNode, LazyConfig, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 from plugged import make_input
+from shared_arguments import short_names
 from torch import Tensor, nn
 
 from ion_d2 import IONError
@@ -82,8 +83,12 @@ def build_detectors(args: argparse.Namespace) -> dict[str, Detector]:
     weights: dict[str, Tensor] = {}
     found: dict[str, Detector] = {}
     if args.dataset is None:
-        print("No --dataset given: a made picture of {} x {} pixels.".format(*args.image_size))
+        print("A made picture of {} x {} pixels.".format(*args.image_size))
+    titles = dict(zip(args.configs, short_names(args.configs)))
     for config, variant in itertools.product(args.configs, [[], *args.variant]):
+        name = " ".join([titles[config].removesuffix(Path(config).suffix), *variant])
+        if any(told.split(", ")[0] == name for told in found):
+            raise IONError(f"{name} is given twice; name each config and each --variant once.")
         torch.manual_seed(0)
         opts = [*args.opts, *variant]
         if config.endswith(".py"):
@@ -102,7 +107,6 @@ def build_detectors(args: argparse.Namespace) -> dict[str, Detector]:
             pictures = list(map(IONDatasetMapper(cfg, args.training), records))
         else:
             pictures = [random_input(net, args.image_size, args.proposals)]
-        name = " ".join([Path(config).stem, *variant])
         for precision in args.precision:
             told = name if precision == "default" else f"{name}, {precision}"
             batches = map(list, zip(*[itertools.cycle(pictures)] * args.images))

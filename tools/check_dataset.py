@@ -13,9 +13,7 @@ figures, and 0 with warnings and notes alone. docs/DATA.md has more.
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
-import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -195,4 +193,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

@@ -11,14 +11,13 @@ the name before "=" is its title.
 from __future__ import annotations
 
 import argparse
-import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from demo_drawings import write_drawing
 from demo_folder import ELSEWHERE
+from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from PIL import Image
 from shared_arguments import read_model_config, score, whole_number
@@ -71,16 +70,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     make_folder(args.output.absolute().parent, ELSEWHERE)
     images = [read_image(str(path), "BGR") for path in args.input]
     threshold = args.confidence_threshold
-    found = [detect_by(run, images, threshold) for _, run in args.runs]
-    names = found[0][0]
-    for (_, run), (others, _) in zip(args.runs, found):
+    titles, runs = zip(*args.runs)
+    models = [read_model(run, threshold) for run in runs]
+    names = models[0][1]
+    for run, (_, others) in zip(runs, models):
         if others != names:
-            raise IONError(f"{run} and {args.runs[0][1]} detect different classes.")
-    titles = [title for title, _ in args.runs]
+            raise IONError(f"{run} and {runs[0]} detect different classes.")
+    found = [detect_by(*model, images, threshold) for model in models]
     sheets = [
         draw_panels(
             image[:, :, ::-1],
-            [(title, marks_of(each[i])) for title, (_, each) in zip(titles, found)],
+            [(title, marks_of(each[i])) for title, each in zip(titles, found)],
             names,
             panel_size=args.size,
         )
@@ -89,25 +89,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_drawing(arrange(sheets, args.columns), args.output)
 
 
+def read_model(run: Path, lowest_score: float) -> tuple[CfgNode, list[str]]:
+    """Read the config of the model in a run's folder, and the names of its classes."""
+    weights = ["MODEL.WEIGHTS", str(run / "model_final.pth")]
+    model = argparse.Namespace(config_file=str(run / TRAINED), classes=None, opts=weights)
+    return read_model_config(model, lowest_score=lowest_score)
+
+
 def detect_by(
-    run: Path, images: Sequence[np.ndarray], lowest_score: float
-) -> tuple[list[str], list[Instances]]:
+    cfg: CfgNode, names: list[str], images: Sequence[np.ndarray], lowest_score: float
+) -> list[Instances]:
     """Load a model, and detect.
 
     Args:
-        run: its folder.
+        cfg: its config.
+        names: of its classes.
         images: (H, W, 3) uint8, BGR.
         lowest_score: of the detections wanted.
-
-    Returns:
-        Names of the classes, and the detections in each image.
     """
-    weights = ["MODEL.WEIGHTS", str(run / "model_final.pth")]
-    model = argparse.Namespace(config_file=str(run / TRAINED), classes=None, opts=weights)
-    cfg, names = read_model_config(model, lowest_score=lowest_score)
     predict = IONPredictor.from_config(cfg, names)
-    found = [predict(image)["instances"] for image in tqdm(images, desc=run.name, disable=None)]
-    return names, [each[each.scores >= lowest_score] for each in found]
+    run = Path(cfg.MODEL.WEIGHTS).parent.name
+    found = [predict(image)["instances"] for image in tqdm(images, desc=run, disable=None)]
+    return [each[each.scores >= lowest_score] for each in found]
 
 
 def arrange(sheets: Sequence[Image.Image], columns: int) -> Image.Image:
@@ -130,4 +133,4 @@ def arrange(sheets: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

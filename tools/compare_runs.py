@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -213,4 +212,4 @@ def plain(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

@@ -6,6 +6,7 @@ python tools/config_reference.py
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,7 @@ def _markdown(text: str) -> str:
 
 def main() -> None:
     """Write the file."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     write_text(str(OUTPUT), make_reference())
 
 

@@ -18,7 +18,6 @@ import argparse
 import functools
 import logging
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,8 +80,8 @@ def convert(
         short_side: of the pictures at most, in pixels; None keeps their sizes.
 
     Raises:
-        IONError: it cannot be read or written, a training would refuse its pictures, or the folder
-            holds other classes or what would be replaced.
+        IONError: it cannot be read or written, a picture is missing or has another size than its
+            labels say, or the folder holds other classes or what would be replaced.
     """
     if short_side and form == "coco":
         raise IONError("--short-side is not for COCO's format; write VOC's, YOLO's or labelme's.")
@@ -228,4 +227,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

@@ -120,7 +120,7 @@ def _find_left_out(dataset: Dataset) -> Iterator[Finding]:
 
 
 def show_objects(rule: str, dataset: Dataset, faulty: np.ndarray) -> Iterator[Finding]:
-    """A finding for each object of a mask, with its place and its box."""
+    """A finding for each object that is True in ``faulty``, with its place and its box."""
     objects = dataset.objects
     for index in np.flatnonzero(faulty):
         record = dataset.records[objects.image[index]]

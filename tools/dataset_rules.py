@@ -117,7 +117,8 @@ RULES = {
     "box-repeated": Rule(
         "warning",
         "A box repeats another one of its picture, with the same class.",
-        "Remove one; in an evaluation, the second can only be missed.",
+        "Remove one; in an evaluation, the second can only be missed (but of YOLO's repeated lines "
+        "the first alone is read).",
     ),
     "no-anchor": Rule(
         "warning",
@@ -140,7 +141,8 @@ RULES = {
     "broken-picture": Rule(
         "error",
         "A picture cannot be decoded.",
-        "Fetch it again, or leave such pictures out with INPUT.SKIP_UNREADABLE True.",
+        "Fetch it again, or take it out. INPUT.SKIP_UNREADABLE True leaves it out of a run, if the "
+        "labels give its size: YOLO's do not.",
     ),
     "deep-picture": Rule(
         "error",

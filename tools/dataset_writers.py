@@ -18,7 +18,7 @@ from ion_d2.data.class_file import class_file_text, read_class_file
 from ion_d2.data.outlines import outline_boxes
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.data.sem_seg import read_label_map
-from ion_d2.data.yolo import class_names_of
+from ion_d2.data.yolo import NO_SPLITS, class_names_of
 from ion_d2.errors import IONError
 from ion_d2.files import write_result
 from ion_lab.scenes.voc_writer import voc_palette
@@ -28,7 +28,6 @@ Record = dict[str, Any]
 Files = Iterator[tuple[Path, bytes]]  # and what each is to hold
 ADVICE = "make room or choose another folder"
 DATA_FILE = "data.yaml"  # of YOLO's layout, to which splits are added
-_NO_SPLITS = ("path", "names", "nc", "channels", "kpt_shape", "flip_idx", "download")  # keys of it
 _ALL_IDS = 256  # of a label map
 
 
@@ -81,10 +80,19 @@ def _label_map(record: Record) -> bytes:
 
 
 def coco_files(folder: Path, split: str, content: Record, records: list[Record]) -> Files:
-    """``SPLIT.json``, with the ids of the dataset, whose content of a file is given."""
+    """``SPLIT.json`` of the content given; ids that are text become numbers, as COCO's are."""
     names = {str(record["image_id"]): record["written"].name for record in records}
-    for image in content["images"]:
-        image["file_name"] = names[str(image["id"])]
+    ids = [image["id"] for image in content["images"]]
+    numbered = all(isinstance(each, int) for each in ids)
+    numbers = dict(zip(ids, ids if numbered else range(1, len(ids) + 1)))
+    images = [
+        {**image, "id": numbers[image["id"]], "file_name": names[str(image["id"])]}
+        for image in content["images"]
+    ]
+    content = {**content, "images": images}
+    if "annotations" in content:
+        found = content["annotations"]
+        content["annotations"] = [{**it, "image_id": numbers[it["image_id"]]} for it in found]
     yield folder / f"{split}.json", json.dumps(content).encode()
 
 
@@ -104,7 +112,7 @@ def yolo_files(
 def _data_of(folder: Path, split: str, classes: Sequence[str]) -> Record:
     """The content of ``data.yaml`` with a split more."""
     path, pictures = folder / DATA_FILE, (folder / "images" / split).resolve()
-    if split in _NO_SPLITS:
+    if split in NO_SPLITS:
         raise IONError(f"{path} has another use for '{split}'; choose another --split.")
     content = (read_yaml(path) if path.exists() else None) or {}
     if content and class_names_of(content, str(path)) != list(classes):

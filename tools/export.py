@@ -12,7 +12,6 @@ A .json beside the first two tells the classes and how to prepare a picture; see
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
 import statistics
 import sys
@@ -154,4 +153,4 @@ def _prepared(
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

@@ -11,10 +11,8 @@ reader asks for more than a GiB. The smallest input that does it is left in the 
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
 import resource
-import sys
 import tempfile
 import time
 import traceback
@@ -100,4 +98,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

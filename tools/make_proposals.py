@@ -14,7 +14,6 @@ import functools
 import logging
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         IONError: bad input.
     """
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.model and args.method != "edge-boxes":
+        parser.error("--model is read by --method edge-boxes alone")
     for name, value in (("--max-boxes", args.max_boxes), ("--workers", args.workers)):
         if value < 1:
             raise IONError(f"{name} is {value}; it must be at least 1.")
@@ -81,4 +83,4 @@ def _interrupt(*_: Any) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

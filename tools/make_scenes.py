@@ -8,10 +8,9 @@ docs/STUDY.md tells what the pictures show. Repeating a command finds its set an
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from ion_d2.errors import IONError
+from ion_d2.engine.setup import run_cli
 from ion_lab.scenes import FAMILY_CLASSES, generate_scenes
 
 
@@ -46,34 +45,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command.
 
     Args:
         argv: its arguments; None takes them from the command line.
-
-    Returns:
-        Exit status: 0, or 1 after bad input.
     """
     args = build_parser().parse_args(argv)
-    try:
-        scenes = generate_scenes(
-            args.out,
-            num_train=args.train,
-            num_test=args.test,
-            families=args.families,
-            seed=args.seed,
-            size=args.size,
-            distance=args.distance,
-            cue=args.cue,
-        )
-    except IONError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    scenes = generate_scenes(
+        args.out,
+        num_train=args.train,
+        num_test=args.test,
+        families=args.families,
+        seed=args.seed,
+        size=args.size,
+        distance=args.distance,
+        cue=args.cue,
+    )
     verb = "Wrote" if scenes.written else "Already there:"
     print(f"{verb} {scenes.num_train} + {scenes.num_test} scenes in {scenes.root}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_cli(main)

@@ -13,6 +13,7 @@ meta-architectures than ION, the recurrence takes the padding for image.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 
 import torch
@@ -24,14 +25,15 @@ from ion_d2.engine.setup import load_config, run_cli
 from ion_lab.report.reach import vgg_field
 
 
-def measure(model: nn.Module, image: Tensor, margin: int) -> dict[str, tuple[float, float]]:
+def measure(model: nn.Module, image: Tensor, margin: int | None) -> dict[str, tuple[float, float]]:
     """Compare the features of an image, (C, H, W), alone with those beside a larger image.
 
     Returns:
         For each feature, the relative root-mean-square difference over all cells, and over those
-        more than ``margin`` pixels from the padded sides.
+        more than ``margin`` pixels from the padded sides: NaN where there are none.
     """
     height, width = image.shape[-2:]
+    margin = max(height, width) if margin is None else margin
     larger = image.new_zeros(len(image), height + 128, width + 128)
     with torch.no_grad():
         alone = features_of(model, model.preprocess_image([{"image": image}]))
@@ -61,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--config-file", required=True)
     parser.add_argument("image")
     parser.add_argument("opts", nargs="*", help="overrides, KEY VALUE ...")
-    args = parser.parse_args(argv)
-    opts = ["MODEL.ROI_HEADS.NUM_CLASSES", "20", "MODEL.WEIGHTS", "", *args.opts]
+    args = parser.parse_intermixed_args(argv)
+    classes = ["MODEL.ROI_HEADS.NUM_CLASSES", "20", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "21"]
+    opts = [*classes, "MODEL.WEIGHTS", "", *args.opts]
     cfg = load_config(args.config_file, opts)
     model = build_seeded(cfg)
     image = torch.as_tensor(read_image(args.image, cfg.INPUT.FORMAT).transpose(2, 0, 1).copy())
@@ -71,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if margin is not None:
         print(f"Inner cells are those more than {margin} pixels from the padded sides.")
     print(f"{'feature':10s} {'all cells':>10s} {'inner cells':>12s}")
-    for name, (everywhere, inner) in measure(model, image, margin or 0).items():
-        print(f"{name:10s} {everywhere:10.2%} {'-' if margin is None else f'{inner:.2%}':>12s}")
+    for name, (everywhere, inner) in measure(model, image, margin).items():
+        print(f"{name:10s} {everywhere:10.2%} {'-' if math.isnan(inner) else f'{inner:.2%}':>12s}")
 
 
 if __name__ == "__main__":

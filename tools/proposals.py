@@ -10,8 +10,6 @@ Proposal files are Detectron2's (DATASETS.PROPOSAL_FILES_TRAIN and PROPOSAL_FILE
 from __future__ import annotations
 
 import argparse
-import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from proposals_convert import BY_FILE, FORMATS, for_dataset, merge_proposals, re
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.proposals import Proposals, add_proposals, read_proposals, write_proposals
 from ion_d2.engine.setup import run_cli
+from ion_d2.errors import IONError
 from ion_d2.evaluation import evaluate_proposals
 from ion_d2.evaluation.tables import recall_table
 
@@ -69,13 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = build_parser()
     args = parser.parse_args(argv)
+    if args.command == "convert" and args.fill and not args.dataset:
+        parser.error("--fill needs --dataset")
+    if args.command == "merge" and len(args.sources) < 2:
+        parser.error("merge needs the file to write and two or more files to read")
+    if args.command != "recall" and Path(args.out).exists():
+        raise IONError(f"{args.out} exists already; remove it or choose another name.")
     if args.command == "convert":
-        if args.fill and not args.dataset:
-            parser.error("--fill needs --dataset")
         _convert(args)
     elif args.command == "merge":
-        if len(args.sources) < 2:  # the file to write may have been forgotten
-            parser.error("merge needs the file to write and two or more files to read")
         merged = merge_proposals([read_proposals(path) for path in args.sources])
         _write(args.out, merged)
     else:
@@ -110,4 +111,4 @@ def _write(path: str, proposals: Proposals) -> None:
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

@@ -3,10 +3,8 @@
 
     python tools/report.py output/ion_tiny
 
-It reads what training and evaluation left in the folder. Other weights, or a folder of another
-program's run:
-
-    python tools/report.py output/ion_tiny --evaluate --config-file my.yaml MODEL.WEIGHTS my.pth
+It reads what training and evaluation left in the folder. `train_net.py --eval-only ... TEST.REPORT
+True` reports on other weights.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from ion_d2.data.plain_files import read_yaml
 from ion_d2.engine.checkpoint import FINAL, IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.fit_config import settle_data
-from ion_d2.engine.run_folder import EVALUATED
+from ion_d2.engine.run_folder import EVALUATED, TRAINED
 from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.errors import IONError
@@ -39,11 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="folder of the run (its OUTPUT_DIR)")
-    parser.add_argument("--config-file", help="config of the model (RUN/config.yaml)")
     parser.add_argument("--output", type=Path, help="file to write (RUN/report.html)")
-    parser.add_argument(
-        "--evaluate", action="store_true", help="evaluate first, with the results in RUN"
-    )
     parser.add_argument(
         "--cell",
         nargs=2,
@@ -52,35 +45,32 @@ def build_parser() -> argparse.ArgumentParser:
         default=(0.5, 0.5),
         help="cell whose receptive field is shown, as shares of the image (0.5 0.5)",
     )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Evaluate, if asked to, and write the report.
+    """Write the report.
 
     Args:
         argv: the arguments; None takes them from the command line.
     """
-    args = build_parser().parse_intermixed_args(argv)
+    args = build_parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     if not all(0 <= share <= 1 for share in args.cell):
         raise IONError(f"--cell is {args.cell}; give two shares of the image, from 0 to 1.")
-    cfg = setup(args)
+    cfg = setup(args.run)
     model = IONTrainer.build_model(cfg)
     classes = dataset_classes(cfg.DATASETS.TEST)
     IONCheckpointer(model, classes=classes).load_complete(cfg.MODEL.WEIGHTS)
-    if args.evaluate:
-        IONTrainer.test(cfg, model)
     path = write_run_report(cfg, model, args.output, place=tuple(args.cell))
     print(f"Wrote {path} ({Path(path).stat().st_size / 1e6:.1f} MB)")
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """Read the config of the run, and register its datasets.
+def setup(run: Path) -> CfgNode:
+    """Read the config of a run, and register its datasets.
 
     Args:
-        args: the parsed command line.
+        run: the folder.
 
     Returns:
         The config, with the run's folder and its weights.
@@ -88,26 +78,17 @@ def setup(args: argparse.Namespace) -> CfgNode:
     Raises:
         IONError: there is no such folder, config, weights or dataset.
     """
-    config_file = args.config_file or str(args.run / "config.yaml")
-    if not Path(config_file).is_file() and args.config_file is None:
-        raise IONError(
-            f"There is no {config_file}; give the folder of a run, or the config with "
-            "--config-file."
-        )
-    evaluated = _evaluation(args.run) if args.config_file is None else None
-    given = "MODEL.WEIGHTS" in args.opts[::2]
-    if given and not args.evaluate:
-        raise IONError(
-            f"The detections in {args.run} may be of other weights than MODEL.WEIGHTS names; add "
-            "--evaluate, so that all of the report is of one model."
-        )
-    weights = None if given else str(find_weights(args.run, evaluated))
+    config_file = run / TRAINED
+    if not config_file.is_file():
+        raise IONError(f"There is no {config_file}; give the folder of a run, its OUTPUT_DIR.")
+    evaluated = _evaluation(run)
     # In quotes, or a folder called 2016 would be taken for a number.
-    opts = [*args.opts, "OUTPUT_DIR", repr(str(args.run))]
+    weights = repr(str(find_weights(run, evaluated)))
+    opts = ["OUTPUT_DIR", repr(str(run)), "MODEL.WEIGHTS", weights]
     keys = evaluation_keys(evaluated or {})
     theirs = [part for key, value in keys.items() for part in (key, repr(value))]
     adapt = functools.partial(CfgNode.merge_from_list, cfg_list=theirs)
-    cfg = load_config(config_file, opts, weights=weights, adapt=adapt)
+    cfg = load_config(str(config_file), opts, adapt=adapt)
     settle_data(cfg, train=False)
     return cfg
 
@@ -140,9 +121,10 @@ def find_weights(run: Path, evaluated: dict[str, Any] | None) -> Path | str:
         if path.is_file():
             return path
     raise IONError(
-        f"{run} holds no model_final.pth; name the weights: --evaluate MODEL.WEIGHTS path/to.pth."
+        f"{run} holds no model_final.pth; `train_net.py --eval-only MODEL.WEIGHTS path/to.pth "
+        "TEST.REPORT True` reports on other weights."
     )
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
-from shared_arguments import whole_number
+from shared_arguments import short_names, whole_number
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -95,7 +95,8 @@ def compare(folders: Sequence[Path], count: int) -> str:
         np.array(list(tqdm(draws(outcome, count), str(folder), count + 1)))
         for outcome, folder in zip(outcomes, folders)
     ]
-    rows = [[folder.name, *_cells(own, found[0])] for folder, own in zip(folders, found)]
+    names = short_names(folders)
+    rows = [[name, *_cells(own, found[0])] for name, own in zip(names, found)]
     headers = [x for name in ("AP", "AP50") for x in (name, "difference", "standard error")]
     return tabulate(rows, ["run", *headers], "github", floatfmt=".2f")
 

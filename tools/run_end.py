@@ -71,11 +71,14 @@ def next_commands(cfg: CfgNode, out: str, trained: bool) -> dict[str, list[str]]
     weights = ["MODEL.WEIGHTS", _trained_weights(cfg, out) if trained else cfg.MODEL.WEIGHTS]
     commands = {}
     if trained and cfg.DATASETS.TEST:
-        commands["evaluate"] = [_trainer(), *config, "--eval-only", *weights]
-        # The results in the folder are of the last weights.
-        again = [] if weights[1] == os.path.join(out, f"{FINAL}.pth") else ["--evaluate", *weights]
-        if _trainer() == program("train_net.py"):  # else only the user's program knows the data
-            commands["report"] = [program("tools/report.py"), out, *again]
+        evaluate = [_trainer(), *config, "--eval-only", *weights]
+        commands["evaluate"] = evaluate
+        # The results in the folder are of the last weights, and a user's own program alone may
+        # know the data.
+        last = weights[1] == os.path.join(out, f"{FINAL}.pth")
+        known = last and _trainer() == program("train_net.py")
+        report = [program("tools/report.py"), out] if known else [*evaluate, "TEST.REPORT", "True"]
+        commands["report"] = report
     if trained and not cfg.SOLVER.STAGES and not cfg.TEST.PATIENCE:
         longer = ["--resume", "SOLVER.MAX_ITER", str(2 * cfg.SOLVER.MAX_ITER)]
         commands["train on"] = [_trainer(), *config, *longer]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared_arguments import short_names
+
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.engine.checkpoint import FINAL
 from ion_d2.engine.run_folder import EVALUATED, TRAINED
@@ -59,8 +61,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise IONError("Give two different runs or more; tools/report.py shows a single one.")
-    short = [folder.resolve().name for folder in folders]
-    names = short if len(set(short)) == len(short) else list(map(str, folders))
+    names = short_names(folders)
     configs = [_read_config(folder) for folder in folders]
     metric = next(((last or own)["TEST"].get("VOC_METRIC") for own, last in configs), None)
     runs = [_read_run(*parts, metric) for parts in zip(names, folders, configs)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from detectron2.config import CfgNode
 
@@ -40,6 +41,12 @@ def score(word: str) -> float:
         if 0 <= (value := float(word)) <= 1:
             return value
     raise argparse.ArgumentTypeError(f"{word} is no score; give a number from 0 to 1")
+
+
+def short_names(paths: Sequence[str | Path]) -> list[str]:
+    """The names of files or folders, or their whole paths where two names are alike."""
+    names = [Path(path).resolve().name for path in paths]
+    return names if len(set(names)) == len(names) else list(map(str, paths))
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

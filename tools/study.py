@@ -102,12 +102,15 @@ def print_tables() -> None:
     for path in sorted(TABLES.glob("*.yaml")):
         table = read_table(path)
         counts = [
-            len(table.rows_of(cut)) * len(table.data) * len(table.cuts[cut].seeds)
+            sum(not row.weights_of for row in table.rows_of(cut))
+            * len(table.data)
+            * len(table.cuts[cut].seeds)
             for cut in ("full", "quick")
         ]
         print(f"{table.name}: {table.title}")
         print(f"    {table.question}")
-        print(f"    {counts[0]} trainings, --quick {counts[1]}")
+        further = ", and what they start from" if table.starts else ""
+        print(f"    {counts[0]} trainings, --quick {counts[1]}{further}")
 
 
 def find_table(name: str) -> Table:

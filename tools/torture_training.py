@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torture_run import Run
+from torture_run import ROOT, Run
 
 from ion_lab.scenes import generate_scenes
 
@@ -44,7 +44,7 @@ class Training:
             **further,
         }
         pairs = [str(x) for pair in options.items() for x in pair]
-        self._argv = ["--config-file", "configs/ion_tiny.yaml", "--resume", *pairs]
+        self._argv = ["--config-file", str(ROOT / "configs/ion_tiny.yaml"), "--resume", *pairs]
         folder.mkdir(parents=True)
 
     def start(self, *, marked: bool = True) -> list[Run]:

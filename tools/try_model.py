@@ -12,12 +12,10 @@ folder that goes with the program, and are sent nowhere.
 from __future__ import annotations
 
 import argparse
-import functools
 import logging
 import math
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,4 +109,4 @@ def load_trial(args: argparse.Namespace) -> ModelTrial:
 
 
 if __name__ == "__main__":
-    run_cli(functools.partial(main, sys.argv[1:]))
+    run_cli(main)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -16,7 +17,7 @@ from .voc_datasets import adopt_voc, register_further
 
 _FORMS = (
     "a dataset is voc:PATH:SPLIT (a folder in VOC layout), coco:JSON:IMAGE_DIR, "
-    "yolo:DATA.YAML:SPLIT, labelme:DIR, or a name registered with Detectron2"
+    "yolo:DATA.YAML:SPLIT, labelme:DIR, detections:NAME.json, or a name registered with Detectron2"
 )
 
 
@@ -70,7 +71,13 @@ def evaluator_type(name: str) -> str | None:
         return metadata.evaluator_type
     if metadata.get("dirname") and metadata.get("split"):
         return "pascal_voc"
-    records = [record for record in DatasetCatalog.get(name) if "annotations" in record]
+    return _type_of_objects(DatasetCatalog.data[name])
+
+
+@functools.cache
+def _type_of_objects(load: Callable[[], list[dict]]) -> str | None:
+    """How what a dataset's function returns is to be evaluated; remembered, as it may take long."""
+    records = [record for record in load() if "annotations" in record]
     if not records:
         return None
     objects = [annotation for record in records for annotation in record["annotations"]]

@@ -63,7 +63,7 @@ def adopt_coco(name: str) -> None:
     if not getattr(DatasetCatalog.data[name], "__qualname__", "").startswith(theirs):
         return
     metadata = MetadataCatalog.get(name)
-    load = functools.partial(_load, name, metadata.json_file, metadata.image_root)
+    load = functools.partial(_load, name, *map(absolute, (metadata.json_file, metadata.image_root)))
     DatasetCatalog.remove(name)
     DatasetCatalog.register(name, load)
 

@@ -50,6 +50,7 @@ def load_detections(path: str, classes: Sequence[str]) -> list[dict[str, Any]]:
         return [
             {
                 "file_name": picture["file"],
+                "image_id": picture["file"],
                 "height": picture["height"],
                 "width": picture["width"],
                 "annotations": [_annotation(found, classes) for found in picture["detections"]],

@@ -34,6 +34,11 @@ def file_stem(path: str) -> str:
     return composed(os.path.splitext(path)[0]).replace(os.sep, "/")
 
 
+def path_from(folder: str, path: str) -> str:
+    """A file's path from a folder on, with "/"; the same wherever the folder lies."""
+    return os.path.relpath(path, folder).replace(os.sep, "/")
+
+
 def pictures_called(names: Collection[str], stems: Iterable[str]) -> dict[str, list[int]]:
     """Find the pictures that each of some names stands for, as "im0" or "a/im0" for "J/a/im0".
 
@@ -127,8 +132,8 @@ def list_folder(folder: str) -> list[str]:
         return sorted(os.listdir(folder))
     except OSError as error:
         raise IONError(
-            f"Folder {folder} cannot be read ({error.strerror}); a dataset in VOC layout has the "
-            "folders Annotations, ImageSets/Main and JPEGImages."
+            f"Folder {folder} cannot be read ({error.strerror}); correct the path (of VOC's layout "
+            "there are Annotations, ImageSets/Main and JPEGImages)."
         ) from error
 
 

@@ -94,9 +94,10 @@ def clean_mask(segmentation: Any, height: int, width: int) -> Any:
     [], [[]], {} or "".
     """
     if isinstance(segmentation, list):
-        segmentation = [
-            p for p in segmentation if not (isinstance(p, list) and len(p) in (0, 2, 4))
-        ]
+        lengths = [len(p) if isinstance(p, list) else -1 for p in segmentation]
+        if len(lengths) > 2 and set(lengths) == {2}:
+            raise ValueError("it is a list of points (x, y), not of polygons x0, y0, x1, y1, ...")
+        segmentation = [p for p, length in zip(segmentation, lengths) if length not in (0, 2, 4)]
     if not segmentation:
         return None
     _check_mask(segmentation, height, width)

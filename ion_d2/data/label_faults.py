@@ -151,9 +151,9 @@ def log_label_faults(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
     for rule, told in _TOLD.items():
         if rule in found and (images := objects.image[found[rule]]).size:
             lines.append(f"{images.size} {told}, the first in {records[images[0]]['file_name']}")
-    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or []
+    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") or []
     learned = set(objects.category[objects.learned])
-    if unused := [name for label, name in enumerate(names) if label not in learned]:
+    if unused := [name for label, name in enumerate(classes) if label not in learned]:
         lines.append(f"no object of {len(unused)} class(es): {', '.join(unused[:_CLASSES])}")
     if lines:
         names = dict.fromkeys([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])  # the tool takes each once

@@ -22,7 +22,7 @@ from ..files import write_result
 from .class_file import check_class_names, clean_class_name, read_class_file
 from .coco_fields import MOST_PIXELS, as_pixels, is_number
 from .dataset_names import DATASET_FORMS, absolute, require_path
-from .folders import index_folder, named_file
+from .folders import index_folder, named_file, path_from
 from .instance_masks import decode_mask
 from .outlines import object_of, outline_boxes
 from .plain_files import read_json
@@ -55,7 +55,8 @@ def labelme(name: str) -> None:
         raise IONError(f"Dataset '{name}': {folder} has no .json file of labelme.")
     listed = os.path.join(folder, "classes.txt")
     if os.path.exists(listed):
-        classes = read_class_file(listed)
+        # labelme's own list begins with its names of what is no object.
+        classes = [name for name in read_class_file(listed) if name not in _NO_CLASS]
     else:
         shapes = read_each(files, lambda file: list(_shapes(_read(file), file)))
         objects = (shape for each in shapes for shape in each if shape["shape_type"] in _POINTS)
@@ -63,13 +64,14 @@ def labelme(name: str) -> None:
         if not labels:
             raise IONError(f"Dataset '{name}': no file in {folder} has an object; write {listed}.")
         classes = check_class_names(sorted(labels), f"Dataset '{name}'")
-    register_completed(name, functools.partial(load_labelme, files, classes), classes)
+    register_completed(name, functools.partial(load_labelme, folder, files, classes), classes)
 
 
-def load_labelme(files: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
+def load_labelme(folder: str, files: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Load pictures and their shapes; those of one label and group are one object.
 
-    Shapes of other kinds, such as lines and points, are left out with a warning.
+    Shapes of other kinds, such as lines and points, are left out with a warning. A picture's id is
+    the path of its file of labels from ``folder`` on.
 
     Returns:
         Detectron2's dataset dicts.
@@ -87,8 +89,8 @@ def load_labelme(files: Sequence[str], classes: Sequence[str]) -> list[dict[str,
         objects = [shape for shape in shapes if shape["shape_type"] in _POINTS]
         left_out.extend(s["shape_type"] for s in shapes if s["shape_type"] not in _POINTS)
         annotations = _annotations(objects, classes, size, file)
-        record = {"file_name": picture, "height": height, "width": width}
-        return {**record, "annotations": annotations}
+        record = {"file_name": picture, "image_id": path_from(folder, file)}
+        return {**record, "height": height, "width": width, "annotations": annotations}
 
     records = read_each(files, load)
     if left_out:
@@ -190,7 +192,8 @@ def _shapes(content: dict[str, Any], file: str) -> Iterator[dict[str, Any]]:
 
 def _fault(shape: Any) -> str:
     """What is wrong with a shape, as a clause; "" if nothing is."""
-    if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if not isinstance(label, str) or not clean_class_name(label):
         return "has no 'label'"
     if not isinstance(shape.get("shape_type") or "", str):
         return f"has the 'shape_type' {shape['shape_type']!r:.50}"

@@ -16,7 +16,7 @@ import numpy as np
 from detectron2.data import detection_utils
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ..errors import IONError
@@ -182,7 +182,10 @@ def open_picture(file: IO[bytes]) -> Image.Image:
     Raises:
         Exception: one of ``DECODE_ERRORS``.
     """
-    image = Image.open(file)
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError as error:
+        raise ValueError("it is in no known format of pictures") from error
     if image.format not in _FORMATS:
         raise ValueError(f"pictures in the format {image.format} are not read; save it as PNG")
     return image

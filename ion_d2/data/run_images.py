@@ -35,8 +35,8 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
         )
     except AssertionError as error:  # Detectron2's way to say that no image is left
         raise IONError(
-            f"DATASETS.TRAIN gives nothing to train on: {error} An image needs a box that is no "
-            "crowd (iscrowd 1, as CVAT writes of masks); "
+            f"DATASETS.TRAIN gives nothing to train on: {error} An image needs a box (in COCO's "
+            "format, one with iscrowd 0; CVAT marks masks as crowds); "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False keeps images without boxes."
         ) from error
     except KeyError:  # what Detectron2 raises if one of the datasets has annotations, another not
@@ -94,6 +94,11 @@ def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) ->
     """
     files = proposal_files(cfg, "TEST") if with_proposals else None
     if files is not None:
+        if dataset_name not in cfg.DATASETS.TEST:
+            raise IONError(
+                f"DATASETS.PROPOSAL_FILES_TEST has no file for '{dataset_name}', which is not in "
+                "DATASETS.TEST; name both there."
+            )
         files = (files[list(cfg.DATASETS.TEST).index(dataset_name)],)
     dicts = add_label_files(load_dicts(dataset_name, files), cfg.DATASETS.SEM_SEG_DIRS)
     return filter_unreadable(dicts, test_resize(cfg)) if cfg.INPUT.SKIP_UNREADABLE else dicts

@@ -134,9 +134,10 @@ def _read_indices(path: str) -> np.ndarray:
     except DECODE_ERRORS as error:
         raise IONError(f"Label {path} cannot be read ({error}); replace or remove it.") from error
     if indices is None:
+        cures = {"L": "save it without transparency", "I": "save it with 8 bits a pixel"}
         raise IONError(
             f"Label {path} has pixel mode {mode}, but must hold one 8-bit class id a pixel, as "
-            "palette or grayscale PNG; convert its colors to ids."
+            f"palette or grayscale PNG; {cures.get(mode[0], 'convert its colors to ids')}."
         )
     return indices.astype(np.uint8) // np.uint8(stretch)
 

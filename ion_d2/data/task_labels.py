@@ -38,9 +38,10 @@ def check_test_labels(cfg: CfgNode, name: str, dicts: Sequence[dict[str, Any]]) 
     """
     labeled = any("annotations" in record for record in dicts)
     place = f"DATASETS.TEST ({name})"
-    if cfg.TEST.BEST_METRIC and not labeled and len(cfg.DATASETS.TEST) == 1:
+    metric, alone = cfg.TEST.BEST_METRIC, len(cfg.DATASETS.TEST) == 1
+    if metric and not labeled and (alone or metric.startswith(f"{name}/")):
         raise IONError(
-            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}, but {place} has no annotations, and so "
+            f"TEST.BEST_METRIC is {metric!r}, but {place} has no annotations, and so "
             "no figures; name a dataset with labels, or set it to ''."
         )
     if cfg.TEST.LOSS:

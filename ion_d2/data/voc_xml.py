@@ -85,7 +85,9 @@ def _parse_xml(path: str | os.PathLike) -> Element:
         text = f"{path} declares XML entities, which can exhaust the memory"
         raise IONError(f"{text}; remove its <!DOCTYPE ...> part.") from error
     except (ParseError, ValueError, LookupError) as error:
-        raise IONError(f"{path} is not well-formed XML ({error}); repair or replace it.") from error
+        raise IONError(
+            f"{path} is not well-formed XML ({error}); repair it, or save it as UTF-8."
+        ) from error
 
 
 def _object(element: Element, path: str | os.PathLike) -> VOCObject:

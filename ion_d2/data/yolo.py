@@ -11,21 +11,24 @@ from __future__ import annotations
 import functools
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import IONError
 from .class_file import check_class_names, is_unprintable
 from .dataset_names import DATASET_FORMS, path_and_split
-from .folders import find_files, named_file, read_lines
+from .folders import find_files, named_file, path_from, read_lines
 from .outlines import object_of, outline_boxes
 from .plain_files import read_yaml
 from .readable import read_size
-from .reading_on import is_reading_on, read_each
+from .reading_on import is_reading_on, read_each, refuse
 from .registered_datasets import register_completed
 
 logger = logging.getLogger(__name__)
 
+NO_SPLITS = ("path", "names", "nc", "channels", "kpt_shape", "flip_idx", "download", "roboflow")
+"""Keys of a ``data.yaml`` that are no splits."""
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 """Those of the pictures that are found in a folder."""
 # A box of a center, or an outline of at least three corners.
@@ -49,12 +52,16 @@ def yolo(name: str) -> None:
             f"{path} has keypoints ('kpt_shape'), which are not read from YOLO's labels; convert "
             "them to COCO's format and name the set coco:JSON:IMAGE_DIR."
         )
-    pictures = _pictures(content, path, split)
-    register_completed(name, functools.partial(load_yolo, pictures, classes), classes)
+    load = functools.partial(
+        load_yolo, os.path.dirname(path), _pictures(content, path, split), classes
+    )
+    register_completed(name, load, classes)
 
 
-def load_yolo(pictures: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
+def load_yolo(folder: str, pictures: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Load pictures with the labels beside them; a picture without a file of labels has no object.
+
+    A picture's id is its path from ``folder`` on.
 
     Returns:
         Detectron2's dataset dicts. Without "annotations", and with a warning, if no picture has a
@@ -72,6 +79,7 @@ def load_yolo(pictures: Sequence[str], classes: Sequence[str]) -> list[dict[str,
         picture, file = place
         height, width = size = read_size(picture)
         record: dict[str, Any] = {"file_name": picture, "height": height, "width": width}
+        record["image_id"] = path_from(folder, picture)
         if labeled:
             record["annotations"] = _objects(file, len(classes), size)
         return record
@@ -98,8 +106,8 @@ def _object(line: str, where: str, num_classes: int, size: tuple[int, int]) -> d
         raise IONError(f"{where} has {line!r}; a line is a class and numbers only.") from error
     if len(shares) != _BOX and (len(shares) < _LEAST_OUTLINE or len(shares) % 2):
         raise IONError(
-            f"{where} has {len(shares)} numbers after the class; a box has {_BOX}, and an outline "
-            "two for each of three or more corners."
+            f"{where} has {len(shares)} numbers after the class; a box has {_BOX} (without a "
+            "score), and an outline two for each of three or more corners."
         )
     if category not in range(num_classes):
         raise IONError(
@@ -155,7 +163,7 @@ def class_names_of(content: Any, path: str) -> list[str]:
 def _pictures(content: dict[str, Any], path: str, split: str) -> list[str]:
     places = content.get(split)
     if not places:
-        known = [key for key in ("train", "val", "test") if content.get(key)]
+        known = [key for key in content if key not in NO_SPLITS and content[key]]
         raise IONError(f"{path} has no split '{split}'; it has {', '.join(known) or 'none'}.")
     places = places if isinstance(places, list) else [places]
     root = content.get("path") or ""
@@ -169,7 +177,11 @@ def _pictures(content: dict[str, Any], path: str, split: str) -> list[str]:
     found = [file for place in places for file in _pictures_in(place, root, path)]
     if not found:
         raise IONError(f"{path}: there is no picture in '{split}' ({', '.join(places)}).")
-    return found
+    for picture, count in Counter(found).items():
+        if count > 1:
+            text = f"{path}: '{split}' names {picture} {count} times; keep one of each"
+            refuse(IONError(f"{text}.", rule="listed-twice"))
+    return list(dict.fromkeys(found))
 
 
 def _pictures_in(place: str, root: str, path: str) -> list[str]:
@@ -189,5 +201,11 @@ def _pictures_in(place: str, root: str, path: str) -> list[str]:
 def _find(folder: str, name: str, prefix: str) -> str:
     """The path of a name in a folder; where nothing is there, that without the prefix may be."""
     short = name.replace("\\", "/").removeprefix(prefix)
-    full, other = (os.path.normpath(named_file(folder, each)) for each in (name, short))
+    full, other = (_normal(named_file(folder, each)) for each in (name, short))
     return full if os.path.exists(full) or not os.path.exists(other) else other
+
+
+def _normal(path: str) -> str:
+    """A path without "..", unless that stands behind a link and so means another place."""
+    plain, real = os.path.normpath(path), os.path.realpath(path)
+    return plain if os.path.realpath(plain) == real else real

@@ -15,7 +15,7 @@ from ..errors import IONError
 from .steps import unwrap_distributed
 
 # Names in a checkpoint of the average's state, and of the trained weights that --resume takes: with
-# an average, "model" is the averaged weights. In files of earlier checkouts it is the trained ones.
+# an average, "model" is the averaged weights. Older files, without TRAINED, have the trained ones.
 EMA, TRAINED = "ema", "trained"
 _PREFIX = "module."  # AveragedModel's, before the names of the model's own tensors
 
@@ -29,11 +29,9 @@ def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
     wrapped for distributed training.
 
     Raises:
-        IONError: the decay is out of range, or ``TEST.PRECISE_BN`` measures other weights.
+        IONError: ``TEST.PRECISE_BN`` measures other weights.
     """
     decay = cfg.SOLVER.EMA_DECAY
-    if not 0 <= decay < 1:
-        raise IONError(f"SOLVER.EMA_DECAY is {decay}; it must be from 0 (off) to less than 1.")
     if not decay:
         return None
     if cfg.TEST.PRECISE_BN.ENABLED:
@@ -42,15 +40,23 @@ def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
             "has their average evaluated; switch one of the two off."
         )
 
-    def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-        return torch.lerp(old, new, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+    def average(old: Tensor, new: Tensor, _: Tensor | int) -> Tensor:
+        # PyTorch passes the count once more for each tensor, moved to its GPU, where to read it
+        # would stall the step.
+        count = int(averaged.n_averaged)
+        return torch.lerp(old, new, 1 - min(decay, (1 + count) / (10 + count)))
 
-    return AveragedModel(model, avg_fn=average)
+    averaged = AveragedModel(model, avg_fn=average)
+    return averaged
 
 
-def averaged_weights(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the averaged tensors, by the model's own keys, from the state of an AveragedModel."""
-    return {k[len(_PREFIX) :]: v for k, v in state.items() if k.startswith(_PREFIX)}
+def averaged_weights(state: object) -> dict[str, Any]:
+    """Take the averaged tensors, by the model's own keys, from the state of an AveragedModel.
+
+    There are none in what is no such state.
+    """
+    items = state.items() if isinstance(state, Mapping) else ()
+    return {k[len(_PREFIX) :]: v for k, v in items if str(k).startswith(_PREFIX)}
 
 
 class AverageWeights(HookBase):

@@ -20,8 +20,8 @@ from .checkpoint import IONCheckpointer
 from .hooks import EvaluatePeriodically, is_due
 
 BEST = "model_best"
-# What the metric was after each evaluation so far. It outlives checkpoints, which are written
-# before the evaluation of the same iteration.
+# What the metric was after each evaluation so far: in a file of its own, since checkpoints are
+# written before the evaluation of the same iteration.
 HISTORY = "evaluations.json"
 
 logger = logging.getLogger(__name__)

@@ -113,7 +113,7 @@ class IONCheckpointer(DetectionCheckpointer):
         check_weights(self.model)
         states = {key: item.state_dict() for key, item in self.checkpointables.items()}
         weights = self.model.state_dict()
-        if average := averaged_weights(states.get(EMA, {})):
+        if average := averaged_weights(states.get(EMA)):
             # Whatever reads "model" is to have the average; the file holds its tensors once.
             weights, states[TRAINED] = average, weights
         if self._write(name, {"model": weights, **states, **kwargs}):
@@ -169,13 +169,14 @@ class IONCheckpointer(DetectionCheckpointer):
             with reading(filename):
                 checkpoint = super()._load_file(filename)
         self._compare_classes(class_names.names_in(checkpoint))
-        if EMA in checkpoint:
-            with reading(filename):
-                weights = checkpoint.pop(TRAINED, checkpoint["model"])
-                if not self._resuming:
-                    self.logger.info("Loading the moving average of the weights.")
-                    weights = averaged_weights(checkpoint.pop(EMA))
-                checkpoint["model"] = weights
+        average = averaged_weights(checkpoint.get(EMA))
+        if average:  # of our trainer; in other files the name may stand for anything
+            weights = checkpoint.pop(TRAINED, checkpoint["model"])
+            if not self._resuming:
+                self.logger.info("Loading the moving average of the weights.")
+                weights = average
+                del checkpoint[EMA]
+            checkpoint["model"] = weights
         check_state(checkpoint["model"], filename)
         return checkpoint
 

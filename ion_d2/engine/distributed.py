@@ -114,8 +114,11 @@ def _connected() -> bool:
 
 
 def is_lost_worker(error: BaseException) -> bool:
-    """Whether a process that loads pictures died; PyTorch raises this wherever the program is."""
-    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+    """Whether a process that loads pictures died; PyTorch raises this wherever the program is.
+
+    An error that such a process raised itself is told as "Caught ... in DataLoader worker".
+    """
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
 
 
 def tell_lost(error: BaseException) -> str:

@@ -26,7 +26,7 @@ _claimed: dict[str, IO[str]] = {}  # by folder; a lock lasts as long as its file
 
 
 def claim(folder: str, *, key: str = "OUTPUT_DIR", user: str = "training") -> None:
-    """Keep trainings of other processes out of a folder, until :func:`release` or the end of this.
+    """Keep trainings of other processes out of a folder, to :func:`release` or this one's end.
 
     Other programs say who the ``user`` is, which names the lock, and which ``key`` the folder.
 

@@ -6,6 +6,7 @@ import logging
 import math
 import random
 import signal
+import threading
 import time
 from numbers import Real
 from pathlib import Path
@@ -94,17 +95,18 @@ class SaveBeforeEvaluation(HookBase):
 
     An evaluation may take minutes. A signal that comes meanwhile waits for its end, and a batch
     system may kill the training before that. The file is replaced each time; ``--resume`` goes on
-    from it if it is the latest. Before the last evaluation, it is the final checkpoint.
+    from it if it is the latest, and evaluates first. Before the last evaluation,
+    ``model_final.pth`` is written instead.
     """
 
-    def __init__(self, checkpointer: IONCheckpointer, period: int, saved_every: int) -> None:
-        """Take the iterations between evaluations, and between checkpoints written anyway."""
-        self._checkpointer, self._period, self._saved_every = checkpointer, period, saved_every
+    def __init__(self, checkpointer: IONCheckpointer, period: int) -> None:
+        """Take the iterations between evaluations."""
+        self._checkpointer, self._period = checkpointer, period
 
     def after_step(self) -> None:
-        """Save, if an evaluation comes next and no checkpoint has just been written."""
+        """Save, if an evaluation comes next."""
         done = self.trainer.iter + 1
-        if is_due(done, self._period, self.trainer) and done % self._saved_every:
+        if is_due(done, self._period, self.trainer):
             self._checkpointer.save(BEFORE_EVALUATION, iteration=done - 1)
 
     def after_train(self) -> None:
@@ -148,8 +150,10 @@ class StopOnSignal(HookBase):
         self._since = 0.0  # by a clock that only goes forward
 
     def before_train(self) -> None:
-        for number in _SIGNALS:
-            self._previous[number] = signal.signal(number, self._handle)
+        """Listen, in the main thread; signals of others are not Python's to handle."""
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._previous[number] = signal.signal(number, self._handle)
 
     def after_train(self) -> None:
         for number, handler in self._previous.items():

@@ -25,9 +25,10 @@ def check_measured(cfg: CfgNode, model: nn.Module) -> None:
 class RepeatedPreciseBN(PreciseBN):
     """Detectron2's hook, which always measures on the same batches.
 
-    Its own goes on where it was, which no resumed run knows. It leaves batch renormalization out,
-    whose running statistics are those that the weights were trained with: measured ones make the
-    model worse, and Detectron2's way of measuring, by training passes, ruins it.
+    Detectron2's reads on from one measurement to the next, from where no resumed run could know.
+    This one leaves batch renormalization out, whose running statistics are those that the weights
+    were trained with: measured ones make the model worse, and Detectron2's way of measuring, by
+    training passes, ruins it.
     """
 
     def __init__(self, hook: PreciseBN) -> None:

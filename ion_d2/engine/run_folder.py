@@ -22,7 +22,7 @@ TRUSTED: tuple[str, ...] = (
     *("last_checkpoint", f"{FINAL}.pth", f"{BEST}.pth", HISTORY),
     *(name for names in RESULT_FILES.values() for name in names),
 )
-"""What is taken for a training's own where it lies in its folder."""
+"""Files that an earlier training in a folder may have left, and that would pass for this one's."""
 
 logger = logging.getLogger(__name__)
 

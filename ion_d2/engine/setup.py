@@ -21,6 +21,7 @@ from ..clipping import settle_clipping
 from ..config import add_ion_config
 from ..errors import LOST_DISK, NO_SPACE, IONError
 from ..modeling.unread_settings import check_model, check_read_features
+from ..value_rules import value_of
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
 from .distributed import tell_lost
@@ -45,7 +46,6 @@ def load_config(
     config_file: str,
     opts: Sequence[Any] = (),
     *,
-    weights: str | None = None,
     adapt: Callable[[CfgNode], Any] | None = None,
 ) -> CfgNode:
     """Read a config file, apply overrides, choose the device (see :func:`choose_device`), freeze.
@@ -54,7 +54,6 @@ def load_config(
         config_file: a YAML file with Detectron2's and ION's keys, or ``model_zoo:NAME``; see
             :func:`ion_d2.engine.config_file.merge_config_file`.
         opts: overrides, alternating keys and values, as on the command line.
-        weights: overrides ``MODEL.WEIGHTS``.
         adapt: changes the file's config before the overrides.
 
     Raises:
@@ -70,16 +69,27 @@ def load_config(
         raise IONError(f"Put {flags[0]} before the first KEY VALUE; after one it has no effect.")
     if len(opts) % 2:
         raise IONError(f"Overrides come as pairs KEY VALUE, but {opts[-1]!r} has no value.")
+    _check_keys(cfg, opts[::2])
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
     settle_clipping(cfg)
     follow_stages(cfg)
     check_overrides(cfg, opts[::2])
     check_ranges(cfg)
-    if weights is not None:
-        cfg.MODEL.WEIGHTS = weights
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
     cfg.freeze()
     return cfg
+
+
+def _check_keys(cfg: CfgNode, keys: Sequence[Any]) -> None:
+    """Refuse a group of keys, which has no value, and what would be a key of a value."""
+    for key in map(str, keys):
+        above = key.rpartition(".")[0]
+        value, holder = value_of(cfg, key), value_of(cfg, above)
+        if isinstance(value, CfgNode):
+            first = next(iter(value), "NAME")
+            raise IONError(f"{key} is a group of config keys; give one, such as {key}.{first}.")
+        if above and holder is not None and not isinstance(holder, CfgNode):
+            raise IONError(f"There is no config key {key}: {above} is a key itself, not a group.")
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:

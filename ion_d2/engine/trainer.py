@@ -59,7 +59,7 @@ class IONTrainer(IONBuilders):
 
     honored_settings: tuple[str, ...] = (*TRAINER_KEYS, PRECISE_BN)
     trusted_files: tuple[str, ...] = TRUSTED
-    """Names of what is taken for this training's where it lies in ``OUTPUT_DIR``."""
+    """Names of files that an earlier training in ``OUTPUT_DIR`` may have left; set aside."""
 
     def __init__(self, cfg: CfgNode) -> None:
         """Take a config whose datasets are registered."""
@@ -115,7 +115,7 @@ class IONTrainer(IONBuilders):
     def _evaluating(self, hooks: list[HookBase | None]) -> list[HookBase | None]:
         """Detectron2's hooks with our evaluation, followed by the choice of the best weights."""
         test, saver, period = self.cfg.TEST, self.checkpointer, self.cfg.TEST.EVAL_PERIOD
-        saving = SaveBeforeEvaluation(saver, period, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        saving = SaveBeforeEvaluation(saver, period)
         evaluation = EvaluatePeriodically(period, self.evaluate)
         found: list[HookBase | None] = []
         for hook in hooks:
@@ -247,9 +247,12 @@ class IONTrainer(IONBuilders):
             TrainerBase.load_state_dict(self, state_dict)
             self._trainer.load_state_dict(state_dict["_trainer"])
         except (KeyError, TypeError, ValueError) as error:
+            empty = "it holds no optimizer, as files of Detectron2 0.5's own trainer do not"
+            whole = not isinstance(state_dict, dict) or "_trainer" in state_dict
+            reason = error if whole else empty
             raise IONError(
                 f"{self.checkpointer.get_checkpoint_file()} is of a training with other parameters "
-                f"or another optimizer ({error}); resume with that training's config.yaml and "
+                f"or another optimizer ({reason}); resume with that training's config.yaml and "
                 "release of Detectron2 (0.5 and 0.6 group parameters differently), or start a new "
                 "one from its weights (MODEL.WEIGHTS) in another OUTPUT_DIR."
             ) from error

@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..clipping import clip_as_configured
+from ..data.catalog import ensure_registered
 from ..data.label_faults import log_label_faults
 from ..data.loader import ResumableLoader, SingleImageLoader
 from ..data.mapper import IONDatasetMapper
@@ -49,6 +50,7 @@ class IONBuilders(DefaultTrainer):
             IONError: the classes of a dataset are not those that the model was trained on.
         """
         names = list(cfg.DATASETS.TEST)
+        ensure_registered(names)
         for name in names:
             check_classes(classes_of(model), dataset_classes([name]), "The model")
         results = super().test(cfg, model, evaluators)

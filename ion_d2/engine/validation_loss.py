@@ -83,7 +83,7 @@ def _sum_losses(
 ) -> tuple[dict[str, float], int]:
     sums: dict[str, float] = defaultdict(float)
     count = 0
-    # A storage of its own, at an iteration that does not draw training pictures.
+    # A storage of its own, at an iteration at which VIS_PERIOD above 1 draws nothing.
     with torch.random.fork_rng(), EventStorage(start_iter=1):
         for (x,) in batches:
             if "instances" not in x:

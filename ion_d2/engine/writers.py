@@ -130,7 +130,7 @@ class WandbWriter(EventWriter):
 class WriteEvaluations(HookBase):
     """Writes the figures of each evaluation.
 
-    Of several between two times of Detectron2's writing, the last alone would be kept.
+    Detectron2 writes every 20 iterations: of several evaluations in between, it keeps the last.
     """
 
     def __init__(self, writers: Iterable[EventWriter], period: int) -> None:

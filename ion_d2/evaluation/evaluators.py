@@ -73,8 +73,8 @@ def build_evaluators(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """``OUTPUT_DIR``, or a folder of the dataset's name in it if ``DATASETS.TEST`` has several."""
-    names = list(cfg.DATASETS.TEST)
+    """``OUTPUT_DIR``, or a folder of the dataset's name in it if it is not the only test set."""
+    names = list(dict.fromkeys([*cfg.DATASETS.TEST, dataset_name]))
     if len(names) < 2:
         return cfg.OUTPUT_DIR
     return os.path.join(cfg.OUTPUT_DIR, distinct_file_names(names)[names.index(dataset_name)])

@@ -27,15 +27,7 @@ COCO_THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 
 @dataclass(frozen=True)
 class VOCResult:
-    """Average precision of C classes at T IoU thresholds.
-
-    Attributes:
-        ap: metric name ("11point", "area") -> (C, T) array in 0..1, NaN for classes without a box
-            to be found.
-        num_positives: (C,) boxes that are not difficult.
-        num_difficult: (C,) difficult boxes.
-        num_images: (C,) images with a box that is not difficult.
-    """
+    """Average precision of C classes at T IoU thresholds."""
 
     class_names: tuple[str, ...]
     iou_thresholds: tuple[float, ...]

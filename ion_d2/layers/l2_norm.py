@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .irnn.arguments import compute_dtype
-from .precision import autocast_dtype, keep_range
+from .precision import autocast_dtype, keep_range, without_autocast
 
 # What one norm spans: "roi" all entries of a pooled feature, "position" the channels at one bin.
 NORMS = ("roi", "position", "none")
@@ -48,7 +48,7 @@ def l2_normalize(x: Tensor, norm: str, scale: Tensor | None = None) -> Tensor:
         if scale is not None:
             raise ValueError("a scale needs a norm, got norm 'none'")
         return x
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         wide = x.to(compute_dtype(x.dtype))
         factor = inverse_norm(wide, norm)
         if scale is not None:

@@ -33,6 +33,8 @@ _SWITCHES = (
     ("MODEL.SEG_REGULARIZER_ON", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
     ("TEST.FLIP_AVERAGING", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "ION"),
     ("TEST.BOX_REFINEMENT.ENABLED", "MODEL.ROI_HEADS.NAME", ROI_HEADS_REGISTRY, "IONROIHeads"),
+    ("TEST.LOSS", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "GeneralizedRCNN"),
+    ("TEST.AUG.ENABLED", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "GeneralizedRCNN"),
 )
 # Keys of one kind of part, or of one that may be off: the key of that, values with which they are
 # not read, one with which they are, the default. Heads of other projects may read them too.
@@ -44,8 +46,8 @@ _OF_PARTS: dict[str, tuple[str, set[Any], Any, Any]] = {
     "MODEL.SKIP_POOLER.LEARN_SCALE": ("MODEL.SKIP_POOLER.NORM", {"none"}, "roi", True),
     "TEST.BOX_REFINEMENT.ROUNDS": ("TEST.BOX_REFINEMENT.ENABLED", {False}, True, 2),
 }
-# Keys of MODEL.CONTEXT that one kind of block alone reads. Those that several read are set for all
-# of them by shared configs and by plug_in.
+# Keys of MODEL.CONTEXT that one kind of block alone reads. Left out are those that shared configs
+# and plug_in set whatever the block: TRANSITION, INIT, NORM, BIAS_INIT, DROPOUT and the widths.
 _JOINED = ("Chain", "Branches")
 _OF_CONTEXTS = {
     **dict.fromkeys(("SHARED_INPUT", "FIRST_STEP_BIAS", "ALL_STACKS"), ("IRNN",)),
@@ -162,6 +164,13 @@ def check_context_is_read(cfg: CfgNode) -> None:
             "MODEL.BACKBONE.NAME is 'build_ion_context_backbone', but nothing reads its context: "
             f"name 'context' in {keys}, or set MODEL.BACKBONE.NAME to {model.CONTEXT.BOTTOM_UP!r}."
         )
+    if model.CONTEXT.NAME == "Branches":
+        further = [f"context_{part.lower()}" for part in model.CONTEXT.PARTS[1:]]
+        if unread := [name for name in ("context", *further) if name not in read]:
+            raise IONError(
+                f"MODEL.CONTEXT.NAME is 'Branches', but nothing reads {', '.join(unread)}; add to "
+                f"{keys}, or take the block out of MODEL.CONTEXT.PARTS."
+            )
     if model.CONTEXT.ALL_STACKS and not any(re.fullmatch(r"context\d+", name) for name in read):
         raise IONError(
             "MODEL.CONTEXT.ALL_STACKS is True, but nothing reads an earlier stack: name 'context1' "

@@ -134,7 +134,16 @@ def lines_plot(
     markers: bool = False,
     **limits: Any,
 ) -> Plot:
-    """A plot of lines, each in a color of its own; see :func:`line_plot`."""
+    """A plot of lines, each in a color of its own.
+
+    Args:
+        lines: what to plot.
+        x_label: of the horizontal axis.
+        y_label: of the vertical axis.
+        size: (width, height) in CSS pixels.
+        markers: whether every point gets a dot.
+        limits: properties of the axes, e.g. ``ylim=(0, 1)`` or ``yscale="log"``.
+    """
 
     def draw(axes: Axes) -> None:
         for number, line in enumerate(lines):
@@ -144,19 +153,6 @@ def lines_plot(
             axes.yaxis.set_major_formatter("{x:g}")
 
     return Plot(draw, size, [line.name for line in lines])
-
-
-def line_plot(lines: Sequence[Line], x_label: str, y_label: str, **options: Any) -> bytes:
-    """Plot lines as an SVG file.
-
-    Args:
-        lines: what to plot.
-        x_label: of the horizontal axis.
-        y_label: of the vertical axis.
-        options: ``size``, (width, height) in CSS pixels; ``markers``, whether every point gets a
-            dot; and properties of the axes, e.g. ``ylim=(0, 1)`` or ``yscale="log"``.
-    """
-    return lines_plot(lines, x_label, y_label, **options).svg()
 
 
 def _draw_line(axes: Axes, line: Line, number: int, markers: bool) -> None:

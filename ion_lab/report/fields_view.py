@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ion_d2.modeling import ContextBackbone
 from ion_d2.modeling.context import CONTEXT
 
-from .charts import Line, line_plot
+from .charts import Line, lines_plot
 from .document import Figure, Part, Picture, Table, Text
 from .field import effective_fields, share_within
 from .heatmap import heat_map
@@ -156,7 +156,7 @@ def _distance(shares: np.ndarray, share: float) -> int:
 def _distance_plot(fields: Sequence[Field]) -> Figure:
     lines = [Line(f.name, np.arange(len(f.within)), 100 * f.within) for f in fields]
     axes = ("distance from the cell (pixels)", "share of the field (%)")
-    plot = line_plot(lines, *axes, size=(400, 280), ylim=(0, 102), xlim=(0, None))
+    plot = lines_plot(lines, *axes, size=(400, 280), ylim=(0, 102), xlim=(0, None)).svg()
     halves = [f"{f.name} within {_distance(f.within, 0.5)} pixels" for f in fields]
     caption = (
         "Share of the field inside a square around the cell that reaches so far to each side. Half "

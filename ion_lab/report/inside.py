@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ion_d2.modeling import SkipPooler
 
-from .charts import Line, line_plot, stacked_plot
+from .charts import Line, lines_plot, stacked_plot
 from .document import Figure, Part, Picture, Section, Table, Text
 from .observe import Observation, Sample
 from .shares import find_skip_pooler, layer_contributions, layer_scales, layer_shares
@@ -140,7 +140,7 @@ def _scale_parts(
         Line(name, np.linspace(0, 100, len(s)), s.sort().values.numpy())
         for name, s in zip(names, scales)
     ]
-    plot = line_plot(lines, "channels, sorted (%)", "scale", size=(400, 280))
+    plot = lines_plot(lines, "channels, sorted (%)", "scale", size=(400, 280)).svg()
     note = "The factors of each layer in ascending order; a flat line: all are alike."
     figure = Figure([Picture(plot, "Scale factors of each layer, sorted.", "")], note, width=340)
     return [Section("Scale", [table, figure])]

@@ -133,7 +133,7 @@ def _settings(cfg: CfgNode, model: nn.Module) -> Section:
     # An evaluation's own config may not tell how its weights were trained.
     trained = [
         ("Trained on", ", ".join(cfg.DATASETS.TRAIN)),
-        ("Iterations", f"{cfg.SOLVER.MAX_ITER:,} of {cfg.SOLVER.IMS_PER_BATCH} images"),
+        ("Schedule", f"{cfg.SOLVER.MAX_ITER:,} steps of {cfg.SOLVER.IMS_PER_BATCH} images"),
     ]
     items = [
         *(trained if cfg.DATASETS.TRAIN else ()),

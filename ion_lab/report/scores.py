@@ -12,7 +12,7 @@ from ion_d2.errors import IONError
 from ion_d2.evaluation.coco_style import coco_figures, evaluate_coco_content
 from ion_d2.evaluation.tables import Cells, class_cells, format_percent, voc_cells
 
-from .charts import Line, line_plot
+from .charts import Line, lines_plot
 from .document import Facts, Figure, Part, Picture, Section, Table, Text
 from .evaluated_run import Outcome, read_json
 from .precision_recall import Curve, coco_curve, voc_curve
@@ -164,7 +164,10 @@ def _curves(
 
 def _curve_picture(name: str, curve: Curve) -> Picture:
     line = Line("", curve.recall, curve.precision, mark=curve.sure)
-    plot = line_plot([line], "recall", "precision", size=(280, 220), xlim=(0, 1.02), ylim=(0, 1.04))
+    drawn = lines_plot(
+        [line], "recall", "precision", size=(280, 220), xlim=(0, 1.02), ylim=(0, 1.04)
+    )
+    plot = drawn.svg()
     alt = f"Precision-recall curve of {name}; recall ends at {curve.recall[-1]:.2f}"
     if curve.sure is not None:
         precision, recall = curve.precision[curve.sure], curve.recall[curve.sure]

@@ -85,8 +85,9 @@ def training_section(series: Series) -> Section:
 def training_plots(series: Series) -> dict[str, Plot]:
     """Heading -> plot: the losses and, where there are any, the learning rate and AP."""
     losses = sorted(name for name in series if name.startswith("loss_"))
+    losses += sorted(name for name in series if name.endswith("validation/total_loss"))
     shown: dict[str, tuple[list[str], str, dict[str, Any]]] = {
-        "Losses": (["total_loss", *losses, "validation/total_loss"], "loss", {"yscale": "log"}),
+        "Losses": (["total_loss", *losses], "loss", {"yscale": "log"}),
         "Learning rate": (["lr"], "learning rate", {}),
         "AP": ([name for name in series if name.endswith(_AP)], "AP (percent)", {}),
     }

@@ -58,24 +58,6 @@ def vgg_conv5_layers(depth: int = 16, blocks: int = 5) -> list[Layer]:
     return layers
 
 
-def first_roi_row(top: float, scale: float, stride: int) -> int:
-    """First feature row that RoIAlign can read for a box.
-
-    Detectron2's aligned RoIAlign takes its topmost samples no higher than ``top * scale / stride
-    - 0.5`` in units of feature rows and interpolates between that row and the next; RoIPool and
-    the unaligned variant never start above it.
-
-    Args:
-        top: upper edge of the box in pixels of the picture as stored.
-        scale: factor by which the picture is resized before the network.
-        stride: of the feature, in pixels of the resized picture.
-
-    Returns:
-        The row; -1 where the samples touch the upper border.
-    """
-    return math.floor(top * scale / stride - 0.5)
-
-
 def safe_distance(scale: float, *, depth: int = 16, margin: int = 16) -> int:
     """Rows between cue and box that hide the cue from everything pooled for the box from conv5.
 

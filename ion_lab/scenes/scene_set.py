@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ _KIND = "ion_d2 synthetic scenes"
 _MANIFEST = "scenes.json"
 # The manifest's name until every file of the set is written; renaming it is the last step.
 _UNFINISHED = "scenes.unfinished.json"
+_FOLDERS = (*PICTURE_FOLDERS, "ImageSets")
+_OWN = re.compile(rf"({'|'.join(SPLITS)})(_\d{{6}}\.(jpg|png|xml)|\.txt)")  # what is written there
 
 
 class SceneSet(NamedTuple):
@@ -102,11 +105,17 @@ def _prepare(root: Path, manifest: dict[str, Any]) -> bool:
         raise IONError(
             f"{root} holds something other than synthetic scenes; give an empty or a new folder"
         )
+    for path in _files(root):
+        if not _OWN.fullmatch(path.name):
+            raise IONError(
+                f"{path} is none of the synthetic scenes, which would be written anew here; move "
+                "it, or give another folder"
+            )
     root.mkdir(parents=True, exist_ok=True)
     unfinished = root / _UNFINISHED
     unfinished.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     (root / _MANIFEST).unlink(missing_ok=True)
-    for folder in (*PICTURE_FOLDERS, "ImageSets"):
+    for folder in _FOLDERS:
         if (root / folder).exists():
             shutil.rmtree(root / folder)
         (root / folder).mkdir()
@@ -116,8 +125,14 @@ def _prepare(root: Path, manifest: dict[str, Any]) -> bool:
 def _is_whole(root: Path, manifest: dict[str, Any]) -> bool:
     """Whether no file has been deleted since the set was finished."""
     total = sum(manifest["arguments"][split] for split in SPLITS)
-    folders = [root / folder for folder in PICTURE_FOLDERS]
-    return all(folder.is_dir() and len(os.listdir(folder)) == total for folder in folders)
+    own = [path for path in _files(root) if _OWN.fullmatch(path.name)]
+    return sum(path.suffix != ".txt" for path in own) == len(PICTURE_FOLDERS) * total
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All files in the folders of a set."""
+    for folder in _FOLDERS:
+        yield from (path for path in (root / folder).rglob("*") if not path.is_dir())
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

@@ -5,20 +5,16 @@ trainings by ``train_net.py`` in processes of their own; what they measured beco
 ``results.json``, Markdown and a plot.
 """
 
-from ion_lab.study.results import collect_results
 from ion_lab.study.runner import Interrupted
-from ion_lab.study.statistics import Spread, pooled_spread, spread_of
+from ion_lab.study.statistics import spread_of
 from ion_lab.study.study_of_table import Study, run_study
 from ion_lab.study.table import Table
 from ion_lab.study.table_file import read_table
 
 __all__ = [
     "Interrupted",
-    "Spread",
     "Study",
     "Table",
-    "collect_results",
-    "pooled_spread",
     "read_table",
     "run_study",
     "spread_of",

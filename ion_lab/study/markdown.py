@@ -1,4 +1,4 @@
-"""A table's results as the Markdown that docs/BENCHMARKS.md holds."""
+"""A table's results as the Markdown that docs/STUDY.md holds."""
 
 from __future__ import annotations
 

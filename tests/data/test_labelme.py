@@ -172,9 +172,10 @@ def test_processes_that_take_a_picture_out_do_not_meet(folder, tmp_path, monkeyp
 
 
 def test_classes_of_a_file(folder):
-    (folder / "classes.txt").write_text("dog\ncat\n")
+    (folder / "classes.txt").write_text("__ignore__\n_background_\ndog\ncat\n")  # labelme's own
     write(folder, TRIANGLE)
     name, (record,) = load(folder)
+    assert record["image_id"] == "a.json"
     assert MetadataCatalog.get(name).thing_classes == ["dog", "cat"]
     assert record["annotations"][0]["category_id"] == 1
     write(folder, shape("cow", *("polygon", (0, 0), (9, 0), (9, 9))))
@@ -185,6 +186,7 @@ def test_classes_of_a_file(folder):
 MASK = base64.b64encode(png(np.ones((3, 3), bool))).decode()
 WRONG = {
     "has no 'label'": {"shapes": [{"points": [[1, 2]]}]},
+    "shape 2 has no 'label'": {"shapes": [TRIANGLE, {**TRIANGLE, "label": "  "}]},
     "shape 1 has not the 3 or more 'points'": {"shapes": [shape("a", "polygon", (1, 2), (3, 4))]},
     "not pairs of numbers": {"shapes": [shape("a", "rectangle", (1, 2), (3, "b"))]},
     "mask cannot be drawn: a polygon has a corner far outside the picture": {

@@ -1,5 +1,6 @@
 """Ultralytics' layout: its forms of data.yaml and of labels, and what is refused."""
 
+import os
 import unicodedata
 
 import pytest
@@ -45,7 +46,7 @@ def test_boxes(folder):
     name, (first, second) = load(folder)
     assert MetadataCatalog.get(name).thing_classes == ["cat", "dog"]
     assert first["file_name"] == str(folder / "images/train/a.jpg")
-    assert (first["height"], first["width"], first["image_id"]) == (30, 40, 0)
+    assert (first["height"], first["width"], first["image_id"]) == (30, 40, "images/train/a.jpg")
     # The second box ends 2 pixels beyond the picture; a repeated line counts once.
     boxes = [(o["category_id"], pytest.approx(o["bbox"])) for o in first["annotations"]]
     assert boxes == [(1, [16, 9, 24, 21]), (0, [34, 0, 40, 6])]
@@ -160,3 +161,19 @@ def test_wrong_names_and_pictures(folder):
     (folder / "images/train/a.jpg").write_bytes(b"no picture")
     with refused("a.jpg", "not a readable picture"):
         load(folder)
+
+
+def test_a_picture_that_is_listed_twice_is_told(folder):
+    (folder / "list.txt").write_text("images/train/a.jpg\nimages/val/c.jpg\nimages/train/a.jpg\n")
+    write_yaml(folder, "names: [cat, dog]\ntrain: list.txt\n")
+    with refused("data.yaml", "names", "images/train/a.jpg 2 times"):
+        load(folder)
+
+
+def test_a_folder_above_is_that_of_the_file_a_link_leads_to(folder, tmp_path):
+    (folder / "cfg").mkdir()
+    (folder / "cfg" / "data.yaml").write_text("path: ..\nnames: [cat, dog]\ntrain: images/train\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(folder / "cfg")
+    _, records = load(tmp_path / "elsewhere" / "link")
+    assert [os.path.isfile(record["file_name"]) for record in records] == [True, True]

@@ -105,3 +105,12 @@ def test_old_checkpoints_are_removed_when_asked(tmp_path):
     kept = {"last_checkpoint", "model_0000002.pth", "model_0000003.pth", "model_final.pth"}
     assert {path.name for path in tmp_path.iterdir()} == kept
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+@pytest.mark.parametrize("ema", [None, 0.99, {"weight": torch.ones(1, 1)}])
+def test_what_other_programs_call_ema_is_not_ours(tmp_path, ema):
+    weights = nn.Linear(1, 1).state_dict()
+    torch.save({"model": weights, "ema": ema}, tmp_path / "a.pth")
+    model = nn.Linear(1, 1)
+    IONCheckpointer(model).load(str(tmp_path / "a.pth"))
+    assert torch.equal(model.weight, weights["weight"])

@@ -96,9 +96,8 @@ def test_a_start_warns_and_all_else_is_refused(saved, caplog, ours, words):
     assert "weights.pth was trained on" in caplog.text
     with pytest.raises(IONError, match=words):
         make(classes=ours).load_complete(str(saved / "weights.pth"))
-    with pytest.raises(IONError, match=f"whole.pth was trained on .*{words}") as error:
+    with pytest.raises(IONError, match=f"whole.pth was trained on .*{words}"):
         make(saved, classes=ours, **states).resume_or_load("", resume=True)
-    assert "\n" not in str(error.value)
 
 
 def test_names_are_told_before_the_sizes_of_tensors(saved):

@@ -74,9 +74,8 @@ def test_files_of_an_old_version_are_upgraded(tmp_path):
 def test_an_unknown_name_is_told_with_a_near_one(tmp_path, form):
     wrong = "model_zoo:COCO-Detection/faster_rcnn_R_50_FPN_2x.yaml"
     path = wrong if form == "{}" else write(tmp_path / "a.yaml", f'_BASE_: "{wrong}"')
-    with pytest.raises(IONError, match="R_50_FPN_2x.yaml is not.*Did you mean.*FPN_[13]x") as error:
+    with pytest.raises(IONError, match="R_50_FPN_2x.yaml is not.*Did you mean.*FPN_[13]x"):
         load_config(path)
-    assert "\n" not in str(error.value)
 
 
 def test_an_installation_without_its_configs(tmp_path, monkeypatch):

@@ -201,3 +201,6 @@ def test_too_few_devices_and_no_time():
 
 def test_other_errors_are_not_taken_for_a_lost_process():
     assert tell_lost(RuntimeError("gloo")) == ""
+    of_a_mapper = "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback ..."
+    assert tell_lost(RuntimeError(of_a_mapper)) == ""
+    assert "NUM_WORKERS" in tell_lost(RuntimeError("DataLoader worker (pid 7) is killed by signal"))

@@ -1,6 +1,7 @@
 """Evaluations in the midst of a training and at its end, and what survives a failure in them."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import partialmethod
 
 import pytest
@@ -40,9 +41,10 @@ def test_what_failed_is_not_evaluated(scenes, tmp_path, evaluations, monkeypatch
     assert evaluations == []
 
 
-def test_a_checkpoint_is_written_before_an_evaluation(scenes, tmp_path, monkeypatch):
-    """Killed in the second evaluation, the training goes on from there."""
-    opts = ("TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 100)
+@pytest.mark.parametrize("period", [100, 2])
+def test_a_checkpoint_is_written_before_an_evaluation(scenes, tmp_path, monkeypatch, period):
+    """Killed in the second evaluation, the training goes on from there, beginning with that."""
+    opts = ("TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", period)
     expected = run(make_config(scenes, tmp_path / "whole", *opts, "DATASETS.TEST", "()"))
 
     def die(self):
@@ -54,9 +56,10 @@ def test_a_checkpoint_is_written_before_an_evaluation(scenes, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         run(cfg)
     assert (tmp_path / "last_checkpoint").read_text() == "model_evaluating.pth"
-    monkeypatch.setattr(IONTrainer, "evaluate", lambda self: {})
+    done = []
+    monkeypatch.setattr(IONTrainer, "evaluate", lambda self: done.append(self.storage.iter))
     resumed = run(cfg, resume=True)
-    assert resumed.start_iter == 4
+    assert resumed.start_iter == 4 and done == [3, 6]
     assert not (tmp_path / "model_evaluating.pth").exists()  # it has served
     assert_same_weights(expected.model, resumed.model)
 
@@ -131,3 +134,10 @@ def test_processes_that_find_other_checkpoints_are_refused(scenes, tmp_path, mon
     monkeypatch.setattr(trainer_module.comm, "all_gather", lambda value: [value, 2])
     with pytest.raises(IONError, match="start from the iterations 0, 2: .*OUTPUT_DIR.*share"):
         trainer.resume_or_load(resume=True)
+
+
+def test_a_training_may_run_in_a_thread(scenes, tmp_path, evaluations):
+    """Where no signal can be listened to, as in a notebook's or a tuner's."""
+    cfg = make_config(scenes, tmp_path, "SOLVER.MAX_ITER", 1)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, cfg).result().iter == 1

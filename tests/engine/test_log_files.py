@@ -2,27 +2,11 @@
 
 import errno
 import logging
-import os
 import threading
 
 import pytest
 
 from ion_d2.engine.log_files import end_last_line, logs_end_quietly
-
-full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no always-full device")
-
-
-@full_device
-def test_a_full_disk_is_told_once(capfd):
-    logger, handler = logging.getLogger("test_log_files"), logging.FileHandler("/dev/full")
-    logger.addHandler(handler)
-    with logs_end_quietly():
-        for _ in range(3):
-            logger.warning("lost")
-        handler.close()  # which writes what is left
-    logger.removeHandler(handler)
-    err = capfd.readouterr().err
-    assert err.count("\n") == 1 and "/dev/full cannot be written (No space left on device)" in err
 
 
 def test_the_loss_of_a_worker_is_raised_where_it_meets_a_log():

@@ -167,9 +167,8 @@ def test_crowds_and_images_that_are_not_of_the_set():
 )
 def test_dicts_that_are_wrong_are_told(fields, words):
     register(**fields)
-    with pytest.raises(IONError, match=words) as caught:
+    with pytest.raises(IONError, match=words):
         IONCOCOEvaluator("mine")
-    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.fixture

@@ -112,9 +112,8 @@ def test_ignored_pixels_are_those_of_the_config(tmp_path):
 @pytest.mark.parametrize("kind", ["lvis", "cityscapes_instance", "coco_panoptic_seg", "Mine"])
 def test_types_without_an_evaluator_are_told(tmp_path, kind):
     register("mine", 10, evaluator_type=kind)
-    with pytest.raises(IONError, match=f"'mine'.*evaluator_type '{kind}'.*coco, ion_voc") as caught:
+    with pytest.raises(IONError, match=f"'mine'.*evaluator_type '{kind}'.*coco, ion_voc"):
         build_evaluators(config("mine", tmp_path), "mine")
-    assert "\n" not in str(caught.value)
 
 
 def test_a_set_that_holds_nothing_to_evaluate_is_told(tmp_path):
@@ -133,6 +132,10 @@ def test_an_evaluator_is_one_function_away(tmp_path, monkeypatch):
     register("some", 10, evaluator_type="mine")
     found = build_evaluators(config("some", tmp_path), "some")
     assert found._evaluators == [("some", str(tmp_path))]
+    # Beside those of the config, each has a folder of its own.
+    register("one", 10)
+    found = build_evaluators(config("one", tmp_path), "some")
+    assert found._evaluators == [("some", str(tmp_path / "some"))]
 
 
 @pytest.mark.parametrize(

@@ -116,11 +116,6 @@ def test_empty_maps(operator, shape):
     assert operator(torch.zeros(shape)).shape == (shape[0], 8, *shape[2:])
 
 
-def test_a_strided_map():
-    x = torch.randn(2, 3, 4, 10)[..., ::2]
-    torch.testing.assert_close(spatial_irnn(x), spatial_irnn(x.contiguous()))
-
-
 def test_half_precision_runs_in_float32():
     # 4096 steps of 1 stall at 256 in bfloat16, and at 2048 in float16.
     x = torch.ones(1, 1, 1, 4096)

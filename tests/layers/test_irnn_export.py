@@ -118,9 +118,3 @@ def test_onnx(padded, tmp_path):
     (got,) = session.run(None, {name: feed[name] for name in names})
     expected = model.expected(x, sizes if padded else None)
     torch.testing.assert_close(torch.from_numpy(got), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_module_is_a_thin_wrapper():
-    x, sizes = other_input()
-    module = SpatialIRNN(3, "full")
-    torch.testing.assert_close(module(x, sizes), spatial_irnn(x, module.weight, sizes=sizes))

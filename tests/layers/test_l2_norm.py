@@ -48,3 +48,7 @@ def test_half_precision_does_not_overflow():
     x = torch.full((1, 64, 4, 4), 2000.0, dtype=torch.float16)
     expected = 1 / np.sqrt(64 * 16)
     assert l2_normalize(x, "roi")[0, 0, 0, 0].item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_shapes_alone_are_enough():
+    assert l2_normalize(torch.ones(2, 3, 7, 7, device="meta"), "roi").shape == (2, 3, 7, 7)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
@@ -167,3 +168,18 @@ def test_the_key_gives_a_norm_in_place_of_each_bias(name):
     norms = [m for m in modules if isinstance(m, BatchRenorm2d)]
     assert all(conv.bias is None and conv.norm in norms for conv in convs)
     assert len(norms) == max(len(convs), 1)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpoint_of_activations_counts_a_batch_once(reentrant):
+    """Its second forward pass standardizes as the first did."""
+    plain, checkpointed = trained(1), trained(1)
+    upstream = torch.randn((2, 3, 5, 4), dtype=torch.float64)
+    for x in batches(3, seed=8):
+        inputs = [x.clone().requires_grad_() for _ in range(2)]
+        plain(inputs[0]).backward(upstream)
+        checkpoint(checkpointed, inputs[1], use_reentrant=reentrant).backward(upstream)
+        assert torch.equal(inputs[0].grad, inputs[1].grad)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, checkpointed.state_dict()[name]), name
+    assert torch.equal(plain.weight.grad, checkpointed.weight.grad)

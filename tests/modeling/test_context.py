@@ -7,6 +7,7 @@ from detectron2.modeling import Backbone
 from torch import nn
 
 from ion_d2.layers import spatial_irnn_reference
+from ion_d2.layers.irnn import op
 from ion_d2.modeling.context import IRNN, ContextBackbone
 
 
@@ -117,3 +118,11 @@ def test_without_image_sizes_the_whole_map_counts():
     model = ContextBackbone(_Strided(), IRNN(4, hidden_dim=4, out_dim=5).eval(), "s4")
     x = torch.randn(1, 3, 16, 16)
     assert torch.equal(model(x)["context"], model(x, [(16, 16)])["context"])
+
+
+@pytest.mark.skipif(not op.CAN_REGISTER, reason="this PyTorch registers no operators")
+def test_a_block_compiles_whole():
+    block = IRNN(4, hidden_dim=4, out_dim=4).eval()
+    x = torch.randn(1, 4, 5, 6)
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), block(x))

@@ -135,9 +135,8 @@ def by_other_names(path):
 def test_weights_that_do_not_fit_are_told(tmp_path, write, words):
     file = tmp_path / "weights.pth"
     write(file)
-    with pytest.raises(IONError, match=f"MODEL.TIMM.WEIGHTS .*weights.pth.*{words}") as told:
+    with pytest.raises(IONError, match=f"MODEL.TIMM.WEIGHTS .*weights.pth.*{words}"):
         TimmBackbone("resnet10t", ["stage3"], weights=str(file))
-    assert "\n" not in str(told.value)
 
 
 def test_files_inside_packages_are_found():

@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from model_helpers import SMALL, make_input, small_config
 
+from ion_d2.clipping import clip_whole_gradient
 from ion_d2.config import add_ion_config
 from ion_d2.errors import IONError
 from ion_d2.modeling.trainer_settings import PROGRAM_KEYS, TRAINER_KEYS
@@ -178,6 +179,23 @@ def test_a_loop_of_ones_own_clips_the_whole_gradient_too():
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     check_step(optimizer, parameters, [p.detach().clone() for p in parameters], 0.5)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_mixed_precision_clips_the_unscaled_gradient(fused):
+    """A fused optimizer takes the scale off within the step."""
+    if not hasattr(torch.amp, "GradScaler"):
+        pytest.skip("this PyTorch scales gradients on GPUs alone")
+    for size, expected in ((0.5, 0.5), (4.0, 1.0)):
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        clip_whole_gradient([parameter], 1.0)
+        optimizer = torch.optim.SGD([parameter], lr=1.0, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        scaler.scale((size * parameter).sum()).backward()
+        if not fused:
+            scaler.unscale_(optimizer)  # as Detectron2's trainer does before it clips
+        scaler.step(optimizer)
+        assert -parameter.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_clipping_by_value_and_of_the_whole_gradient_is_told(tmp_path):

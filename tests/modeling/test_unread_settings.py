@@ -26,8 +26,12 @@ RETINANET = (
         (("NAME", "RNN", "SHARED_INPUT", False), "SHARED_INPUT", "for IRNN"),
         (("NAME", "Chain", "PARTS", ["Conv"], "FIRST_STEP_BIAS", True), "FIRST_STEP_BIAS", "for"),
         (("ALL_STACKS", True), "ALL_STACKS", "nothing reads an earlier stack: name 'context1' in"),
+        (("NAME", "Branches", "PARTS", ["IRNN", "Conv"]), "NAME", "nothing reads context_conv"),
+        (("NAME", "Chain", "PARTS", ["IRNN", "IRNN"], "ALL_STACKS", True), "ALL_STACKS",
+         "two blocks of MODEL.CONTEXT.PARTS would return context1"),
+        (("NAME", "GlobalAverage", "NUM_STACKS", 0), "NUM_STACKS", "must be a whole number above"),
     ],
-)
+)  # fmt: skip
 def test_a_setting_of_another_kind_of_context_is_told(opts, key, words):
     keys = [f"{CONTEXT}.{o}" if i % 2 == 0 else o for i, o in enumerate(opts)]
     with pytest.raises(IONError, match=f"{CONTEXT}.{key} is .*{words}"):
@@ -121,7 +125,14 @@ def test_what_detectron2_asserts_of_a_config_is_one_sentence(monkeypatch, error)
     monkeypatch.setattr("detectron2.modeling.build_model", fail)
     with pytest.raises(IONError, match="config cannot be built: (Please|Attribute 'x')") as told:
         build_model(small_config())
-    assert "\n" not in str(told.value) and told.value.__cause__ is error
+    assert told.value.__cause__ is error
+
+
+@pytest.mark.parametrize("key", ["TEST.LOSS", "TEST.AUG.ENABLED"])
+def test_what_needs_an_r_cnn_is_told_before_the_training(key):
+    opts = (*RETINANET, "['context']", key, True)
+    with pytest.raises(IONError, match=f"{key} is True, but .* is 'RetinaNet'"):
+        build_model(small_config(*opts))
 
 
 @pytest.mark.parametrize("file", ["fpn", "dc5"])

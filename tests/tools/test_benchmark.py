@@ -1,6 +1,7 @@
 """The benchmark at a small size: its figures are there and are those of what it says."""
 
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from detectron2.structures import Boxes
 from model_helpers import SMALL
 from torch.autograd import DeviceType
 
+from ion_d2.errors import IONError
 from ion_d2.modeling import SkipPooler
 
 TINY = ["configs/faster_rcnn_tiny.yaml", "configs/ion_tiny.yaml"]
@@ -207,3 +209,14 @@ def test_kernels_belong_to_the_last_mark_of_their_thread(benchmark):
     assert calls == {(backbone, "conv"): 2, (rpn, "gemm"): 2}
     on_cpu = {(backbone, "aten::conv2d"): 0.008, (rpn, "aten::mm"): 0.003}
     assert operations(events[:5], False)[0] == pytest.approx(on_cpu)
+
+
+def test_files_of_one_name_are_told_apart(run, tmp_path):
+    files = [tmp_path / folder / "config.yaml" for folder in "ab"]
+    for file, config in zip(files, TINY):
+        file.parent.mkdir()
+        file.write_text(f"_BASE_: {os.path.abspath(config)}\n")
+    rows = run("infer", *map(str, files), *SIZE, *OPTS)["inference"]
+    assert list(rows) == [str(file.with_suffix("")) for file in files]
+    with pytest.raises(IONError, match="ion_tiny is given twice"):
+        run("infer", *TINY, TINY[1], *SIZE, *OPTS)

@@ -80,6 +80,15 @@ def test_masks_of_labelme_become_run_lengths(tmp_path, capfd):
     assert mask_util.area(found["segmentation"]) == 48 and found["bbox"] == [3, 4, 8, 6]
 
 
+def test_ids_that_are_text_become_numbers(coco, tmp_path, capfd):
+    """As other programs that read COCO's format expect."""
+    voc = convert(capfd, coco, "voc", tmp_path / "voc")
+    convert(capfd, voc, "coco", tmp_path / "again")
+    content = json.loads((tmp_path / "again/train.json").read_text())
+    assert [image["id"] for image in content["images"]] == [1, 2]
+    assert {found["image_id"] for found in content["annotations"]} <= {1, 2}
+
+
 def test_what_is_lost_is_counted(coco, tmp_path, capfd, caplog):
     convert(capfd, coco, "voc", tmp_path / "voc")
     assert "The outlines of 2 object(s) are lost." in caplog.text

@@ -11,11 +11,11 @@ from PIL import Image
 def measured(tmp_path, capsys):
     """Config file and overrides -> name of a feature -> its two cells of the table, first line."""
     picture = tmp_path / "a.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (256, 288, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(picture)
 
-    def measure(config, *opts):
-        words = ["--config-file", config, str(picture), *SMALL, *opts]
+    def measure(config, *opts, height=256):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, 288, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(picture)
+        words = [str(picture), "--config-file", config, *SMALL, *opts]
         load_tool("measure_padding").main(words)
         first, *lines = capsys.readouterr().out.splitlines()
         return first, {line.split()[0]: line.split()[1:] for line in lines}
@@ -49,3 +49,10 @@ def test_inner_cells_of_other_backbones_are_not_known(measured):
     first, cells = measured("configs/real/ion.yaml", *opts)
     assert first.split() == ["feature", "all", "cells", "inner", "cells"]
     assert {inner for _, inner in cells.values()} == {"-"} and "stage5" in cells
+
+
+def test_where_no_cell_is_inner_there_is_no_figure(measured):
+    """A receptive field wider than the picture; the label maps' classes go with the boxes'."""
+    opts = ("MODEL.VGG.NORM", "", "MODEL.VGG.DEPTH", "19", "MODEL.SEG_REGULARIZER_ON", "True")
+    cells = measured("configs/ion_tiny.yaml", *opts, height=100)[1]
+    assert cells["conv5"][1] == "-"

@@ -60,8 +60,9 @@ def test_merge_and_the_order_of_ids(proposals, voc, tmp_path):
     read = read_proposals(both)
     assert read.ids == ["x", "y"] and read.boxes[1].tolist()[1] == [0, 0, 3, 3]
     before = out.read_bytes()
-    status, _, err = proposals("merge", out, more)  # the file to write forgotten
-    assert status == 2 and "two or more files to read" in err and out.read_bytes() == before
+    for sources, code, words in (([more], 2, "two or more files"), ([more, both], 1, "exists")):
+        status, _, err = proposals("merge", out, *sources)  # the file to write forgotten
+        assert status == code and words in err and out.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,7 @@ def make(capfd, monkeypatch):
 def test_faults_of_the_generator_are_told_first(make, voc, tmp_path, monkeypatch):
     out = tmp_path / "p.pkl"
     assert "--workers is 0" in make(voc, out, "--workers", 0)[2]
+    assert "--method edge-boxes alone" in make(voc, out, "--model", "model.yml.gz")[2]
     assert "gone" in make("voc:gone:train", out)[2]
     monkeypatch.delattr(cv2, "ximgproc", raising=False)
     status, _, err = make(voc, out)

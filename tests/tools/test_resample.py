@@ -59,6 +59,8 @@ def test_the_error_is_that_of_a_share(pictures, tmp_path, capsys):
 def test_what_all_draws_share_is_certain(pictures, tmp_path, capsys):
     a, b = (run(tmp_path / name, pictures, range(40)) for name in "ab")
     assert rows(capsys, a, b, "--draws", 20)[1][2:4] == ["0.00", "0.00"]
+    c = run(tmp_path / "c" / "a", pictures, range(40))
+    assert [row[0] for row in rows(capsys, a, c, "--draws", 2)] == [str(a), str(c)]
 
 
 def test_folders_that_are_called_like_numbers(pictures, tmp_path, capsys, monkeypatch):

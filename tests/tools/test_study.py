@@ -79,6 +79,7 @@ def test_lists_tables(study, capsys):
     assert study.main(["--list"]) == 0
     told = capsys.readouterr().out
     assert "outside-inside: What inside and outside bring" in told and "24 trainings" in told
+    assert "96 trainings, --quick 8\n" in told  # refined rows evaluate the models of others
     assert study.main([]) == 0 and capsys.readouterr().out == told
 
 

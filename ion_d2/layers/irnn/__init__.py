@@ -1,6 +1,6 @@
 """The spatial IRNN operator (paper sec. 3.2, Eq. 1 and 2)."""
 
-from .arguments import DIRECTIONS, TRAVEL, Travel
+from .arguments import DIRECTIONS, TRAVEL
 from .backends import BACKENDS, ENVIRONMENT_VARIABLE, unavailable_backends
 from .op import spatial_irnn
 from .portable import spatial_irnn_portable
@@ -11,7 +11,6 @@ __all__ = [
     "DIRECTIONS",
     "ENVIRONMENT_VARIABLE",
     "TRAVEL",
-    "Travel",
     "spatial_irnn",
     "spatial_irnn_portable",
     "spatial_irnn_reference",

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from ...errors import IONError
 from ...layers.irnn.arguments import compute_dtype, valid_mask
+from ...layers.precision import without_autocast
 
 
 class BatchRenorm2d(nn.BatchNorm2d):
@@ -30,6 +31,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.02) -> None:
         """``momentum`` is the weight of a batch in the running statistics, above 0 and below 1."""
         super().__init__(channels, eps=eps, momentum=momentum)
+        self._past: tuple[Tensor, ...] = ()  # mean and variance that standardized the last batch
 
     def forward(self, x: Tensor, sizes: Tensor | None = None) -> Tensor:
         """
@@ -57,7 +59,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
         """Run one batch, (N, C, H, W) or (M, C)."""
         if x.numel() == 0:
             return x
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device.type):
             wide = x.to(compute_dtype(x.dtype))
             with torch.no_grad():
                 _, mean, inverse = torch.native_batch_norm(
@@ -69,12 +71,14 @@ class BatchRenorm2d(nn.BatchNorm2d):
                 cells = x.numel() // self.num_features
                 mean, variance, share = _over_processes(mean, variance, cells)
                 inverse = (variance + self.eps).rsqrt()
-            # The running statistics before this batch; for the first, its own.
-            first = self.num_batches_tracked == 0
-            past_mean = torch.where(first, mean, self.running_mean.to(mean.dtype))
-            past_variance = torch.where(first, variance, self.running_var.to(mean.dtype))
-            self._follow(mean, variance)
-            statistics = (past_mean, past_variance, mean, inverse, share, self.eps)
+            if not _is_recomputed():
+                # The running statistics before this batch; for the first, its own.
+                first = self.num_batches_tracked == 0
+                past_mean = torch.where(first, mean, self.running_mean.to(mean.dtype))
+                past_variance = torch.where(first, variance, self.running_var.to(mean.dtype))
+                self._past = past_mean, past_variance
+                self._follow(mean, variance)
+            statistics = (*self._past, mean, inverse, share, self.eps)
             return _Renormalize.apply(wide, self.weight, self.bias, *statistics).to(x.dtype)
 
     @torch.no_grad()
@@ -103,6 +107,11 @@ class BatchRenorm2d(nn.BatchNorm2d):
     def extra_repr(self) -> str:
         """The arguments, for the module's printed form."""
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
+
+
+def _is_recomputed() -> bool:
+    """Whether a checkpoint of activations runs a forward pass again, within the backward pass."""
+    return torch._C._current_graph_task_id() >= 0
 
 
 def _over_processes(mean: Tensor, variance: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -34,6 +34,7 @@ class StagedBackbone(Backbone):
         """Stop training the first ``count`` stages for good."""
         _train_parameters(self.stage_modules(0, count), False)
         self._num_frozen = max(self._num_frozen, count)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Any:
         """Set training mode, except for stages that are frozen or rest."""

@@ -59,7 +59,7 @@ def import_timm(name: str = "timm") -> ModuleType:
         return importlib.import_module(name)
     except Exception as error:  # a broken installation raises anything
         raise IONError(
-            "MODEL.BACKBONE.NAME or MODEL.CONTEXT.BOTTOM_UP is 'build_timm_backbone', but the "
+            "MODEL.BACKBONE.NAME or MODEL.CONTEXT.BOTTOM_UP asks for a network of timm, but the "
             f"package timm cannot be imported ({error}); install it with `pip install timm`."
         ) from error
 

@@ -94,7 +94,16 @@ class Branches(_Parts):
 
 def _extra_channels(blocks: Iterable[nn.Module]) -> dict[str, int]:
     """Of the features that blocks give beside "context", such as those of earlier stacks."""
-    return {k: v for block in blocks for k, v in getattr(block, "extra_channels", {}).items()}
+    found: dict[str, int] = {}
+    for block in blocks:
+        own = getattr(block, "extra_channels", {})
+        if found.keys() & own.keys():
+            raise IONError(
+                "MODEL.CONTEXT.ALL_STACKS is True, but two blocks of MODEL.CONTEXT.PARTS would "
+                f"return {', '.join(found.keys() & own.keys())}; set it to False."
+            )
+        found.update(own)
+    return found
 
 
 def _part_names(cfg: CfgNode) -> list[str]:

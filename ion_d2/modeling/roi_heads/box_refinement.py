@@ -17,6 +17,7 @@ import torch
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 
 from ...compat import matched_iou
 
@@ -77,7 +78,7 @@ def _vote(
     for itself.
     """
     image_shape, labels = detections.image_size, detections.pred_classes
-    boxes = _clip(boxes.reshape(-1, 4), image_shape).view(-1, boxes.shape[1] // 4, 4)
+    boxes = clip_boxes_to_image(boxes.reshape(len(boxes), -1, 4), image_shape)
     columns = labels if boxes.shape[1] > 1 else torch.zeros_like(labels)
     voters, scores = boxes[:, columns].transpose(0, 1), scores[:, labels].t()
     # float64 keeps the sums exact enough and out of reach of autocast; the floor keeps the vote of
@@ -91,7 +92,7 @@ def _vote(
     weights = weights / weights.sum(dim=1, keepdim=True)
     moved = (weights[:, None] @ voters.double())[:, 0].to(detected.dtype)
     # Rounding of the mean may step over the border by the last bit.
-    detections.pred_boxes = Boxes(_clip(moved, image_shape))
+    detections.pred_boxes = Boxes(clip_boxes_to_image(moved, image_shape))
 
 
 def run_rounds(
@@ -134,11 +135,4 @@ def _best_boxes(
     chosen = regressed.gather(1, best[:, None, None].expand(-1, 1, 4))[:, 0]
     finite = torch.isfinite(chosen).all(dim=1, keepdim=True)
     chosen = torch.where(finite, chosen, previous.to(chosen.dtype))
-    return Boxes(_clip(chosen, image_shape))
-
-
-def _clip(boxes: Tensor, image_shape: tuple[int, int]) -> Tensor:
-    """Clip a copy of (N, 4) boxes to an image of (height, width) pixels."""
-    clipped = Boxes(boxes.clone())
-    clipped.clip(image_shape)
-    return clipped.tensor
+    return Boxes(clip_boxes_to_image(chosen, image_shape))

@@ -72,7 +72,8 @@ class SkipPooler(nn.Module):
             scale_shape: it measures a further feature instead, of this shape, which ``forward``
                 gets after the others and does not merge.
             merge_gain: factor on the start of the 1x1 convolution's weights.
-            added: features that are added to that one, each times a gate that ``gate_init`` starts.
+            added: indices of features that are added to the one of ``scale_source``, each times a
+                learned gate, which starts at ``gate_init``.
 
         Raises:
             IONError: no features, an unknown ``norm`` or ``pooler_type``, a number out of its
@@ -87,12 +88,13 @@ class SkipPooler(nn.Module):
         check_value("MODEL.SKIP_POOLER.OUT_CHANNELS", out_channels, COUNT)
         check_value("MODEL.SKIP_POOLER.MERGE_GAIN", merge_gain, POSITIVE)
         scale_source %= len(input_shapes)
+        added = tuple(i % len(input_shapes) for i in added)
         if scale_source in added:
             raise IONError(
                 "MODEL.SKIP_POOLER.CONTEXT is 'residual', but MODEL.ROI_HEADS.IN_FEATURES names no "
                 "other feature to which context could be added; name one, or set it to 'concat'."
             )
-        self.added = tuple(added)
+        self.added = added
         self.gate = nn.Parameter(torch.full((len(added),), float(gate_init))) if added else None
         self.norm = norm
         # The map that the scale was last measured on: heads that pool the same maps again (each

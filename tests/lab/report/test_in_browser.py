@@ -10,7 +10,7 @@ from headless_browser import CHROMIUM, Browser
 from PIL import Image
 from test_page import everything
 
-from ion_lab.report import Figure, Listing, Picture, Section, Table, line_plot, write_report
+from ion_lab.report import Figure, Listing, Picture, Section, Table, lines_plot, write_report
 from ion_lab.report.heatmap import heat_map
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
@@ -35,7 +35,7 @@ ZOOMS = """
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    plots = [line_plot([], "x", "y"), heat_map(np.eye(20), zoom=30)]
+    plots = [lines_plot([], "x", "y").svg(), heat_map(np.eye(20), zoom=30)]
     extra = [
         WIDE_TABLE,
         Figure([Picture(data, "x", LONG_WORD) for data in plots], LONG_WORD),

@@ -21,7 +21,7 @@ from ion_lab.report import (
     Section,
     Table,
     Text,
-    line_plot,
+    lines_plot,
     render_report,
     write_report,
 )
@@ -37,7 +37,8 @@ def picture_file(kind="PNG", mode="RGB"):
 
 
 def plot(name="loss"):
-    return line_plot([Line(name, [0, 1, 2], [3.0, 2.0, 1.0], mark=1)], "x", "y", markers=True)
+    line = Line(name, [0, 1, 2], [3.0, 2.0, 1.0], mark=1)
+    return lines_plot([line], "x", "y", markers=True).svg()
 
 
 def everything(text="plain"):

@@ -126,6 +126,17 @@ def test_repeating_writes_nothing_and_new_arguments_replace_the_set(tmp_path, mo
     assert json.loads((tmp_path / "scenes.json").read_text())["arguments"]["seed"] == 1
 
 
+def test_a_file_of_the_users_own_is_not_deleted(tmp_path):
+    generate_scenes(tmp_path, num_train=1, num_test=1)
+    for name in ("JPEGImages/mine.jpg", "ImageSets/Main/all.txt"):
+        (tmp_path / name).write_text("mine")
+        assert not generate_scenes(tmp_path, num_train=1, num_test=1).written
+        with pytest.raises(IONError, match=f"{name} is none of the synthetic scenes.*move it"):
+            generate_scenes(tmp_path, num_train=2, num_test=1)
+        (tmp_path / name).unlink()
+    assert generate_scenes(tmp_path, num_train=2, num_test=1).written
+
+
 def test_interrupted_writing_is_not_taken_for_a_set(tmp_path, monkeypatch):
     clean = generate_scenes(tmp_path / "clean", num_train=4, num_test=2)
     real, calls = generate.write_scene, []

@@ -17,7 +17,6 @@ from ion_d2.modeling.backbone.vgg import build_ion_vgg_backbone
 from ion_lab.scenes import SceneSettings, compose_scene
 from ion_lab.scenes.geometry import (
     Layer,
-    first_roi_row,
     receptive_field,
     safe_distance,
     vgg_conv5_layers,
@@ -26,6 +25,15 @@ from ion_lab.scenes.geometry import (
 pytestmark = pytest.mark.slow
 
 CONV5 = receptive_field(vgg_conv5_layers(16))
+
+
+def first_roi_row(top, scale, stride):
+    """The first feature row that RoIAlign can read for a box of such an upper edge in pixels.
+
+    Detectron2's aligned RoIAlign takes its topmost samples no higher than this, in units of rows,
+    and interpolates between that row and the next; RoIPool never starts above it. -1 is the border.
+    """
+    return math.floor(top * scale / stride - 0.5)
 
 
 def test_receptive_field_of_vgg16_conv5():
