@@ -87,7 +87,7 @@ def a_device_as_a_picture(folder):
     return coco_naming(folder, "/dev/zero")
 
 
-@sample("cannot identify image file")
+@sample("in no known format of pictures")
 def another_file_as_a_picture(folder):
     return coco_naming(folder, "../secret")
 

@@ -54,14 +54,14 @@ def read_image(file_name: str, image_format: str | None = None) -> np.ndarray:
         UnreadableImageError: it is damaged, not a picture, or has more than 8 bits a channel.
         IONError: there is no such file.
     """
-    with _clear_errors(file_name):
-        _read_header(file_name, any_depth=image_format is None)
-        with PathManager.open(file_name, "rb") as file, open_picture(file) as image:
-            # Before EXIF is looked at, because Pillow turns a TIFF when it decodes it, and
-            # Detectron2 would turn it once more.
-            image.load()
-            turned = detection_utils._apply_exif_orientation(image)
-            return detection_utils.convert_PIL_to_numpy(turned, image_format)
+    with _opened(file_name) as image:
+        if image_format is not None:
+            _check_depth(image, file_name)
+        # Before EXIF is looked at, because Pillow turns a TIFF when it decodes it, and Detectron2
+        # would turn it once more.
+        image.load()
+        turned = detection_utils._apply_exif_orientation(image)
+        return detection_utils.convert_PIL_to_numpy(turned, image_format)
 
 
 def read_image_of(record: dict[str, Any], image_format: str | None = None) -> np.ndarray:
@@ -81,16 +81,11 @@ def read_size(file_name: str) -> tuple[int, int]:
     """Height and width of a picture from its header, turned as its EXIF data asks.
 
     Raises:
-        IONError: it is missing or not a picture.
+        UnreadableImageError: it is not a picture.
+        IONError: there is no such file.
     """
-    try:
-        return _mode_and_size(file_name)[1]
-    except DECODE_ERRORS as error:
-        raise IONError(
-            f"{file_name} is not a readable picture ({error}), and nothing else gives its height "
-            "and width; replace the picture or take it out of the dataset.",
-            rule="missing-picture" if isinstance(error, FileNotFoundError) else "broken-picture",
-        ) from error
+    with _opened(file_name) as image:
+        return upright_size(image, image.getexif().get(EXIF_ORIENTATION, 1))
 
 
 def check_present(dicts: Sequence[dict[str, Any]]) -> None:
@@ -192,17 +187,21 @@ def open_picture(file: IO[bytes]) -> Image.Image:
 
 
 @contextmanager
-def _clear_errors(file_name: str) -> Iterator[None]:
-    """Make one sentence of what Pillow raises."""
+def _opened(file_name: str) -> Iterator[Image.Image]:
+    """A picture, not decoded yet; what Pillow raises here and in the block becomes one sentence."""
+    name = os.fspath(file_name)
     try:
-        yield
+        if "://" not in name and os.path.exists(name) and not os.path.isfile(name):
+            raise ValueError("it is not a file")  # but a pipe or a device, which may never end
+        with PathManager.open(name, "rb") as file, open_picture(file) as image:
+            yield image
     except FileNotFoundError as error:
         raise _missing(file_name) from error
     except IONError:
         raise
     except DECODE_ERRORS as error:
         raise UnreadableImageError(
-            f"Image {file_name} cannot be decoded ({error}); replace it."
+            f"Image {file_name} cannot be decoded ({error}); replace it.", rule="broken-picture"
         ) from error
 
 
@@ -211,24 +210,13 @@ def _missing(file_name: str) -> IONError:
     return IONError(text, rule="missing-picture")
 
 
-def _read_header(file_name: str, *, any_depth: bool = False) -> tuple[int, int]:
-    """Height and width; refuses values that Pillow would cut off at 255."""
-    mode, size = _mode_and_size(file_name)
-    if mode.startswith(("I", "F")) and not any_depth:
+def _check_depth(image: Image.Image, file_name: str) -> None:
+    """Refuse values that Pillow would cut off at 255."""
+    if image.mode.startswith(("I", "F")):
         raise UnreadableImageError(
-            f"Image {file_name} has more than 8 bits a channel (Pillow's mode {mode!r}); scale its "
-            "values to 0 to 255 and save it with 8 bits."
+            f"Image {file_name} has more than 8 bits a channel (Pillow's mode {image.mode!r}); "
+            "scale its values to 0 to 255 and save it with 8 bits."
         )
-    return size
-
-
-def _mode_and_size(file_name: str) -> tuple[str, tuple[int, int]]:
-    """Pillow's mode, and height and width, turned as EXIF asks, from the header."""
-    name = os.fspath(file_name)
-    if "://" not in name and os.path.exists(name) and not os.path.isfile(name):
-        raise ValueError("it is not a file")  # but a pipe or a device, which may never end
-    with PathManager.open(file_name, "rb") as file, open_picture(file) as image:
-        return image.mode, upright_size(image, image.getexif().get(EXIF_ORIENTATION, 1))
 
 
 def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
@@ -242,8 +230,10 @@ def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
 def _check_header(
     record: dict[str, Any], resize: ResizeShortestEdge | None, *, any_depth: bool = False
 ) -> None:
-    with _clear_errors(record["file_name"]):
-        size = _read_header(record["file_name"], any_depth=any_depth)
+    with _opened(record["file_name"]) as image:
+        if not any_depth:
+            _check_depth(image, record["file_name"])
+        size = upright_size(image, image.getexif().get(EXIF_ORIENTATION, 1))
     _check_size(record, size)
     if resize is not None:
         transform = resize.get_transform(np.broadcast_to(np.uint8(0), size))

@@ -112,7 +112,7 @@ def test_an_annotation_that_is_no_dict_is_told(picture):
         ({"height": 0}, ("im0.jpg", "height 0")),
         ({"height": 30.5}, ("im0.jpg", "height 30.5")),
         ({"annotations": 3}, ("im0.jpg", "annotations 3")),
-        ({"file_name": "none.jpg", "width": ABSENT}, ("none.jpg", "height and width")),
+        ({"file_name": "none.jpg", "width": ABSENT}, ("none.jpg", "does not exist")),
     ],
 )
 def test_dicts_that_are_told(picture, changes, words):

@@ -159,7 +159,7 @@ def test_wrong_names_and_pictures(folder):
     with refused("absent.yaml", "does not exist"):
         ensure_registered([f"yolo:{folder}/absent.yaml:train"])
     (folder / "images/train/a.jpg").write_bytes(b"no picture")
-    with refused("a.jpg", "not a readable picture"):
+    with refused("a.jpg", "cannot be decoded (it is in no known format"):
         load(folder)
 
 

@@ -240,3 +240,10 @@ def test_memory_holds_the_latest_figures_alone(scenes, tmp_path, monkeypatch):
     opts = ("SOLVER.MAX_ITER", 5, "DATASETS.TEST", "()")
     losses = run(make_config(scenes, tmp_path, *opts)).storage.history("total_loss")
     assert [iteration for _, iteration in losses.values()] == [2, 3, 4]
+
+
+def test_a_schedule_for_more_processes_is_scaled(scenes, tmp_path):
+    """As Detectron2 does: half the processes, half the batch and rate, twice the steps."""
+    opts = ("SOLVER.IMS_PER_BATCH", 4, "SOLVER.MAX_ITER", 3, "SOLVER.BASE_LR", 0.02, WORLD_SIZE, 2)
+    solver = IONTrainer(make_config(scenes, tmp_path, *opts)).cfg.SOLVER
+    assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.BASE_LR) == (2, 6, 0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from model_helpers import small_config, small_model
@@ -65,6 +66,9 @@ def test_same_detections_on_other_sizes(tmp_path, suffix, keys):
     detect = exported(model, tmp_path / f"model{suffix}")
     result = compare(DetectorAdapter(model), detect, images())
     assert result.agrees and result.detections > 20, result
+    if suffix == ".onnx":
+        opset = onnx.load(tmp_path / "model.onnx").opset_import
+        assert [(used.domain, used.version) for used in opset] == [("", 17)]
     assert len(result.exported_seconds) == len(SIZES)
 
 
