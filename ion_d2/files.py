@@ -19,8 +19,8 @@ MAX_BYTES = 255  # of a file's name, the most that the usual file systems take
 def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file that at every moment holds either its old or its new content, complete.
 
-    The content goes to a temporary file beside it, reaches the disk, and then takes the name. Of a
-    link, what it leads to is replaced; into a pipe or a device, the content is written.
+    The content goes to a temporary file beside it, reaches the disk, and then takes the name. A link
+    is replaced, and what it leads to stays; into a pipe or a device, the content is written.
 
     Args:
         path: in an existing folder.
@@ -29,7 +29,6 @@ def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
     Raises:
         OSError: the file cannot be written; the temporary file is removed.
     """
-    path = os.path.realpath(path)
     if os.path.exists(path) and not os.path.isfile(path):
         with open(path, "wb") as file:
             write(file)

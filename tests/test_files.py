@@ -55,16 +55,18 @@ def test_many_alike_names_take_no_time():
     assert time.monotonic() - before < 10
 
 
-def test_a_link_stays_and_a_device_takes_what_is_written(tmp_path):
+def test_a_link_is_replaced_and_a_device_takes_what_is_written(tmp_path):
     target, link = tmp_path / "target", tmp_path / "link"
-    target.write_bytes(b"old")
+    target.write_bytes(b"another's")
     link.symlink_to(target)
     replace_file(str(link), lambda file: file.write(b"new"))
-    assert link.is_symlink() and target.read_bytes() == b"new"
+    assert link.read_bytes() == b"new" and target.read_bytes() == b"another's"
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
+    link.unlink()
+    link.symlink_to(pipe)  # as /dev/stdout is one
     with ThreadPoolExecutor(1) as pool:
         read = pool.submit(pipe.read_bytes)
-        replace_file(str(pipe), lambda file: file.write(b"through"))
+        replace_file(str(link), lambda file: file.write(b"through"))
         assert read.result() == b"through"
-    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and link.is_symlink()

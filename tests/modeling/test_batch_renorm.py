@@ -1,5 +1,7 @@
 """Batch renormalization, alone and in the context blocks."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -183,3 +185,9 @@ def test_a_checkpoint_of_activations_counts_a_batch_once(reentrant):
     for name, value in plain.state_dict().items():
         assert torch.equal(value, checkpointed.state_dict()[name]), name
     assert torch.equal(plain.weight.grad, checkpointed.weight.grad)
+
+
+def test_training_compiles_whole():
+    norm, x = trained(1), batches(1, seed=9)[0]
+    compiled = torch.compile(copy.deepcopy(norm), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), norm(x))

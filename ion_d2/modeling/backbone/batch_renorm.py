@@ -14,6 +14,9 @@ from ...errors import IONError
 from ...layers.irnn.arguments import compute_dtype, valid_mask
 from ...layers.precision import without_autocast
 
+# PyTorch 2.0 has no such function.
+_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
+
 
 class BatchRenorm2d(nn.BatchNorm2d):
     """Standardizes each channel by its running mean and deviation, in training too.
@@ -110,8 +113,11 @@ class BatchRenorm2d(nn.BatchNorm2d):
 
 
 def _is_recomputed() -> bool:
-    """Whether a checkpoint of activations runs a forward pass again, within the backward pass."""
-    return torch._C._current_graph_task_id() >= 0
+    """Whether a checkpoint of activations runs a forward pass again, within the backward pass.
+
+    What is compiled runs only once, and its tracing would stop at the question.
+    """
+    return not _is_compiling() and torch._C._current_graph_task_id() >= 0
 
 
 def _over_processes(mean: Tensor, variance: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
