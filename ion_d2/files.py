@@ -19,8 +19,8 @@ MAX_BYTES = 255  # of a file's name, the most that the usual file systems take
 def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file that at every moment holds either its old or its new content, complete.
 
-    The content goes to a temporary file beside it, reaches the disk, and then takes the name. A link
-    is replaced, and what it leads to stays; into a pipe or a device, the content is written.
+    The content goes to a temporary file beside it, reaches the disk, and then takes the name.
+    A link is replaced, what it leads to stays; into a pipe or a device, the content is written.
 
     Args:
         path: in an existing folder.
