@@ -193,7 +193,7 @@ def test_pictures_without_boxes(train_on, own_scenes, tmp_path):
     for name in split_ids(own_scenes, "trainval"):
         path = own_scenes / "Annotations" / f"{name}.xml"
         path.write_text(annotation_xml([], size=(128, 128)))
-    wanted = "a box that is no crowd", "DATALOADER.FILTER_EMPTY_ANNOTATIONS False"
+    wanted = "An image needs a box", "DATALOADER.FILTER_EMPTY_ANNOTATIONS False"
     assert says(train_on(own_scenes), *wanted)
     assert train_on(own_scenes, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)[0] == 0
     assert (tmp_path / "out" / "model_final.pth").is_file()

@@ -24,7 +24,7 @@ def pictures(tmp_path_factory):
 
 def run(folder, pictures, found):
     """The folder of an evaluation that has found the ball in these pictures."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     text = f"_BASE_: '{Path('configs/ion_tiny.yaml').resolve()}'\n"
     text += (
         f"DATASETS: {{TEST: ['voc:{pictures}:test']}}\nMODEL: {{ROI_HEADS: {{NUM_CLASSES: 0}}}}\n"

@@ -78,7 +78,7 @@ def _vote(
     for itself.
     """
     image_shape, labels = detections.image_size, detections.pred_classes
-    boxes = clip_boxes_to_image(boxes.reshape(len(boxes), -1, 4), image_shape)
+    boxes = clip_boxes_to_image(boxes.reshape(-1, boxes.shape[1] // 4, 4), image_shape)
     columns = labels if boxes.shape[1] > 1 else torch.zeros_like(labels)
     voters, scores = boxes[:, columns].transpose(0, 1), scores[:, labels].t()
     # float64 keeps the sums exact enough and out of reach of autocast; the floor keeps the vote of
