@@ -80,9 +80,12 @@ def catalogs():
     """Both of Detectron2's catalogs as they were, after the test."""
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
+    from ion_d2.data.reading_on import skip_unreadable
+
     saved = dict(DatasetCatalog.data), dict(MetadataCatalog.data)
     yield
     DatasetCatalog.data, MetadataCatalog.data = saved
+    skip_unreadable(False)
 
 
 @pytest.fixture

@@ -141,8 +141,7 @@ RULES = {
     "broken-picture": Rule(
         "error",
         "A picture cannot be decoded.",
-        "Fetch it again, or take it out. INPUT.SKIP_UNREADABLE True leaves it out of a run, if the "
-        "labels give its size: YOLO's do not.",
+        "Fetch it again, or leave such pictures out with INPUT.SKIP_UNREADABLE True.",
     ),
     "deep-picture": Rule(
         "error",

@@ -83,7 +83,7 @@ def _complete(name: str, index: int, record: Record) -> Record:
         try:
             record["height"], record["width"] = read_size(record["file_name"])
         except IONError as error:
-            raise IONError(f"Dataset '{name}': {error}", rule=error.rule) from error
+            raise type(error)(f"Dataset '{name}': {error}", rule=error.rule) from error
     for side in ("height", "width"):
         pixels = as_pixels(record[side])
         if pixels is None:

@@ -14,7 +14,8 @@ from detectron2.data.transforms import ResizeShortestEdge
 from ..errors import IONError
 from .mapper import is_learned
 from .proposals import get_dicts, proposal_files
-from .readable import check_present, filter_unreadable
+from .readable import UnreadableImageError, check_present, filter_unreadable, or_skip
+from .reading_on import skip_unreadable
 from .sem_seg import add_label_files, log_label_count
 from .task_labels import check_training_labels
 
@@ -27,12 +28,15 @@ def train_dicts(cfg: CfgNode) -> list[dict]:
     Raises:
         IONError: there is nothing to train on, not what the model learns, or a picture is missing.
     """
+    skip_unreadable(cfg.INPUT.SKIP_UNREADABLE)
     try:
         dicts = get_dicts(
             cfg.DATASETS.TRAIN,
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             proposal_files=proposal_files(cfg, "TRAIN"),
         )
+    except UnreadableImageError as error:
+        raise or_skip(error) from error
     except AssertionError as error:  # Detectron2's way to say that no image is left
         raise IONError(
             f"DATASETS.TRAIN gives nothing to train on: {error} An image needs a box (in COCO's "
@@ -92,6 +96,7 @@ def test_dicts(cfg: CfgNode, dataset_name: str, with_proposals: bool = False) ->
     Raises:
         IONError: there are no images, or a file of them cannot be read.
     """
+    skip_unreadable(cfg.INPUT.SKIP_UNREADABLE)
     files = proposal_files(cfg, "TEST") if with_proposals else None
     if files is not None:
         if dataset_name not in cfg.DATASETS.TEST:
@@ -118,6 +123,8 @@ def load_dicts(dataset_name: str, proposal_files: Sequence[str] | None = None) -
     """
     try:
         return get_dicts([dataset_name], filter_empty=False, proposal_files=proposal_files)
+    except UnreadableImageError as error:
+        raise or_skip(error) from error
     except AssertionError as error:  # Detectron2's way to say that there is no image
         raise IONError(f"The dataset '{dataset_name}' has no images; name another one.") from error
 

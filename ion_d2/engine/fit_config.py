@@ -15,6 +15,7 @@ from ..data.catalog import class_names, ensure_registered
 from ..data.class_file import read_class_file
 from ..data.proposals import check_proposals
 from ..data.readable import check_headers
+from ..data.reading_on import skip_unreadable
 from ..data.run_images import load_dicts, test_resize
 from ..data.task_labels import check_test_labels
 from ..errors import IONError
@@ -41,6 +42,7 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
         IONError: a dataset or proposal file is missing or broken, or contradicts the config.
     """
     cfg.defrost()
+    skip_unreadable(cfg.INPUT.SKIP_UNREADABLE)
     tests = cfg.DATASETS.TEST
     names = [*cfg.DATASETS.TRAIN, *tests] if train else list(tests)
     if not names and not train:

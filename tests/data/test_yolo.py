@@ -5,10 +5,12 @@ import unicodedata
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from model_helpers import small_config
 from refusals import refused
 from voc_folder import write_image
 
 from ion_d2.data.catalog import ensure_registered, evaluator_type
+from ion_d2.data.run_images import train_dicts
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -177,3 +179,21 @@ def test_a_folder_above_is_that_of_the_file_a_link_leads_to(folder, tmp_path):
     (tmp_path / "elsewhere" / "link").symlink_to(folder / "cfg")
     _, records = load(tmp_path / "elsewhere" / "link")
     assert [os.path.isfile(record["file_name"]) for record in records] == [True, True]
+
+
+def test_a_broken_picture_may_be_left_out(folder, caplog):
+    """Though nothing but the picture tells its size; the warning comes once."""
+    (folder / "images/train/a.jpg").write_bytes(b"no picture")
+    name = f"yolo:{folder}/data.yaml:train"
+    ensure_registered([name])
+    skipping = ("DATASETS.TRAIN", f"('{name}',)", "DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)
+    for opts in (skipping, (*skipping, "INPUT.SKIP_UNREADABLE", True), skipping):
+        cfg = small_config(*opts)
+        if cfg.INPUT.SKIP_UNREADABLE:
+            for _ in range(2):
+                (record,) = train_dicts(cfg)
+            assert record["image_id"] == "images/train/sub/b.jpg"
+        else:
+            with refused("a.jpg cannot be decoded", "or leave out such pictures with INPUT.SKIP"):
+                train_dicts(cfg)
+    assert caplog.text.count("Skipped: ") == 1 and "a.jpg" in caplog.text
