@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,3 +135,12 @@ def test_colors_stand_out_on_light_and_dark_paper():
             for ink in ("ink", "quiet", "link"):
                 assert contrast(theme[ink], paper) >= 4.5
         assert all(contrast(color, theme["paper"]) >= 3 for color in SERIES)
+
+
+def test_the_example_of_the_documents(tmp_path, monkeypatch):
+    document = Path(__file__).resolve().parents[3] / "docs" / "REPORT.md"
+    (program,) = re.findall(r"```python\n(.*?)```", document.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    page = check_page((tmp_path / "report.html").read_text())
+    assert "Higher rates do not help." in page.text() and len(page.plots()) == 1
