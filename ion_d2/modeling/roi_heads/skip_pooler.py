@@ -57,7 +57,7 @@ class SkipPooler(nn.Module):
         out_channels: int = 512,
         merge_gain: float = 1.0,
         added: Sequence[int] = (),
-        gate_init: float = 0.25,
+        gate_init: float = 1.0,
     ) -> None:
         """
         Args:
@@ -91,8 +91,9 @@ class SkipPooler(nn.Module):
         added = tuple(i % len(input_shapes) for i in added)
         if scale_source in added:
             raise IONError(
-                "MODEL.SKIP_POOLER.CONTEXT is 'residual', but MODEL.ROI_HEADS.IN_FEATURES names no "
-                "other feature to which context could be added; name one, or set it to 'concat'."
+                "MODEL.SKIP_POOLER.CONTEXT is 'residual' (SkipPooler's added), but MODEL.ROI_HEADS."
+                "IN_FEATURES names no other feature to which context could be added; name one, or "
+                "set it to 'concat'."
             )
         self.added = added
         self.gate = nn.Parameter(torch.full((len(added),), float(gate_init))) if added else None
