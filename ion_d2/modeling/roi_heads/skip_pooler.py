@@ -91,8 +91,8 @@ class SkipPooler(nn.Module):
         added = tuple(i % len(input_shapes) for i in added)
         if scale_source in added:
             raise IONError(
-                "MODEL.SKIP_POOLER.CONTEXT is 'residual' (SkipPooler's added), but MODEL.ROI_HEADS."
-                "IN_FEATURES names no other feature to which context could be added; name one, or "
+                "MODEL.SKIP_POOLER.CONTEXT is 'residual', but MODEL.ROI_HEADS.IN_FEATURES names no "
+                "other feature to which context could be added (SkipPooler's added); name one, or "
                 "set it to 'concat'."
             )
         self.added = added
