@@ -153,13 +153,8 @@ def filter_unreadable(
 
 
 def warn_skipped(error: UnreadableImageError) -> None:
-    """Warn of a picture that is left out; once, however often it is looked at."""
-    _warn_once(f"Skipped: {error}")
-
-
-@functools.cache
-def _warn_once(text: str) -> None:
-    logger.warning("%s", text)
+    """Warn of a picture that is left out."""
+    logger.warning("Skipped: %s", error)
 
 
 def or_skip(error: UnreadableImageError) -> UnreadableImageError:
