@@ -84,11 +84,7 @@ def build_detectors(args: argparse.Namespace) -> dict[str, Detector]:
     found: dict[str, Detector] = {}
     if args.dataset is None:
         print("A made picture of {} x {} pixels.".format(*args.image_size))
-    titles = dict(zip(args.configs, short_names(args.configs)))
-    for config, variant in itertools.product(args.configs, [[], *args.variant]):
-        name = " ".join([titles[config].removesuffix(Path(config).suffix), *variant])
-        if any(told.split(", ")[0] == name for told in found):
-            raise IONError(f"{name} is given twice; name each config and each --variant once.")
+    for name, (config, variant) in _named(args).items():
         torch.manual_seed(0)
         opts = [*args.opts, *variant]
         if config.endswith(".py"):
@@ -112,6 +108,20 @@ def build_detectors(args: argparse.Namespace) -> dict[str, Detector]:
             batches = map(list, zip(*[itertools.cycle(pictures)] * args.images))
             found[told] = Detector(net, batches, precision)
     return found
+
+
+def _named(args: argparse.Namespace) -> dict[str, tuple[str, list[str]]]:
+    """Every config with every variant, by the name that tells it apart; IONError for one twice."""
+    named: dict[str, tuple[str, list[str]]] = {}
+    shorts = [Path(short).with_suffix("") for short in short_names(args.configs)]
+    for (short, config), variant in itertools.product(
+        zip(shorts, args.configs), [[], *args.variant]
+    ):
+        name = " ".join([str(short), *variant])
+        if name in named:
+            raise IONError(f"{name} is given twice; name each config and each --variant once.")
+        named[name] = config, variant
+    return named
 
 
 def _load(config: str, opts: list[str], args: argparse.Namespace) -> CfgNode:

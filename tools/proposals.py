@@ -15,11 +15,11 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog
 from proposals_convert import BY_FILE, FORMATS, for_dataset, merge_proposals, read_any
+from shared_arguments import refuse_existing
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.proposals import Proposals, add_proposals, read_proposals, write_proposals
 from ion_d2.engine.setup import run_cli
-from ion_d2.errors import IONError
 from ion_d2.evaluation import evaluate_proposals
 from ion_d2.evaluation.tables import recall_table
 
@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--fill needs --dataset")
     if args.command == "merge" and len(args.sources) < 2:
         parser.error("merge needs the file to write and two or more files to read")
-    if args.command != "recall" and Path(args.out).exists():
-        raise IONError(f"{args.out} exists already; remove it or choose another name.")
+    if args.command != "recall":
+        refuse_existing(args.out)
     if args.command == "convert":
         _convert(args)
     elif args.command == "merge":

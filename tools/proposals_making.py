@@ -24,6 +24,7 @@ from typing import Any, Callable
 
 import numpy as np
 from proposals_opencv import Proposer
+from shared_arguments import refuse_existing
 from tqdm import tqdm
 
 from ion_d2.data.loader import ignore_signals
@@ -64,8 +65,7 @@ def generate_proposals(
             file cannot be written, or a worker was killed.
         KeyboardInterrupt: Ctrl-C; what was made is kept.
     """
-    if os.path.exists(output):
-        raise IONError(f"{output} exists already; remove it or choose another name.")
+    refuse_existing(output)
     folder = output + ".parts"
     try:
         claim(folder, key="output", user="run")

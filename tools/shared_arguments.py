@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 from ion_d2.engine.fit_config import settle_classes
 from ion_d2.engine.setup import load_config
+from ion_d2.errors import IONError
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
@@ -47,6 +48,12 @@ def short_names(paths: Sequence[str | Path]) -> list[str]:
     """The names of files or folders, or their whole paths where two names are alike."""
     names = [Path(path).resolve().name for path in paths]
     return names if len(set(names)) == len(names) else list(map(str, paths))
+
+
+def refuse_existing(path: str) -> None:
+    """Raise an IONError if there is something in the place of a file to write."""
+    if Path(path).exists():
+        raise IONError(f"{path} exists already; remove it or choose another name.")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:

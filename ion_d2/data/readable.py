@@ -85,7 +85,7 @@ def read_size(file_name: str) -> tuple[int, int]:
         IONError: there is no such file.
     """
     with _opened(file_name) as image:
-        return upright_size(image, image.getexif().get(EXIF_ORIENTATION, 1))
+        return _size_of(image)
 
 
 def check_present(dicts: Sequence[dict[str, Any]]) -> None:
@@ -219,6 +219,10 @@ def _check_depth(image: Image.Image, file_name: str) -> None:
         )
 
 
+def _size_of(image: Image.Image) -> tuple[int, int]:
+    return upright_size(image, image.getexif().get(EXIF_ORIENTATION, 1))
+
+
 def upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
     """Height and width of a picture not decoded yet, turned as its EXIF orientation asks."""
     width, height = image.size
@@ -233,7 +237,7 @@ def _check_header(
     with _opened(record["file_name"]) as image:
         if not any_depth:
             _check_depth(image, record["file_name"])
-        size = upright_size(image, image.getexif().get(EXIF_ORIENTATION, 1))
+        size = _size_of(image)
     _check_size(record, size)
     if resize is not None:
         transform = resize.get_transform(np.broadcast_to(np.uint8(0), size))

@@ -208,7 +208,6 @@ def _find(folder: str, name: str, prefix: str) -> str:
 def _normal(path: str) -> str:
     """A path without "..", unless that stands behind a link and so means another place."""
     plain = os.path.normpath(path)
-    if os.pardir not in path.split(os.sep):
-        return plain
-    real = os.path.realpath(path)
-    return plain if os.path.realpath(plain) == real else real
+    if os.pardir in path.split(os.sep) and os.path.realpath(plain) != os.path.realpath(path):
+        return os.path.realpath(path)
+    return plain

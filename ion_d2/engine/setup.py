@@ -84,11 +84,10 @@ def _check_keys(cfg: CfgNode, keys: Sequence[Any]) -> None:
     """Refuse a group of keys, which has no value, and what would be a key of a value."""
     for key in map(str, keys):
         above = key.rpartition(".")[0]
-        value, holder = value_of(cfg, key), value_of(cfg, above)
-        if isinstance(value, CfgNode):
+        if isinstance(value := value_of(cfg, key), CfgNode):
             first = next(iter(value), "NAME")
             raise IONError(f"{key} is a group of config keys; give one, such as {key}.{first}.")
-        if above and holder is not None and not isinstance(holder, CfgNode):
+        if not isinstance(value_of(cfg, above), (CfgNode, type(None))):
             raise IONError(f"There is no config key {key}: {above} is a key itself, not a group.")
 
 

@@ -247,9 +247,8 @@ class IONTrainer(IONBuilders):
             TrainerBase.load_state_dict(self, state_dict)
             self._trainer.load_state_dict(state_dict["_trainer"])
         except (KeyError, TypeError, ValueError) as error:
-            empty = "it holds no optimizer, as files of Detectron2 0.5's own trainer do not"
-            whole = not isinstance(state_dict, dict) or "_trainer" in state_dict
-            reason = error if whole else empty
+            lacks = error.args == ("_trainer",)
+            reason = "it holds no optimizer, as those of Detectron2 0.5" if lacks else error
             raise IONError(
                 f"{self.checkpointer.get_checkpoint_file()} is of a training with other parameters "
                 f"or another optimizer ({reason}); resume with that training's config.yaml and "

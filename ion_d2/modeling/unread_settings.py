@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -142,11 +143,15 @@ def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
     check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
 
 
-def check_context_is_read(cfg: CfgNode) -> None:
+def check_context_is_read(cfg: CfgNode, features: Sequence[str]) -> None:
     """Refuse a context block that costs its time and trains nothing, and settings it ignores.
 
     Its parameters would have no gradient, on which distributed training fails. Models and proposal
     generators of other projects may read it by keys of their own.
+
+    Args:
+        cfg: the full config.
+        features: what the block returns.
 
     Raises:
         IONError: neither the ROI heads, nor the RPN, nor a segmentation head, nor RetinaNet's reads
@@ -165,8 +170,8 @@ def check_context_is_read(cfg: CfgNode) -> None:
             f"name 'context' in {keys}, or set MODEL.BACKBONE.NAME to {model.CONTEXT.BOTTOM_UP!r}."
         )
     if model.CONTEXT.NAME == "Branches":
-        further = [f"context_{part.lower()}" for part in model.CONTEXT.PARTS[1:]]
-        if unread := [name for name in ("context", *further) if name not in read]:
+        branches = [name for name in features if not re.fullmatch(r"context\d+", name)]
+        if unread := [name for name in branches if name not in read]:
             raise IONError(
                 f"MODEL.CONTEXT.NAME is 'Branches', but nothing reads {', '.join(unread)}; add to "
                 f"{keys}, or take the block out of MODEL.CONTEXT.PARTS."

@@ -97,10 +97,10 @@ def _extra_channels(blocks: Iterable[nn.Module]) -> dict[str, int]:
     found: dict[str, int] = {}
     for block in blocks:
         own = getattr(block, "extra_channels", {})
-        if found.keys() & own.keys():
+        if twice := found.keys() & own.keys():
             raise IONError(
                 "MODEL.CONTEXT.ALL_STACKS is True, but two blocks of MODEL.CONTEXT.PARTS would "
-                f"return {', '.join(found.keys() & own.keys())}; set it to False."
+                f"return {', '.join(twice)}; set it to False."
             )
         found.update(own)
     return found

@@ -143,5 +143,5 @@ def build_ion_context_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ContextB
     bottom_up = BACKBONE_REGISTRY.get(builder)(cfg, input_shape)
     in_feature = cfg.MODEL.CONTEXT.IN_FEATURE
     block = build_context_block(cfg, _shape_of(in_feature, bottom_up).channels)
-    check_context_is_read(cfg)
+    check_context_is_read(cfg, [CONTEXT, *getattr(block, "extra_channels", ())])
     return ContextBackbone(bottom_up, block, in_feature).remember(cfg)
