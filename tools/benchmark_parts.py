@@ -16,6 +16,7 @@ from benchmark_turns import Row, in_turns, moment, seconds_between
 from detectron2.modeling.poolers import ROIPooler
 from torch import Tensor, nn
 
+from ion_d2.layers.roi_max_pool import WindowMaxPool
 from ion_d2.modeling import SkipPooler
 from ion_d2.modeling.roi_heads.sppnet import PyramidPooler
 from ion_lab.report.charts import Plot, stacked_plot
@@ -26,7 +27,7 @@ PARTS = {
     "backbone": r"backbone",
     "context": r"backbone\.context",
     "RPN": r"proposal_generator",
-    "pooling": (ROIPooler, PyramidPooler),
+    "pooling": (ROIPooler, PyramidPooler, WindowMaxPool),
     "merging": SkipPooler,
     "fully connected": r"roi_heads\.(box_head|box_predictor|res5)(\.\d+)?",
     # What the heads do outside of their layers: in training, sampling and losses.

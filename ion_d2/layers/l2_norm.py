@@ -93,7 +93,7 @@ def normalized_projection(
     Raises:
         ValueError: see :func:`ion_d2.layers.l2_normalize`.
     """
-    if norm not in _AFTER or _is_narrow(x):
+    if norm not in _AFTER or is_narrow(x):
         # In 16 bits, what is not yet divided by its norm would be beyond the range.
         x = l2_normalize(x, norm, scale)
         with keep_range(x):
@@ -107,7 +107,8 @@ def normalized_projection(
     return projected * inverse if differentiated else projected.mul_(inverse)
 
 
-def _is_narrow(x: Tensor) -> bool:
+def is_narrow(x: Tensor) -> bool:
+    """Whether a product of ``x`` is taken in 16 bits."""
     return x.element_size() < 4 or autocast_dtype(x.device.type) is not None
 
 

@@ -1,15 +1,11 @@
 """ROI max pooling that is fast on a CPU; the results are torchvision's, bit for bit.
 
-torchvision's CPU operator works in one thread and visits every channel of every bin by itself, in
-memory that lies far apart; at the strides of skip pooling it takes longer than the network's fully
-connected layers. In training, threads share the channels.
-
-Where no gradient is needed, a bin of h x w cells is covered by four windows, one in each corner,
-whose sides are the largest powers of two in h and w (by more and smaller ones, where few bins are
-of that size). The maxima of all windows of a size are those of half the size, shifted and compared,
-so that large bins cost no more than small ones. Fast R-CNN's bins overlap, and ROIs even more;
-visiting each cell of each bin reads the map many times over. These functions are TorchScript too,
-so that an exported model pools as fast as the one it came from.
+torchvision's CPU operator works in one thread and pools each bin of each ROI by itself. Fast
+R-CNN's bins are made of whole cells, though, and ROIs overlap: of the bins of an RPN's 300
+proposals, three in ten read cells of stride 16 that no bin before them reads. Each such window of
+cells is pooled once here, and a product over the channels is not taken more often either
+(``merged_windows.py``). Without a gradient this is TorchScript, so
+that an exported model pools as fast as the one it came from.
 """
 
 from __future__ import annotations
@@ -18,11 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torchvision.ops import roi_pool
 
 from .precision import common_dtype
+from .window_maxima import window_maxima
+
+# How many windows there are depends on the boxes; torch.compile would run out of cases.
+_left_by_compile = torch.compiler.disable if hasattr(torch, "compiler") else lambda run: run
 
 
 class ROIMaxPool(nn.Module):
@@ -35,8 +36,7 @@ class ROIMaxPool(nn.Module):
             scale: cells a pixel, e.g. 1/16.
         """
         super().__init__()
-        self.output_size = output_size
-        self.scale = scale
+        self.windows = WindowMaxPool(output_size, scale)
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
         """Pool the maximum of each bin of each ROI.
@@ -46,91 +46,83 @@ class ROIMaxPool(nn.Module):
             rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels.
 
         Returns:
-            (M, C, *output_size); empty bins are 0. Gradients flow as torchvision's do.
+            (M, C, *output_size); empty bins are 0. Gradients are torchvision's, up to rounding.
+        """
+        if shares_windows(x):
+            return spread_windows(*self.windows(x, rois))
+        rois = rois.to(common_dtype(x, rois))
+        own = self.windows
+        return roi_pool(x.to(rois.dtype), rois, own.output_size, own.scale).to(x.dtype)
+
+
+class WindowMaxPool(nn.Module):
+    """Pools the windows of cells that the bins of ROIs read, each of them once."""
+
+    def __init__(self, output_size: tuple[int, int], scale: float) -> None:
+        """See :class:`ROIMaxPool`."""
+        super().__init__()
+        self.output_size = output_size
+        self.scale = scale
+
+    @_left_by_compile
+    def forward(self, x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool the maximum of each window.
+
+        Args:
+            x: (N, C, H, W) feature map, on a CPU.
+            rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels.
+
+        Returns:
+            (U, C) maxima of the windows, and (M, *output_size) index of each bin's window.
         """
         rois = rois.to(common_dtype(x, rois))
-        # In ONNX, torchvision's operator is a single node.
-        if x.device.type != "cpu" or torch.onnx.is_in_onnx_export():
-            return roi_pool(x.to(rois.dtype), rois, self.output_size, self.scale).to(x.dtype)
+        windows, index = bin_windows(x, rois, list(self.output_size), self.scale)
+        wide = x.to(rois.dtype)
         if torch.is_grad_enabled() and x.requires_grad:
-            return _ROIMaxPool.apply(x.to(rois.dtype), rois, self).to(x.dtype)
-        pooled = pool_windows(x.detach().to(rois.dtype), rois, list(self.output_size), self.scale)
-        return pooled.to(x.dtype)
+            return _WindowMaxima.apply(wide, windows).to(x.dtype), index
+        maxima, places = window_maxima(wide.detach(), windows)
+        return maxima.to(x.dtype), places[index]
 
 
-class _ROIMaxPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rois: Tensor, layer: ROIMaxPool) -> Tensor:
-        x = x.detach()  # gradients are on in a new thread
-        # Channels innermost in memory, as a product over them wants it.
-        out = x.new_empty(len(rois), *layer.output_size, x.shape[1]).permute(0, 3, 1, 2)
-        # Half the memory, where an index of a cell has 15 bits.
-        index = torch.int16 if x.shape[2:].numel() < 2**15 else torch.int32
-
-        def pool(part: slice) -> Tensor:
-            out[:, part], argmax = torch.ops.torchvision.roi_pool(
-                x[:, part], rois, layer.scale, *layer.output_size
-            )
-            return argmax.to(index)
-
-        parts = _parts(x.shape[1])
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            ctx.save_for_backward(rois, *threads.map(pool, parts))
-        ctx.parts, ctx.shape, ctx.layer = parts, x.shape, layer
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        rois, *argmax = ctx.saved_tensors
-        n, _, *size = ctx.shape
-        grad_x = grad.new_empty(ctx.shape)
-
-        def spread(part: slice, argmax: Tensor) -> None:
-            channels = grad[:, part].contiguous()
-            shape = n, channels.shape[1], *size
-            grad_x[:, part] = torch.ops.torchvision._roi_pool_backward(
-                channels, rois, argmax.int(), ctx.layer.scale, *ctx.layer.output_size, *shape
-            )
-
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            list(threads.map(spread, ctx.parts, argmax))  # which raises what a thread raises
-        return grad_x, None, None
+def shares_windows(x: Tensor) -> bool:
+    """Whether a feature map is pooled by windows: on a CPU; in ONNX, torchvision's is one node."""
+    return x.device.type == "cpu" and not torch.onnx.is_in_onnx_export()
 
 
-def _parts(channels: int) -> list[slice]:
-    """Small slices: what lies between two layouts stays in a cache."""
-    step = max(16, -(-channels // (8 * torch.get_num_threads())))
-    return [slice(i, i + step) for i in range(0, channels, step)]
-
-
-# Below, the number 32 * a + b stands for windows of 2**a x 2**b cells.
+def spread_windows(windows: Tensor, index: Tensor) -> Tensor:
+    """(U, C) of windows and (M, P, Q) index of each bin's window: (M, C, P, Q) of the bins."""
+    return F.embedding(index, windows).permute(0, 3, 1, 2)
 
 
 @torch.jit.script_if_tracing
-def pool_windows(x: Tensor, rois: Tensor, output_size: list[int], scale: float) -> Tensor:
-    """Pool as ``torchvision.ops.roi_pool`` does, bit for bit, without a gradient.
+def bin_windows(
+    x: Tensor, rois: Tensor, output_size: list[int], scale: float
+) -> tuple[Tensor, Tensor]:
+    """Find the cells of each bin of each ROI; bins of the same cells share a window.
 
     Args:
         x: (N, C, H, W) feature map.
-        rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels, of the dtype of ``x``.
+        rois: (M, 5): index of the image, then x0 y0 x1 y1 in pixels.
         output_size: number of bins down and across.
         scale: cells a pixel.
 
     Returns:
-        (M, C, *output_size), channels innermost in memory; empty bins are 0.
+        (U, 5) windows, all different, in order: index of the image, first row, one past the last,
+        first column, one past the last (empty where that is not above the first); and
+        (M, *output_size) index of each bin's window.
     """
     tops, bottoms = _edges(rois[:, 2], rois[:, 4], output_size[0], scale, x.size(2))
     lefts, rights = _edges(rois[:, 1], rois[:, 3], output_size[1], scale, x.size(3))
-    edges = (tops, bottoms, lefts, rights)
-    heights, widths = bottoms - tops, rights - lefts
-    sizes = (32 * _level(heights)[:, :, None] + _level(widths)[:, None]).flatten()
-    out = x.new_zeros([sizes.numel(), x.size(1)])
-    for image in range(x.size(0)):
-        own = (rois[:, 0] == image)[:, None] & (heights > 0)
-        full = (own[:, :, None] & (widths > 0)[:, None]).flatten()
-        _pool_image(out, x[image], sizes.masked_fill(~full, -1), edges)
-    return out.view(-1, output_size[0], output_size[1], x.size(1)).permute(0, 3, 1, 2)
+    high, wide = x.size(2) + 1, x.size(3) + 1
+    rows = (rois[:, :1].long() * high + tops) * high + bottoms
+    columns = lefts * wide + rights
+    numbers = (rows * (wide * wide))[:, :, None] + columns[:, None]
+    numbers, index = torch.unique(numbers, return_inverse=True)
+    windows: list[Tensor] = []
+    for base in (wide, wide, high, high):
+        windows.insert(0, numbers % base)
+        numbers = numbers.div(base, rounding_mode="floor")
+    return torch.stack([numbers] + windows, dim=1), index
 
 
 def _edges(
@@ -152,122 +144,55 @@ def _round(x: Tensor) -> Tensor:
     return (x.sign() * (x.abs().double() + 0.5).floor()).to(x.dtype)
 
 
-def _pool_image(
-    out: Tensor, x: Tensor, sizes: Tensor, edges: tuple[Tensor, Tensor, Tensor, Tensor]
-) -> None:
-    """Write into ``out``, (M * P * Q, C), the maxima of those bins whose size is not below 0.
+class _WindowMaxima(torch.autograd.Function):
+    """The maxima of windows by torchvision's operator; threads share the channels."""
 
-    ``x`` is the map of one image, (C, H, W).
-    """
-    counts: list[int] = sizes[sizes >= 0].bincount().tolist()
-    if len(counts) == 0:
-        return
-    cells = x.size(1) * x.size(2)
-    read = _table_sizes(counts, cells)
-    bins: dict[int, Tensor] = {}
-    windows: dict[int, list[Tensor]] = {}
-    for size, count in enumerate(counts):
-        if count > 0:
-            bins[size] = (sizes == size).nonzero()[:, 0]
-            windows[size] = _windows(bins[size], edges, read[size], x.size(2))
-    # So many channels that a table of windows fits into a cache; a vector register holds 16.
-    step = min(x.size(0), 16 * max(1, (1 << 15) // cells))
-    # Memory that is new to a process takes longer to come by than to fill.
-    tables = _empty_tables(x, [read[size] for size in bins.keys()], step)
-    both = x.new_empty([2, max(counts), step])
-    for start in range(0, x.size(0), step):
-        channel = min(start, x.size(0) - step)
-        tables[0].copy_(x[channel : channel + step].permute(1, 2, 0))
-        _fill_tables(tables)
-        for size, own in bins.items():
-            found = _largest(tables[read[size]].view(-1, step), windows[size], both)
-            out[:, channel : channel + step].index_copy_(0, own, found)
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, windows: Tensor) -> Tensor:
+        x = x.detach()  # gradients are on in a new thread
+        rois = _as_rois(windows, x)
+        out = x.new_empty(len(rois), x.shape[1])
+        # Half the memory, where an index of a cell has 15 bits.
+        index = torch.int16 if x.shape[2:].numel() < 2**15 else torch.int32
 
+        def pool(part: slice) -> Tensor:
+            found, argmax = torch.ops.torchvision.roi_pool(x[:, part], rois, 1.0, 1, 1)
+            out[:, part] = found[:, :, 0, 0]
+            return argmax.to(index)
 
-def _largest(table: Tensor, windows: list[Tensor], both: Tensor) -> Tensor:
-    """The maxima of each bin's windows, (bins, C); ``both`` has room for two of their size."""
-    found, other = both[0, : windows[0].numel()], both[1, : windows[0].numel()]
-    torch.index_select(table, 0, windows[0], out=found)
-    for window in windows[1:]:
-        torch.index_select(table, 0, window, out=other)
-        torch.maximum(found, other, out=found)
-    return found
+        parts = _parts(x.shape[1])
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            ctx.save_for_backward(rois, *threads.map(pool, parts))
+        ctx.parts, ctx.shape = parts, x.shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        rois, *argmax = ctx.saved_tensors
+        n, _, *size = ctx.shape
+        grad_x = grad.new_empty(ctx.shape)
+
+        def spread(part: slice, argmax: Tensor) -> None:
+            channels = grad[:, part, None, None].contiguous()
+            grad_x[:, part] = torch.ops.torchvision._roi_pool_backward(
+                channels, rois, argmax.int(), 1.0, 1, 1, n, channels.shape[1], *size
+            )
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            list(threads.map(spread, ctx.parts, argmax))  # which raises what a thread raises
+        return grad_x, None
 
 
-def _table_sizes(counts: list[int], cells: int) -> list[int]:
-    """For bins of each size, the size of the windows that they are made of.
-
-    That is their own, or half of it, and so on: a table of windows costs about as much as the
-    further, smaller windows that bins read without it, if they are a fifth as many as its cells.
-
-    Args:
-        counts: bins of each size.
-        cells: of the map.
-    """
-    reads, read = counts[:], list(range(len(counts)))
-    for size in range(len(counts) - 1, 0, -1):
-        if 5 * reads[size] < cells:
-            read[size] = _half(size)
-            reads[_half(size)] += 2 * reads[size]
-    for size in range(len(counts)):
-        read[size] = read[read[size]]
-    return read
+def _as_rois(windows: Tensor, x: Tensor) -> Tensor:
+    """Windows as ROIs of a single bin, in cells; empty ones lie outside the map (N, C, H, W)."""
+    image, top, bottom, left, right = windows.unbind(1)
+    top = top.masked_fill(bottom <= top, x.shape[2])
+    left = left.masked_fill(right <= left, x.shape[3])
+    return torch.stack([image, left, top, right - 1, bottom - 1], dim=1).to(x.dtype)
 
 
-def _windows(
-    bins: Tensor, edges: tuple[Tensor, Tensor, Tensor, Tensor], size: int, width: int
-) -> list[Tensor]:
-    """Where in the table of windows of a size are those that cover some bins of a map so wide."""
-    tops, bottoms, lefts, rights = edges
-    down, across = bins // rights.size(1), bins % rights.size(1)
-    roi = down // bottoms.size(1)
-    rows = _starts(tops.flatten()[down], bottoms.flatten()[down], 1 << size // 32)
-    columns = _starts(lefts[roi, across], rights[roi, across], 1 << size % 32)
-    positions: list[Tensor] = []
-    for row in rows:
-        for column in columns:
-            positions.append(row * (width - (1 << size % 32) + 1) + column)
-    return positions
-
-
-def _starts(first: Tensor, end: Tensor, side: int) -> list[Tensor]:
-    """Where along a side windows begin that cover the cells up to ``end``, each within them."""
-    count = (int((end - first).max()) + side - 1) // side
-    return [torch.minimum(first + i * side, end - side) for i in range(count)]
-
-
-def _empty_tables(x: Tensor, sizes: list[int], channels: int) -> dict[int, Tensor]:
-    """Room for all windows of some sizes, and of those that they are made of.
-
-    Size -> (H - h + 1, W - w + 1, channels) for windows of h x w cells of a map (C, H, W).
-    """
-    tables = {0: x.new_empty([x.size(1), x.size(2), channels])}
-    for size in sizes:
-        while size not in tables:
-            shape = [x.size(1) - (1 << size // 32) + 1, x.size(2) - (1 << size % 32) + 1, channels]
-            tables[size] = x.new_empty(shape)
-            size = _half(size)
-    return tables
-
-
-def _fill_tables(tables: dict[int, Tensor]) -> None:
-    """Take the maxima of windows, of which those of a single cell are there."""
-    for size in sorted(tables.keys()):
-        half, high, wide = tables[_half(size)], size // 32, size % 32
-        if high > wide:
-            shift = 1 << high - 1
-            torch.maximum(half[:-shift], half[shift:], out=tables[size])
-        elif wide > 0:
-            shift = 1 << wide - 1
-            torch.maximum(half[:, :-shift], half[:, shift:], out=tables[size])
-
-
-def _half(size: int) -> int:
-    """The size of half a window: its longer side is halved. That of a cell is its own."""
-    return size - 32 if size // 32 > size % 32 else max(0, size - 1)
-
-
-def _level(side: Tensor) -> Tensor:
-    """Exponent of the largest power of two that is at most ``side``; 0 below 1."""
-    powers = 2 ** torch.arange(1, 32)
-    return (side[..., None] >= powers).sum(dim=-1)
+def _parts(channels: int) -> list[slice]:
+    """Small slices: what lies between two layouts stays in a cache."""
+    step = max(16, -(-channels // (8 * torch.get_num_threads())))
+    return [slice(i, i + step) for i in range(0, channels, step)]

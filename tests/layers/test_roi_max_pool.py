@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pooled_rois import random_rois
 from torchvision.ops import roi_pool
 
-from ion_d2.layers.roi_max_pool import ROIMaxPool
+from ion_d2.layers.roi_max_pool import ROIMaxPool, bin_windows
 
 
 @settings(max_examples=40, deadline=None)
@@ -37,16 +37,28 @@ def test_a_large_map_pools_in_slices_of_channels(count):
     assert torch.equal(pooled, roi_pool(x, rois, (7, 7), 0.25))
 
 
-def test_gradients_are_torchvisions():
-    x = torch.randn(2, 40, 20, 20, requires_grad=True)
-    rois = random_rois(9, 0, extent=80)
-    weight = torch.randn(9, 40, 7, 7)
+@pytest.mark.parametrize("extent", [80, 400])
+def test_gradients_are_torchvisions(extent):
+    """Also of ROIs that lie outside of the map, 20 cells of 4 pixels, in part or as a whole."""
+    # Whole numbers, so that many cells of a bin are its maximum.
+    x = torch.randint(-3, 3, (2, 40, 20, 20)).double().requires_grad_()
+    rois = random_rois(9, 0, extent=extent).double()
+    weight = torch.randn(9, 40, 7, 7).double()
     gradients = []
     for pool in (ROIMaxPool((7, 7), 0.25), lambda x, r: roi_pool(x, r, (7, 7), 0.25)):
-        x.grad = None
-        (pool(x, rois) * weight).sum().backward()
-        gradients.append(x.grad)
-    assert torch.equal(*gradients) and gradients[0].any()
+        gradients += torch.autograd.grad((pool(x, rois) * weight).sum(), x)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
+    assert gradients[0].any()
+
+
+def test_bins_of_the_same_cells_share_a_window():
+    """A ROI of 2 x 2 cells has 3 different spans of cells a side: the first, both, the last."""
+    rois = torch.tensor([[0.0, 4, 4, 5, 5], [1.0, 4, 4, 5, 5], [0.0, 4, 4, 5, 5]])
+    windows, index = bin_windows(torch.zeros(2, 1, 9, 9), rois, [7, 7], 1.0)
+    assert len(windows) == 2 * 3 * 3 and index.shape == (3, 7, 7)
+    assert torch.equal(index[0], index[2]) and not torch.isin(index[0], index[1]).any()
+    assert windows[index[0, 0, 0]].tolist() == [0, 4, 5, 4, 5]
+    assert windows[index[1, 3, 6]].tolist() == [1, 4, 6, 5, 6]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

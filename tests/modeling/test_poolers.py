@@ -44,6 +44,7 @@ def test_equals_the_paper_step_by_step(inputs, kind, norm):
     pooler = SkipPooler(
         SHAPES, pooler_type=kind, sampling_ratio=2, norm=norm, scale_init=20.0, out_channels=6
     )
+    given = [*pooler.reduce.parameters(), *(x.requires_grad_() for x in features)]
     pooled = torchvision_pool(features, boxes, kind)
     if norm == "roi":
         pooled = [x / x.flatten(1).norm(dim=1)[:, None, None, None] * 20 for x in pooled]
@@ -54,6 +55,9 @@ def test_equals_the_paper_step_by_step(inputs, kind, norm):
     got = pooler(features, boxes)
     assert got.shape == (4, 6, 7, 7)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    cotangent = torch.linspace(-1, 1, got.numel()).view_as(got)
+    gradients = (torch.autograd.grad(y, given, cotangent) for y in (got, expected))
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["ROIPool", "ROIAlignV2"])

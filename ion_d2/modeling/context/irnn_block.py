@@ -10,6 +10,7 @@ from detectron2.config import configurable
 from torch import Tensor, nn
 
 from ...layers import DIRECTIONS
+from ...layers.dropout import Dropout
 from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
@@ -83,7 +84,7 @@ class IRNN(ContextBlock):
             self.irnns.append(irnn)
             self.convs.append(NormedConv(channels, irnn.num_inputs * hidden_dim, norm=norm))
             channels = irnn.out_channels
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = NormedConv(channels, out_dim, norm=norm)
         self.out_channels = out_dim
         self.extra_channels: dict[str, int] = {}

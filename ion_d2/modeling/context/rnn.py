@@ -10,6 +10,7 @@ from detectron2.config import configurable
 from torch import Tensor, nn
 
 from ...layers import DIRECTIONS
+from ...layers.dropout import Dropout
 from ...layers.irnn import TRAVEL
 from ...layers.irnn.arguments import keep_valid
 from ...layers.precision import in_float32
@@ -112,7 +113,7 @@ class RNN(ContextBlock):
         for names in directions_of_stacks(directions, num_stacks):
             self.rnns.append(SpatialRNN(channels, hidden_dim, cell, names))
             channels = self.rnns[-1].out_channels
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Conv2d(channels, out_dim, kernel_size=1)
         weight_init.c2_xavier_fill(self.output)
         self.out_channels = out_dim

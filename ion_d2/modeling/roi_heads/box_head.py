@@ -12,6 +12,7 @@ from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY
 from torch import Tensor, nn
 
 from ...errors import IONError
+from ...layers.dropout import Dropout
 from ...value_rules import BELOW_1, COUNT, check_value
 from ..trainer_settings import BuiltFromConfig
 
@@ -40,7 +41,7 @@ class IONBoxHead(BuiltFromConfig):
         size = input_shape.channels * (input_shape.height or 1) * (input_shape.width or 1)
         self.fc6 = nn.Linear(size, fc_dim)
         self.fc7 = nn.Linear(fc_dim, fc_dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self._output_shape = ShapeSpec(channels=fc_dim)
         for layer in (self.fc6, self.fc7):
             weight_init.c2_xavier_fill(layer)

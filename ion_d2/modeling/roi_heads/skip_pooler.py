@@ -14,14 +14,15 @@ from typing import Any
 import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.poolers import ROIPooler, convert_boxes_to_pooler_format
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers.l2_norm import NORMS, normalized_projection
+from ...layers.merged_windows import can_merge_windows, merge_windows
 from ...layers.roi_align import ROIAlign
-from ...layers.roi_max_pool import ROIMaxPool
+from ...layers.roi_max_pool import ROIMaxPool, spread_windows
 from ...value_rules import COUNT, POSITIVE, check_value, number, one_of
 from .feature_scale import FeatureScale
 
@@ -152,18 +153,37 @@ class SkipPooler(nn.Module):
         # Contiguous: heads flatten it, Detectron2's keypoint head by a view.
         if self.reduce is None:
             return self.level_poolers[0](features, boxes).contiguous()
-        total = self.reduce.bias[:, None, None]
+        by_windows = isinstance(self.level_poolers[0].level_poolers[0], ROIMaxPool)
+        if by_windows and boxes and can_merge_windows(features[0], self.norm):
+            return self._merge_windows(features, boxes, self.reduce.bias).contiguous()
+        return self._merge_bins(features, boxes, self.reduce.bias).contiguous()
+
+    def _merge_windows(self, features: list[Tensor], boxes: list[Boxes], bias: Tensor) -> Tensor:
+        rois = convert_boxes_to_pooler_format(boxes)
+        layers = [pooler.level_poolers[0] for pooler in self.level_poolers]
+        pooled = [layer.windows(x, rois) for layer, x in zip(layers, features)]
+        if scale := self._to_measure_merged(features):
+            scale.observe(spread_windows(*pooled[self.scale_source]), self.norm)
+        weights = [self._weight(i) for i in range(len(features))]
+        scales = [self.factors(i) for i in range(len(features))]
+        return merge_windows(pooled, weights, scales, bias, self.norm)
+
+    def _merge_bins(self, features: list[Tensor], boxes: list[Boxes], bias: Tensor) -> Tensor:
+        total = bias[:, None, None]
         # First the feature whose norm is measured, since the scales of all follow from it.
         for i in sorted(range(len(features)), key=lambda i: i != self.scale_source):
             pooled = self.level_poolers[i](features[i : i + 1], boxes)
-            merged = i == self.scale_source and self.scale_pooler is None
-            if merged and (scale := self._to_measure(features[i])):
+            if i == self.scale_source and (scale := self._to_measure_merged(features)):
                 scale.observe(pooled, self.norm)
             # At once, so that the gradients of one feature's pooled values exist at a time.
             projected = self.contribution(i, pooled)
             # The first sum has the bias's type, float32 also in mixed precision.
             total = total + projected if i == self.scale_source else total.add_(projected)
-        return total.to(projected.dtype).contiguous()
+        return total.to(projected.dtype)
+
+    def _to_measure_merged(self, features: list[Tensor]) -> FeatureScale | None:
+        """The scale, if it is to be measured on one of the features that are merged."""
+        return None if self.scale_pooler else self._to_measure(features[self.scale_source])
 
     def _to_measure(self, maps: Tensor) -> FeatureScale | None:
         """The scale, if it is to be measured on these maps: not twice on the same."""
@@ -182,11 +202,14 @@ class SkipPooler(nn.Module):
 
         The contributions of all features and the bias add up to what ``forward`` returns.
         """
+        return normalized_projection(pooled, self._weight(index), self.norm, self.factors(index))
+
+    def _weight(self, index: int) -> Tensor:
+        """The (out_channels, C_l) weights of a feature; the gate is theirs where no scale is."""
         assert self.reduce is not None  # or nothing is merged
         weight = self.reduce.weight[:, self._columns[index], 0, 0]
-        if self.scale is None and index in self.added:
-            weight = self._gate_of(index) * weight
-        return normalized_projection(pooled, weight, self.norm, self.factors(index))
+        gated = self.scale is None and index in self.added
+        return self._gate_of(index) * weight if gated else weight
 
     def factors(self, index: int) -> Tensor | None:
         """The (C_l,) factors of a feature's channels after the norm; None without a norm."""
