@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,50 +14,58 @@ _NORMS = ("roi", "position")
 
 
 def can_merge_windows(x: Tensor, norm: str) -> bool:
-    """Whether :func:`merge_windows` is for features such as ``x``, with this norm.
+    """Whether :class:`MergedWindows` is for features such as ``x``, with this norm.
 
     In 16 bits, what is not yet divided by its norm would be beyond the range.
     """
     return norm in _NORMS and shares_windows(x) and not is_narrow(x)
 
 
-def merge_windows(
-    pooled: Sequence[tuple[Tensor, Tensor]],
-    weights: Sequence[Tensor],
-    scales: Sequence[Tensor | None],
-    bias: Tensor,
-    norm: str,
-) -> Tensor:
-    """Normalize pooled features, project each and add them up, with one product for each window.
+class MergedWindows:
+    """Normalizes pooled features, projects each and adds them up; one product for each window.
 
     The projection is linear up to the norm (:mod:`ion_d2.layers.l2_norm`). A bin is therefore a sum
     of rows, one for each feature, out of a table of all projected windows, each divided by a norm.
-
-    Args:
-        pooled: of each feature (U, C) windows and (M, P, P) index of each bin's window, see
-            :class:`ion_d2.layers.roi_max_pool.WindowMaxPool`.
-        weights: (D, C) of the 1x1 convolution for each feature.
-        scales: (C,) factors of the channels after the division for each feature; None is 1.
-        bias: (D,) of the convolution.
-        norm: "roi" or "position", see :func:`ion_d2.layers.l2_normalize`.
-
-    Returns:
-        (M, D, P, P), channels innermost in memory.
     """
-    rows, factors, products = [], [], []
-    before = 0
-    for (windows, index), weight, scale in zip(pooled, weights, scales):
-        products.append(F.linear(windows, weight if scale is None else weight * scale))
-        rows.append(index + before)
-        factors.append(_inverse_norms(windows, index, norm))
-        before = before + windows.shape[0]
-    merged = F.embedding_bag(
-        torch.stack(rows, dim=-1).flatten(0, 2),
-        torch.cat(products),
-        per_sample_weights=torch.stack(factors, dim=-1).flatten(0, 2),
-        mode="sum",
-    )
-    return (merged + bias).view(*rows[0].shape, bias.shape[0]).permute(0, 3, 1, 2)
+
+    def __init__(self, norm: str) -> None:
+        """See :func:`ion_d2.layers.l2_normalize`; "roi" or "position"."""
+        self.norm = norm
+        self._rows: list[Tensor] = []
+        self._factors: list[Tensor] = []
+        self._products: list[Tensor] = []
+        self._before: int = 0
+
+    def add(
+        self, windows: Tensor, index: Tensor, weight: Tensor, scale: Tensor | None = None
+    ) -> None:
+        """Add a feature, as :class:`ion_d2.layers.roi_max_pool.WindowMaxPool` pools it.
+
+        Args:
+            windows: (U, C)
+            index: (M, P, P) window of each bin.
+            weight: (D, C) of the 1x1 convolution.
+            scale: (C,) factors of the channels after the division; None is 1.
+        """
+        self._products.append(F.linear(windows, weight if scale is None else weight * scale))
+        self._rows.append(index + self._before)
+        self._factors.append(_inverse_norms(windows, index, self.norm))
+        self._before = self._before + windows.shape[0]
+
+    def merge(self, total: Tensor) -> Tensor:
+        """Add all features to ``total``, (D, 1, 1) or (M, D, P, P): (M, D, P, P)."""
+        if not self._rows:
+            return total
+        table = torch.cat(self._products)
+        self._products.clear()  # as much memory as the table
+        merged = F.embedding_bag(
+            torch.stack(self._rows, dim=-1).flatten(0, 2),
+            table,
+            per_sample_weights=torch.stack(self._factors, dim=-1).flatten(0, 2),
+            mode="sum",
+        )
+        merged = merged.view(*self._rows[0].shape, total.shape[-3])
+        return merged.permute(0, 3, 1, 2).add_(total)
 
 
 def _inverse_norms(windows: Tensor, index: Tensor, norm: str) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ion_d2.layers import l2_normalize
-from ion_d2.layers.merged_windows import merge_windows
+from ion_d2.layers.merged_windows import MergedWindows
 from ion_d2.layers.roi_max_pool import spread_windows
 
 
@@ -26,8 +26,10 @@ def features(least):
 
 
 def merge(indices, norm, first, second, first_weight, second_weight, scale, bias):
-    pooled = list(zip((first, second), indices))
-    return merge_windows(pooled, [first_weight, second_weight], [None, scale], bias, norm)
+    merged = MergedWindows(norm)
+    merged.add(first, indices[0], first_weight)
+    merged.add(second, indices[1], second_weight, scale)
+    return merged.merge(bias[:, None, None])
 
 
 @pytest.mark.parametrize("norm", ["roi", "position"])

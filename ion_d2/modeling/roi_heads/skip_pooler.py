@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers.l2_norm import NORMS, normalized_projection
-from ...layers.merged_windows import can_merge_windows, merge_windows
+from ...layers.merged_windows import MergedWindows, can_merge_windows
 from ...layers.roi_align import ROIAlign
 from ...layers.roi_max_pool import ROIMaxPool, spread_windows
 from ...value_rules import COUNT, POSITIVE, check_value, number, one_of
@@ -103,6 +103,8 @@ class SkipPooler(nn.Module):
         # stage of a cascade) would change the scale under the gradient of the first time.
         self._measured: weakref.ref[Tensor] | None = None
         self.scale_source = scale_source
+        # First the feature whose norm is measured, since the scales of all follow from it.
+        self._order = sorted(range(len(input_shapes)), key=lambda i: i != scale_source)
         self.level_poolers = nn.ModuleList(
             make_pooler(output_size, shape.stride, sampling_ratio, pooler_type)
             for shape in input_shapes
@@ -160,20 +162,23 @@ class SkipPooler(nn.Module):
 
     def _merge_windows(self, features: list[Tensor], boxes: list[Boxes], bias: Tensor) -> Tensor:
         rois = convert_boxes_to_pooler_format(boxes)
-        layers = [pooler.level_poolers[0] for pooler in self.level_poolers]
-        pooled = [layer.windows(x, rois) for layer, x in zip(layers, features)]
-        if scale := self._to_measure_merged(features):
-            scale.observe(spread_windows(*pooled[self.scale_source]), self.norm)
-        weights = [self._weight(i) for i in range(len(features))]
-        scales = [self.factors(i) for i in range(len(features))]
-        return merge_windows(pooled, weights, scales, bias, self.norm)
+        total, merged = bias[:, None, None], MergedWindows(self.norm)
+        for i in self._order:
+            windows, index = self.level_poolers[i].level_poolers[0].windows(features[i], rois)
+            if scale := self._to_measure_merged(i, features):
+                scale.observe(spread_windows(windows, index), self.norm)
+            if windows.requires_grad and len(windows) > 0.9 * index.numel():
+                # Few bins share a window; what is kept for the gradient would take more memory.
+                total = total + self.contribution(i, spread_windows(windows, index))
+            else:
+                merged.add(windows, index, self._weight(i), self.factors(i))
+        return merged.merge(total)
 
     def _merge_bins(self, features: list[Tensor], boxes: list[Boxes], bias: Tensor) -> Tensor:
         total = bias[:, None, None]
-        # First the feature whose norm is measured, since the scales of all follow from it.
-        for i in sorted(range(len(features)), key=lambda i: i != self.scale_source):
+        for i in self._order:
             pooled = self.level_poolers[i](features[i : i + 1], boxes)
-            if i == self.scale_source and (scale := self._to_measure_merged(features)):
+            if scale := self._to_measure_merged(i, features):
                 scale.observe(pooled, self.norm)
             # At once, so that the gradients of one feature's pooled values exist at a time.
             projected = self.contribution(i, pooled)
@@ -181,9 +186,11 @@ class SkipPooler(nn.Module):
             total = total + projected if i == self.scale_source else total.add_(projected)
         return total.to(projected.dtype)
 
-    def _to_measure_merged(self, features: list[Tensor]) -> FeatureScale | None:
-        """The scale, if it is to be measured on one of the features that are merged."""
-        return None if self.scale_pooler else self._to_measure(features[self.scale_source])
+    def _to_measure_merged(self, i: int, features: list[Tensor]) -> FeatureScale | None:
+        """The scale, if it is to be measured on this one of the features that are merged."""
+        if i != self.scale_source or self.scale_pooler is not None:
+            return None
+        return self._to_measure(features[i])
 
     def _to_measure(self, maps: Tensor) -> FeatureScale | None:
         """The scale, if it is to be measured on these maps: not twice on the same."""
