@@ -4,8 +4,8 @@ torchvision's CPU operator works in one thread and pools each bin of each ROI by
 R-CNN's bins are made of whole cells, though, and ROIs overlap: of the bins of an RPN's 300
 proposals, three in ten read cells of stride 16 that no bin before them reads. Each such window of
 cells is pooled once here, and a product over the channels is not taken more often either
-(``merged_windows.py``). Without a gradient this is TorchScript, so
-that an exported model pools as fast as the one it came from.
+(``merged_windows.py``). Without a gradient this is TorchScript, so that an exported model pools as
+fast as the one it came from.
 """
 
 from __future__ import annotations
@@ -130,13 +130,14 @@ def _edges(
 ) -> tuple[Tensor, Tensor]:
     """First and one past the last cell of each bin along one side, (M, bins) each.
 
-    The arithmetic is Fast R-CNN's, of whole cells, in the dtype of the ROIs.
+    The arithmetic is Fast R-CNN's, of whole cells, in the dtype of the ROIs. Edges that are no
+    number are 0.
     """
     first = _round(start * scale)
     span = (_round(end * scale) - first + 1).clamp(min=1)
     edges = torch.arange(bins + 1, dtype=start.dtype) * (span / bins)[:, None]
     lows, highs = edges[:, :-1].floor() + first[:, None], edges[:, 1:].ceil() + first[:, None]
-    return lows.clamp(0, limit).long(), highs.clamp(0, limit).long()
+    return lows.nan_to_num().clamp(0, limit).long(), highs.nan_to_num().clamp(0, limit).long()
 
 
 def _round(x: Tensor) -> Tensor:

@@ -76,6 +76,17 @@ def test_features_of_16_bits_keep_exact_boxes(dtype):
     assert without_gradient.dtype == dtype and torch.equal(without_gradient, out)
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_boxes_that_are_no_numbers_spoil_no_others(grad):
+    """As a regression that diverged gives them."""
+    x = torch.rand(2, 3, 20, 20).requires_grad_(grad)
+    rois = random_rois(9, 0, extent=80)
+    expected = ROIMaxPool((7, 7), 0.25)(x, rois)
+    worse = torch.tensor([[1, float("nan"), 4, 9, 9], [0, 3, 4, float("inf"), 9.0]])
+    found = ROIMaxPool((7, 7), 0.25)(x, torch.cat([worse, rois]))
+    assert torch.equal(found[2:], expected) and not found[0].any()
+
+
 def test_the_input_is_left_as_it_was():
     x = torch.randn(1, 2, 9, 9)
     before = x.clone()
