@@ -11,6 +11,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ..data.coco_file import read_coco_file
 from .image_boxes import Detections, GroundTruth
 
 COCO_METRICS = (
@@ -62,6 +63,11 @@ def coco_style_evaluation(
         for box, score, category in zip(found.boxes, found.scores, found.classes)
     ]
     return evaluate_coco_content(content, results)
+
+
+def evaluate_coco_file(json_file: str, results: Sequence[dict[str, Any]]) -> COCOeval:
+    """Evaluate boxes against an annotation file, for scripts; see :func:`evaluate_coco_content`."""
+    return evaluate_coco_content(read_coco_file(json_file), results)
 
 
 def evaluate_coco_content(

@@ -19,7 +19,7 @@ from refusals import refused
 from ion_d2.data.catalog import class_names, ensure_registered
 from ion_d2.data.coco_file import read_coco_file
 from ion_d2.evaluation import IONCOCOEvaluator
-from ion_d2.evaluation.coco_style import coco_figures, evaluate_coco_content
+from ion_d2.evaluation.coco_style import coco_figures, evaluate_coco_file
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -56,7 +56,7 @@ def figures_of_perfect(name, image_ids=(1, 2)):
     file = MetadataCatalog.get(name).json_file
     ids = [category["id"] for category in read_coco_file(file)["categories"]]
     report = [{**row, "category_id": ids[row["category_id"]]} for row in results]
-    reported = coco_figures(evaluate_coco_content(read_coco_file(file), report))
+    reported = coco_figures(evaluate_coco_file(file, report))
     return figures["AP50"], reported["AP50"]
 
 
@@ -280,7 +280,7 @@ def test_figures_of_a_messy_file_are_pycocotools_on_the_clean_one(tmp_path, caps
     as_text = [{**r, **{k: str(r[k]) for k in ("image_id", "category_id")}} for r in results]
     capsys.readouterr()
     for file, rows in ((messy, as_text), (clean, results)):
-        stats = evaluate_coco_content(read_coco_file(file), rows).stats
+        stats = evaluate_coco_file(file, rows).stats
         np.testing.assert_array_equal(stats, expected.stats)
     assert capsys.readouterr().out == ""
     name = f"coco:{messy}:{tmp_path}"
