@@ -93,8 +93,7 @@ def normalized_projection(
     Raises:
         ValueError: see :func:`ion_d2.layers.l2_normalize`.
     """
-    if norm not in _AFTER or is_narrow(x):
-        # In 16 bits, what is not yet divided by its norm would be beyond the range.
+    if not divided_after(x, norm):
         x = l2_normalize(x, norm, scale)
         with keep_range(x):
             return _project(x, weight)
@@ -107,9 +106,13 @@ def normalized_projection(
     return projected * inverse if differentiated else projected.mul_(inverse)
 
 
-def is_narrow(x: Tensor) -> bool:
-    """Whether a product of ``x`` is taken in 16 bits."""
-    return x.element_size() < 4 or autocast_dtype(x.device.type) is not None
+def divided_after(x: Tensor, norm: str) -> bool:
+    """Whether ``x`` may be divided by its norm after the product over its channels.
+
+    In 16 bits, what is not yet divided would be beyond the range.
+    """
+    narrow = x.element_size() < 4 or autocast_dtype(x.device.type) is not None
+    return norm in _AFTER and not narrow
 
 
 def _project(x: Tensor, weight: Tensor) -> Tensor:

@@ -6,19 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .l2_norm import EPS, is_narrow
-from .roi_max_pool import shares_windows
-
-# Norms over all channels, which can be divided by after the product over channels.
-_NORMS = ("roi", "position")
+from .l2_norm import divided_after, inverse_norm
+from .roi_max_pool import shares_windows, spread_windows
 
 
 def can_merge_windows(x: Tensor, norm: str) -> bool:
-    """Whether :class:`MergedWindows` is for features such as ``x``, with this norm.
-
-    In 16 bits, what is not yet divided by its norm would be beyond the range.
-    """
-    return norm in _NORMS and shares_windows(x) and not is_narrow(x)
+    """Whether :class:`MergedWindows` is for features such as ``x``, with this norm."""
+    return shares_windows(x) and divided_after(x, norm)
 
 
 class MergedWindows:
@@ -34,7 +28,6 @@ class MergedWindows:
         self._rows: list[Tensor] = []
         self._factors: list[Tensor] = []
         self._products: list[Tensor] = []
-        self._before: int = 0
 
     def add(
         self, windows: Tensor, index: Tensor, weight: Tensor, scale: Tensor | None = None
@@ -47,10 +40,11 @@ class MergedWindows:
             weight: (D, C) of the 1x1 convolution.
             scale: (C,) factors of the channels after the division; None is 1.
         """
+        self._rows.append(index + sum(product.shape[0] for product in self._products))
         self._products.append(F.linear(windows, weight if scale is None else weight * scale))
-        self._rows.append(index + self._before)
-        self._factors.append(_inverse_norms(windows, index, self.norm))
-        self._before = self._before + windows.shape[0]
+        norms = torch.linalg.vector_norm(windows, dim=1, keepdim=True)
+        norms = spread_windows(norms, index)  # of each bin, as if it had a single channel
+        self._factors.append(inverse_norm(norms, self.norm).expand_as(norms)[:, 0])
 
     def merge(self, total: Tensor) -> Tensor:
         """Add all features to ``total``, (D, 1, 1) or (M, D, P, P): (M, D, P, P)."""
@@ -66,11 +60,3 @@ class MergedWindows:
         )
         merged = merged.view(*self._rows[0].shape, total.shape[-3])
         return merged.permute(0, 3, 1, 2).add_(total)
-
-
-def _inverse_norms(windows: Tensor, index: Tensor, norm: str) -> Tensor:
-    """What the values of each bin are multiplied by, (M, P, P)."""
-    norms = F.embedding(index, torch.linalg.vector_norm(windows, dim=1, keepdim=True))[..., 0]
-    if norm == "roi":
-        norms = torch.linalg.vector_norm(norms, dim=(1, 2), keepdim=True).expand_as(norms)
-    return norms.clamp_min(EPS).reciprocal()

@@ -185,3 +185,49 @@ def test_added_features_equal_their_formula(inputs, gate):
     torch.testing.assert_close(found, pooler.reduce(merged))
     found.sum().backward()
     assert pooler.gate.grad.abs() > 0
+
+
+def maps_of(size):
+    return [torch.randn(1, s.channels, size // s.stride, size // s.stride) for s in SHAPES]
+
+
+def pooler_of(kind):
+    torch.manual_seed(0)
+    return SkipPooler(SHAPES, output_size=3, sampling_ratio=1, pooler_type=kind, scale_init=5.0,
+                      out_channels=8)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["ROIPool", "ROIAlignV2"])
+def test_a_compiled_pooler_has_the_same_gradients(kind):
+    pooler = pooler_of(kind)
+    maps = [each.requires_grad_() for each in maps_of(64)]
+    boxes = [Boxes(torch.tensor([[3.0, 4, 40, 50], [10, 10, 30, 60]]))]
+    given = [*pooler.parameters(), *maps]
+    expected, got = (
+        torch.autograd.grad(run(maps, boxes).square().sum(), given)
+        for run in (pooler, torch.compile(pooler, backend="eager"))
+    )
+    assert all(grad.any() for grad in expected)
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("kind", ["ROIPool", "ROIAlignV2"])
+def test_a_traced_pooler_takes_any_number_of_boxes(kind):
+    class Alone(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pooler = pooler_of(kind)
+
+        def forward(self, first, second, boxes):
+            return self.pooler([first, second], [Boxes(boxes)])
+
+    def given(count, size):
+        corners = torch.rand(count, 2, 2).sort(dim=1).values.flatten(1)
+        return (*maps_of(size), corners * size)
+
+    alone = Alone().eval()
+    with torch.no_grad():
+        trace = torch.jit.trace(alone, given(4, 64), check_trace=False)
+        for count, size in ((11, 96), (0, 64)):
+            maps_and_boxes = given(count, size)
+            torch.testing.assert_close(trace(*maps_and_boxes), alone(*maps_and_boxes))

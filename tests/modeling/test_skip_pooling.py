@@ -203,56 +203,6 @@ def box_pooler(*opts):
     return small_model(*opts).roi_heads.box_pooler
 
 
-KINDS = ["ROIPool", "ROIAlignV2"]
-TWO = [ShapeSpec(channels=6, stride=4), ShapeSpec(channels=8, stride=8)]
-
-
-def maps_of(size):
-    return [torch.randn(1, s.channels, size // s.stride, size // s.stride) for s in TWO]
-
-
-def pooler_of(kind, **settings):
-    torch.manual_seed(0)
-    return SkipPooler(TWO, output_size=3, sampling_ratio=1, pooler_type=kind, scale_init=5.0,
-                      out_channels=8, **settings)  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_compiled_pooler_has_the_same_gradients(kind):
-    pooler = pooler_of(kind)
-    maps = [each.requires_grad_() for each in maps_of(64)]
-    boxes = [Boxes(torch.tensor([[3.0, 4, 40, 50], [10, 10, 30, 60]]))]
-    given = [*pooler.parameters(), *maps]
-    expected, got = (
-        torch.autograd.grad(run(maps, boxes).square().sum(), given)
-        for run in (pooler, torch.compile(pooler, backend="eager"))
-    )
-    assert all(grad.any() for grad in expected)
-    torch.testing.assert_close(got, expected)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_traced_pooler_takes_any_number_of_boxes(kind):
-    class Alone(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.pooler = pooler_of(kind)
-
-        def forward(self, first, second, boxes):
-            return self.pooler([first, second], [Boxes(boxes)])
-
-    def given(count, size):
-        corners = torch.rand(count, 2, 2).sort(dim=1).values.flatten(1)
-        return (*maps_of(size), corners * size)
-
-    alone = Alone().eval()
-    with torch.no_grad():
-        trace = torch.jit.trace(alone, given(4, 64), check_trace=False)
-        for count, size in ((11, 96), (0, 64)):
-            maps_and_boxes = given(count, size)
-            torch.testing.assert_close(trace(*maps_and_boxes), alone(*maps_and_boxes))
-
-
 def test_maps_are_counted():
     pooler = box_pooler()
     with pytest.raises(ValueError, match="4 feature maps wanted, got 1"):
