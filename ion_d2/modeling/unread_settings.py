@@ -44,6 +44,7 @@ _OF_PARTS: dict[str, tuple[str, set[Any], Any, Any]] = {
     "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": (_ROI_HEADS, _HEADS - {"IONROIHeads"}, "IONROIHeads", 0.01),
     "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": (_ROI_HEADS, _HEADS, "SPPROIHeads", [6, 3, 2, 1]),
     "MODEL.ROI_BOX_HEAD.NORM": (_BOX_HEAD, {"IONBoxHead"}, "FastRCNNConvFCHead", ""),
+    "MODEL.SKIP_POOLER.CONTEXT": (_ROI_HEADS, {"SPPROIHeads"}, "IONROIHeads", "concat"),
     "MODEL.SKIP_POOLER.LEARN_SCALE": ("MODEL.SKIP_POOLER.NORM", {"none"}, "roi", True),
     "TEST.BOX_REFINEMENT.ROUNDS": ("TEST.BOX_REFINEMENT.ENABLED", {False}, True, 2),
 }

@@ -76,10 +76,17 @@ def test_a_setting_of_other_heads_is_told(key, value, able):
     [
         ("TEST.BOX_REFINEMENT.ROUNDS", 3, "TEST.BOX_REFINEMENT.ENABLED", False, True),
         ("MODEL.SKIP_POOLER.LEARN_SCALE", False, "MODEL.SKIP_POOLER.NORM", "none", "roi"),
+        (
+            "MODEL.SKIP_POOLER.CONTEXT",
+            "residual",
+            "MODEL.ROI_HEADS.NAME",
+            "SPPROIHeads",
+            "IONROIHeads",
+        ),
     ],
 )
-def test_a_setting_of_what_is_off_is_told(key, value, switch, off, on):
-    words = f"{key} is {value}, but {switch} is {off!r}, which .* or {switch} to {on!r}"
+def test_a_setting_of_what_is_off_or_not_there_is_told(key, value, switch, off, on):
+    words = f"{key} is {value!r}, but {switch} is {off!r}, which .* or {switch} to {on!r}"
     with pytest.raises(IONError, match=words):
         build_model(small_config(key, value, switch, off))
     small_model(key, value, switch, on)
