@@ -80,7 +80,7 @@ def _label_map(record: Record) -> bytes:
 
 
 def coco_files(folder: Path, split: str, content: Record, records: list[Record]) -> Files:
-    """``SPLIT.json`` of the content given; ids that are text become numbers, as COCO's are."""
+    """``SPLIT.json`` of the content given; image ids that are text become numbers."""
     names = {str(record["image_id"]): record["written"].name for record in records}
     ids = [image["id"] for image in content["images"]]
     numbered = all(isinstance(each, int) for each in ids)
@@ -93,7 +93,10 @@ def coco_files(folder: Path, split: str, content: Record, records: list[Record])
     if "annotations" in content:
         found = content["annotations"]
         content["annotations"] = [{**it, "image_id": numbers[it["image_id"]]} for it in found]
-    yield folder / f"{split}.json", json.dumps(content).encode()
+    yield (
+        folder / f"{split}.json",
+        json.dumps(content, default=operator.methodcaller("tolist")).encode(),
+    )
 
 
 def yolo_files(

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from ion_d2.data import plain_files
+from ion_d2.data.coco_fields import as_id
 from ion_d2.data.proposals.proposal_file import ImageId, Proposals, rank_scores
 from ion_d2.errors import IONError
 
@@ -75,12 +76,14 @@ def _csv_rows(file: TextIO, path: str) -> Iterator[_Row]:
 def _coco_rows(content: list[Any], path: str) -> Iterator[_Row]:
     for number, entry in enumerate(content):
         try:
-            image_id, (x, y, width, height) = entry["image_id"], map(float, entry["bbox"])
+            image_id, (x, y, width, height) = as_id(entry["image_id"]), map(float, entry["bbox"])
             score = [entry["score"]] if entry.get("score") is not None else []
+            if image_id is None:
+                raise ValueError("the image_id is neither a whole number nor text")
         except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
             raise IONError(
-                f"{path}, entry {number}: it is not a COCO result with 'image_id' and four "
-                "numbers in 'bbox'; correct it."
+                f"{path}, entry {number}: it is not a COCO result with a number or text in "
+                "'image_id' and four numbers in 'bbox'; correct it."
             ) from error
         yield f"entry {number}", image_id, [x, y, x + width, y + height, *score]
 

@@ -32,8 +32,9 @@ def normalize_annotations(
         and "category_id" of its image and category, a "bbox" (x, y, width, height) in pixels with
         positive width and height, "iscrowd" 0 or 1, and an "area", by default that of the mask or
         else of the box. "segmentation" is a mask or absent. If any object has "keypoints", all
-        have; zeros, which mean unlabeled, stand in for missing ones. Boxes without a pixel inside
-        their picture, which no detector can find, are left out with a warning.
+        have, unless classes differ in their number; zeros, which mean unlabeled, stand in for
+        missing ones. Boxes without a pixel inside their picture, which no detector can find, are
+        left out with a warning.
 
     Raises:
         IONError: a field cannot be used.
@@ -131,7 +132,7 @@ class _Reader:
 
     def _check_points(self, annotation: dict[str, Any], category: dict[str, Any]) -> None:
         points, names = annotation["keypoints"], category.get("keypoints")
-        known = len(names) if isinstance(names, list) and names else len(points) // 3
+        known = len(names) if isinstance(names, list) and names else max(len(points) // 3, 1)
         number = self.keypoints.setdefault(category["id"], known)
         if len(points) != 3 * number or not set(points[2::3]) <= {0, 1, 2}:
             wanted = f"x, y and visibility (0, 1 or 2) of {number} keypoints"

@@ -95,7 +95,8 @@ def coco_content(name: str) -> Content:
 
 def _converted(name: str) -> Content:
     """What Detectron2 makes of a dataset in which difficult objects are crowds."""
-    records = [_with_crowds(record) for record in DatasetCatalog.get(name)]
+    given = DatasetCatalog.get(name)
+    records = [_with_crowds(record) for record in given]
     metadata = MetadataCatalog.get(name).as_dict()
     marked = f"{name}, difficult objects as crowds"
     DatasetCatalog.register(marked, lambda: records)
@@ -103,6 +104,8 @@ def _converted(name: str) -> Content:
     try:
         content: Content = convert_to_coco_dict(marked)
         del content["info"]["date_created"]  # today: the same labels are the same content
+        if any("annotations" in record for record in given):
+            content.setdefault("annotations", [])  # which Detectron2 leaves out if there are none
         return content
     finally:
         DatasetCatalog.remove(marked)

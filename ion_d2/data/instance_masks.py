@@ -113,7 +113,7 @@ def _check_mask(segmentation: Any, height: int, width: int) -> None:
         raise ValueError(f"its image would have {height} x {width} pixels, more than can be read")
     if isinstance(segmentation, dict):
         _check_run_lengths(segmentation, height, width)
-    elif isinstance(segmentation, (list, tuple)):
+    elif isinstance(segmentation, list):
         for polygon in segmentation:
             _check_polygon(polygon)
     else:

@@ -170,6 +170,7 @@ def _mask(shape: dict[str, Any], size: tuple[int, int], file: str) -> np.ndarray
         mask = np.asarray(stored.convert("L")) > 0
     except DECODE_ERRORS as error:
         raise IONError(f"{file} has a mask that is no picture ({error}); draw it anew.") from error
+    mask = mask[max(-y, 0) :, max(-x, 0) :]
     x, y = max(x, 0), max(y, 0)
     part = whole[y : y + mask.shape[0], x : x + mask.shape[1]]
     part |= mask[: part.shape[0], : part.shape[1]]

@@ -56,13 +56,13 @@ def load_completed(name: str, load: Callable[[], Iterable[Record]]) -> list[Reco
     classes = MetadataCatalog.get(name).get("thing_classes")
     empty = []
 
-    def keep_usable(record: Record) -> None:
+    def keep_usable(record: Record) -> Record:
         kept = _usable_annotations(name, record, classes)
         if len(kept) < len(record["annotations"]):
             empty.append(record["file_name"])
-        record["annotations"] = kept
+        return {**record, "annotations": kept}
 
-    read_each(records, keep_usable)
+    records = read_each(records, keep_usable)
     if empty:
         text = "Left out boxes without extent in %d image(s) of dataset '%s', the first in %s."
         logger.warning(text, len(empty), name, empty[0])
@@ -77,8 +77,9 @@ def _complete(name: str, index: int, record: Record) -> Record:
             "picture; correct the function that returns it."
         )
     record = {"image_id": index, **record, "file_name": os.fspath(named)}
-    if record.get("sem_seg_file_name") is not None:
-        record["sem_seg_file_name"] = os.fspath(record["sem_seg_file_name"])
+    label_map = record.pop("sem_seg_file_name", None)
+    if label_map is not None:
+        record["sem_seg_file_name"] = os.fspath(label_map)
     if record.get("height") is None or record.get("width") is None:
         try:
             record["height"], record["width"] = read_size(record["file_name"])
@@ -104,11 +105,16 @@ def _usable_annotations(name: str, record: Record, classes: Any) -> list[Record]
         if fault:
             refuse(_wrong(name, record, f"has an annotation {fault}"))
         elif _least_extent(annotation) > 0 or is_reading_on():
-            if isinstance(annotation.get("keypoints"), Iterable):
-                # A list of its own, in which Detectron2's functions move them.
-                annotation = {**annotation, "keypoints": list(annotation["keypoints"])}
-            kept.append(annotation)
+            kept.append(_with_lists(annotation))
     return kept
+
+
+def _with_lists(annotation: Record) -> Record:
+    """A copy whose box and keypoints are lists of its own, in which Detectron2 moves them."""
+    own = {**annotation, "bbox": [float(v) for v in annotation["bbox"]]}
+    if isinstance(annotation.get("keypoints"), Iterable):
+        own["keypoints"] = list(annotation["keypoints"])
+    return own
 
 
 def _wrong(name: str, record: Record, fault: str) -> IONError:

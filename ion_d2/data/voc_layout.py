@@ -78,8 +78,9 @@ def find_year(root: PathLike, split: str) -> int:
     root = os.path.abspath(root)
     annotated = _index_if_there(root, "Annotations", ".xml")
     images = index_folder(os.path.join(root, "JPEGImages"), _IMAGE_EXTENSIONS)
-    first = annotated.get(read_image_ids(root, split, images)[0])
-    named = [each.folder for each in read_each([first] if first else [], parse_annotation)]
+    image_ids = read_image_ids(root, split, images)
+    first = [*_files_of(image_ids, annotated).values()][:1]
+    named = [each.folder for each in read_each(first, parse_annotation)]
     for text in (os.path.basename(root), *named):
         years = re.findall("2007|2012", text)
         if years:

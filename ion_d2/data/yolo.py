@@ -164,7 +164,9 @@ def _pictures(content: dict[str, Any], path: str, split: str) -> list[str]:
     places = content.get(split)
     if not places:
         known = [key for key in content if key not in NO_SPLITS and content[key]]
-        raise IONError(f"{path} has no split '{split}'; it has {', '.join(known) or 'none'}.")
+        raise IONError(
+            f"{path} has no split '{split}'; it has {', '.join(map(str, known)) or 'none'}."
+        )
     places = places if isinstance(places, list) else [places]
     root = content.get("path") or ""
     names = (root, *places)

@@ -8,6 +8,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Hashable, Iterator, Sequence
+from operator import methodcaller
 from typing import Any
 
 from detectron2.data import MetadataCatalog
@@ -91,7 +92,8 @@ def _as_dataset(content: Content, dataset_name: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "annotations.json")
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(content, file)
+            # What a user's function gives may hold numbers and arrays of NumPy.
+            json.dump(content, file, default=methodcaller("tolist"))
         metadata = category_metadata(content["categories"], dataset_name)
         # The names of its table, which has the order of the ids.
         by_id = sorted(content["categories"], key=lambda category: category["id"])

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ..data.coco_file import read_coco_file
+from ..errors import IONError
 from .image_boxes import Detections, GroundTruth
 
 COCO_METRICS = (
@@ -66,8 +67,15 @@ def coco_style_evaluation(
 
 
 def evaluate_coco_file(json_file: str, results: Sequence[dict[str, Any]]) -> COCOeval:
-    """Evaluate boxes against an annotation file, for scripts; see :func:`evaluate_coco_content`."""
-    return evaluate_coco_content(read_coco_file(json_file), results)
+    """Evaluate boxes against an annotation file, for scripts; see :func:`evaluate_coco_content`.
+
+    Raises:
+        IONError: the file cannot be used, or has no "annotations".
+    """
+    content = read_coco_file(json_file)
+    if "annotations" not in content:
+        raise IONError(f"{json_file} has no 'annotations' to evaluate with; name a labeled file.")
+    return evaluate_coco_content(content, results)
 
 
 def evaluate_coco_content(

@@ -150,7 +150,7 @@ BROKEN = {
     "cover 192 pixels": runs([200, -8]),
     "cannot be decoded": [{"size": [H, W]}, *runs(["many"], "", "~~", "\u00e9", "o" * 40 + "0")],
     "cover|decoded": runs(compressed(box_mask(0, 0, 8, 12))["counts"][:-1]),
-    "neither a list of polygons nor run lengths": ["text"],
+    "neither a list of polygons nor run lengths": ["text", ((1, 1, 5, 5, 9, 9),)],
     "has 4 numbers": [[[1, 1, 5, 5]]],
     "has 7 numbers": [[[1, 1, 5, 5, 9, 9, 3]]],
     "far outside": [[[1, 1, 5, number, 9, 9]] for number in (float("nan"), 1e12)],

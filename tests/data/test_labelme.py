@@ -137,6 +137,16 @@ def test_masks(folder, off):
     assert (whole == expected).all()
 
 
+def test_a_mask_that_begins_outside_the_picture_is_cut(folder):
+    mask = base64.b64encode(png(np.ones((10, 10), dtype=bool))).decode()
+    write(folder, shape("cat", "mask", (-3, -2), (6, 7), mask=mask))
+    (found,) = load(folder)[1][0]["annotations"]
+    assert found["bbox"] == [0, 0, 7, 8]
+    expected = np.zeros((30, 40), dtype=np.uint8)
+    expected[:8, :7] = 1
+    assert (mask_util.decode(found["segmentation"]) == expected).all()
+
+
 def test_a_picture_inside(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("ion_d2.data.labelme.get_cache_dir", lambda: str(tmp_path / "cache"))
     pixels = np.arange(40 * 30 * 3, dtype=np.uint8).reshape(30, 40, 3)

@@ -62,6 +62,7 @@ def test_reads_detectron_one_and_other_modes(tmp_path, protocol):
     ("value", "words"),
     [
         ([1], ["list"]),
+        (content(ids=np.array(5)), ["ids, boxes or scores that are no list"]),
         (content(more=os.mkdir), ["it holds a", "mkdir"]),  # tests/hostile_weights.py would run it
         ({"ids": [], "boxes": []}, ["ids, boxes", "objectness_logits"]),
         (content(ids=["a", "b"]), ["2 ids", "1 arrays of boxes"]),

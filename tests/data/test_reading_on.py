@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from coco_json import RED, TWO, change_file, write_coco
+from coco_json import RED, TWO, change_file, every, write_coco
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from refusals import refused
 from voc_folder import annotation_xml, object_xml, write_image, write_split, write_voc
@@ -107,13 +107,25 @@ def test_all_faults_are_noted_and_the_rest_is_read(tmp_path, write):
 def test_dicts_of_a_function_are_read_on_one_by_one(tmp_path):
     picture = {"file_name": str(write_image(tmp_path / "a.png")), "annotations": []}
     wrong = {**picture, "annotations": [{"bbox": [1, 2, 3, 4], "bbox_mode": 0, "category_id": 7}]}
-    DatasetCatalog.register("mine", lambda: [picture, {}, wrong, picture])
+    dicts = [picture, {}, wrong, {**picture, "annotations": None}, picture]
+    DatasetCatalog.register("mine", lambda: dicts)
     MetadataCatalog.get("mine").set(thing_classes=["cat"])
     with reading_on() as noted:
         ensure_registered(["mine"])
         records = DatasetCatalog.get("mine")
-    assert [record["image_id"] for record in records] == [0, 2, 3]
-    assert "entry 1 is not a dict" in str(noted[0]) and "category_id 7" in str(noted[1])
+    assert [record["image_id"] for record in records] == [0, 2, 4]
+    for error, words in zip(noted, ("entry 1 is not a dict", "category_id 7", "annotations None")):
+        assert words in str(error)
+
+
+def test_a_first_object_with_broken_keypoints_does_not_count_for_the_others(tmp_path):
+    coco = write_coco(tmp_path, *TWO)
+    points = every("annotations", keypoints=lambda _, i: [1, 2, 2][i == 0 :], category_id=RED[0])
+    change_file(coco, points)
+    with reading_on() as noted:
+        ensure_registered([coco])
+        DatasetCatalog.get(coco)
+    assert ["annotation id 1" in str(error) for error in noted] == [True]
 
 
 def test_what_is_no_fault_of_the_data_is_raised():

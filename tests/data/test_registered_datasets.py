@@ -57,12 +57,18 @@ def test_sizes_come_from_the_picture(tmp_path, missing, orientation, size):
 
 
 def test_what_detectron2_takes_is_taken(picture):
-    boxes = [a_box(bbox=np.array([1.0, 2, 9, 9])), a_box(category_id=np.int64(1), bbox_mode=1)]
+    corners = np.array([1, 2, 9, 9], np.float32)
+    boxes = [a_box(bbox=corners), a_box(category_id=np.int64(1), bbox_mode=1)]
     changes = {"width": np.int32(40), "height": 30.0, "image_id": ABSENT}
     record = load(picture, *boxes, file_name=Path(picture), sem_seg_file_name=picture, **changes)
     assert record["file_name"] == record["sem_seg_file_name"] == str(picture)
     assert (record["width"], record["height"], record["image_id"]) == (40, 30, 0)
-    assert len(record["annotations"]) == 2
+    read, _ = record["annotations"]
+    assert read["bbox"] == [1, 2, 9, 9] and {type(value) for value in read["bbox"]} == {float}
+
+
+def test_a_label_map_that_is_none_is_no_label_map(picture):
+    assert "sem_seg_file_name" not in load(picture, a_box(), sem_seg_file_name=None)
 
 
 # Words of the message -> what is wrong with a box.

@@ -184,6 +184,18 @@ def test_the_year_is_that_of_the_folder_or_of_the_data(tmp_path, name, element, 
     assert find_year(root, "train") == year
 
 
+def test_the_year_of_a_picture_in_a_subfolder(tmp_path):
+    root = write_voc(tmp_path / "data", {"a": [CAT]})
+    path = root / "Annotations" / "a.xml"
+    path.write_text(
+        path.read_text().replace("<annotation>", "<annotation><folder>VOC2007</folder>")
+    )
+    (root / "JPEGImages" / "sub").mkdir()
+    (root / "JPEGImages" / "a.jpg").rename(root / "JPEGImages" / "sub" / "a.jpg")
+    write_split(root, "train", "sub/a\n")
+    assert find_year(root, "train") == 2007
+
+
 def test_classes_are_the_sorted_names_of_the_objects(folder):
     part = "<part><name>paw</name></part><difficult>0</difficult>"
     xml = annotation_xml([object_xml("ant", (1, 1, 5, 5), part)])

@@ -140,6 +140,7 @@ WRONG_FILES = {
     "names: [cat, no]\ntrain: images/train": "YAML reads as no text, such as no, in quotes",
     "names: [cat, cat]\ntrain: images/train": "names cat more than once",
     "names: [cat, dog]\nval: images/val": "has no split 'train'; it has val",
+    "names: [cat, dog]\n1: images/val": "has no split 'train'; it has 1",
     "names: [cat, dog]\ntrain: pictures": "names pictures, but",
     "names: [cat, dog]\ntrain: {a: b}": "must be a folder, a text file or a list",
     "names: [cat, dog]\ntrain: labels": "there is no picture in 'train'",

@@ -19,6 +19,7 @@ from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.coco_datasets import coco_content
 from ion_d2.errors import IONError
 from ion_d2.evaluation import IONCOCOEvaluator, build_evaluators
+from ion_d2.evaluation.coco_style import evaluate_coco_file
 from ion_lab.report.evaluated_run import read_outcome
 from ion_lab.report.scores import score_parts
 
@@ -156,6 +157,20 @@ def test_crowds_and_images_that_are_not_of_the_set():
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"segmentation": [list(np.float32([1, 1, 9, 1, 9, 9]))]},
+        {"segmentation": [np.array([1.0, 1, 9, 1, 9, 9])]},
+        {"keypoints": np.array([3, 3, 2])},
+    ],
+)
+def test_labels_of_numpys_numbers_and_arrays(fields):
+    register(**fields)
+    ensure_registered(["mine"])
+    assert evaluate()["bbox"]["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"bbox": [1, 2, 3]}, "'mine' are not dicts"),
@@ -207,6 +222,8 @@ def test_a_file_without_annotations_gives_results_for_cocos_server(file, tmp_pat
     results = json.loads((out / "coco_instances_results.json").read_text())
     assert [sorted(r) for r in results] == [["bbox", "category_id", "image_id", "score"]] * 2
     assert results[0] == {"image_id": 1, "category_id": 3, "bbox": [10, 10, 20, 30], "score": 1}
+    with pytest.raises(IONError, match=f"{path} has no 'annotations' to evaluate with"):
+        evaluate_coco_file(path, results)
     # The server's own reader takes them beside the labels.
     path.write_text(json.dumps({**content, "annotations": labels}))
     assert len(COCO(str(path)).loadRes(str(out / "coco_instances_results.json")).anns) == 2

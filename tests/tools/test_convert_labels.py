@@ -89,6 +89,12 @@ def test_every_class_name_survives(tmp_path, capfd, form, names):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_set_without_an_object_stays_labeled(tmp_path, capfd, form):
+    name = convert(capfd, voc_of(tmp_path / "source"), form, tmp_path / "new")
+    assert [record["annotations"] for record in DatasetCatalog.get(name)] == [[]]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_name_that_is_cut_stays_visible(tmp_path, capfd, form):
     pictures = [f"{'x' * 20}.{'y' * 59}.jpg", "ok.jpg"]
     source = yolo_of(tmp_path / "source", ["cat"], BOX, pictures=pictures)

@@ -37,7 +37,7 @@ def test_json_as_coco_results(tmp_path):
     rows = [
         {"image_id": 42, "category_id": 1, "bbox": [10, 20, 5, 6], "score": 0.5},
         {"image_id": 7, "bbox": [0, 0, 1, 1], "score": 1},
-        {"image_id": 42, "bbox": [0.5, 0, 1, 2], "score": 0.1},
+        {"image_id": 42.0, "bbox": [0.5, 0, 1, 2], "score": 0.1},
     ]
     found = read(tmp_path, "json", rows)
     assert found.ids == [42, 7]
@@ -71,6 +71,8 @@ HEAD = "image_id,x0,y0,x1,y1,score\n"
         ("json", 5, "int"),
         ("json", [{"bbox": [0, 0, 1, 1]}], "entry 0.*image_id"),
         ("json", [7], "entry 0.*image_id"),
+        ("json", [{"image_id": True, "bbox": [0, 0, 1, 1]}], "entry 0.*image_id"),
+        ("json", [{"image_id": None, "bbox": [0, 0, 1, 1]}], "entry 0.*image_id"),
         ("json", [{"image_id": 3, "bbox": [0, 0, 1]}], "entry 0.*bbox"),
         ("json", [{"image_id": 3, "bbox": [0, 0, 1, None]}], "entry 0.*bbox"),
         ("json", [{"image_id": 3, "bbox": [0, 0, 1, 1], "score": "x"}], "entry 0.*image 3"),

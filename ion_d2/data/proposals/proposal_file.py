@@ -95,7 +95,8 @@ def read_proposals(path: str | os.PathLike) -> Proposals:
             f"Proposal file {path} has the keys {', '.join(map(str, content))}; Detectron2's "
             "proposal files have ids, boxes and objectness_logits: write it anew."
         )
-    if not all(isinstance(part, (list, tuple, np.ndarray)) for part in (ids, boxes, scores)):
+    parts, lists = (ids, boxes, scores), (list, tuple, np.ndarray)
+    if not all(isinstance(part, lists) and getattr(part, "ndim", 1) for part in parts):
         raise IONError(
             f"Proposal file {path} has ids, boxes or scores that are no list; write it anew."
         )
