@@ -28,7 +28,7 @@ from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.config_file import find_config
 from ion_d2.engine.distributed import join, leave, read_place
-from ion_d2.engine.expected import verify
+from ion_d2.engine.expected import check_expected, verify
 from ion_d2.engine.fit_config import settle_data
 from ion_d2.engine.hooks import TrainingInterrupted, exit_undisturbed
 from ion_d2.engine.run_folder import writing_config
@@ -83,7 +83,8 @@ def main(args: argparse.Namespace) -> None:
         evaluate(cfg)
     else:
         train(cfg, args.resume)
-    tell_end(cfg, trained=not args.eval_only)
+    if comm.is_main_process():
+        logging.getLogger("ion_d2").info("%s", describe_end(cfg, trained=not args.eval_only))
     leave()
 
 
@@ -108,18 +109,13 @@ def evaluate(cfg: CfgNode) -> None:
     """
     if not cfg.MODEL.WEIGHTS:
         raise IONError("--eval-only needs weights: add MODEL.WEIGHTS path/to/model_final.pth.")
+    check_expected(cfg)
     model = ReportingTrainer.build_model(cfg)
     classes = dataset_classes(cfg.DATASETS.TEST)
     IONCheckpointer(model, classes=classes).load_complete(cfg.MODEL.WEIGHTS)
     results = ReportingTrainer.test(cfg, model)
     ReportingTrainer.report(cfg, model)
     verify(cfg, results)
-
-
-def tell_end(cfg: CfgNode, *, trained: bool) -> None:
-    """Log where everything of a finished run is, and which commands may come next."""
-    if comm.is_main_process():
-        logging.getLogger("ion_d2").info("%s", describe_end(cfg, trained=trained))
 
 
 def process(args: argparse.Namespace) -> NoReturn:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -52,13 +53,15 @@ def get_config(
 def build_model(cfg: CfgNode) -> nn.Module:
     """Build the model of a config, with random weights, on its device, in training mode.
 
-    The config stays as it is. ``MODEL.ROI_HEADS.NUM_CLASSES`` 0 takes the number from the data.
+    The config stays as it is. Numbers of classes that are 0 are taken from the data.
 
     Raises:
         IONError: the config names a part that does not exist, or settings that it cannot honor.
     """
     cfg = cfg.clone()
-    if cfg.MODEL.ROI_HEADS.NUM_CLASSES == 0:
+    model = cfg.MODEL
+    unknown = model.SEG_REGULARIZER_ON and model.SEM_SEG_HEAD.NUM_CLASSES == 0
+    if model.ROI_HEADS.NUM_CLASSES == 0 or unknown:
         settle_classes(cfg)
     return setup.build_model(cfg)
 
@@ -77,6 +80,7 @@ def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
     cfg = cfg.clone()
     settle_data(cfg, train=True)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK  # as Detectron2's default_setup does
     trainer = IONTrainer(cfg)
     with writing_config(cfg.OUTPUT_DIR, evaluate=False):
         trainer.resume_or_load(resume=resume)  # which may bring a seed that was drawn

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from .errors import IONError
 
-MAX_BYTES = 255  # of a file's name, the most that the usual file systems take
+_MAX_BYTES = 255  # of a file's name, the most that the usual file systems take
 
 
 def replace_file(path: str, write: Callable[[IO[bytes]], Any]) -> None:
@@ -91,7 +91,7 @@ def distinct_file_names(names: Sequence[str]) -> list[str]:
     return list(taken)
 
 
-def fitting_name(stem: str, *, prefix: str = "", suffix: str = "", most: int = MAX_BYTES) -> str:
+def fitting_name(stem: str, *, prefix: str = "", suffix: str = "", most: int = _MAX_BYTES) -> str:
     """Put a file name together that has at most so many bytes.
 
     A stem that is too long is cut, and ends in a hash of the whole so that names stay different.

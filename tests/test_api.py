@@ -97,9 +97,34 @@ def test_model_takes_its_classes_from_the_data(cfg):
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 0
 
 
+def test_model_with_the_segmentation_loss_alone_in_want_of_classes(cfg):
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEG_REGULARIZER_ON = 2, True
+    assert ion_d2.build_model(cfg).sem_seg_head.deconv.out_channels == 3
+
+
+def test_trainer_sets_what_detectron2s_setup_sets(cfg, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    cfg.defrost()
+    cfg.CUDNN_BENCHMARK = True
+    ion_d2.build_trainer(cfg)
+    assert torch.backends.cudnn.benchmark
+
+
+def changed(cfg, **values):
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.update(values)
+    return cfg
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (
+            lambda cfg: ion_d2.build_trainer(changed(cfg, OUTPUT_DIR="/dev/null/x")),
+            "folder /dev/null/x cannot be made .*choose another OUTPUT_DIR",
+        ),
         (lambda cfg: ion_d2.get_config("gone.yaml"), "gone.yaml does not exist"),
         (lambda cfg: ion_d2.get_config("configs/ion_tiny.yaml", {"NO.KEY": 1}), "NO.KEY"),
         (lambda cfg: ion_d2.build_predictor(cfg), "MODEL.WEIGHTS is empty"),

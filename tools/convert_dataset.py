@@ -31,7 +31,6 @@ from dataset_writers import (
     Record,
     clipped,
     coco_files,
-    corners_of,
     labelme_files,
     voc_files,
     write_files,
@@ -42,6 +41,7 @@ from shared_arguments import whole_number
 
 from ion_d2.data import class_names, ensure_registered
 from ion_d2.data.coco_datasets import coco_content
+from ion_d2.data.outlines import corners_of
 from ion_d2.data.readable import check_sizes
 from ion_d2.data.yolo import IMAGE_EXTENSIONS
 from ion_d2.engine.setup import run_cli
@@ -51,12 +51,14 @@ from ion_d2.files import distinct_file_names, write_result
 logger = logging.getLogger(__name__)
 
 
-# For each format: its files, where its pictures lie, and which suffixes they may have.
-FORMATS: dict[str, tuple[Callable[..., Files], str, tuple[str, ...]]] = {
-    "voc": (voc_files, "JPEGImages", (".jpg", ".jpeg", ".png")),
-    "coco": (coco_files, "{split}", ()),
-    "yolo": (yolo_files, "images/{split}", IMAGE_EXTENSIONS),
-    "labelme": (labelme_files, "{split}", ()),
+_JPEG_OR_PNG = (".jpg", ".jpeg", ".png")
+# For each format: its files, where its pictures lie, which suffixes they may have, and the name of
+# the dataset.
+FORMATS: dict[str, tuple[Callable[..., Files], str, tuple[str, ...], str]] = {
+    "voc": (voc_files, "JPEGImages", _JPEG_OR_PNG, "voc:{folder}:{split}"),
+    "coco": (coco_files, "{split}", (), "coco:{folder}/{split}.json:{folder}/{split}"),
+    "yolo": (yolo_files, "images/{split}", IMAGE_EXTENSIONS, "yolo:{folder}/data.yaml:{split}"),
+    "labelme": (labelme_files, "{split}", (), "labelme:{folder}/{split}"),
 }
 
 
@@ -88,7 +90,7 @@ def convert(
     ensure_registered([dataset])
     originals = DatasetCatalog.get(dataset)
     check_sizes(originals, any_depth=not short_side)
-    compose, place, suffixes = FORMATS[form]
+    compose, place, suffixes, _ = FORMATS[form]
     pictures = folder / place.format(split=split)
     records = _placed(originals, pictures, suffixes, short_side)
     check_neighbors(form, pictures, suffixes, records)
@@ -215,15 +217,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     options = {"link": args.link, "short_side": args.short_side}
-    convert(args.dataset, args.format, args.folder, args.split, **options)
     folder, split = args.folder, args.split
-    names = {
-        "voc": f"voc:{folder}:{split}",
-        "coco": f"coco:{folder / split}.json:{folder / split}",
-        "yolo": f"yolo:{folder / 'data.yaml'}:{split}",
-        "labelme": f"labelme:{folder / split}",
-    }
-    print(f"Wrote {names[args.format]}")
+    convert(args.dataset, args.format, folder, split, **options)
+    print("Wrote", FORMATS[args.format][3].format(folder=folder, split=split))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from dataset_writers import Record
 from detectron2.structures import BoxMode
 from PIL import Image
 
+from ion_d2.data.outlines import corners_of
 from ion_d2.data.readable import read_image
 
 QUALITY = 85  # of JPEG files
@@ -31,8 +32,7 @@ def make_smaller(record: Record, short_side: int) -> None:
 
 
 def _scaled(found: Record, factor: np.ndarray) -> Record:
-    corners = BoxMode.convert(list(found["bbox"]), found["bbox_mode"], BoxMode.XYXY_ABS)
-    box = {"bbox": (corners * np.tile(factor, 2)).tolist(), "bbox_mode": BoxMode.XYXY_ABS}
+    box = {"bbox": (corners_of(found) * np.tile(factor, 2)).tolist(), "bbox_mode": BoxMode.XYXY_ABS}
     outlines = found.get("segmentation")
     if isinstance(outlines, list):
         scaled = [(each * np.tile(factor, len(each) // 2)).tolist() for each in outlines]

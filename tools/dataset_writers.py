@@ -15,7 +15,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from ion_d2.data.class_file import class_file_text, read_class_file
-from ion_d2.data.outlines import outline_boxes
+from ion_d2.data.outlines import corners_of, outline_boxes
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.data.yolo import NO_SPLITS, class_names_of
@@ -194,11 +194,6 @@ def clipped(numbers: Sequence[float], limits: Sequence[int]) -> list[float]:
 def _outlines(found: Record) -> list[list[float]]:
     mask = found.get("segmentation")
     return mask if isinstance(mask, list) else []
-
-
-def corners_of(found: Record) -> list[float]:
-    """A box's x0, y0, x1, y1."""
-    return BoxMode.convert(list(map(float, found["bbox"])), found["bbox_mode"], BoxMode.XYXY_ABS)
 
 
 def _class_file(path: Path, classes: Sequence[str]) -> tuple[Path, bytes]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from demo_inputs import is_picture
-from shared_arguments import add_model_arguments, read_model_config
+from shared_arguments import add_model_arguments, read_model_config, whole_number
 
 from ion_d2.data.readable import read_image
 from ion_d2.engine.checkpoint_files import SAFETENSORS, write_safetensors
@@ -43,7 +43,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--check", metavar="FOLDER", type=Path, help="compare results and time on its pictures"
     )
     parser.add_argument(
-        "--limit", type=int, default=20, help="pictures to compare on (default: %(default)s)"
+        "--limit",
+        type=whole_number(1),
+        default=20,
+        help="pictures to compare on (default: %(default)s)",
     )
     return parser
 
@@ -85,13 +88,11 @@ def find_pictures(folder: Path, limit: int) -> list[Path]:
 
     Args:
         folder: where to look; not in its subfolders.
-        limit: how many to return at most, at least 1.
+        limit: how many to return at most.
 
     Raises:
         IONError: there are none.
     """
-    if limit < 1:
-        raise IONError(f"--limit is {limit}; it must be at least 1.")
     pictures = sorted(filter(is_picture, folder.glob("[!.]*")))
     if not pictures:
         raise IONError(f"--check {folder} holds no picture; give a folder of pictures.")

@@ -20,10 +20,10 @@ from typing import Any
 from detectron2.data import DatasetCatalog
 from proposals_making import Job, generate_proposals
 from proposals_opencv import METHODS, build_proposer
+from shared_arguments import whole_number
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.engine.setup import run_cli
-from ion_d2.errors import IONError
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,10 +38,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", metavar="FILE", help="edge model (model.yml.gz) for edge-boxes")
     parser.add_argument(
-        "--max-boxes", type=int, default=2000, help="the best boxes to keep (default: %(default)s)"
+        "--max-boxes",
+        type=whole_number(1),
+        default=2000,
+        help="the best boxes to keep (default: %(default)s)",
     )
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)"
+        "--workers",
+        type=whole_number(1),
+        default=os.cpu_count(),
+        help="processes (default: %(default)s)",
     )
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="no boxes for pictures that are broken"
@@ -62,9 +68,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.model and args.method != "edge-boxes":
         parser.error("--model is read by --method edge-boxes alone")
-    for name, value in (("--max-boxes", args.max_boxes), ("--workers", args.workers)):
-        if value < 1:
-            raise IONError(f"{name} is {value}; it must be at least 1.")
     logging.basicConfig(format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     ensure_registered([args.dataset])

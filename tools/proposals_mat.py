@@ -153,8 +153,7 @@ def _convert(
     if kind.sizes:
         scores = numbers[:, 4]
         corners[:, 2:] += corners[:, :2]
-    scores = rank_scores(len(corners)) if scores is None else np.asarray(scores, dtype=np.float32)
-    return corners.astype(np.float32), scores
+    return corners, rank_scores(len(corners)) if scores is None else scores
 
 
 def _image_names(content: dict[str, Any]) -> list[str] | None:

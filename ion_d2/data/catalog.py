@@ -106,9 +106,9 @@ def class_names(names: Sequence[str]) -> list[str]:
 
 def _classes_of(name: str) -> list[str]:
     metadata = MetadataCatalog.get(name)
-    if metadata.get("thing_classes") is None:
+    if not metadata.get("thing_classes"):
         DatasetCatalog.get(name)  # some datasets know their classes only once they are loaded
     classes = metadata.get("thing_classes")
-    if classes is None:
+    if not classes:
         raise IONError(f"Dataset '{name}' names no classes; set thing_classes in its metadata.")
     return check_class_names(classes, f"Dataset '{name}' (thing_classes)")

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pycocotools.mask as mask_util
-from detectron2.structures import BoxMode
 
 from ..errors import IONError
 from .coco_fields import MOST_PIXELS
+from .outlines import corners_of
 
 # A polygon that leaves its picture by more pixels than this is broken; pycocotools walks along
 # every edge.
@@ -184,7 +184,7 @@ def _label_id(annotation: dict[str, Any], num_classes: int, image: str) -> int:
 
 
 def _fill_box(labels: np.ndarray, annotation: dict[str, Any], value: int) -> None:
-    box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    box = corners_of(annotation)
     x0, y0 = (max(math.floor(v), 0) for v in box[:2])
     x1, y1 = (max(math.ceil(v), 0) for v in box[2:])
     labels[y0:y1, x0:x1] = value

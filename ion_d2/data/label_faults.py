@@ -18,7 +18,7 @@ from detectron2.utils import comm
 
 from ..shell import program, python_command
 from .mapper import is_learned
-from .outlines import BORDER, LINE
+from .outlines import BORDER, LINE, corners_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,7 @@ def _rows(records: Sequence[dict[str, Any]], use_difficult: bool) -> Iterator[tu
         for number, found in enumerate(record.get("annotations", ())):
             box, mode = found["bbox"], found["bbox_mode"]
             if mode == BoxMode.XYWHA_ABS:
-                box = BoxMode.convert([float(v) for v in box], mode, BoxMode.XYXY_ABS)
-                mode = BoxMode.XYXY_ABS
+                box, mode = corners_of(found), BoxMode.XYXY_ABS
             in_corners, learned = mode == BoxMode.XYXY_ABS, is_learned(found, use_difficult)
             flags = in_corners, learned, found.get("cut", 0)
             yield image, number, found["category_id"], *box, *size, *flags

@@ -10,10 +10,11 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import Instances
 
 from ..errors import IONError
 from .instance_masks import draw_label_map
+from .outlines import corners_of
 from .readable import UnreadableImageError, or_skip, read_image_of, too_thin, warn_skipped
 from .sem_seg import read_label_map, transform_label_map
 
@@ -192,5 +193,4 @@ class IONDatasetMapper(DatasetMapper):
 
 def _xyxy(annotations: list[dict]) -> np.ndarray:
     """(N, 4) float32 boxes in absolute corner coordinates."""
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-    return np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    return np.asarray([*map(corners_of, annotations)], dtype=np.float32).reshape(-1, 4)

@@ -49,6 +49,13 @@ def object_of(
     return found
 
 
+def corners_of(annotation: dict[str, Any]) -> list[float]:
+    """The x0, y0, x1, y1 of a box in Detectron2's format, of any mode in pixels."""
+    box = [float(value) for value in annotation["bbox"]]
+    corners: list[float] = BoxMode.convert(box, annotation["bbox_mode"], BoxMode.XYXY_ABS)
+    return corners
+
+
 def outline_boxes(records: Sequence[dict[str, Any]]) -> None:
     """Where some objects of a dataset have an outline, give every other that of its box.
 

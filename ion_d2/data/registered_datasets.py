@@ -15,6 +15,7 @@ from detectron2.structures import BoxMode
 
 from ..errors import IONError
 from .coco_fields import as_pixels, is_number
+from .outlines import corners_of
 from .readable import read_size
 from .reading_on import is_reading_on, read_each, refuse
 
@@ -53,7 +54,7 @@ def load_completed(name: str, load: Callable[[], Iterable[Record]]) -> list[Reco
     records = read_each(enumerate(list(load())), lambda numbered: _complete(name, *numbered))
     if not any("annotations" in record for record in records):
         return records
-    classes = MetadataCatalog.get(name).get("thing_classes")
+    classes = MetadataCatalog.get(name).get("thing_classes") or None
     empty = []
 
     def keep_usable(record: Record) -> Record:
@@ -152,8 +153,7 @@ def _fault(annotation: Any, num_classes: int | None) -> str:
 
 def _least_extent(annotation: Record) -> float:
     """The lesser of a box's width and height; infinite for a rotated one, which may have any."""
-    mode = BoxMode(annotation["bbox_mode"])
-    if mode == BoxMode.XYWHA_ABS:
+    if annotation["bbox_mode"] == BoxMode.XYWHA_ABS:
         return math.inf
-    box = BoxMode.convert([float(v) for v in annotation["bbox"]], mode, BoxMode.XYXY_ABS)
-    return min(box[2] - box[0], box[3] - box[1])
+    x0, y0, x1, y1 = corners_of(annotation)
+    return min(x1 - x0, y1 - y0)

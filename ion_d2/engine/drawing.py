@@ -20,7 +20,7 @@ import numpy as np
 from detectron2.utils.logger import log_first_n
 from PIL import Image, ImageDraw, ImageFont
 
-Box = tuple[float, float, float, float]
+Box = Sequence[float]
 Color = tuple[int, int, int]
 
 # In pixels of the finished picture: a panel's longer side, unless told otherwise, and the rest.

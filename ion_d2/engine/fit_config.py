@@ -21,6 +21,7 @@ from ..data.task_labels import check_test_labels
 from ..errors import IONError
 from ..evaluation import build_evaluators, check_metric
 from ..modeling.unread_settings import check_switches
+from ..value_rules import value_of
 from .augmented_test import check_augmentation
 from .best import check_best
 from .class_names import check_classes, dataset_classes, difference, listed, read_class_names
@@ -65,9 +66,10 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
 def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
     """Make the config's numbers of classes agree with the data; a 0 becomes the data's number.
 
-    MODEL.ROI_HEADS.NUM_CLASSES is K, and MODEL.SEM_SEG_HEAD.NUM_CLASSES, where
-    MODEL.SEG_REGULARIZER_ON, K + 1 (the background). The config, changed in place, must not be
-    frozen. Without ``names``, the datasets are DATASETS.TRAIN and DATASETS.TEST.
+    MODEL.ROI_HEADS.NUM_CLASSES is K, or MODEL.RETINANET.NUM_CLASSES that of a RetinaNet, and
+    MODEL.SEM_SEG_HEAD.NUM_CLASSES, where MODEL.SEG_REGULARIZER_ON, K + 1 (the background). The
+    config, changed in place, must not be frozen. Without ``names``, the datasets are DATASETS.TRAIN
+    and DATASETS.TEST.
 
     Raises:
         IONError: a number contradicts the data, or the datasets have different classes.
@@ -75,7 +77,7 @@ def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] if names is None else names
     classes = class_names(names)
     told = f"dataset '{names[0]}' has {len(classes)} classes ({', '.join(classes)})"
-    wanted = {"ROI_HEADS": (len(classes), told)}
+    wanted = {_classifier(cfg): (len(classes), told)}
     if cfg.MODEL.SEG_REGULARIZER_ON:
         wanted["SEM_SEG_HEAD"] = (len(classes) + 1, f"{told} and the background")
     for part, (number, reason) in wanted.items():
@@ -86,6 +88,12 @@ def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
                 f"{number}, or to 0 to take it from the data."
             )
         node.NUM_CLASSES = number
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)  # which the programs ask, whatever the model
+
+
+def _classifier(cfg: CfgNode) -> str:
+    """The part of ``MODEL`` whose number of classes is that of the detector."""
+    return "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
 
 
 def settle_classes(
@@ -96,40 +104,41 @@ def settle_classes(
     The names are those of the file (see :func:`ion_d2.data.class_file.read_class_file`), of the
     weights, or of the first dataset of DATASETS.TEST or, without one, of DATASETS.TRAIN; "class 0",
     "class 1", ... (with a warning) where that is unknown here or has another number of classes than
-    the model. Where MODEL.ROI_HEADS.NUM_CLASSES is 0, any number fits. The config is changed in
+    the model. Where MODEL.ROI_HEADS.NUM_CLASSES (of a RetinaNet, MODEL.RETINANET.NUM_CLASSES) is 0,
+    any number fits. The config is changed in
     place and frozen.
 
     Raises:
         IONError: a file cannot be read or does not fit, or the number of classes is not known.
     """
-    heads, segmentation = cfg.MODEL.ROI_HEADS, cfg.MODEL.SEM_SEG_HEAD
+    head, segmentation = cfg.MODEL[_classifier(cfg)], cfg.MODEL.SEM_SEG_HEAD
     names = _find_names(cfg, classes_file, weights)
     if names is None:
-        names = [f"class {label}" for label in range(heads.NUM_CLASSES)]
+        names = [f"class {label}" for label in range(head.NUM_CLASSES)]
     cfg.defrost()
-    heads.NUM_CLASSES = len(names)
+    head.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(names)
     segmentation.NUM_CLASSES = segmentation.NUM_CLASSES or len(names) + 1
     cfg.freeze()
     return names
 
 
 def _find_names(cfg: CfgNode, classes_file: str | None, weights: str) -> list[str] | None:
-    expected = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    key, expected = f"MODEL.{_classifier(cfg)}.NUM_CLASSES", cfg.MODEL[_classifier(cfg)].NUM_CLASSES
     trained = read_class_names(weights)
     if classes_file is not None:
         names = read_class_file(classes_file)
         check_classes(trained, names, weights)
-        _check_number(expected, names, classes_file)
+        _check_number(key, expected, names, classes_file)
         return names
     found = _dataset_classes(cfg, logging.WARNING if trained is None else logging.DEBUG)
     if trained is not None:
-        _check_number(expected, trained, weights)
+        _check_number(key, expected, trained, weights)
         if differs := difference(trained, found):
             logger.warning("%s was trained on %s; its own names are used.", weights, differs)
         return trained
     if expected == 0 and found is None:
         raise IONError(
-            "MODEL.ROI_HEADS.NUM_CLASSES is 0 and no dataset at hand tells the number of classes; "
+            f"{key} is 0 and no dataset at hand tells the number of classes; "
             "give --classes FILE, or the config.yaml in the folder of the training run."
         )
     if found is not None and expected not in (0, len(found)):
@@ -139,10 +148,10 @@ def _find_names(cfg: CfgNode, classes_file: str | None, weights: str) -> list[st
     return found
 
 
-def _check_number(expected: int, names: Sequence[str], source: str) -> None:
+def _check_number(key: str, expected: int, names: Sequence[str], source: str) -> None:
     if expected not in (0, len(names)):
         raise IONError(
-            f"{source} names {len(names)} classes, but MODEL.ROI_HEADS.NUM_CLASSES is {expected}; "
+            f"{source} names {len(names)} classes, but {key} is {expected}; "
             f"the classes there are {listed(names)}; set the key to 0 to take their number."
         )
 
@@ -189,6 +198,9 @@ def check_settings(cfg: CfgNode) -> None:
     check_metric(cfg.TEST.VOC_METRIC)
     if cfg.TEST.AUG.ENABLED:
         check_augmentation(cfg)
+    for key in ("TEST.LOSS", "TEST.AUG.ENABLED"):
+        if value_of(cfg, key) and not cfg.DATASETS.TEST:
+            raise IONError(f"{key} is True, but DATASETS.TEST names no dataset; name one.")
     if solver.AMP.PRECISION != default_of("SOLVER.AMP.PRECISION") and not solver.AMP.ENABLED:
         raise IONError(
             f"SOLVER.AMP.PRECISION is {solver.AMP.PRECISION!r}, but SOLVER.AMP.ENABLED is False, "

@@ -14,7 +14,6 @@ from typing import Any, Callable
 
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation.testing import flatten_results_dict
@@ -142,8 +141,8 @@ class StopOnSignal(HookBase):
     same: a terminal or ``kill`` reaches all processes, and some launchers pass it on as well.
     """
 
-    def __init__(self, checkpointer: DetectionCheckpointer | None) -> None:
-        """Take what writes the checkpoint; None in the processes that do not write any."""
+    def __init__(self, checkpointer: IONCheckpointer) -> None:
+        """Take what writes the checkpoint, in the main process."""
         self._checkpointer = checkpointer
         self._previous: dict[int, Any] = {}
         self._signal = 0
@@ -178,7 +177,7 @@ class StopOnSignal(HookBase):
             self.after_train()  # a signal may stop the evaluation at once
         if not number:
             return
-        if self._checkpointer is not None and not last:
+        if not last:
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
         comm.synchronize()  # the first process to exit ends the others
         raise TrainingInterrupted(iteration, number)

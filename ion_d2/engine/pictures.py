@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data import Metadata
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from PIL import Image
 
+from ..data.outlines import corners_of
 from ..data.readable import read_image
-from ..data.run_images import spread_evenly
 from ..errors import NO_SPACE
 from ..files import fitting_name, replace_file
 from .drawing import Marks, draw_panels
@@ -35,8 +35,7 @@ def marks_of(detections: Instances, score_threshold: float = 0.0) -> Marks:
 def truth_of(record: dict[str, Any]) -> Marks:
     """Take the labeled boxes of a Detectron2 dataset dict."""
     annotations = record.get("annotations", [])
-    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-    return Marks(boxes, [a["category_id"] for a in annotations])
+    return Marks([*map(corners_of, annotations)], [a["category_id"] for a in annotations])
 
 
 def draw_detections(
@@ -110,13 +109,14 @@ def _beside_truth(
 
 
 class PictureEvaluator(DatasetEvaluator):
-    """Keeps the detections of a few images, spread evenly over the dataset, and draws them."""
+    """Keeps the detections of a few images of a dataset, and draws them."""
 
-    def __init__(self, dataset_name: str, output_dir: str, num_pictures: int) -> None:
-        """Draw ``num_pictures`` images of a registered dataset into a folder, made if need be."""
-        dicts = spread_evenly(DatasetCatalog.get(dataset_name), num_pictures)
+    def __init__(
+        self, dicts: Sequence[dict[str, Any]], metadata: Metadata, output_dir: str
+    ) -> None:
+        """Draw the images of some dataset dicts into a folder, made if need be."""
         self._chosen = {each["image_id"]: each for each in dicts}
-        self._metadata = MetadataCatalog.get(dataset_name)
+        self._metadata = metadata
         self._output_dir = output_dir
         self._detections: dict[Any, Instances] = {}
 

@@ -91,7 +91,7 @@ class IONPredictor:
         Returns:
             For each, on the CPU, "instances", with ``pred_boxes`` in pixels of the picture,
             ``scores`` and ``pred_classes``, and "sem_seg" (num_classes, H, W) if the model
-            predicts it.
+            predicts it (with TEST.AUG.ENABLED it does not).
 
         Raises:
             IONError: one is no picture, or too narrow for INPUT.MAX_SIZE_TEST.

@@ -13,7 +13,6 @@ from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicWriter, PreciseBN
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
@@ -21,6 +20,7 @@ from torch.optim import Optimizer
 from ..compat import keep_latest
 from ..data.loader import ResumableLoader
 from ..errors import IONError
+from ..files import make_folder
 from ..modeling.trainer_settings import PRECISE_BN, TRAINER_KEYS
 from .augmented_test import without_augmentation
 from .averaging import EMA, AverageWeights, build_average
@@ -65,7 +65,7 @@ class IONTrainer(IONBuilders):
         """Take a config whose datasets are registered."""
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        PathManager.mkdirs(cfg.OUTPUT_DIR)
+        make_folder(cfg.OUTPUT_DIR, "choose another OUTPUT_DIR")
         # Not DefaultTrainer's, whose processes must have a GPU each and whose step is one pass.
         TrainerBase.__init__(self)
         make_deterministic(cfg)  # before prepared() draws a seed
@@ -104,13 +104,12 @@ class IONTrainer(IONBuilders):
 
     def build_hooks(self) -> list[HookBase | None]:
         """Detectron2's hooks; seeding and stages before, stopping on signals after them."""
-        writer = self.checkpointer if comm.is_main_process() else None
         first: list[HookBase] = [SeedEachStep()]
         if self.stages:
             first.append(EnterStages(self.stages))
         if self.averaged is not None:
             first.append(AverageWeights(self.averaged))
-        return [*first, *self._evaluating(super().build_hooks()), StopOnSignal(writer)]
+        return [*first, *self._evaluating(super().build_hooks()), StopOnSignal(self.checkpointer)]
 
     def _evaluating(self, hooks: list[HookBase | None]) -> list[HookBase | None]:
         """Detectron2's hooks with our evaluation, followed by the choice of the best weights."""

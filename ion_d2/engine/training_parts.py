@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import DatasetEvaluators, print_csv_format
 from detectron2.solver import LRMultiplier
@@ -19,10 +20,10 @@ from ..data.catalog import ensure_registered
 from ..data.label_faults import log_label_faults
 from ..data.loader import ResumableLoader, SingleImageLoader
 from ..data.mapper import IONDatasetMapper
-from ..data.run_images import test_dicts, train_dicts
+from ..data.run_images import spread_evenly, test_dicts, train_dicts
 from ..errors import IONError
 from ..evaluation import build_evaluators, evaluation_folder
-from .augmented_test import test_augmented
+from .augmented_test import check_augmentation, test_augmented
 from .class_names import check_classes, classes_of, dataset_classes
 from .fit_config import check_data, prepared
 from .pictures import PictureEvaluator
@@ -50,6 +51,8 @@ class IONBuilders(DefaultTrainer):
             IONError: the classes of a dataset are not those that the model was trained on.
         """
         names = list(cfg.DATASETS.TEST)
+        if cfg.TEST.AUG.ENABLED:
+            check_augmentation(cfg)
         ensure_registered(names)
         for name in names:
             check_classes(classes_of(model), dataset_classes([name]), "The model")
@@ -152,7 +155,8 @@ class IONBuilders(DefaultTrainer):
         if not cfg.TEST.NUM_PICTURES:
             return evaluators
         pictures = os.path.join(evaluation_folder(cfg, dataset_name), "pictures")
-        drawing = PictureEvaluator(dataset_name, pictures, cfg.TEST.NUM_PICTURES)
+        dicts = spread_evenly(test_dicts(cfg, dataset_name), cfg.TEST.NUM_PICTURES)
+        drawing = PictureEvaluator(dicts, MetadataCatalog.get(dataset_name), pictures)
         return DatasetEvaluators([evaluators, drawing])
 
 

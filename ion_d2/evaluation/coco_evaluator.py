@@ -52,8 +52,6 @@ class IONCOCOEvaluator(COCOEvaluator):
         with _as_dataset(content, dataset_name) as normalized:
             super().__init__(normalized, output_dir=output_dir, **kwargs)
         self._dataset_name = dataset_name
-        self._folder = output_dir
-        self._labeled = "annotations" in content
         self._ids = {str(image["id"]): image["id"] for image in content["images"]}
         self._image_ids = None if image_ids is None else [self._id(i) for i in image_ids]
 
@@ -67,11 +65,11 @@ class IONCOCOEvaluator(COCOEvaluator):
         ``img_ids`` are the images to evaluate; None for those of the constructor.
         """
         results = super().evaluate(img_ids=self._image_ids if img_ids is None else img_ids)
-        if not self._labeled and self._folder is not None and comm.is_main_process():
+        if not self._do_evaluation and self._output_dir and comm.is_main_process():
             logger.warning(
                 "%s has no annotations, so there are no figures; hand %s in at COCO's server.",
                 self._dataset_name,
-                os.path.join(self._folder, "coco_instances_results.json"),
+                os.path.join(self._output_dir, "coco_instances_results.json"),
             )
         return results
 

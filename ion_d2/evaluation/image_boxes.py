@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Collection, Hashable
+from typing import Any, NamedTuple
 
 import numpy as np
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import Instances
 
+from ..data.outlines import corners_of
 from ..errors import IONError
 
 
 class GroundTruth(NamedTuple):
     """The G labeled boxes of one image; difficult ones count neither as found nor as missed."""
 
-    boxes: np.ndarray  # (G, 4) float64: x0, y0, x1, y1 in pixels
+    boxes: np.ndarray  # (G, 4) float64: x0, y0, x1, y1, pixels from 0, x1 and y1 exclusive
     classes: np.ndarray  # (G,) int64 indices
     difficult: np.ndarray  # (G,) bool
 
@@ -22,45 +23,32 @@ class GroundTruth(NamedTuple):
 class Detections(NamedTuple):
     """The N detected boxes of one image."""
 
-    boxes: np.ndarray  # (N, 4) float64: x0, y0, x1, y1 in pixels
+    boxes: np.ndarray  # (N, 4) float64, likewise
     scores: np.ndarray  # (N,) float64, higher is surer
     classes: np.ndarray  # (N,) int64 indices
 
 
-_Boxes = TypeVar("_Boxes", GroundTruth, Detections)
-
-
 def ground_truth_from_dict(record: dict[str, Any]) -> GroundTruth:
-    """Labeled boxes of a dataset dict: 0-based, right and bottom edge exclusive.
+    """Labeled boxes of a dataset dict.
 
     A box marked "difficult" or "iscrowd" becomes difficult; without "annotations" there is none.
     """
     found = record.get("annotations", [])
-    boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in found]
     difficult = [bool(a.get("difficult", 0) or a.get("iscrowd", 0)) for a in found]
     return GroundTruth(
-        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        np.array([*map(corners_of, found)], dtype=np.float64).reshape(-1, 4),
         np.array([a["category_id"] for a in found], dtype=np.int64),
         np.array(difficult, dtype=bool),
     )
 
 
 def detections_from_instances(instances: Instances) -> Detections:
-    """Detected boxes of a detector's output, 0-based with exclusive right and bottom edge."""
+    """Detected boxes of a detector's output."""
     return Detections(
         instances.pred_boxes.tensor.detach().cpu().double().numpy(),
         instances.scores.detach().cpu().double().numpy(),
         instances.pred_classes.detach().cpu().long().numpy(),
     )
-
-
-def in_devkit_boxes(images: Mapping[Hashable, _Boxes]) -> dict[Hashable, _Boxes]:
-    """0-based boxes with exclusive edges in the PASCAL VOC devkit's convention.
-
-    That is 1-based, right and bottom inclusive: left and top become one higher.
-    """
-    shift = np.array([1.0, 1.0, 0.0, 0.0])
-    return {key: image._replace(boxes=image.boxes + shift) for key, image in images.items()}
 
 
 def require_all(wanted: Collection[Hashable], seen: Collection[Hashable], of_what: str) -> None:

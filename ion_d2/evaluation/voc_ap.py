@@ -1,10 +1,10 @@
 """Average precision as PASCAL VOC defines it, for many IoU thresholds at once.
 
-N are detections, G labeled boxes (of an image or of a class, as said). Boxes are (x0, y0, x1, y1)
-in the devkit's convention: 1-based pixels, right and bottom edge inclusive, so a box is
-x1 - x0 + 1 pixels wide. A detection is compared with the box of its class and image that it
-overlaps most, whatever the IoU threshold, so overlaps are computed once and a threshold costs
-little.
+N are detections, G labeled boxes (of an image or of a class, as said). A detection is compared with
+the box of its class and image that it overlaps most, whatever the IoU threshold, so overlaps are
+computed once and a threshold costs little. The devkit's boxes are 1-based and include their last
+pixel: a box of it is x1 - x0 + 1 pixels wide, which ours, 0-based with exclusive right and bottom
+edge, are without the 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from ..errors import IONError
 from .image_boxes import Detections, GroundTruth
@@ -99,8 +101,8 @@ def evaluate_voc(
     """Average precision of every class, by both metrics, at every threshold.
 
     Args:
-        ground_truth: image id -> its labeled boxes, in the devkit's convention.
-        detections: image id -> its detections, likewise.
+        ground_truth: image id -> its labeled boxes.
+        detections: image id -> its detections.
         class_names: by class index.
         iou_thresholds: in 0..1.
     """
@@ -143,19 +145,6 @@ class ClassMatches(NamedTuple):
     def num_positives(self) -> int:
         """Boxes to be found: those that are not difficult."""
         return int(np.sum(~self.difficult))
-
-
-def inclusive_iou(boxes: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Intersection over union (N, G) of (N, 4) and (G, 4) boxes in the devkit's convention."""
-    boxes, truth = boxes[:, None, :].astype(np.float64), truth[None, :, :].astype(np.float64)
-    corner_min = np.maximum(boxes[..., :2], truth[..., :2])
-    corner_max = np.minimum(boxes[..., 2:], truth[..., 2:])
-    intersection = np.maximum(corner_max - corner_min + 1.0, 0.0).prod(axis=-1)
-    return intersection / (_area(boxes) + _area(truth) - intersection)
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2:] - boxes[..., :2] + 1.0).prod(axis=-1)
 
 
 def match_class(
@@ -205,7 +194,7 @@ def _match_image(
     if truth is None or not scores.size:
         return scores, np.full(len(scores), -np.inf), np.full(len(scores), -1)
     start, boxes = truth
-    iou = inclusive_iou(found.boxes[chosen], boxes)
+    iou = box_iou(torch.from_numpy(found.boxes[chosen]), torch.from_numpy(boxes)).numpy()
     return scores, iou.max(axis=1), start + iou.argmax(axis=1)
 
 

@@ -8,18 +8,17 @@ from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..data.class_file import check_class_names
+from ..data.catalog import class_names
 from ..errors import IONError
 from .coco_style import COCO_METRICS, evaluate_coco_style
 from .image_boxes import (
     Detections,
     detections_from_instances,
     ground_truth_from_dict,
-    in_devkit_boxes,
     require_all,
 )
 from .results_file import write_json
@@ -69,7 +68,7 @@ class IONVOCEvaluator(DatasetEvaluator):
         self._metric = metric
         self._output_dir = output_dir
         self._distributed = distributed
-        self._class_names = _class_names(dataset_name)
+        self._class_names = class_names([dataset_name])
         records = DatasetCatalog.get(dataset_name) if records is None else records
         self._truth = {each["image_id"]: ground_truth_from_dict(each) for each in records}
         if len(self._truth) < len(records):
@@ -135,8 +134,7 @@ class IONVOCEvaluator(DatasetEvaluator):
         if not self._labeled:
             logger.warning("%s has no annotations, so there is no average precision.", name)
             return OrderedDict()
-        truth = in_devkit_boxes(self._truth)
-        result = evaluate_voc(truth, in_devkit_boxes(found), self._class_names)
+        result = evaluate_voc(self._truth, found, self._class_names)
         coco = evaluate_coco_style(self._truth, found, self._class_names)
         sizes = {name: coco[name] for name in COCO_METRICS[:6]}  # AP, its thresholds and sizes
         report = self._report(result, coco)
@@ -187,16 +185,6 @@ class IONVOCEvaluator(DatasetEvaluator):
             for image_id, detections in found.items()
             for box, score, category in zip(*(column.tolist() for column in detections))
         ]
-
-
-def _class_names(dataset_name: str) -> list[str]:
-    names = MetadataCatalog.get(dataset_name).get("thing_classes")
-    if not names:
-        raise IONError(
-            f"Dataset {dataset_name} has no thing_classes in its metadata: register its class "
-            "names."
-        )
-    return check_class_names(names, f"Dataset '{dataset_name}' (thing_classes)")
 
 
 def _class_report(result: VOCResult, row: int) -> dict[str, Any]:

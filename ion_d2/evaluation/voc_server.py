@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 
 from ..errors import IONError
 from ..files import distinct_file_names
-from .image_boxes import Detections, in_devkit_boxes
+from .image_boxes import Detections
 from .results_file import write_text
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def write_server_files(
     A line is an image id, the score with six decimals, and the box in the devkit's convention
     (1-based, right and bottom inclusive) with one decimal, as in Detectron2's evaluator. A class
     without detections has an empty file. Year and split are those of the dataset's metadata; 2012
-    and "test" where it has none. Detections are 0-based with exclusive right and bottom edge.
+    and "test" where it has none.
 
     Raises:
         IONError: a file cannot be written.
@@ -53,12 +53,11 @@ def write_server_files(
     metadata = MetadataCatalog.get(dataset_name)
     split = metadata.get("split", "test")
     place = os.path.join(folder, "results", f"VOC{metadata.get('year', 2012)}", "Main")
-    boxes = in_devkit_boxes(found)
     for category, name in enumerate(distinct_file_names(class_names)):
         lines = [
-            f"{image_id} {score:.6f} " + " ".join(f"{edge:.1f}" for edge in box)
-            for image_id, detections in boxes.items()
-            for box, score, number in zip(*detections)
+            f"{image_id} {score:.6f} {x0 + 1:.1f} {y0 + 1:.1f} {x1:.1f} {y1:.1f}"
+            for image_id, detections in found.items()
+            for (x0, y0, x1, y1), score, number in zip(*detections)
             if number == category
         ]
         path = os.path.join(place, f"comp4_det_{split}_{name}.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
 import io
@@ -72,18 +73,12 @@ def export_detector(model: nn.Module, path: str | os.PathLike[str], facts: dict[
 
 
 def _torchscript(adapter: DetectorAdapter) -> bytes:
-    buffer = io.BytesIO()
+    # The copy needs no gradients, so that users need no no_grad; the model may go on training.
+    frozen, buffer = copy.deepcopy(adapter).requires_grad_(False), io.BytesIO()
     with tracing():
         # The check would run the model again on the same image.
-        trace = torch.jit.trace(adapter, (adapter.example(),), check_trace=False)
+        trace = torch.jit.trace(frozen, (frozen.example(),), check_trace=False)
     torch.jit.save(trace, buffer)
-    # The copy needs no gradients, so that users need no no_grad; the model may go on training.
-    buffer.seek(0)
-    copy = torch.jit.load(buffer)
-    for parameter in copy.parameters():
-        parameter.requires_grad_(False)
-    buffer = io.BytesIO()
-    torch.jit.save(copy, buffer)
     return buffer.getvalue()
 
 

@@ -140,12 +140,15 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
         x, weight, scale, inverse = ctx.saved_tensors
         grad = (grad * inverse).contiguous(memory_format=torch.channels_last)
         by_weight = _rows(grad).t() @ _rows(x)
+        for_factors = by_weight * scale, (by_weight * weight).sum(0)
+        if not ctx.needs_input_grad[0]:  # what a frozen backbone gives
+            return None, *for_factors, None
         grad_x = _project(grad, (weight * scale).t())
         # A unit vector does not change along itself; a norm that is held at its least is constant.
         along = (grad_x * x).sum(norm_dims(ctx.norm), keepdim=True) * inverse.square()
         grad_x.addcmul_(x, along.masked_fill_(inverse >= 1 / EPS, 0), value=-1)
-        return grad_x, by_weight * scale, (by_weight * weight).sum(0), None
+        return grad_x, *for_factors, None

@@ -37,22 +37,35 @@ _SWITCHES = (
     ("TEST.LOSS", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "GeneralizedRCNN"),
     ("TEST.AUG.ENABLED", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "GeneralizedRCNN"),
 )
-# Keys of one kind of part, or of one that may be off: the key of that, values with which they are
-# not read, one with which they are, the default. Heads of other projects may read them too.
+# Settings that are read only where another key has some value: that key, its values with which the
+# setting is not read, one with which it is, the setting's default. Values that are not listed, such
+# as heads of other projects, may read it.
 _ROI_HEADS, _BOX_HEAD = ("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME")
+_RPN_HEAD, _ANCHORS = ("MODEL.RPN.HEAD_NAME", "MODEL.ANCHOR_GENERATOR.NAME")
+_REFINED = "TEST.BOX_REFINEMENT.ENABLED"
 _OF_PARTS: dict[str, tuple[str, set[Any], Any, Any]] = {
     "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": (_ROI_HEADS, _HEADS - {"IONROIHeads"}, "IONROIHeads", 0.01),
     "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": (_ROI_HEADS, _HEADS, "SPPROIHeads", [6, 3, 2, 1]),
     "MODEL.ROI_BOX_HEAD.NORM": (_BOX_HEAD, {"IONBoxHead"}, "FastRCNNConvFCHead", ""),
     "MODEL.SKIP_POOLER.CONTEXT": (_ROI_HEADS, {"SPPROIHeads"}, "IONROIHeads", "concat"),
     "MODEL.SKIP_POOLER.LEARN_SCALE": ("MODEL.SKIP_POOLER.NORM", {"none"}, "roi", True),
-    "TEST.BOX_REFINEMENT.ROUNDS": ("TEST.BOX_REFINEMENT.ENABLED", {False}, True, 2),
+    "MODEL.RPN.MIXED_KERNELS": (_RPN_HEAD, {"StandardRPNHead"}, "IONRPNHead", [3, 5]),
+    "MODEL.RPN.MIXED_CHANNELS": (_RPN_HEAD, {"StandardRPNHead"}, "IONRPNHead", [384, 128]),
+    "MODEL.ANCHOR_GENERATOR.SQUARE_SIZES": (
+        _ANCHORS,
+        {"DefaultAnchorGenerator"},
+        "IONAnchorGenerator",
+        [[32]],
+    ),
+    "TEST.BOX_REFINEMENT.ROUNDS": (_REFINED, {False}, True, 2),
+    "TEST.BOX_REFINEMENT.VOTE": (_REFINED, {False}, True, True),
 }
 # Keys of MODEL.CONTEXT that one kind of block alone reads. Left out are those that shared configs
 # and plug_in set whatever the block: TRANSITION, INIT, NORM, BIAS_INIT, DROPOUT and the widths.
 _JOINED = ("Chain", "Branches")
 _OF_CONTEXTS = {
     **dict.fromkeys(("SHARED_INPUT", "FIRST_STEP_BIAS", "ALL_STACKS"), ("IRNN",)),
+    **{"DIRECTIONS": ("IRNN", "RNN"), "NUM_STACKS": ("IRNN", "RNN", "Conv")},
     **{"CELL": ("RNN",), "KERNEL_SIZE": ("Conv",), "PARTS": _JOINED},
 }
 _CONTEXTS = {"IRNN", "RNN", "Conv", "GlobalAverage", *_JOINED}  # others may read any
@@ -96,8 +109,9 @@ def check_switches(cfg: CfgNode) -> None:
     """Refuse what is switched on in a model that does not have it.
 
     Raises:
-        IONError: the segmentation loss, its predictions, the averaging with the mirrored image or
-            the refinement of boxes is, or a setting of what it does not have is not its default.
+        IONError: a switch is on (segmentation loss or predictions, averaging with the mirrored
+            image, box refinement, TEST.LOSS, TEST.AUG) that this meta-architecture or these ROI
+            heads do not have, or a setting of what is absent or off is not its default.
     """
     if cfg.TEST.SEM_SEG and not cfg.MODEL.SEG_REGULARIZER_ON:
         raise IONError(

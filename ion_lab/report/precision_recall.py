@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
-from ion_d2.evaluation.image_boxes import in_devkit_boxes
 from ion_d2.evaluation.voc_ap import match_class, precision_recall
 
 from .evaluated_run import Outcome
@@ -31,8 +30,7 @@ def voc_curve(outcome: Outcome, class_index: int, score: float) -> Curve | None:
         The curve, marked at a score; None if the class has no box to be found or no detection.
     """
     assert outcome.found is not None
-    truth, found = in_devkit_boxes(outcome.truth), in_devkit_boxes(outcome.found)
-    matches = match_class(truth, found, class_index)
+    matches = match_class(outcome.truth, outcome.found, class_index)
     if not matches.num_positives or not len(matches.scores):
         return None
     precision, recall = precision_recall(matches, 0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from ion_d2.evaluation.image_boxes import Detections, GroundTruth, in_devkit_boxes
+from ion_d2.evaluation.image_boxes import Detections, GroundTruth
 from ion_d2.evaluation.voc_ap import judge, match_class
 
 
@@ -30,10 +30,9 @@ def count_image(truth: GroundTruth, found: Detections, score: float) -> Count:
     """
     sure = found.scores >= score
     found = Detections(found.boxes[sure], found.scores[sure], found.classes[sure])
-    truths, detections = in_devkit_boxes({0: truth}), in_devkit_boxes({0: found})
     right = wrong = missed = 0
     for class_index in sorted({*truth.classes.tolist(), *found.classes.tolist()}):
-        matches = match_class(truths, detections, class_index)
+        matches = match_class({0: truth}, {0: found}, class_index)
         is_right, ignored = judge(matches, 0.5)
         right += int(is_right.sum())
         wrong += int((~is_right & ~ignored).sum())

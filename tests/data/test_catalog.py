@@ -12,7 +12,7 @@ from voc_folder import object_xml, write_voc
 
 from ion_d2.config import add_ion_config
 from ion_d2.data.catalog import class_names, ensure_registered
-from ion_d2.engine.fit_config import check_num_classes
+from ion_d2.engine.fit_config import check_num_classes, settle_classes
 
 OBJECTS = {
     "a": [object_xml("dog", (1, 1, 9, 9))],
@@ -201,3 +201,17 @@ def test_numbers_of_classes_are_settled_or_contradicted(folder, boxes, labels, w
     else:
         with refused(name, *words):
             check_num_classes(cfg)
+
+
+def test_the_number_of_classes_of_a_retinanet_is_its_own_key(folder):
+    cfg, name = get_cfg(), f"voc:{folder}:trainval"
+    add_ion_config(cfg)
+    cfg.DATASETS.TRAIN, cfg.MODEL.META_ARCHITECTURE = (name,), "RetinaNet"
+    with refused(name, "MODEL.RETINANET.NUM_CLASSES is 80", "(cat, dog)", "to 2"):
+        check_num_classes(cfg, [name])
+    cfg.MODEL.RETINANET.NUM_CLASSES = 0
+    check_num_classes(cfg, [name])
+    assert cfg.MODEL.RETINANET.NUM_CLASSES == cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    cfg.MODEL.RETINANET.NUM_CLASSES = 3
+    cfg.freeze()
+    assert len(settle_classes(cfg)) == 3 == cfg.MODEL.ROI_HEADS.NUM_CLASSES

@@ -118,6 +118,13 @@ def test_evaluation_adds_its_figures(scenes, tmp_path, caplog):
     assert {"voc_results.json", "tta/voc_results.json", "tta/detections.json"} <= set(left)
 
 
+def test_wrong_settings_are_told_before_the_evaluation(scenes, tmp_path):
+    cfg = make_config(scenes, tmp_path, *OPTIONS, "TEST.AUG.MIN_SIZES", "()")
+    with pytest.raises(IONError, match="TEST.AUG.MIN_SIZES is empty"):
+        IONTrainer.test(cfg, IONTrainer.build_model(cfg))
+    assert not list(tmp_path.iterdir())
+
+
 def test_during_a_training_it_waits_for_the_end(scenes, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(

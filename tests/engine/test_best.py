@@ -200,6 +200,7 @@ def test_broken_history_is_named(scenes, tmp_path, evaluated):
         (("TEST.BEST_METRIC", "", "TEST.PATIENCE", 2), "set TEST.BEST_METRIC"),
         (("TEST.EVAL_PERIOD", 0, "TEST.PATIENCE", 2), "TEST.EVAL_PERIOD is 0"),
         (("DATASETS.TEST", "()"), "DATASETS.TEST names no dataset"),
+        (("TEST.BEST_METRIC", "", "DATASETS.TEST", "()", "TEST.LOSS", True), "TEST.LOSS is True"),
     ],
 )
 def test_wrong_settings(scenes, tmp_path, opts, words):

@@ -8,14 +8,17 @@ import os
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, Metadata
+from box_helpers import register_dicts
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.events import EventStorage
+from model_helpers import small_config
 from PIL import Image
 
 from ion_d2.engine import pictures
 from ion_d2.engine.drawing import Marks, class_color, draw_panels
 from ion_d2.engine.pictures import PictureEvaluator, marks_of, save_pictures
+from ion_d2.engine.trainer import IONTrainer
 from ion_d2.files import fitting_name
 
 GRAY = np.full((48, 64, 3), 90, np.uint8)  # on a 640 px panel, enlarged 10 times
@@ -236,7 +239,8 @@ def dataset(tmp_path):
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_evaluation_goes_on_without_a_picture(dataset, lost, tmp_path, monkeypatch, caplog):
-    evaluator = PictureEvaluator(dataset, str(tmp_path / "out"), 3)
+    dicts, metadata = DatasetCatalog.get(dataset), MetadataCatalog.get(dataset)
+    evaluator = PictureEvaluator(dicts, metadata, str(tmp_path / "out"))
     evaluator.process([{"image_id": k} for k in range(3)], [{"instances": NOTHING}] * 3)
     if lost:  # a written picture cannot be read for TensorBoard
         monkeypatch.setattr(pictures, "save_picture", lambda _sheet, path: path.write_bytes(b""))
@@ -247,3 +251,13 @@ def test_an_evaluation_goes_on_without_a_picture(dataset, lost, tmp_path, monkey
     assert len(list((tmp_path / "out").iterdir())) == 2
     told = [x.getMessage() for x in caplog.records if x.levelname == "WARNING"]
     assert len(told) == (3 if lost else 1) and "gone.png" in told[0]
+
+
+def test_pictures_that_are_left_out_are_not_chosen(tmp_path, catalogs):
+    size = {"height": 48, "width": 64}
+    dicts = [{**record(tmp_path, f"{k}.png"), "image_id": k, **size} for k in range(3)]
+    (tmp_path / "2.png").write_bytes(b"broken")
+    register_dicts("mine", dicts, thing_classes=["cat"])
+    opts = ("INPUT.SKIP_UNREADABLE", True, "TEST.NUM_PICTURES", 2, "DATASETS.TEST", ("mine",))
+    _, drawing = IONTrainer.build_evaluator(small_config(*opts), "mine")._evaluators
+    assert list(drawing._chosen) == [0, 1]

@@ -46,6 +46,18 @@ def test_equals_the_three_steps_with_gradients(norm, channels_last, rois):
         )
 
 
+@pytest.mark.parametrize("norm", ["roi", "position"])
+def test_what_needs_no_gradient_gets_none(norm):
+    x, weight, scale = inputs(torch.float64)
+    cotangent = torch.randn(5, 7, 3, 4, dtype=torch.float64)
+    wanted = []
+    for given in (x, x.detach()):
+        y = normalized_projection(given, weight, norm, scale)
+        wanted.append(torch.autograd.grad(y, (weight, scale), cotangent))
+    for with_it, without in zip(*wanted):
+        assert torch.equal(with_it, without)
+
+
 def test_a_norm_that_does_not_commute_is_divided_by_first(monkeypatch):
     """One of each channel over its cells, as somebody may add it."""
     monkeypatch.setattr(l2_norm, "norm_dims", lambda norm: (2, 3))

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def _index(dataset_dict):
 
 def stopped_at(rank):
     """The step after which a process stops, where process 1 alone gets a signal in step 2."""
-    hook, trainer = StopOnSignal(None), Trainer()
+    hook, trainer = StopOnSignal(SimpleNamespace(save=lambda *_, **__: None)), Trainer()
     hook.trainer = trainer
     for step in range(trainer.max_iter):
         trainer.iter = step

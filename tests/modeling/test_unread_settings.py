@@ -1,5 +1,7 @@
 """Settings that a model would ignore, and parts that it would not read, are told by their keys."""
 
+import re
+
 import pytest
 from model_helpers import small_config, small_model
 
@@ -24,6 +26,8 @@ RETINANET = (
         (("NAME", "RNN", "KERNEL_SIZE", 5), "KERNEL_SIZE", "for Conv, but .*NAME is 'RNN'"),
         (("NAME", "Conv", "ALL_STACKS", True), "ALL_STACKS", "for IRNN"),
         (("NAME", "RNN", "SHARED_INPUT", False), "SHARED_INPUT", "for IRNN"),
+        (("NAME", "GlobalAverage", "NUM_STACKS", 1), "NUM_STACKS", "for IRNN or RNN or Conv"),
+        (("NAME", "Conv", "DIRECTIONS", [["right", "down"]]), "DIRECTIONS", "for IRNN or RNN, but"),
         (("NAME", "Chain", "PARTS", ["Conv"], "FIRST_STEP_BIAS", True), "FIRST_STEP_BIAS", "for"),
         (("ALL_STACKS", True), "ALL_STACKS", "nothing reads an earlier stack: name 'context1' in"),
         (("NAME", "Branches", "PARTS", ["IRNN", "Conv"]), "NAME", "nothing reads context_conv"),
@@ -74,6 +78,22 @@ def test_a_setting_of_other_heads_is_told(key, value, able):
 @pytest.mark.parametrize(
     ("key", "value", "switch", "off", "on"),
     [
+        ("TEST.BOX_REFINEMENT.VOTE", False, "TEST.BOX_REFINEMENT.ENABLED", False, True),
+        ("MODEL.RPN.MIXED_KERNELS", [3, 7], "MODEL.RPN.HEAD_NAME", "StandardRPNHead", "IONRPNHead"),
+        (
+            "MODEL.RPN.MIXED_CHANNELS",
+            [9, 7],
+            "MODEL.RPN.HEAD_NAME",
+            "StandardRPNHead",
+            "IONRPNHead",
+        ),
+        (
+            "MODEL.ANCHOR_GENERATOR.SQUARE_SIZES",
+            [[16]],
+            "MODEL.ANCHOR_GENERATOR.NAME",
+            "DefaultAnchorGenerator",
+            "IONAnchorGenerator",
+        ),
         ("TEST.BOX_REFINEMENT.ROUNDS", 3, "TEST.BOX_REFINEMENT.ENABLED", False, True),
         ("MODEL.SKIP_POOLER.LEARN_SCALE", False, "MODEL.SKIP_POOLER.NORM", "none", "roi"),
         (
@@ -86,7 +106,10 @@ def test_a_setting_of_other_heads_is_told(key, value, able):
     ],
 )
 def test_a_setting_of_what_is_off_or_not_there_is_told(key, value, switch, off, on):
-    words = f"{key} is {value!r}, but {switch} is {off!r}, which .* or {switch} to {on!r}"
+    words = (
+        re.escape(f"{key} is {value!r}, but {switch} is {off!r}, which ")
+        + f".* or {switch} to {on!r}"
+    )
     with pytest.raises(IONError, match=words):
         build_model(small_config(key, value, switch, off))
     small_model(key, value, switch, on)
@@ -159,3 +182,11 @@ def test_other_faults_keep_their_traceback(monkeypatch, error):
     monkeypatch.setattr("detectron2.modeling.build_model", fail)
     with pytest.raises(type(error)):
         build_model(small_config())
+
+
+def test_a_gain_of_context_alone_that_is_not_merged_is_told():
+    opts = ("MODEL.ROI_HEADS.IN_FEATURES", ["context"], "MODEL.SKIP_POOLER.NORM", "none",
+            "MODEL.SKIP_POOLER.OUT_CHANNELS", 64, f"{CONTEXT}.OUT_DIM", 64)  # fmt: skip
+    small_model(*opts)
+    with pytest.raises(IONError, match="CONTEXT_GAIN is 0.5, but context alone .*set it to 1"):
+        build_model(small_config(*opts, "MODEL.SKIP_POOLER.CONTEXT_GAIN", 0.5))

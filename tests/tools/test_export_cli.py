@@ -127,7 +127,7 @@ def test_a_difference_is_a_failure(export, pictures, monkeypatch):
     [
         ("a.pt", [], [], "a.pt should end in .ts or .onnx"),
         ("a.ts", ["--check", "absent"], [], "--check absent holds no picture"),
-        ("a.ts", ["--check", "docs/images", "--limit", "0"], [], "--limit is 0"),
+        ("a.ts", ["--check", "docs/images", "--limit", "0"], [], "--limit: 0 is below 1"),
         ("a.ts", [], ["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty"),
         ("a.ts", [], ["TEST.FLIP_AVERAGING", "True"], "TEST.FLIP_AVERAGING False"),
         ("a.ts", [], ["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS False"),

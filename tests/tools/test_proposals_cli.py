@@ -95,7 +95,7 @@ def make(capfd, monkeypatch):
 
 def test_faults_of_the_generator_are_told_first(make, voc, tmp_path, monkeypatch):
     out = tmp_path / "p.pkl"
-    assert "--workers is 0" in make(voc, out, "--workers", 0)[2]
+    assert "--workers: 0 is below 1" in make(voc, out, "--workers", 0)[2]
     assert "--method edge-boxes alone" in make(voc, out, "--model", "model.yml.gz")[2]
     assert "gone" in make("voc:gone:train", out)[2]
     monkeypatch.delattr(cv2, "ximgproc", raising=False)

@@ -11,11 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...errors import IONError
-from ...layers.irnn.arguments import compute_dtype, valid_mask
+from ...layers.irnn.arguments import compute_dtype, is_compiling, valid_mask
 from ...layers.precision import without_autocast
-
-# PyTorch 2.0 has no such function.
-_is_compiling = getattr(getattr(torch, "compiler", None), "is_compiling", lambda: False)
 
 
 class BatchRenorm2d(nn.BatchNorm2d):
@@ -107,17 +104,13 @@ class BatchRenorm2d(nn.BatchNorm2d):
         if self.num_batches_tracked == 0 and self.running_mean.any():
             self.num_batches_tracked.fill_(math.ceil(1 / self.momentum))
 
-    def extra_repr(self) -> str:
-        """The arguments, for the module's printed form."""
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
-
 
 def _is_recomputed() -> bool:
     """Whether a checkpoint of activations runs a forward pass again, within the backward pass.
 
     What is compiled runs only once, and its tracing would stop at the question.
     """
-    return not _is_compiling() and torch._C._current_graph_task_id() >= 0
+    return not is_compiling() and torch._C._current_graph_task_id() >= 0
 
 
 def _over_processes(mean: Tensor, variance: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -42,7 +42,7 @@ class IONBoxHead(BuiltFromConfig):
         self.fc6 = nn.Linear(size, fc_dim)
         self.fc7 = nn.Linear(fc_dim, fc_dim)
         self.dropout = Dropout(dropout)
-        self._output_shape = ShapeSpec(channels=fc_dim)
+        self.output_shape = ShapeSpec(channels=fc_dim)
         for layer in (self.fc6, self.fc7):
             weight_init.c2_xavier_fill(layer)
 
@@ -64,7 +64,3 @@ class IONBoxHead(BuiltFromConfig):
         for layer in (self.fc6, self.fc7):
             x = self.dropout(torch.relu(layer(x)))
         return x
-
-    @property
-    def output_shape(self) -> ShapeSpec:
-        return self._output_shape

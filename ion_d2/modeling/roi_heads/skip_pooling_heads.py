@@ -11,7 +11,7 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads, R
 from torch import nn
 
 from ...errors import IONError
-from ...value_rules import check_value, one_of, value_of
+from ...value_rules import check_value, one_of
 from ..context import CONTEXT
 from ..model_values import check_features, deepest_of
 from ..trainer_settings import BuiltFromConfig
@@ -156,7 +156,12 @@ def build_skip_pooler(
         added=() if concatenated else context,
         gate_init=settings.CONTEXT_GAIN,
     )
-    if concatenated and settings.CONTEXT_GAIN != 1 and pooler.reduce is not None:
+    if concatenated and context and settings.CONTEXT_GAIN != 1:
+        if pooler.reduce is None:
+            raise IONError(
+                f"MODEL.SKIP_POOLER.CONTEXT_GAIN is {settings.CONTEXT_GAIN}, but context alone "
+                "with MODEL.SKIP_POOLER.NORM 'none' is not merged; set it to 1."
+            )
         for i in context:
             pooler.weaken(i, settings.CONTEXT_GAIN)
     return pooler
@@ -178,15 +183,11 @@ def _shape_measured_apart(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> ShapeSp
 def check_heads(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> None:
     """Raise an IONError if boxes are rotated, or there are no classes or no such features."""
     heads = cfg.MODEL.ROI_HEADS
-    for key, rotated, upright in (
-        ("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN", "RPN"),
-        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated", "ROIAlignV2"),
-    ):
-        if value_of(cfg, key) == rotated:
-            raise IONError(
-                f"{key} is {rotated!r}, which makes rotated boxes; {heads.NAME} pools upright ones "
-                f"only, so set it to {upright!r}."
-            )
+    if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RRPN":
+        raise IONError(
+            "MODEL.PROPOSAL_GENERATOR.NAME is 'RRPN', which makes rotated boxes; "
+            f"{heads.NAME} pools upright ones only, so set it to 'RPN'."
+        )
     if heads.NUM_CLASSES < 1:
         raise IONError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {heads.NUM_CLASSES}; give the number of object "
