@@ -24,6 +24,7 @@ from .engine.predictor import IONPredictor
 from .engine.run_folder import TRAINED, writing_config
 from .engine.trainer import IONTrainer
 from .evaluation.results_file import write_text
+from .value_rules import changed
 
 __all__ = ["build_model", "build_predictor", "build_trainer", "get_config"]
 
@@ -103,10 +104,6 @@ def build_predictor(
     Raises:
         IONError: there are no weights or they do not fit, or the classes cannot be found.
     """
-    cfg = cfg.clone()
-    if weights is not None:
-        cfg.defrost()
-        cfg.MODEL.WEIGHTS = os.fspath(weights)
-        cfg.freeze()
+    cfg = changed(cfg, {} if weights is None else {"MODEL.WEIGHTS": os.fspath(weights)})
     names = settle_classes(cfg, classes_file, weights=cfg.MODEL.WEIGHTS)
     return IONPredictor.from_config(cfg, names)

@@ -15,7 +15,7 @@ from .errors import IONError
 from .modeling.context import CONTEXT
 from .modeling.model_values import check_features, deepest_of, depth
 from .modeling.unread_settings import ROI_HEADS
-from .value_rules import Rule, check_rules
+from .value_rules import Rule, changed, check_rules
 
 # The set-up that was never behind skip pooling alone by more than the seeds' spread on photographs
 # (docs/PHOTOGRAPHS.md): the block begins as sums of the feature that feeds it, and is added to the
@@ -128,8 +128,7 @@ def stages_to(name: str, stages: Sequence[str]) -> list[str]:
 
 def _shapes(cfg: CfgNode, resnet_features: list[str] | None) -> dict[str, ShapeSpec]:
     """What the backbone returns; of a ResNet, other features than the config's may be asked for."""
-    plain = cfg.clone()
-    plain.defrost()
-    plain.MODEL.RESNETS.OUT_FEATURES = resnet_features or cfg.MODEL.RESNETS.OUT_FEATURES
-    plain.MODEL.TIMM.WEIGHTS = ""  # which the model itself reads
-    return build_backbone(plain).output_shape()
+    values: dict[str, Any] = {"MODEL.TIMM.WEIGHTS": ""}  # which the model itself reads
+    if resnet_features:
+        values["MODEL.RESNETS.OUT_FEATURES"] = resnet_features
+    return build_backbone(changed(cfg, values)).output_shape()

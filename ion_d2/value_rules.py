@@ -1,4 +1,4 @@
-"""Rules for values of config keys, so that a wrong value is refused by the name of its key."""
+"""Values of config keys, and rules by which a wrong one is refused by the name of its key."""
 
 from __future__ import annotations
 
@@ -56,6 +56,17 @@ def value_of(cfg: CfgNode, key: str, missing: Any = None) -> Any:
     for name in key.split("."):
         node = node.get(name, missing) if isinstance(node, CfgNode) else missing
     return node
+
+
+def changed(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
+    """A frozen copy of a config with other values, by full key."""
+    copy = cfg.clone()
+    copy.defrost()
+    for key, value in values.items():
+        parent, _, name = key.rpartition(".")
+        (value_of(copy, parent) if parent else copy)[name] = value
+    copy.freeze()
+    return copy
 
 
 def check_rules(cfg: CfgNode, rules: Mapping[str, Rule]) -> None:

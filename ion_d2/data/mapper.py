@@ -13,6 +13,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 
 from ..errors import IONError
+from ..value_rules import changed
 from .instance_masks import draw_label_map
 from .outlines import corners_of
 from .readable import UnreadableImageError, or_skip, read_image_of, too_thin, warn_skipped
@@ -81,9 +82,7 @@ class IONDatasetMapper(DatasetMapper):
         """The constructor's arguments from a config with ION's keys."""
         if not is_train and cfg.MODEL.KEYPOINT_ON:
             # Detectron2 asks the training data for names of keypoints, which need not be there.
-            cfg = cfg.clone()
-            cfg.defrost()
-            cfg.MODEL.KEYPOINT_ON = False
+            cfg = changed(cfg, {"MODEL.KEYPOINT_ON": False})
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             **super().from_config(cfg, is_train),

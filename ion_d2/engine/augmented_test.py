@@ -11,6 +11,7 @@ from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from torch import nn
 
 from ..errors import IONError
+from ..value_rules import changed
 from .steps import unwrap_distributed
 
 logger = logging.getLogger(__name__)
@@ -54,26 +55,15 @@ def test_augmented(
     dataset and task, whose name ends in "_TTA".
     """
     names = cfg.DATASETS.TEST
-    plain = without_augmentation(cfg)
-    plain.defrost()
-    plain.TEST.SEM_SEG = plain.TEST.LOSS = False
-    plain.TEST.NUM_PICTURES = 0
-    plain.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, FOLDER)
-    os.makedirs(plain.OUTPUT_DIR, exist_ok=True)
+    off = dict.fromkeys(("TEST.AUG.ENABLED", "TEST.SEM_SEG", "TEST.LOSS"), False)
+    folder = os.path.join(cfg.OUTPUT_DIR, FOLDER)
+    plain = changed(cfg, {**off, "TEST.NUM_PICTURES": 0, "OUTPUT_DIR": folder})
+    os.makedirs(folder, exist_ok=True)
     told = "What follows is test-time augmentation (TEST.AUG), sizes %s; its results are in %s."
-    logger.info(told, ", ".join(map(str, cfg.TEST.AUG.MIN_SIZES)), plain.OUTPUT_DIR)
+    logger.info(told, ", ".join(map(str, cfg.TEST.AUG.MIN_SIZES)), folder)
     results = test(plain, with_augmentation(cfg, model))
     by_dataset = results if len(names) > 1 else {names[0]: results}
     return {  # named as by Detectron2
         name: {f"{task}_TTA": figures for task, figures in tasks.items()}
         for name, tasks in by_dataset.items()
     }
-
-
-def without_augmentation(cfg: CfgNode) -> CfgNode:
-    """Copy a config with ``TEST.AUG`` switched off."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.TEST.AUG.ENABLED = False
-    cfg.freeze()
-    return cfg

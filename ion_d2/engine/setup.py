@@ -21,7 +21,7 @@ from ..clipping import settle_clipping
 from ..config import add_ion_config
 from ..errors import LOST_DISK, NO_SPACE, IONError
 from ..modeling.unread_settings import check_model, check_read_features
-from ..value_rules import value_of
+from ..value_rules import changed, value_of
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
 from .distributed import tell_lost
@@ -158,9 +158,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         IONError: a part is not registered or refuses its settings, or there is no such device.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
+    cfg = changed(cfg, {"MODEL.DEVICE": choose_device(cfg.MODEL.DEVICE)})
     check_model(cfg)
     try:
         model = modeling.build_model(cfg)

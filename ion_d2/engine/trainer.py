@@ -22,7 +22,7 @@ from ..data.loader import ResumableLoader
 from ..errors import IONError
 from ..files import make_folder
 from ..modeling.trainer_settings import PRECISE_BN, TRAINER_KEYS
-from .augmented_test import without_augmentation
+from ..value_rules import changed
 from .averaging import EMA, AverageWeights, build_average
 from .best import KeepBest, PatienceExhausted
 from .checkpoint import IONCheckpointer
@@ -190,7 +190,8 @@ class IONTrainer(IONBuilders):
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate, with test-time augmentation after the last step only; see :meth:`test`."""
-        cfg = self.cfg if self.iter >= self.max_iter else without_augmentation(self.cfg)
+        last = self.iter >= self.max_iter
+        cfg = self.cfg if last else changed(self.cfg, {"TEST.AUG.ENABLED": False})
         self.last_results = self._last_eval_results = self.test(cfg, self.evaluated_model)
         return self.last_results
 

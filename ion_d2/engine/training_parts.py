@@ -23,6 +23,7 @@ from ..data.mapper import IONDatasetMapper
 from ..data.run_images import spread_evenly, test_dicts, train_dicts
 from ..errors import IONError
 from ..evaluation import build_evaluators, evaluation_folder
+from ..value_rules import changed
 from .augmented_test import check_augmentation, test_augmented
 from .class_names import check_classes, classes_of, dataset_classes
 from .fit_config import check_data, prepared
@@ -110,9 +111,7 @@ class IONBuilders(DefaultTrainer):
             IONError: settings of the clipping contradict each other.
         """
         if clip_as_configured(model.parameters(), cfg):
-            cfg = cfg.clone()
-            cfg.defrost()
-            cfg.SOLVER.CLIP_GRADIENTS.ENABLED = False
+            cfg = changed(cfg, {"SOLVER.CLIP_GRADIENTS.ENABLED": False})
         elif cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL:
             logger.warning(
                 "Gradients are not clipped: SOLVER.CLIP_GRADIENTS.FULL_MODEL is True, but "

@@ -20,6 +20,7 @@ from ..data.loader import SingleImageLoader
 from ..data.mapper import IONDatasetMapper
 from ..data.run_images import test_dicts
 from ..errors import IONError
+from ..value_rules import changed
 
 # Parts of the detector, and heads in them, that return losses in training, predictions otherwise.
 _PARTS = ("proposal_generator", "roi_heads", "sem_seg_head")
@@ -43,7 +44,7 @@ def validation_losses(cfg: CfgNode, model: nn.Module, dataset_name: str) -> dict
         architecture = f"MODEL.META_ARCHITECTURE {type(model).__name__}"
         raise IONError(f"TEST.LOSS does not work with {architecture}; set it to False.")
     dicts = test_dicts(cfg, dataset_name, with_proposals=True)
-    mapper = IONDatasetMapper(_without_augmentation(cfg), is_train=True)
+    mapper = IONDatasetMapper(_as_in_evaluation(cfg), is_train=True)
     loader = SingleImageLoader(dicts, mapper, cfg.DATALOADER.NUM_WORKERS)
     with computing_losses(model):
         sums, count = _sum_losses(model, loader, dataset_name)
@@ -103,16 +104,16 @@ def _sum_losses(
     return dict(sums), count
 
 
-def _without_augmentation(cfg: CfgNode) -> CfgNode:
+def _as_in_evaluation(cfg: CfgNode) -> CfgNode:
     """A config whose training pictures look like those of the evaluation."""
-    cfg = cfg.clone()
-    cfg.defrost()
     data, pictures = cfg.DATASETS, cfg.INPUT
-    data.TRAIN = data.TEST  # where Detectron2 looks for names of keypoints
-    data.PRECOMPUTED_PROPOSAL_TOPK_TRAIN = data.PRECOMPUTED_PROPOSAL_TOPK_TEST
-    pictures.CROP.ENABLED = False
-    pictures.RANDOM_FLIP = "none"
-    pictures.MIN_SIZE_TRAIN_SAMPLING = "choice"
-    pictures.MIN_SIZE_TRAIN = (pictures.MIN_SIZE_TEST,)
-    pictures.MAX_SIZE_TRAIN = pictures.MAX_SIZE_TEST
-    return cfg
+    values = {
+        "DATASETS.TRAIN": data.TEST,  # where Detectron2 looks for names of keypoints
+        "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": data.PRECOMPUTED_PROPOSAL_TOPK_TEST,
+        "INPUT.CROP.ENABLED": False,
+        "INPUT.RANDOM_FLIP": "none",
+        "INPUT.MIN_SIZE_TRAIN_SAMPLING": "choice",
+        "INPUT.MIN_SIZE_TRAIN": (pictures.MIN_SIZE_TEST,),
+        "INPUT.MAX_SIZE_TRAIN": pictures.MAX_SIZE_TEST,
+    }
+    return changed(cfg, values)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import IONError
 from ...layers import DIRECTIONS
-from ...value_rules import BELOW_1, COUNT, check_value
+from ...value_rules import BELOW_1, COUNT, changed, check_value
 
 # Name of the feature that a context block adds. Further ones start with it.
 CONTEXT = "context"
@@ -70,16 +70,13 @@ def build_context_block(cfg: CfgNode, in_channels: int, name: str | None = None)
     if name not in CONTEXT_REGISTRY:
         known = ", ".join(sorted(block for block, _ in CONTEXT_REGISTRY))
         raise IONError(f"{key} is {name!r}, but the context blocks are: {known}.")
-    cfg = cfg.clone()
-    cfg.defrost()
     settings = cfg.MODEL.CONTEXT
-    settings.HIDDEN_DIM, settings.OUT_DIM = (
-        width or in_channels for width in (settings.HIDDEN_DIM, settings.OUT_DIM)
-    )
-    if not cfg.MODEL.DROPOUT_ON:
-        settings.DROPOUT = 0.0
-    cfg.freeze()
-    return CONTEXT_REGISTRY.get(name)(cfg, in_channels)
+    values = {
+        "MODEL.CONTEXT.HIDDEN_DIM": settings.HIDDEN_DIM or in_channels,
+        "MODEL.CONTEXT.OUT_DIM": settings.OUT_DIM or in_channels,
+        "MODEL.CONTEXT.DROPOUT": settings.DROPOUT if cfg.MODEL.DROPOUT_ON else 0.0,
+    }
+    return CONTEXT_REGISTRY.get(name)(changed(cfg, values), in_channels)
 
 
 def run_context_block(block: nn.Module, x: Tensor, sizes: Tensor | None) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads, R
 from torch import nn
 
 from ...errors import IONError
-from ...value_rules import check_value, one_of
+from ...value_rules import changed, check_value, one_of
 from ..context import CONTEXT
 from ..model_values import check_features, deepest_of
 from ..trainer_settings import BuiltFromConfig
@@ -108,11 +108,13 @@ def build_over(
     pyramid of equal widths. So it is shown a single feature as wide as the pooler's
     ``out_channels``, of ``bins`` per side, and its own pooler is replaced.
     """
-    alone = cfg.clone()
-    alone.defrost()
-    alone.MODEL.ROI_HEADS.IN_FEATURES = ["pooled"]
-    alone.MODEL[head_key(kind)].POOLER_RESOLUTION = bins
-    arguments = build(alone, {"pooled": ShapeSpec(channels=pooler.out_channels, stride=1)})
+    values = {
+        "MODEL.ROI_HEADS.IN_FEATURES": ["pooled"],
+        f"MODEL.{head_key(kind)}.POOLER_RESOLUTION": bins,
+    }
+    arguments = build(
+        changed(cfg, values), {"pooled": ShapeSpec(channels=pooler.out_channels, stride=1)}
+    )
     prefix = "" if "pooler" in arguments else f"{kind}_"  # C4's heads share the one pooler
     measured = getattr(pooler, "scale_pooler", None) is not None
     apart = [cfg.MODEL.CONTEXT.IN_FEATURE] if measured else []
