@@ -65,7 +65,7 @@ RULES = {
     ),
     "unused-class": Rule(
         "warning",
-        "A class has no object in any of the datasets that a training takes.",
+        "In none of the datasets does a class have an object that a training takes.",
         "Label some, or take it out of the list of classes.",
     ),
     "one-split-class": Rule(

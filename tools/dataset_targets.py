@@ -45,12 +45,12 @@ def check_labels_free(files: Iterable[tuple[Path, bytes]]) -> None:
 def check_neighbors(
     form: str, folder: Path, suffixes: Sequence[str], records: Sequence[Record]
 ) -> None:
-    """Look for what a reader would find beside the pictures or in their place.
+    """Refuse a folder with files that a reader would take for part of this dataset.
 
-    VOC's folder is that of all splits, whose pictures have labels by their stems.
+    VOC's folder serves all splits: there, only another picture of the same stem is refused.
 
     Raises:
-        IONError: there is some.
+        IONError: there is such a file.
     """
     suffixes = (".json",) if form == "labelme" else suffixes
     if not suffixes or not folder.is_dir():  # COCO's files list their pictures

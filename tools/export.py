@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     model = cfg.MODEL
     if model.LOAD_PROPOSALS and model.PROPOSAL_GENERATOR.NAME != "PrecomputedProposals":
-        told = "An exported model detects from own proposals alone"
+        told = "An exported model makes its own proposals and reads no others"
         raise IONError(f"{told}; export it with MODEL.LOAD_PROPOSALS False.")
     predictor = IONPredictor.from_config(cfg, names)
     export_detector(predictor.model, args.output, describe(cfg, names))

@@ -55,8 +55,8 @@ def read_mat(
 ) -> Proposals:
     """Read proposals from a Matlab file, or from a folder (and those in it) of one file per image.
 
-    An image of a folder is called as its file, with the path below the folder if files of one name
-    are there more than once or ``ids`` are given, among which one name may be two images'.
+    In a folder, an image's id is the name of its file without suffix, or the path below the folder
+    if two files share a name or ``ids`` are given.
 
     Args:
         path: the file or folder.

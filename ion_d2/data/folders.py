@@ -40,9 +40,9 @@ def path_from(folder: str, path: str) -> str:
 
 
 def pictures_called(names: Collection[str], stems: Iterable[str]) -> dict[str, list[int]]:
-    """Find the pictures that each of some names stands for, as "im0" or "a/im0" for "J/a/im0".
+    """Find, for each name, the pictures whose path ends in it: "im0" and "a/im0" for "J/a/im0".
 
-    Of several, it is the one whose folder holds the folders of the others, if there is one.
+    If several end in it, the highest one is meant, provided that all others lie below its folder.
 
     Args:
         names: those of labels or the like; all are :func:`composed`.
@@ -67,7 +67,7 @@ def pictures_called(names: Collection[str], stems: Iterable[str]) -> dict[str, l
 
 
 def own_names(called: Mapping[str, Sequence[int]]) -> dict[int, str]:
-    """Each picture's longest name that is no other's, of what :func:`pictures_called` returns."""
+    """For each picture, the longest name that means it alone by :func:`pictures_called`."""
     alone = [(name, places[0]) for name, places in called.items() if len(places) == 1]
     return {place: name for name, place in sorted(alone, key=lambda one: len(one[0]))}
 

@@ -105,9 +105,9 @@ def clean_mask(segmentation: Any, height: int, width: int) -> Any:
 
 
 def _check_mask(segmentation: Any, height: int, width: int) -> None:
-    """Check what pycocotools does not: it reads beyond the end of a broken mask.
+    """Refuse broken and huge masks.
 
-    And it writes to no memory where there is not as much as a mask would need.
+    pycocotools reads past the end of the former, and crashes for want of memory for the latter.
     """
     if height * width > MOST_PIXELS:
         raise ValueError(f"its image would have {height} x {width} pixels, more than can be read")

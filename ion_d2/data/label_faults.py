@@ -112,7 +112,8 @@ def best_overlaps(
 
     Args:
         shapes: widths and heights of the anchors of each feature.
-        strides: distance of each feature's cells; without, an anchor lies over every object.
+        strides: pixels between the cells of each feature; without, every object is compared with
+            anchors that are centered on it.
     """
     best = np.zeros(len(objects.box))
     extent = (objects.box[:, 2:] - objects.box[:, :2]).clip(0)

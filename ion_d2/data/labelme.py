@@ -115,7 +115,10 @@ def _annotations(
     for index, shape in enumerate(shapes):
         label, group = shape["label"], shape.get("group_id")
         if label not in classes:
-            text = f"{file} has the label {label!r}, which classes.txt does not name."
+            text = (
+                f"{file} has the label {label!r}, which classes.txt does not name; correct it, or "
+                "add it there."
+            )
             refuse(IONError(text, rule="unknown-class"))
             continue
         groups.setdefault((label, index if group is None else str(group)), []).append(shape)
@@ -245,4 +248,7 @@ def _decode(text: Any, file: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (TypeError, ValueError) as error:
-        raise IONError(f"{file} holds a picture that is not in base64 ({error}).") from error
+        raise IONError(
+            f"{file} holds a picture or mask that is not in base64 ({error}); save it anew in "
+            "labelme."
+        ) from error

@@ -172,7 +172,7 @@ def _map_or_error(mapper: Callable[[Any], Any], item: Any) -> Any:
 
 
 def _raising_errors(loader: DataLoader) -> Iterator[list[Any]]:
-    """The batches; however a worker was lost, PyTorch's RuntimeError tells it."""
+    """Yield the batches; raise an error that a worker returned, or RuntimeError if one was lost."""
     batches = iter(loader)
     while True:
         try:

@@ -19,7 +19,7 @@ from .outlines import corners_of
 from .readable import UnreadableImageError, or_skip, read_image_of, too_thin, warn_skipped
 from .sem_seg import read_label_map, transform_label_map
 
-_MAX_IDS = 254
+_MAX_IDS = 254  # moved by one on the way, they leave 0 and 255 for fills, see transform_label_map
 
 
 def is_learned(annotation: dict[str, Any], use_difficult: bool) -> bool:

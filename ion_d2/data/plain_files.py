@@ -59,7 +59,7 @@ def parse_yaml(text: str, source: str | os.PathLike[str]) -> Any:
         ) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise IONError(f"{source} cannot be read as YAML ({_first(error)}); correct it.") from error
-    raise IONError(f"{source} holds more than {_MOST_VALUES:,} values by its aliases.")
+    raise IONError(f"{source} holds more than {_MOST_VALUES:,} values by its aliases; correct it.")
 
 
 def _count(node: yaml.Node | None, known: dict[int, int]) -> int:

@@ -103,22 +103,25 @@ def _object(line: str, where: str, num_classes: int, size: tuple[int, int]) -> d
     try:
         category, *shares = map(float, line.split())
     except ValueError as error:
-        raise IONError(f"{where} has {line!r}; a line is a class and numbers only.") from error
+        raise IONError(
+            f"{where} is {line!r}, but must be the number of a class and then numbers; correct it."
+        ) from error
     if len(shares) != _BOX and (len(shares) < _LEAST_OUTLINE or len(shares) % 2):
         raise IONError(
             f"{where} has {len(shares)} numbers after the class; a box has {_BOX} (without a "
-            "score), and an outline two for each of three or more corners."
+            "score), and an outline two for each of three or more corners; correct the line."
         )
     if category not in range(num_classes):
         raise IONError(
-            f"{where} has the class {category:g}; 'names' has those from 0 to {num_classes - 1}.",
+            f"{where} has the class {category:g}, but 'names' has those from 0 to "
+            f"{num_classes - 1}; correct the line, or name the class.",
             rule="unknown-class",
         )
     wrong = [s for s in shares if not -_TOLERANCE <= s <= 1 + _TOLERANCE]
     if wrong:
         raise IONError(
             f"{where} has {wrong[0]:g}; places and sizes are shares of the picture's width and "
-            "height, from 0 to 1."
+            "height, from 0 to 1; correct the line."
         )
     is_box = len(shares) == _BOX
     if is_box:

@@ -53,11 +53,13 @@ def accumulate_gradients(
 ) -> Losses:
     """Add to the parameters' gradients those of the mean loss over images, in several passes.
 
-    ION's losses are means over images, so that the result is that of one pass over all, if the
-    model treats each image alike in both. It does so up to rounding where nothing is random
-    (sampling of boxes, dropout), no batch statistics are used or measured (batch normalization;
-    ``MODEL.SKIP_POOLER.SCALE_INIT`` 0) and all images have one size, so that none is padded.
-    Processes exchange gradients once, in the last pass, which may have fewer images.
+    The losses of the RPN, of IONROIHeads' boxes and of the segmentation head are means over images,
+    so that the result is that of one pass over all, if the model treats each image alike in both.
+    It does so up to rounding where nothing is random (sampling of boxes, dropout), no batch
+    statistics are used or measured (batch normalization; ``MODEL.SKIP_POOLER.SCALE_INIT`` 0) and
+    all images have one size, so that none is padded. Detectron2's losses of masks, keypoints,
+    cascades and C4 heads are means over the ROIs of a pass. Processes exchange gradients once, in
+    the last pass, which may have fewer images.
 
     Args:
         model: maps a list of input dicts to its losses; may be wrapped for distributed training.

@@ -61,13 +61,25 @@ def _check_exportable(model: nn.Module) -> None:
         )
     heads = model.roi_heads
     for found, setting, wanted in (
-        (model.proposal_generator is None, "MODEL.PROPOSAL_GENERATOR.NAME RPN", "own proposals"),
-        (getattr(model, "flip_averaging", False), "TEST.FLIP_AVERAGING False", "one image"),
-        (getattr(heads, "mask_on", False), "MODEL.MASK_ON False", "boxes without masks"),
-        (getattr(heads, "keypoint_on", False), "MODEL.KEYPOINT_ON False", "boxes alone"),
+        (
+            model.proposal_generator is None,
+            "MODEL.PROPOSAL_GENERATOR.NAME RPN",
+            "makes its own proposals",
+        ),
+        (
+            getattr(model, "flip_averaging", False),
+            "TEST.FLIP_AVERAGING False",
+            "runs once on an image",
+        ),
+        (getattr(heads, "mask_on", False), "MODEL.MASK_ON False", "gives boxes, no masks"),
+        (
+            getattr(heads, "keypoint_on", False),
+            "MODEL.KEYPOINT_ON False",
+            "gives boxes, no keypoints",
+        ),
     ):
         if found:
-            raise IONError(f"An exported model detects from {wanted}; export it with {setting}.")
+            raise IONError(f"An exported model {wanted}; export it with {setting}.")
 
 
 @contextlib.contextmanager

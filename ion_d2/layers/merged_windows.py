@@ -35,7 +35,7 @@ class MergedWindows:
         """Add a feature, as :class:`ion_d2.layers.roi_max_pool.WindowMaxPool` pools it.
 
         Args:
-            windows: (U, C)
+            windows: (U, C) maxima of U windows.
             index: (M, P, P) window of each bin.
             weight: (D, C) of the 1x1 convolution.
             scale: (C,) factors of the channels after the division; None is 1.

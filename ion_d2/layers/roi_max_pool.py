@@ -1,11 +1,11 @@
 """ROI max pooling that is fast on a CPU; the results are torchvision's, bit for bit.
 
 torchvision's CPU operator works in one thread and pools each bin of each ROI by itself. Fast
-R-CNN's bins are made of whole cells, though, and ROIs overlap: of the bins of an RPN's 300
-proposals, three in ten read cells of stride 16 that no bin before them reads. Each such window of
-cells is pooled once here, and a product over the channels is not taken more often either
-(``merged_windows.py``). Without a gradient this is TorchScript, so that an exported model pools as
-fast as the one it came from.
+R-CNN's bins are made of whole cells, though, and ROIs overlap, so that many bins read the very same
+cells: of the bins of an RPN's 300 proposals on a map of stride 16, only three in ten read a window
+of cells that no bin before them reads. Each window is pooled once here, and a product over the
+channels is not taken more often either (``merged_windows.py``). Without a gradient this is
+TorchScript, so that an exported model pools as fast as the one it came from.
 """
 
 from __future__ import annotations

@@ -83,8 +83,9 @@ def _pool_image(out: Tensor, x: Tensor, windows: Tensor, counts: list[int]) -> N
 def _table_sizes(counts: list[int], cells: int) -> list[int]:
     """For windows of each size, the size in whose table they are looked up.
 
-    That is their own, or half of it, and so on: a table costs about as much as the further, smaller
-    entries that windows read without it, if they are a fifth as many as its cells.
+    A table costs one pass over the map. For windows fewer than a fifth of the map's cells it is not
+    made: entries of the table of half the size cover them, two for one. This is decided from the
+    largest size down.
 
     Args:
         counts: windows of each size.

@@ -180,15 +180,15 @@ class ION(BuiltFromConfig, GeneralizedRCNN):
         return proposals, dict(losses)
 
     def _look_for_labels(self, inputs: Inputs) -> None:
-        """Warn once where none of the first batches had label maps, without which no loss is."""
+        """Warn once if none of the first batches had label maps: the loss would stay 0."""
         if any("sem_seg" in x for x in inputs):
             self._awaited = 0
         elif self._awaited:
             self._awaited -= 1
             if not self._awaited:
                 logger.warning(
-                    "MODEL.SEG_REGULARIZER_ON is True, but none of the first %d batches had label "
-                    "maps: the segmentation loss trains nothing. Train on data that has some; "
+                    "MODEL.SEG_REGULARIZER_ON is True, but in the first %d passes no image had a "
+                    "label map: the segmentation loss trains nothing. Train on data that has some; "
                     "under Detectron2's trainers, which draw none from masks, build the loader "
                     "with ion_d2.data.IONDatasetMapper.",
                     _AWAITED,

@@ -205,7 +205,7 @@ WRONG = {
             shape("a", "polygon", (1, 2), (3, 4), (200_000, 4), group_id=1),
         ]
     },
-    "holds a picture that is not in base64": {
+    "holds a picture or mask that is not in base64": {
         "shapes": [shape("a", "mask", (1, 2), (3, 4), mask="?")]
     },
     "mask that is no picture": {"shapes": [shape("a", "mask", (1, 2), (3, 4), mask="AAAA")]},

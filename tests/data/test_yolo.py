@@ -115,12 +115,12 @@ def test_a_split_without_labels_is_not_labeled(folder, caplog):
 WRONG_LABELS = {
     "1 0.5 0.5 0.2": "line 1 has 3 numbers after the class; a box has 4",
     "1 0.1 0.1 0.2 0.2 0.3": "line 1 has 5 numbers",
-    f"{BOX}\n2 0.5 0.5 0.2 0.4": "line 2 has the class 2; 'names' has those from 0 to 1",
+    f"{BOX}\n2 0.5 0.5 0.2 0.4": "line 2 has the class 2, but 'names' has those from 0 to 1",
     "0.5 0.5 0.5 0.2 0.4": "has the class 0.5",
     "1 24 15 8 12": "has 24; places and sizes are shares",
     "1 nan 0.5 0.2 0.4": "has nan; places",
-    "dog 0.5 0.5 0.2 0.4": "a line is a class and numbers only",
-    "1,0.5,0.5,0.2,0.4": "a line is a class and numbers only",
+    "dog 0.5 0.5 0.2 0.4": "must be the number of a class and then numbers",
+    "1,0.5,0.5,0.2,0.4": "must be the number of a class and then numbers",
 }
 
 

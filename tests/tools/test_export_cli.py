@@ -127,7 +127,6 @@ def test_a_difference_is_a_failure(export, pictures, monkeypatch):
     [
         ("a.pt", [], [], "a.pt should end in .ts or .onnx"),
         ("a.ts", ["--check", "absent"], [], "--check absent holds no picture"),
-        ("a.ts", ["--check", "docs/images", "--limit", "0"], [], "--limit: 0 is below 1"),
         ("a.ts", [], ["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty"),
         ("a.ts", [], ["TEST.FLIP_AVERAGING", "True"], "TEST.FLIP_AVERAGING False"),
         ("a.ts", [], ["MODEL.LOAD_PROPOSALS", "True"], "MODEL.LOAD_PROPOSALS False"),
@@ -137,3 +136,7 @@ def test_a_difference_is_a_failure(export, pictures, monkeypatch):
 def test_bad_input_is_one_sentence(export, tmp_path, output, flags, opts, word):
     assert says(export(output, *flags, opts=opts), word)
     assert not list(tmp_path.glob("a.*"))
+
+
+def test_no_picture_to_compare_on_is_no_number(export):
+    assert "--limit: 0 is below 1" in export("a.ts", "--check", "docs/images", "--limit", "0")[2]

@@ -212,7 +212,7 @@ class SkipPooler(nn.Module):
         return normalized_projection(pooled, self._weight(index), self.norm, self.factors(index))
 
     def _weight(self, index: int) -> Tensor:
-        """The (out_channels, C_l) weights of a feature; the gate is theirs where no scale is."""
+        """The (out_channels, C_l) weights that read a feature; without a norm, times its gate."""
         assert self.reduce is not None  # or nothing is merged
         weight = self.reduce.weight[:, self._columns[index], 0, 0]
         gated = self.scale is None and index in self.added

@@ -170,9 +170,10 @@ def build_skip_pooler(
 
 
 def _shape_measured_apart(cfg: CfgNode, shapes: dict[str, ShapeSpec]) -> ShapeSpec | None:
-    """What the scale is measured on, if on a feature that is not merged.
+    """The shape of the feature on which the scale is measured, if it is not one of those merged.
 
-    Context alone gets the amplitude that it has beside the feature its block reads: that one's.
+    Context that is pooled alone gets the scale that it would have beside the feature that its block
+    reads, so that this one is measured.
     """
     settings = cfg.MODEL.SKIP_POOLER
     measures = settings.NORM != "none" and settings.SCALE_INIT == 0
