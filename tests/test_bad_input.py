@@ -1,4 +1,4 @@
-"""Sixty kinds of bad input, each through a program's front door.
+"""Eighty kinds of bad input, each through a program's front door.
 
 Each ends with status 1 and one sentence that names what is wrong, and what was there stays.
 """

@@ -93,9 +93,9 @@ def class_names(names: Sequence[str]) -> list[str]:
     ensure_registered(names)
     if not names:
         raise IONError("DATASETS.TRAIN and DATASETS.TEST name no dataset; " + _FORMS + ".")
-    first = _classes_of(names[0])
+    first = registered_classes(names[0])
     for name in names[1:]:
-        other = _classes_of(name)
+        other = registered_classes(name)
         if other != first:
             raise IONError(
                 f"Datasets '{names[0]}' and '{name}' have different classes ({', '.join(first)} "
@@ -104,7 +104,8 @@ def class_names(names: Sequence[str]) -> list[str]:
     return first
 
 
-def _classes_of(name: str) -> list[str]:
+def registered_classes(name: str) -> list[str]:
+    """The classes of a dataset by its metadata; IONError if it names none, even once loaded."""
     metadata = MetadataCatalog.get(name)
     if not metadata.get("thing_classes"):
         DatasetCatalog.get(name)  # some datasets know their classes only once they are loaded

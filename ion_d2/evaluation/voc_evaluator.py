@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..data.catalog import class_names
+from ..data.catalog import registered_classes
 from ..errors import IONError
 from .coco_style import COCO_METRICS, evaluate_coco_style
 from .image_boxes import (
@@ -68,7 +68,7 @@ class IONVOCEvaluator(DatasetEvaluator):
         self._metric = metric
         self._output_dir = output_dir
         self._distributed = distributed
-        self._class_names = class_names([dataset_name])
+        self._class_names = registered_classes(dataset_name)
         records = DatasetCatalog.get(dataset_name) if records is None else records
         self._truth = {each["image_id"]: ground_truth_from_dict(each) for each in records}
         if len(self._truth) < len(records):
