@@ -63,7 +63,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add_model_arguments(parser)
-    add("--input", nargs="+", default=[], help="files, folders (with subfolders) or patterns")
+    many = {"nargs": "+", "action": "extend", "default": []}
+    add("--input", **many, help="files, folders (with subfolders) or patterns")
     add("--video-input", action="append", default=[], metavar="FILE", help="video, or its address")
     camera = {"nargs": "?", "type": whole_number(0), "const": 0, "metavar": "N"}
     add("--webcam", **camera, help="camera N (0), until Ctrl-C")

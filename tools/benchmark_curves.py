@@ -28,7 +28,13 @@ def time_curves(
         For each axis and detector the places "x", the median "seconds" there, and the line through
         them: its value at 0, "start", its "slope", "R2", and how far the seconds are off at most
         relative to the line, "deviation".
+
+    Raises:
+        IONError: a model has no ROI heads, whose proposals could grow.
     """
+    for name, detector in detectors.items():
+        if not hasattr(detector.net, "roi_heads"):
+            raise IONError(f"curves needs models with ROI heads; leave out {name}.")
     # What reached the heads: an RPN may find fewer boxes than it may pass on.
     boxes: dict[tuple, int] = {}
     works = {}
@@ -53,7 +59,7 @@ def time_curves(
 
 
 def _size(args: argparse.Namespace, factor: int) -> tuple[int, int]:
-    """That of a picture of so many times the area."""
+    """Height and width of ``--image-size``, grown to ``factor`` times the area."""
     height, width = (round(side * math.sqrt(factor)) for side in args.image_size)
     return height, width
 

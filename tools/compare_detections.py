@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("runs", nargs="+", type=_run, help="folders of runs (their OUTPUT_DIR)", metavar="NAME=RUN")
-    add("--input", nargs="+", required=True, type=Path, help="pictures")
+    add("--input", nargs="+", action="extend", required=True, type=Path, help="pictures")
     add("--output", required=True, type=Path, help="the drawing, .jpg or .png")
     add("--confidence-threshold", type=score, default=0.5, help="lowest score to draw (0.5)")
     add("--size", type=whole_number(16), default=320, help="longer side of a panel, pixels (320)")

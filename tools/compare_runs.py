@@ -114,7 +114,8 @@ def _classes(runs: Sequence[Run], place: int) -> list[Comparison]:
         [name, *(format_percent(classes[figure].get(name)) for classes in of_runs)]
         for name in dict.fromkeys(name for classes in of_runs for name in classes[figure])
     ]
-    return [Comparison(f"{figure} of each class", ["class", *(run.name for run in runs)], rows)]
+    on = f" on {runs[0].results[place].dataset}" if len(runs[0].results) > 1 else ""
+    return [Comparison(f"{figure} of each class{on}", ["class", *(run.name for run in runs)], rows)]
 
 
 def _differences(runs: Sequence[Run]) -> Comparison:
@@ -188,7 +189,10 @@ def write_page(path: Path, tables: Sequence[Comparison], plots: dict[str, Plot])
     sections = [Section("Tables", parts)]
     if plots:
         pictures = [Picture(p.svg(), f"{name} of each run.", name) for name, p in plots.items()]
-        caption = "Each line is a run; on the way, losses are medians, and dots are evaluations."
+        caption = (
+            "Each line is a run. A point of the loss is the median since the point before; each "
+            "dot of AP50 is an evaluation."
+        )
         sections.append(Section("Curves", [Figure(pictures, caption, width=400)]))
     write_report(path, "Runs compared", sections)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Read changed files for minutes of a core: a reader may refuse them in one sentence, and no more.
+"""Feed damaged files to readers for minutes of a core: each is read, or refused in one sentence.
 
     python tools/fuzz.py coco --minutes 30
     python tools/fuzz.py all --minutes 2

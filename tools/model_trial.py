@@ -137,7 +137,7 @@ class ModelTrial:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
 
     def pick(self, seen: Seen, threshold: float, x: float, y: float) -> int | None:
-        """Index of the smallest detection at a pixel of :meth:`draw`'s drawing; None: of none."""
+        """Index of the smallest box over a pixel of :meth:`draw`'s drawing; None for none."""
         height, width = seen.image.shape[:2]
         scale = _SIDE / max(height, width)
         size = width * scale, height * scale

@@ -156,7 +156,7 @@ def open_gates(model: nn.Module) -> None:
 
 @contextmanager
 def _settling(model: nn.Module) -> Iterator[None]:
-    """Give each frozen normalization the statistics of what it gets, as training had done."""
+    """Give each frozen normalization the statistics of what it gets, as training would have."""
     frozen = [m for m in model.modules() if isinstance(m, FrozenBatchNorm2d)]
     hooks = [module.register_forward_pre_hook(_settle) for module in frozen]
     try:

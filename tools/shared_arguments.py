@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from detectron2.config import CfgNode
 from ion_d2.engine.fit_config import settle_classes
 from ion_d2.engine.setup import load_config
 from ion_d2.errors import IONError
+from ion_d2.value_rules import changed, value_of
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:
@@ -31,7 +33,7 @@ def whole_number(lowest: int) -> Callable[[str], int]:
 def positive(word: str) -> float:
     """Read a number above 0, for argparse."""
     with contextlib.suppress(ValueError):
-        if (value := float(word)) > 0:
+        if 0 < (value := float(word)) < math.inf:
             return value
     raise argparse.ArgumentTypeError(f"{word} is no number above 0")
 
@@ -79,9 +81,7 @@ def read_model_config(
     cfg = load_config(args.config_file, [*args.opts, *further])
     names = settle_classes(cfg, args.classes, weights=cfg.MODEL.WEIGHTS)
     if lowest_score is not None:
-        cfg.defrost()
-        heads = cfg.MODEL.ROI_HEADS
         # Only ever lower: where boxes vote, those of low scores have a voice too.
-        heads.SCORE_THRESH_TEST = min(heads.SCORE_THRESH_TEST, lowest_score)
-        cfg.freeze()
+        keys = [f"MODEL.{part}.SCORE_THRESH_TEST" for part in ("ROI_HEADS", "RETINANET")]
+        cfg = changed(cfg, {key: min(value_of(cfg, key), lowest_score) for key in keys})
     return cfg, names

@@ -49,7 +49,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="trainings at a time; default by cores and memory",
     )
     parser.add_argument(
-        "--data", nargs="+", default=[], metavar="NAME=PATH", help="folders in VOC layout"
+        "--data",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="folders in VOC layout",
     )
     return parser
 

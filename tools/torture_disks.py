@@ -51,7 +51,7 @@ def fill(folder: Path, scenes: Path, size: int) -> tuple[str, list[str]]:
     mount(folder, f"size={size}")
     try:
         (run,) = training.finish()
-        if not run.status:
+        if run.status == 0:  # None where it hangs
             return "", []
         said, wrong = " ".join(run.errors()), faults(training, run)
         mount(folder, f"remount,size={ENOUGH}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import os
 import signal
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from demo_inputs import pictures_of
 from model_trial import ModelTrial
-from shared_arguments import add_model_arguments, read_model_config
+from shared_arguments import add_model_arguments, positive, read_model_config
 
 from ion_d2.data.run_images import spread_evenly
 from ion_d2.engine.predictor import IONPredictor
@@ -46,10 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, help="port (the first free one from 7860 on)")
     parser.add_argument(
-        "--max-megabytes", type=float, default=20, help="largest file that is taken (20)"
+        "--max-megabytes", type=positive, default=20, help="largest file that is taken (20)"
     )
     parser.add_argument(
-        "--max-megapixels", type=float, default=40, help="largest picture that is taken (40)"
+        "--max-megapixels", type=positive, default=40, help="largest picture that is taken (40)"
     )
     return parser
 
@@ -62,8 +61,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     args = build_parser().parse_intermixed_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    if not all(0 < most < math.inf for most in (args.max_megabytes, args.max_megapixels)):
-        raise IONError("--max-megabytes and --max-megapixels must be numbers above 0.")
     examples = find_examples(args.examples) if args.examples else []
     with tempfile.TemporaryDirectory(prefix="try_model_") as uploads:
         # Gradio reads these when it is imported: it asks no other machine, and keeps no history.

@@ -77,7 +77,7 @@ def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
     names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] if names is None else names
     classes = class_names(names)
     told = f"dataset '{names[0]}' has {len(classes)} classes ({', '.join(classes)})"
-    wanted = {_classifier(cfg): (len(classes), told)}
+    wanted = {classifier(cfg): (len(classes), told)}
     if cfg.MODEL.SEG_REGULARIZER_ON:
         wanted["SEM_SEG_HEAD"] = (len(classes) + 1, f"{told} and the background")
     for part, (number, reason) in wanted.items():
@@ -91,7 +91,7 @@ def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)  # which the programs ask, whatever the model
 
 
-def _classifier(cfg: CfgNode) -> str:
+def classifier(cfg: CfgNode) -> str:
     """The part of ``MODEL`` whose number of classes is that of the detector."""
     return "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
 
@@ -111,7 +111,7 @@ def settle_classes(
     Raises:
         IONError: a file cannot be read or does not fit, or the number of classes is not known.
     """
-    head, segmentation = cfg.MODEL[_classifier(cfg)], cfg.MODEL.SEM_SEG_HEAD
+    head, segmentation = cfg.MODEL[classifier(cfg)], cfg.MODEL.SEM_SEG_HEAD
     names = _find_names(cfg, classes_file, weights)
     if names is None:
         names = [f"class {label}" for label in range(head.NUM_CLASSES)]
@@ -123,7 +123,7 @@ def settle_classes(
 
 
 def _find_names(cfg: CfgNode, classes_file: str | None, weights: str) -> list[str] | None:
-    key, expected = f"MODEL.{_classifier(cfg)}.NUM_CLASSES", cfg.MODEL[_classifier(cfg)].NUM_CLASSES
+    key, expected = f"MODEL.{classifier(cfg)}.NUM_CLASSES", cfg.MODEL[classifier(cfg)].NUM_CLASSES
     trained = read_class_names(weights)
     if classes_file is not None:
         names = read_class_file(classes_file)

@@ -98,7 +98,7 @@ def save_png(
 
 
 def _figure(size: tuple[int, int]) -> Figure:
-    """72 points to the inch: a point of the drawing is a pixel of the page."""
+    """An empty figure of (width, height) in CSS pixels, each 1/72 inch, Matplotlib's point."""
     return Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
 
 
@@ -229,5 +229,6 @@ def bars_plot(bars: Sequence[Bar], x_label: str, *, width: int = 320, **limits: 
 
 
 def literal(text: str) -> str:
-    """Keep Matplotlib from reading dollar signs as the start of a formula."""
-    return text.replace("$", r"\$")
+    """Keep Matplotlib from reading formulas into dollars, and from hiding "_names" in legends."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

@@ -109,11 +109,9 @@ def _group(
         for entry in listed:
             number, box = take(entry)
             columns[entry["image_id"]].append((box, entry["score"], number))
+        return {key: _detections(rows) for key, rows in columns.items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise IONError(
-            f"{path} does not fit the dataset, which has no {error}, or its format; {_STALE}."
-        ) from error
-    return {key: _detections(rows) for key, rows in columns.items()}
+        raise IONError(f"{path} is broken or of another dataset ({error!r}); {_STALE}.") from error
 
 
 def _detections(rows: list[tuple[list[float], float, int]]) -> Detections:

@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import GeneralizedRCNN
 from torch import nn
 
+from ion_d2.engine.fit_config import classifier
 from ion_d2.modeling import ContextBackbone
 
 from .detections import detection_section
@@ -17,7 +18,7 @@ from .document import Facts, Listing, Part, Section, Text
 from .evaluated_run import Outcome, read_outcome
 from .fields_view import fields_parts, measure_fields
 from .inside import inside_section
-from .observe import Observation, Sample, observe, take_samples
+from .observe import Sample, observe, take_samples
 from .page import write_report
 from .scores import score_parts
 from .states_view import states_parts
@@ -63,7 +64,7 @@ def write_run_report(
     finally:
         model.train(was_training)
     name = os.path.basename(os.path.abspath(cfg.OUTPUT_DIR))
-    lead = f"{' + '.join(cfg.MODEL.ROI_HEADS.IN_FEATURES)} on {', '.join(cfg.DATASETS.TEST)}"
+    lead = f"{' + '.join(cfg.MODEL[classifier(cfg)].IN_FEATURES)} on {', '.join(cfg.DATASETS.TEST)}"
     write_report(path, f"Run {name}", sections, lead=lead)
     logger.info("The report is in %s", path)
     return path
@@ -98,11 +99,10 @@ def _model_sections(
         return [Section("What the model looks at", [Text([text])])]
     samples = take_samples(cfg, outcome.dataset, _IMAGES)
     names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
-    first = observe(model, samples[0])
     # One at a time: the features of many large images would not fit into memory.
     seen = ((sample, observe(model, sample)) for sample in samples)
     return [
-        _outside(cfg, model, samples[:_FIELD_IMAGES], first, place),
+        _outside(cfg, model, samples[:_FIELD_IMAGES], place),
         inside_section(model, seen, names, outcome.class_names),
     ]
 
@@ -111,15 +111,14 @@ def _outside(
     cfg: CfgNode,
     model: nn.Module,
     samples: Sequence[Sample],
-    first: Observation,
     place: tuple[float, float],
 ) -> Section:
     fields = measure_fields(cfg, model, samples, place)
     groups = any(isinstance(module, nn.GroupNorm) for module in model.backbone.modules())
     parts: list[Part] = fields_parts(fields, len(samples), groups)
-    if first.states:
+    if states := observe(model, samples[0]).states:
         stride = int(model.backbone.output_shape()[fields[-1].name].stride)
-        parts += states_parts(samples[0], first.states, cfg.INPUT.FORMAT == "RGB", stride)
+        parts += states_parts(samples[0], states, cfg.INPUT.FORMAT == "RGB", stride)
     else:
         parts.append(Text(["No recurrence runs over this model's features."]))
     return Section("Outside: what one cell sees", parts)
@@ -140,7 +139,7 @@ def _settings(cfg: CfgNode, model: nn.Module) -> Section:
         ("Tested on", ", ".join(cfg.DATASETS.TEST) or "nothing"),
         ("Backbone", cfg.MODEL.BACKBONE.NAME),
         ("Context", context),
-        ("Pooled features", ", ".join(cfg.MODEL.ROI_HEADS.IN_FEATURES)),
+        ("Features read", ", ".join(cfg.MODEL[classifier(cfg)].IN_FEATURES)),
         ("Segmentation loss", "on" if cfg.MODEL.SEG_REGULARIZER_ON else "off"),
         ("Parameters", f"{sum(numbers):,}"),
         ("Seed", str(cfg.SEED) if cfg.SEED >= 0 else "drawn at random"),

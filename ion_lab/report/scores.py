@@ -148,7 +148,9 @@ def _curves(
     shown = [(outcome.class_names[i], curves[i]) for i in sorted(order[:_MAX_CURVES])]
     pictures = [_curve_picture(name, curve) for name, curve in shown if curve is not None]
     if not pictures:
-        return Text(["No precision-recall curve can be drawn: no detection is right."])
+        return Text(
+            ["No precision-recall curve can be drawn: no class with boxes was found anywhere."]
+        )
     caption = (
         f"Precision against recall at IoU 0.5, {how}, from the surest detection (left) to the "
         f"least sure. The dot is where the score is {SURE:g}. A curve that ends early misses the "

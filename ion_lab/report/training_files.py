@@ -17,7 +17,7 @@ from .training_curves import read_metrics, training_plots, validation_table
 LOSSES, VALIDATION = "losses.png", "validation.md"
 _WRITTEN_EVERY = 20  # iterations, in which Detectron2 adds to metrics.json; evaluations apart
 _PAUSE = 60.0  # seconds
-_SHARE = 100  # of the time that goes by, at most one part is for drawing
+_SHARE = 100  # a pause is at least so many times as long as the drawing before it
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ion_d2.errors import IONError
 from ion_lab.scenes.compose import SPLITS, compose_scene
 from ion_lab.scenes.scene_settings import SceneSettings
-from ion_lab.scenes.voc_writer import PICTURE_FOLDERS, write_scene, write_split
+from ion_lab.scenes.voc_writer import PICTURE_FOLDERS, SPLIT_FOLDERS, write_scene, write_split
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +125,9 @@ def _prepare(root: Path, manifest: dict[str, Any]) -> bool:
 def _is_whole(root: Path, manifest: dict[str, Any]) -> bool:
     """Whether no file has been deleted since the set was finished."""
     total = sum(manifest["arguments"][split] for split in SPLITS)
-    own = [path for path in _files(root) if _OWN.fullmatch(path.name)]
-    return sum(path.suffix != ".txt" for path in own) == len(PICTURE_FOLDERS) * total
+    wanted = len(PICTURE_FOLDERS) * total + len(SPLITS) * len(SPLIT_FOLDERS)
+    own = sum(_OWN.fullmatch(path.name) is not None for path in _files(root))
+    return own == wanted and (root / "classes.txt").is_file()
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from ion_lab.scenes.placing import SceneObject
 PICTURE_FOLDERS = ("Annotations", "JPEGImages", "SegmentationClass")
 """Folders that hold one file per scene."""
 
-_SPLIT_FOLDERS = ("Main", "Segmentation")
+SPLIT_FOLDERS = ("Main", "Segmentation")
 
 
 def voc_palette() -> list[int]:
@@ -51,7 +51,7 @@ def write_scene(root: Path, name: str, scene: Scene) -> None:
 
 def write_split(root: Path, split: str, names: Sequence[str]) -> None:
     """Write a split's list of names for detection and for segmentation."""
-    for folder in _SPLIT_FOLDERS:
+    for folder in SPLIT_FOLDERS:
         target = root / "ImageSets" / folder / f"{split}.txt"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text("".join(f"{name}\n" for name in names), encoding="ascii")

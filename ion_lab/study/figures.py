@@ -30,7 +30,7 @@ PLACES = {
 
 
 def is_place(place: str) -> bool:
-    """Whether there are figures at a place, if only the data has the class it asks for."""
+    """Whether a results file has figures at a place, provided its data has the class named."""
     keys = place.split("/")
     return _are_figures(_match(PLACES, [*keys[:1], "*", *keys[2:]] if _asks_class(keys) else keys))
 

@@ -20,4 +20,6 @@ def try_lock(path: Path) -> IO[str] | None:
     except BlockingIOError:
         file.close()
         return None
+    except OSError:  # the disk knows no locks; as locked() does
+        pass
     return file

@@ -31,14 +31,17 @@ def collect_results(
         folder: where the results are written; the runs' folders are named relative to it.
 
     Returns:
-        Plain data. "table", "title", "question", "cut", "baseline", "plot"; "columns": headings;
-        "data": names; "seeds"; "rows": a list with "row", "data", "overrides" (of the row alone),
-        "runs" (each with "seed", "finished", "folder", "seconds", "figures": heading -> percent or
-        None), "figures": heading -> {"mean", "spread", "count"}, and "difference": heading ->
-        {"mean", "spread", "count", "half_width", "pooled_spread"} from the baseline on the same
-        data, where there is one: of the differences seed by seed, with half of their mean's 95 %
-        confidence interval, and the spread over seeds that both rows share; "pooled_spread":
-        heading -> spread over seeds that all rows share; "environment": versions.
+        Plain data for results.json:
+
+        - "table", "title", "question", "cut", "baseline", "plot"; "columns" (headings), "data"
+          (names), "seeds", "environment" (versions);
+        - "rows", each with "row", "data", "overrides" (its own), "runs", "figures" (heading ->
+          "mean", "spread", "count") and, where there is a baseline on the same data, "difference"
+          from it, seed by seed: heading -> the same three, "half_width" of the mean's 95 %
+          confidence interval and "pooled_spread", the spread that both rows share;
+        - of each run "seed", "finished", "folder", "seconds", "figures" (heading -> percent or
+          None);
+        - "pooled_spread": heading -> the spread over seeds that all rows share.
 
     Raises:
         IONError: a file cannot be read.

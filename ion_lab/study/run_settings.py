@@ -83,6 +83,7 @@ def same_settings(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any] | 
 
 
 def _as_written_today(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Stored values in today's keys: FULL_MODEL was once a CLIP_TYPE of its own, "full_model"."""
     clip = "SOLVER.CLIP_GRADIENTS."
     if values.get(f"{clip}CLIP_TYPE") != "full_model":
         return values

@@ -22,7 +22,7 @@ _STATE = "run.json"
 
 
 def file_name(text: str) -> str:
-    """What a file may be called after a text, which may hold blanks and slashes."""
+    """A file name made of a text: whatever is no letter, digit, "_" or "." becomes "-"."""
     return re.sub(r"[^\w.]+", "-", text).strip("-")
 
 

@@ -119,7 +119,7 @@ class _Reader:
 
     def _start(self, name: str, content: Any, where: str) -> Start:
         pictures = dict(self._mapping(content, where))
-        row, keys = str(pictures.pop("row", "")), pictures.pop("keys", None)
+        row, keys = str(pictures.pop("row", None) or ""), pictures.pop("keys", None)
         config, parts = pictures.pop("config", None), pictures.pop("parts", None)
         data = self._data(name, pictures, where) if pictures else None
         config = None if config is None else self._config(config)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ion_d2.files import distinct_file_names
 from ion_lab.report.charts import Bar, Line, Plot, bars_plot, lines_plot, literal, save_png
 from ion_lab.study.cells import Results, mean_text
-from ion_lab.study.store import file_name
 
 
 def draw_plots(results: Results, folder: Path) -> list[Path]:
@@ -19,9 +19,10 @@ def draw_plots(results: Results, folder: Path) -> list[Path]:
     elif len(results["data"]) == 1:
         pictures = {table: (title, _bars_of(results, results["data"][0]))}
     else:
+        names = distinct_file_names(results["data"])
         pictures = {
-            f"{table}_{file_name(data)}": (f"{title}: {data}", _bars_of(results, data))
-            for data in results["data"]
+            f"{table}_{name}": (f"{title}: {data}", _bars_of(results, data))
+            for name, data in zip(names, results["data"])
         }
     paths = []
     for name, (heading, plots) in pictures.items():

@@ -8,12 +8,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_helpers import load_tool
 from demo_helpers import CONFIG, OPTS, errors, model, picture
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from ion_d2.data import class_names
 from ion_d2.errors import IONError
+
+
+@pytest.mark.parametrize("part", ["ROI_HEADS", "RETINANET"])
+def test_the_least_score_that_is_wanted_passes_the_models_threshold(demo, part):
+    opts = ["MODEL.ROI_HEADS.NUM_CLASSES", "3", f"MODEL.{part}.SCORE_THRESH_TEST", "0.3"]
+    args = demo.parse_args(["--config-file", CONFIG, "--input=a", "--output=o", *OPTS, *opts])
+    for lowest in (0.01, 0.9):
+        cfg, _ = demo.read_model_config(args, lowest_score=lowest)
+        assert cfg.MODEL[part].SCORE_THRESH_TEST == min(lowest, 0.3)
+
+
+def test_an_option_that_is_given_twice_adds(demo):
+    given = "--config-file c --output o --input a b --input c"
+    assert demo.parse_args(given.split()).input == ["a", "b", "c"]
+    given = "photographs --data bccd=A --data coco=B"
+    assert load_tool("study").build_parser().parse_args(given.split()).data == ["bccd=A", "coco=B"]
 
 
 def places(demo, inputs, output):

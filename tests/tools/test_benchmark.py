@@ -126,6 +126,11 @@ def test_curves(run):
     assert at == {"megapixels": [0.012288, 0.024616], "proposals": [10, 20], "images": [1, 2]}
 
 
+def test_curves_of_a_model_without_roi_heads_are_refused(benchmark):
+    with pytest.raises(IONError, match="ROI heads; leave out r"):
+        sys.modules["benchmark_curves"].time_curves({"r": SimpleNamespace(net=None)}, None, None)
+
+
 def test_the_line_through_points(benchmark):
     fit = sys.modules["benchmark_curves"].fit_line
     exact = fit([1, 2, 4], [3.0, 5.0, 9.0], "images")

@@ -123,7 +123,7 @@ def test_several_datasets_of_another_program(compare, tmp_path):
         ["one", "40", "10.0", "10.0", "-"],
         ["two", "40", "20.0", "20.0", "-"],
     ]
-    assert told["AP of each class"] == [["class", "one", "two"], ["cat", "10.0", "20.0"]]
+    assert told["AP of each class on a"] == [["class", "one", "two"], ["cat", "10.0", "20.0"]]
     assert told["Results, on different data"] == [
         ["run", "data", "iterations", "AP", "AP50", "AP75"],
         ["one", "b_one", "40", "11.0", "-", "11.0"],

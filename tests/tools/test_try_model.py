@@ -161,9 +161,6 @@ def test_a_model_without_context_says_so(picture):
 @pytest.mark.parametrize(
     ("options", "words"),
     [(("--examples", "docs/api"), ("docs/api", "no picture")),
-     (("--max-megapixels", "0"), ("--max-megapixels",)),
-     (("--max-megabytes", "nan"), ("--max-megabytes",)),
-     (("--max-megabytes", "inf"), ("--max-megabytes",)),
      ((), ("pip install -e '.[web]'",))],
 )  # fmt: skip
 def test_bad_options_end_in_one_sentence(monkeypatch, capfd, options, words):

@@ -109,7 +109,7 @@ def test_nothing_detected(scenes, tmp_path):
     IONTrainer.test(cfg, model)
     page = read(tmp_path / write_run_report(cfg, model))
     assert json.loads((tmp_path / "detections.json").read_text()) == []
-    assert "no detection is right" in page.text()
+    assert "no class with boxes was found" in page.text()
     assert "Detections: no boxes." in {picture["alt"] for picture in page.all("img")}
 
 
@@ -155,11 +155,16 @@ def test_images_without_objects(tmp_path):
     assert "no labeled objects" in read(tmp_path / write_run_report(cfg, model)).text()
 
 
+FOUND = '{"image_id": "test_000000", "category": "cross", "bbox": [1, 2, 3, 4], "score": 0.5}'
+
+
 @pytest.mark.parametrize(
     "file, content, word",
     [
         ("detections.json", "[{", "cannot be read as JSON"),
-        ("detections.json", '[{"image_id": "elsewhere", "category": "x"}]', "does not fit"),
+        ("detections.json", '[{"image_id": "elsewhere", "category": "x"}]', "of another dataset"),
+        ("detections.json", f"[{FOUND.replace(', 4', '')}]", "is broken or"),
+        ("detections.json", "[" + FOUND.replace("0.5", '"x"') + "]", "is broken or"),
         ("detections.json", "[]", "voc_results.json is not there"),
     ],
 )

@@ -119,8 +119,9 @@ def test_repeating_writes_nothing_and_new_arguments_replace_the_set(tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(generate, "write_scene", None)
         assert not generate_scenes(tmp_path, num_train=3, num_test=1).written
-    (tmp_path / "JPEGImages/test_000000.jpg").unlink()
-    assert generate_scenes(tmp_path, num_train=3, num_test=1).written
+    for name in ("JPEGImages/test_000000.jpg", "ImageSets/Main/test.txt", "classes.txt"):
+        (tmp_path / name).unlink()
+        assert generate_scenes(tmp_path, num_train=3, num_test=1).written
     generate_scenes(tmp_path, num_train=2, num_test=1, seed=1)
     assert len(list((tmp_path / "JPEGImages").iterdir())) == 3
     assert json.loads((tmp_path / "scenes.json").read_text())["arguments"]["seed"] == 1

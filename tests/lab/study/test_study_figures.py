@@ -224,7 +224,11 @@ def test_nothing_is_finished(tmp_path, plot, names):
 
 @pytest.mark.parametrize("plot", ["bars", "lines"])
 def test_names_are_no_formulas_and_no_folders(tmp_path, plot):
-    rows = [row("$x_{$", data, 1.0, 2.0) for data in ("VOC/07", "$^$")]
+    rows = [row("$x_{$", data, 1.0, 2.0) for data in ("VOC/07", "VOC 07", "$^$")]
     table = report(rows, plot=plot, title="5 $ a {", columns=["AP"])
-    names = ["small.png"] if plot == "lines" else ["small_VOC-07.png", "small_.png"]
+    names = (
+        ["small.png"]
+        if plot == "lines"
+        else ["small_VOC_07.png", "small_VOC_07_2.png", "small__.png"]
+    )
     assert [path.name for path in draw_plots(table, tmp_path)] == names

@@ -44,6 +44,7 @@ def test_the_example_of_the_format_can_be_read(tmp_path):
         ({"plot": "pie"}, "plot is 'pie'"),
         ({"rows": {"conv5": {"start": "x"}}}, "start of a row is 'x'"),
         ({"starts": {"x": {"row": "b"}}}, "row of a start is 'b'"),
+        ({"starts": {"x": {"row": None, "what": 1}}}, "starts.x has an unknown field what"),
         ({"rows": {"a": {"weights_of": "b"}}, "baseline": ""}, "weights_of is 'b', expected one"),
         ({"rows": {"a": {"weights_of": "a"}}, "baseline": ""}, "weights_of is 'a', expected one"),
         ({"rows": {"a": {"weights_of": "conv5", "SEED": 1}}}, "trains no model.*sets SEED"),
