@@ -57,10 +57,6 @@ def xml(*objects, size=(40, 30)):
     return text("Annotations/a.xml", annotation_xml(objects, size))
 
 
-def array(name, values):
-    return lambda folder: Image.fromarray(values).save(folder / name)
-
-
 def pipe(name):
     def change(folder):
         (folder / name).unlink()
@@ -292,6 +288,8 @@ CONFIGS = {
     "a value of another type": ("SOLVER: {BASE_LR: fast}\n", "SOLVER.BASE_LR"),
     "no YAML": ("SOLVER: {", "cannot be read as YAML"),
     "a list": ("- 1\n", "must hold KEY: VALUE lines"),
+    "nothing": ("", "must hold KEY: VALUE lines"),
+    "words": ("just words", "must hold KEY: VALUE lines"),
     "a base that is not there": ("_BASE_: gone.yaml\n", "which a _BASE_ names"),
     "a base that is itself": ("_BASE_: a.yaml\n", "leads back to itself"),
     "bytes": (b"\xff\xfe\0", "a.yaml"),

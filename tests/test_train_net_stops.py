@@ -11,6 +11,7 @@ import torch
 from cli_helpers import output_of, own_lines, says, voc_arguments
 from detectron2.engine import HookBase
 from process_helpers import file_size_limit, finish, start, wait_until
+from trainer_helpers import assert_same
 
 from ion_d2.engine.trainer import IONTrainer
 
@@ -70,10 +71,7 @@ def check_resuming(scenes, folder, train_net, iteration):
     whole = folder / "whole"
     opts = ("SOLVER.CHECKPOINT_PERIOD", 100)
     assert train_net(*run_arguments(scenes, whole, *opts))[0] == 0
-    expected, model = saved(whole)["model"], saved(folder)["model"]
-    assert expected.keys() == model.keys()
-    for name, value in expected.items():
-        assert torch.equal(value, model[name]), name
+    assert_same(saved(folder)["model"], saved(whole)["model"])
 
 
 def children(pid):

@@ -105,8 +105,7 @@ def settle_classes(
     weights, or of the first dataset of DATASETS.TEST or, without one, of DATASETS.TRAIN; "class 0",
     "class 1", ... (with a warning) where that is unknown here or has another number of classes than
     the model. Where MODEL.ROI_HEADS.NUM_CLASSES (of a RetinaNet, MODEL.RETINANET.NUM_CLASSES) is 0,
-    any number fits. The config is changed in
-    place and frozen.
+    any number fits. The config is changed in place and frozen.
 
     Raises:
         IONError: a file cannot be read or does not fit, or the number of classes is not known.

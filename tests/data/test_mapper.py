@@ -108,13 +108,6 @@ def test_crop_moves_image_label_and_boxes_alike(record, tmp_path):
         assert data["instances"].gt_boxes.tensor[0].tolist() == expected
 
 
-def test_crop_padding_is_ignored_in_the_label(record, ids):
-    labels = make_mapper(then=T.FixedSizeCrop((50, 60)))(record)["sem_seg"].numpy()
-    assert labels.shape == (50, 60)
-    np.testing.assert_array_equal(labels[:HEIGHT, :WIDTH], ids)
-    assert (labels[HEIGHT:] == 255).all() and (labels[:, WIDTH:] == 255).all()
-
-
 def test_augmentations_may_ask_for_boxes_and_labels(record, ids):
     seen = {}
 

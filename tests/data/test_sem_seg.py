@@ -136,16 +136,6 @@ def test_damaged_matlab_files_are_told(tmp_path):
         read_label_map(tmp_path / "none.mat", 21)
 
 
-def test_resize_is_nearest_and_flip_flips():
-    rng = np.random.default_rng(0)
-    labels = rng.choice(np.array([0, 1, 20, 255], dtype=np.uint8), (12, 10))
-    tripled = transform_label_map(labels, T.TransformList([T.ResizeTransform(12, 10, 36, 30)]), 21)
-    np.testing.assert_array_equal(tripled, labels.repeat(3, axis=0).repeat(3, axis=1))
-    both = T.TransformList([T.ResizeTransform(12, 10, 24, 20), T.HFlipTransform(20)])
-    flipped = transform_label_map(labels, both, 21)
-    np.testing.assert_array_equal(flipped, labels.repeat(2, axis=0).repeat(2, axis=1)[:, ::-1])
-
-
 @pytest.mark.parametrize("size", [(7, 5), (33, 31), (100, 3)])
 def test_odd_resizes_invent_no_ids(size):
     labels = np.random.default_rng(1).choice(np.array([0, 20, 255], dtype=np.uint8), (21, 17))

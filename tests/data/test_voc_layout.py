@@ -53,12 +53,6 @@ def test_names_are_equal_however_their_accents_are_stored(tmp_path):
     assert len(record["annotations"]) == 1 and record["file_name"].endswith("Mu\u0308ller.jpg")
 
 
-def test_segmentation_labels_are_found_by_id(folder):
-    (folder / "SegmentationClass").mkdir()
-    label = write_label(folder / "SegmentationClass" / "a.png", np.zeros((30, 40)))
-    assert [r.get("sem_seg_file_name") for r in load(folder)] == [None, str(label)]
-
-
 def test_pictures_in_subfolders_have_labels_beside_them_or_all_in_one_folder(tmp_path):
     for folder in ("Annotations/a", "JPEGImages/a", "JPEGImages/b", "SegmentationClass"):
         (tmp_path / folder).mkdir(parents=True)

@@ -100,12 +100,6 @@ def test_inputs_are_never_replaced(demo, tmp_path):
         assert not taken & {place.resolve() for place in found.values()}
 
 
-def test_drawings_of_an_earlier_run_are_no_inputs(demo, tmp_path):
-    picture(tmp_path / "a.jpg")
-    picture(tmp_path / "out/a.jpg")
-    assert list(places(demo, [tmp_path], tmp_path / "out")) == [tmp_path / "a.jpg"]
-
-
 def test_patterns_and_repeats(demo, tmp_path):
     for name in ("a1.png", "a2.png", "b.png", "[x].png"):
         picture(tmp_path / name)

@@ -7,7 +7,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultPredictor, HookBase
 from model_helpers import small_config
-from trainer_helpers import assert_same_weights, make_config, run
+from trainer_helpers import assert_same, make_config, run
 
 from ion_d2.engine.averaging import build_average
 from ion_d2.engine.checkpoint import IONCheckpointer
@@ -98,17 +98,17 @@ def test_checkpoint_gives_the_average_to_all_but_a_resumed_training(
     rewritten(path)
     model = build_model(cfg)
     IONCheckpointer(model).load_complete(path)
-    assert_same_weights(model, seen[0])
+    assert_same(model, seen[0])
     extract_parts(Path(path), PARTS, tmp_path / "parts.pth")
-    assert_same_weights(torch.load(tmp_path / "parts.pth")["model"], seen[0])
+    assert_same(torch.load(tmp_path / "parts.pth")["model"], seen[0])
     # A training that starts from the file, and one that resumes without an average.
     start = IONTrainer(config(scenes, tmp_path / "new", "MODEL.WEIGHTS", path))
     start.resume_or_load(resume=False)
     plain = IONTrainer(config(scenes, tmp_path, "SOLVER.EMA_DECAY", 0.0))
     plain.resume_or_load(resume=True)
-    assert_same_weights(start.evaluated_model, start.model)
-    assert_same_weights(start.model, seen[0])
-    assert_same_weights(plain.model, trainer.model)
+    assert_same(start.evaluated_model, start.model)
+    assert_same(start.model, seen[0])
+    assert_same(plain.model, trainer.model)
 
 
 def test_detectron2s_own_readers_get_the_average(scenes, tmp_path, seen):
@@ -116,10 +116,10 @@ def test_detectron2s_own_readers_get_the_average(scenes, tmp_path, seen):
     run(cfg)
     cfg.defrost()
     cfg.MODEL.WEIGHTS = path = str(tmp_path / "model_final.pth")
-    assert_same_weights(DefaultPredictor(cfg).model, seen[0])
+    assert_same(DefaultPredictor(cfg).model, seen[0])
     model = build_model(cfg)
     DetectionCheckpointer(model).load(path)
-    assert_same_weights(model, seen[0])
+    assert_same(model, seen[0])
     stored = torch.load(path)  # whose tensors are not there twice
     for key, value in stored["model"].items():
         assert value.data_ptr() == stored["ema"][f"module.{key}"].data_ptr()
@@ -133,8 +133,8 @@ def test_resumed_average_equals_uninterrupted_bit_for_bit(scenes, tmp_path, seen
     rewritten(tmp_path / "cut" / "model_0000002.pth")
     resumed = run(cut, resume=True)
     assert resumed.start_iter == 3 and int(resumed.averaged.n_averaged) == STEPS
-    assert_same_weights(expected.averaged, resumed.averaged)
-    assert_same_weights(expected.model, resumed.model)
+    assert_same(expected.averaged, resumed.averaged)
+    assert_same(expected.model, resumed.model)
 
 
 def test_weights_that_rest_stay_exactly():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from trainer_helpers import assert_same_weights, make_config, run
+from trainer_helpers import assert_same, make_config, run
 
 from ion_d2.engine.best import KeepBest
 from ion_d2.engine.trainer import IONTrainer
@@ -60,7 +60,7 @@ def test_best_weights_are_kept_apart(scenes, tmp_path, evaluated, metric, iterat
     run(config(scenes, tmp_path, "TEST.BEST_METRIC", metric, "SOLVER.EMA_DECAY", 0.5))
     kept = best(tmp_path)
     assert kept["iteration"] == iteration - 1 and kept[metric] == FIGURES[iteration - 1]
-    assert_same_weights(kept["model"], evaluated[iteration])
+    assert_same(kept["model"], evaluated[iteration])
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
 
 
@@ -88,7 +88,7 @@ def test_killed_before_an_evaluation_it_is_made_up_for(scenes, tmp_path, evaluat
         (tmp_path / "last_checkpoint").write_text("model_0000002.pth")
         resumed = run(cfg, resume=True)
         assert history(tmp_path) == whole and resumed.iter == 4
-    assert_same_weights(expected.model, resumed.model)
+    assert_same(expected.model, resumed.model)
 
 
 def test_killed_in_the_last_evaluation_it_is_made_up_for(scenes, tmp_path, evaluated):

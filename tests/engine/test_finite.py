@@ -8,7 +8,7 @@ from detectron2.engine import HookBase
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.utils.events import get_event_storage
 from torch import nn
-from trainer_helpers import Record, assert_same_weights, make_config, run
+from trainer_helpers import Record, assert_same, make_config, run
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.finite import (
@@ -147,7 +147,7 @@ def test_a_bad_batch_is_skipped_counted_and_leaves_no_trace(
     assert watched.moved[2] == set() and all(watched.moved[i] for i in (0, 1, 3, 4, 5))
     check_state(trainer.model.state_dict())
     one, other = (torch.load(tmp_path / f"model_000000{i}.pth") for i in (1, 2))
-    assert_same_weights(one["model"], other["model"])
+    assert_same(one["model"], other["model"])
     (told,) = (x.getMessage() for x in caplog.records if "Skipped" in x.msg)
     assert "iteration 2 (1 of at most 2, " in told and ".jpg" in told and "nan" in told.lower()
     assert trainer.storage.latest()["skipped_steps"][0] == 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchvision
 from model_helpers import SMALL
-from trainer_helpers import Record, run
+from trainer_helpers import Record, assert_same, run
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.engine.hooks import TrainingInterrupted
@@ -61,9 +61,7 @@ def check_recipe(folder, tmp_path, vgg_file, classes, cuts):
         assert sorted(resumed.moved) == list(range(cut + 1, 6))
         assert resumed.rates.items() <= whole.rates.items()
         assert resumed.moved.items() <= whole.moved.items()
-        assert expected.keys() == state.keys()
-        for name, value in expected.items():
-            assert torch.equal(value, state[name]), (cut, name)
+        assert_same(state, expected)
 
 
 def check_start(start, vgg_file):

@@ -8,7 +8,7 @@ import torch
 from detectron2.structures import BitMasks
 from detectron2.utils.events import EventStorage
 from model_helpers import make_input, small_model
-from trainer_helpers import assert_same_weights, make_config, run
+from trainer_helpers import assert_same, make_config, run
 
 from ion_d2.engine import validation_loss
 from ion_d2.engine.setup import build_model
@@ -35,7 +35,7 @@ def test_nothing_is_dropped_or_measured():
         torch.manual_seed(0)
         assert first == model([make_input()]) and "loss_cls" in first
     assert [module.training for module in model.modules()] == modes
-    assert_same_weights(model, state)
+    assert_same(model, state)
 
 
 def test_masks_have_a_loss_too():
@@ -77,7 +77,7 @@ def test_it_is_logged_with_the_evaluation_and_changes_no_weight(scenes, tmp_path
     logged = [json.loads(line) for line in lines]
     at = [x["iteration"] for x in logged if "validation/total_loss" in x]
     assert at[-1] == 2
-    assert_same_weights(plain.model, trainer.model)
+    assert_same(plain.model, trainer.model)
 
 
 def test_several_test_sets(scenes, tmp_path, caplog, monkeypatch):

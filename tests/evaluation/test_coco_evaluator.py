@@ -143,12 +143,6 @@ def test_labels_with_keypoints_stay_where_they_are():
     assert moved == [[12, 20, 2]] * 2 and keypoints == [12.5, 20.5, 2]
 
 
-def test_difficult_objects_need_not_be_found():
-    register(difficult=1)
-    crowds = [annotation["iscrowd"] for annotation in coco_content("mine")["annotations"]]
-    assert crowds == [1, 1]
-
-
 def test_crowds_and_images_that_are_not_of_the_set():
     register(iscrowd=1)
     assert evaluate()["bbox"]["AP"] != evaluate()["bbox"]["AP"]  # NaN: nothing to be found

@@ -50,13 +50,6 @@ def test_gradient_is_the_numerical_one(aligned):
     )
 
 
-def test_a_hand_computed_gradient():
-    # One bin over the whole 2x2 map has its one sample in the middle: a quarter from each cell.
-    x = torch.zeros(1, 1, 2, 2, requires_grad=True)
-    roi_align(x, torch.tensor([[0.0, 0, 0, 2, 2]]), (1, 1), 1.0, 1, True).sum().backward()
-    assert torch.equal(x.grad, torch.full((1, 1, 2, 2), 0.25))
-
-
 def test_rois_of_another_type_are_taken():
     x, rois = torch.randn(2, 3, 9, 9), random_rois(5, 2, extent=36)
     out, grad = gradient(ROIAlign((2, 2), 0.25, 2, False), x.double(), rois)

@@ -8,7 +8,6 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from model_helpers import small_config
 
-from ion_d2.errors import IONError
 from ion_d2.modeling.roi_heads.box_predictor import ImageMeanOutputLayers
 
 
@@ -89,10 +88,3 @@ def test_the_class_scores_start_as_wide_as_the_config_says(std):
         assert torch.equal(layers.state_dict()[name], plain.state_dict()[name])
     if std == 0.01:
         assert torch.equal(layers.cls_score.weight, plain.cls_score.weight)
-
-
-@pytest.mark.parametrize("std", [0.0, -0.1])
-def test_a_width_that_is_none_is_refused(std):
-    cfg = small_config("MODEL.ROI_BOX_HEAD.CLS_INIT_STD", std)
-    with pytest.raises(IONError, match="CLS_INIT_STD is"):
-        ImageMeanOutputLayers(cfg, ShapeSpec(channels=8))

@@ -46,9 +46,3 @@ def test_parameter_counts_of_the_other_irnns():
 def test_parameter_counts_of_torch_cells(cell, gates):
     stacks = sum(4 * gates * (width * 512 + 512 * 512 + 2 * 512) for width in (512, 2048))
     assert num_parameters(lambda: RNN(512, cell=cell)) == stacks + 2049 * 512
-
-
-def test_checkpoints_of_the_plain_block_keep_their_names():
-    names = {f"convs.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
-    names |= {"irnns.0.weight", "irnns.1.weight", "output.weight", "output.bias"}
-    assert set(IRNN(4, hidden_dim=4, out_dim=4).state_dict()) == names

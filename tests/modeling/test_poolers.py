@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
 
 from ion_d2.engine.checkpoint import IONCheckpointer
@@ -68,14 +67,6 @@ def test_strides_need_not_be_powers_of_two(inputs, kind):
     pooler = SkipPooler(shapes, norm="none", out_channels=5, pooler_type=kind, sampling_ratio=2)
     expected = pool_one(features[1], boxes, kind, 14)
     torch.testing.assert_close(pooler(features[1:], boxes), expected)
-
-
-def test_one_feature_without_norm_is_a_plain_pooler(inputs):
-    features, boxes = inputs
-    pooler = SkipPooler(SHAPES[1:], norm="none", out_channels=5, pooler_type="ROIAlignV2")
-    plain = ROIPooler(7, (1 / 16,), 0, "ROIAlignV2")
-    assert not list(pooler.parameters())
-    torch.testing.assert_close(pooler(features[1:], boxes), plain(features[1:], boxes))
 
 
 def test_no_boxes_and_no_images(inputs):

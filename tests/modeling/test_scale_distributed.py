@@ -1,15 +1,12 @@
-"""Two processes measure the same figures, share the images and stop together, as one would."""
+"""Two processes measure the same figures and stop together, as one would."""
 
-import itertools
 import os
 from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.utils import comm
 from torch import distributed, multiprocessing
 
-from ion_d2.data.loader import ResumableLoader
 from ion_d2.engine.hooks import StopOnSignal, TrainingInterrupted
 from ion_d2.layers.l2_norm import mean_l2_norm
 from ion_d2.modeling.backbone.batch_renorm import BatchRenorm2d
@@ -60,17 +57,6 @@ def context_maps(*ranks):
     return torch.cat(parts, dim=1)
 
 
-def images(rank, world_size):
-    dicts = [{"i": i, "width": 1, "height": 1} for i in range(7)]
-    settings = {"batch_size": 2 // world_size, "seed": 3, "rank": rank, "world_size": world_size}
-    loader = ResumableLoader(dicts, _index, **settings)
-    return [item for batch in itertools.islice(loader, 7) for item in batch]
-
-
-def _index(dataset_dict):
-    return dataset_dict["i"]
-
-
 def stopped_at(rank):
     """The step after which a process stops, where process 1 alone gets a signal in step 2."""
     hook, trainer = StopOnSignal(SimpleNamespace(save=lambda *_, **__: None)), Trainer()
@@ -93,7 +79,6 @@ def work(rank, folder):
     )
     result = {norm: measure(norm, rank) for norm in ("roi", "position")}
     result["renorm"] = renormalized(context_maps(rank))
-    result["images"] = images(comm.get_rank(), comm.get_world_size())
     result["stop"] = stopped_at(rank)
     torch.save(result, os.path.join(folder, f"{rank}.pth"))
     distributed.destroy_process_group()
@@ -137,11 +122,6 @@ def test_batch_renormalization_is_that_of_one_process_with_all_images(results):
         torch.testing.assert_close(torch.cat([ours[1], theirs[1]]), for_x)
         for first, second, both in zip(ours[2:], theirs[2:], for_parameters):
             torch.testing.assert_close(first + second, both)
-
-
-def test_processes_share_the_images_of_one(results):
-    pairs = zip(*(result["images"] for result in results))
-    assert list(itertools.chain(*pairs)) == images(0, 1)
 
 
 def test_a_signal_to_one_process_stops_both_after_the_same_step(results):

@@ -229,12 +229,6 @@ def test_the_merge_may_start_smaller(join):
     torch.testing.assert_close(small, full / 4)
 
 
-@pytest.mark.parametrize("gain", [0.0, -1.0])
-def test_a_merge_without_weights_is_refused(gain):
-    with pytest.raises(IONError, match=f"MODEL.SKIP_POOLER.MERGE_GAIN is {gain}"):
-        box_pooler("MODEL.SKIP_POOLER.MERGE_GAIN", gain)
-
-
 def test_the_start_of_a_merge_that_does_not_exist_is_refused():
     alone = ("MODEL.ROI_HEADS.IN_FEATURES", ["conv5"], "MODEL.SKIP_POOLER.NORM", "none")
     keys = (*alone, "MODEL.SKIP_POOLER.OUT_CHANNELS", 64)

@@ -60,35 +60,30 @@ def test_every_key_of_the_trainer_is_tried():
     assert set(ASKING) == {*TRAINER_KEYS, *PROGRAM_KEYS}
 
 
-PARTS = {
-    "ION": ("MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.ROI_HEADS.NAME",
-            "Res5ROIHeads", "MODEL.RPN.IN_FEATURES", "['res4']", "MODEL.ROI_HEADS.IN_FEATURES",
-            "['res4']", "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]"),
-    "context": ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME",
-                "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", "['context']"),
-    "VGG": ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME",
-            "StandardROIHeads", "MODEL.ROI_HEADS.IN_FEATURES", "['conv5']",
-            "MODEL.BACKBONE.NAME", "build_ion_vgg_backbone", "MODEL.ROI_BOX_HEAD.NAME",
-            "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 1),
-    "heads": ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.BACKBONE.NAME",
-              "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']",
-              "MODEL.ROI_HEADS.IN_FEATURES", "['res4']", "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]"),
-}  # fmt: skip
+RESNET = (
+    "MODEL.BACKBONE.NAME",
+    "build_resnet_backbone",
+    "MODEL.RPN.IN_FEATURES",
+    "['res4']",
+    "MODEL.ROI_HEADS.IN_FEATURES",
+    "['res4']",
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    "[[32]]",
+)
+HEADS = ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME", "StandardROIHeads")
+PLAIN = (*HEADS, "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 1)
 # Detectron2's own model but for one part of ION's.
-PLAIN = (
-    "MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ROI_HEADS.NAME", "StandardROIHeads",
-    "MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.NUM_FC", 1,
-    "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]",
-)  # fmt: skip
-PARTS["timm"] = (
-    *PLAIN, "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet10t",
-    "MODEL.TIMM.OUT_FEATURES", "['stage4']", "MODEL.RPN.IN_FEATURES", "['stage4']",
-    "MODEL.ROI_HEADS.IN_FEATURES", "['stage4']",
-)  # fmt: skip
-PARTS["anchors"] = (
-    *PLAIN, "MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RPN.IN_FEATURES", "['res4']",
-    "MODEL.ROI_HEADS.IN_FEATURES", "['res4']", "MODEL.ANCHOR_GENERATOR.NAME", "IONAnchorGenerator",
-)  # fmt: skip
+PARTS = {
+    "ION": (*RESNET, "MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),
+    "context": (*HEADS, "MODEL.ROI_HEADS.IN_FEATURES", "['context']"),
+    "VGG": (*PLAIN, "MODEL.ROI_HEADS.IN_FEATURES", "['conv5']", "MODEL.BACKBONE.NAME",
+            "build_ion_vgg_backbone"),
+    "heads": (*RESNET, "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"),
+    "timm": (*PLAIN, "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet10t",
+             "MODEL.TIMM.OUT_FEATURES", "['stage4']", "MODEL.RPN.IN_FEATURES", "['stage4']",
+             "MODEL.ROI_HEADS.IN_FEATURES", "['stage4']", "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]"),
+    "anchors": (*PLAIN, *RESNET, "MODEL.ANCHOR_GENERATOR.NAME", "IONAnchorGenerator"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("part", PARTS)

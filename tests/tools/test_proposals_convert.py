@@ -87,12 +87,6 @@ def test_missing_images_are_filled_only_on_demand():
         for_dataset(one_box(["77"]), DICTS, "set", fill=True)
 
 
-def test_exchanged_coordinates_are_found():
-    wide = Proposals([9, 5], [BOX, [[0, 0, 20, 39]]], [[1], [1]], source="p.mat")
-    with refused("p.mat", "image '5'", "order of the coordinates"):
-        for_dataset(wide, DICTS, "set")
-
-
 def test_merged_boxes_alternate_by_rank_and_occur_once():
     left = Proposals(["a"], [[[1, 1, 9, 9], [2, 2, 9, 9], [3, 3, 9, 9]]], [[0.1, 0.3, 0.2]])
     right = Proposals(["b", "a"], [BOX, [[5, 5, 9, 9], [2, 2, 9, 9]]], [[0], [70, 90]])
