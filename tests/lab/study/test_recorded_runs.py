@@ -87,10 +87,10 @@ def test_figures_of_photographs_in_the_readme_are_those_of_the_runs():
         model, data, _ = name.rsplit(", ", 2)
         for metric in ("AP", "AP50"):
             found[model][data, metric].append(run["results"]["coco"][metric])
-    assert len(found) == 6
+    assert len(found) == 7
     for figures in found.values():
         cells = " | ".join(map(told_figure, map(spread_of, figures.values())))
-        assert any(line.endswith(f" | {cells} |") for line in lines), cells
+        assert any(f" | {cells} |" in line for line in lines), cells
 
 
 def told_figure(of_seeds) -> str:
