@@ -174,7 +174,10 @@ YOLO = {
         "/dev/zero is no folder or file",
     ),
     "a line of three numbers": (text("labels/a.txt", "0 .1 .1 .1"), "has 3 numbers"),
-    "a line of words": (text("labels/a.txt", "cat .5 .5 .1 .1"), "a class and numbers only"),
+    "a line of words": (
+        text("labels/a.txt", "cat .5 .5 .1 .1"),
+        "must be the number of a class and then numbers",
+    ),
     "a class beyond the names": (text("labels/a.txt", "9 .5 .5 .1 .1"), "has the class 9"),
     "a place in pixels": (text("labels/a.txt", "0 20 15 9 9"), "shares of the picture's width"),
 }

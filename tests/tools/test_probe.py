@@ -82,6 +82,6 @@ def test_sets_and_models_that_cannot_be_probed(two_colors):
     with pytest.raises(
         IONError, match="IN_FEATURES names 'res4', but the backbone returns only p3, p4"
     ):
-        run(two_colors, "MODEL.WEIGHTS", "", config=retina)
+        run(two_colors, "MODEL.WEIGHTS", "", "MODEL.RETINANET.NUM_CLASSES", "0", config=retina)
     with pytest.raises(IONError, match="empty"):
         run(two_colors, train="empty")
