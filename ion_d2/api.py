@@ -19,7 +19,7 @@ from torch import nn
 
 from . import plugging
 from .engine import setup
-from .engine.fit_config import settle_classes, settle_data
+from .engine.fit_config import classifier, settle_classes, settle_data
 from .engine.predictor import IONPredictor
 from .engine.run_folder import TRAINED, writing_config
 from .engine.trainer import IONTrainer
@@ -60,9 +60,8 @@ def build_model(cfg: CfgNode) -> nn.Module:
         IONError: the config names a part that does not exist, or settings that it cannot honor.
     """
     cfg = cfg.clone()
-    model = cfg.MODEL
-    unknown = model.SEG_REGULARIZER_ON and model.SEM_SEG_HEAD.NUM_CLASSES == 0
-    if model.ROI_HEADS.NUM_CLASSES == 0 or unknown:
+    parts = [classifier(cfg), *(["SEM_SEG_HEAD"] if cfg.MODEL.SEG_REGULARIZER_ON else [])]
+    if any(cfg.MODEL[part].NUM_CLASSES == 0 for part in parts):
         settle_classes(cfg)
     return setup.build_model(cfg)
 

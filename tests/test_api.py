@@ -103,6 +103,14 @@ def test_model_with_the_segmentation_loss_alone_in_want_of_classes(cfg):
     assert ion_d2.build_model(cfg).sem_seg_head.deconv.out_channels == 3
 
 
+def test_the_classes_of_a_retinanet_come_from_the_data(cfg, monkeypatch):
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NUM_CLASSES = "RetinaNet", 2
+    cfg.MODEL.RETINANET.NUM_CLASSES = 0
+    monkeypatch.setattr("ion_d2.engine.setup.build_model", lambda cfg: cfg)
+    assert ion_d2.build_model(cfg).MODEL.RETINANET.NUM_CLASSES == 2
+
+
 def test_trainer_sets_what_detectron2s_setup_sets(cfg, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     cfg.defrost()

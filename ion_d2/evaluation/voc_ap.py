@@ -3,8 +3,8 @@
 N are detections, G labeled boxes (of an image or of a class, as said). A detection is compared with
 the box of its class and image that it overlaps most, whatever the IoU threshold, so overlaps are
 computed once and a threshold costs little. The devkit's boxes are 1-based and include their last
-pixel: a box of it is x1 - x0 + 1 pixels wide, which ours, 0-based with exclusive right and bottom
-edge, are without the 1.
+pixel, so that they are x1 - x0 + 1 wide; ours are 0-based with exclusive right and bottom edge, and
+x1 - x0 wide: the same boxes, of the same IoU.
 """
 
 from __future__ import annotations

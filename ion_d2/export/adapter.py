@@ -60,23 +60,14 @@ def _check_exportable(model: nn.Module) -> None:
             "'ION' or 'GeneralizedRCNN'."
         )
     heads = model.roi_heads
+    reads_proposals = model.proposal_generator is None
+    runs_twice = getattr(model, "flip_averaging", False)
+    masks, keypoints = (getattr(heads, name, False) for name in ("mask_on", "keypoint_on"))
     for found, setting, wanted in (
-        (
-            model.proposal_generator is None,
-            "MODEL.PROPOSAL_GENERATOR.NAME RPN",
-            "makes its own proposals",
-        ),
-        (
-            getattr(model, "flip_averaging", False),
-            "TEST.FLIP_AVERAGING False",
-            "runs once on an image",
-        ),
-        (getattr(heads, "mask_on", False), "MODEL.MASK_ON False", "gives boxes, no masks"),
-        (
-            getattr(heads, "keypoint_on", False),
-            "MODEL.KEYPOINT_ON False",
-            "gives boxes, no keypoints",
-        ),
+        (reads_proposals, "MODEL.PROPOSAL_GENERATOR.NAME RPN", "makes its own proposals"),
+        (runs_twice, "TEST.FLIP_AVERAGING False", "runs once on an image"),
+        (masks, "MODEL.MASK_ON False", "gives boxes, no masks"),
+        (keypoints, "MODEL.KEYPOINT_ON False", "gives boxes, no keypoints"),
     ):
         if found:
             raise IONError(f"An exported model {wanted}; export it with {setting}.")

@@ -37,12 +37,12 @@ _SWITCHES = (
     ("TEST.LOSS", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "GeneralizedRCNN"),
     ("TEST.AUG.ENABLED", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "GeneralizedRCNN"),
 )
-# Settings that are read only where another key has some value: that key, its values with which the
-# setting is not read, one with which it is, the setting's default. Values that are not listed, such
-# as heads of other projects, may read it.
 _ROI_HEADS, _BOX_HEAD = ("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME")
 _RPN_HEAD, _ANCHORS = ("MODEL.RPN.HEAD_NAME", "MODEL.ANCHOR_GENERATOR.NAME")
 _REFINED = "TEST.BOX_REFINEMENT.ENABLED"
+# Settings that are read only where another key has some value: that key, its values with which the
+# setting is not read, one with which it is, the setting's default. Values that are not listed, such
+# as heads of other projects, may read it.
 _OF_PARTS: dict[str, tuple[str, set[Any], Any, Any]] = {
     "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": (_ROI_HEADS, _HEADS - {"IONROIHeads"}, "IONROIHeads", 0.01),
     "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": (_ROI_HEADS, _HEADS, "SPPROIHeads", [6, 3, 2, 1]),

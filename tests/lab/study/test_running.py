@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import errno
 import json
 import os
 import subprocess
@@ -156,15 +155,6 @@ def test_ctrl_c_stops_the_trainings_and_the_same_study_goes_on(tmp_path):
     lock.close()
     assert run_study(study) == []
     assert calls(study) == {"conv5-scenes-seed-0": [0], "skip-scenes-seed-0": [0, 4]}
-
-
-def test_a_disk_without_locks_is_used_all_the_same(tmp_path, monkeypatch):
-    def flock(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", flock)
-    with try_lock(tmp_path / "lock") as lock:
-        assert lock is not None
 
 
 def test_two_commands_at_once_write_the_same_table(tmp_path, monkeypatch):
