@@ -113,9 +113,19 @@ def test_the_classes_of_a_retinanet_come_from_the_data(cfg, monkeypatch):
 
 def test_trainer_sets_what_detectron2s_setup_sets(cfg, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    before = torch.get_float32_matmul_precision()
     cfg.defrost()
-    cfg.CUDNN_BENCHMARK = True
-    ion_d2.build_trainer(cfg)
+    cfg.CUDNN_BENCHMARK, cfg.FLOAT32_PRECISION = True, "medium"
+    try:
+        ion_d2.build_trainer(cfg)
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cudnn.allow_tf32
+        cfg.FLOAT32_PRECISION = "highest"
+        ion_d2.build_model(cfg)
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)
     assert torch.backends.cudnn.benchmark
 
 

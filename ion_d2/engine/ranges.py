@@ -64,6 +64,7 @@ _RULES: dict[str, Rule] = {
     "INPUT.CROP.SIZE": several(POSITIVE, 2),
     "MODEL.PIXEL_MEAN": several(NUMBER),
     "MODEL.PIXEL_STD": several(POSITIVE),
+    "FLOAT32_PRECISION": one_of("", "highest", "high", "medium"),
     "SEED": (lambda value: value < 2**32, "below 2**32; one below 0 is drawn at random"),
     "DATALOADER.NUM_WORKERS": COUNT_OR_0,
     "DISTRIBUTED.TIMEOUT": POSITIVE,

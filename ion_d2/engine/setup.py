@@ -160,6 +160,9 @@ def build_model(cfg: CfgNode) -> nn.Module:
     """
     cfg = changed(cfg, {"MODEL.DEVICE": choose_device(cfg.MODEL.DEVICE)})
     check_model(cfg)
+    if precision := cfg.get("FLOAT32_PRECISION"):  # of Detectron2 main, as its default_setup does
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision != "highest"
     try:
         model = modeling.build_model(cfg)
     except _BUILDING as error:

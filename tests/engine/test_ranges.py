@@ -30,7 +30,7 @@ WRONG = {
     "MODEL.PIXEL_STD": ([0.0, 1.0, 1.0], [1.0, -1.0, 1.0], ["a"] * 3), "SEED": (2**32,),
     "TEST.EVAL_PERIOD": (-1,), "TEST.DETECTIONS_PER_IMAGE": (0, -2), "TEST.AUG.MAX_SIZE": (0,),
     "TEST.AUG.MIN_SIZES": ((0,), (400, -1), ("a",)), "TEST.PRECISE_BN.NUM_ITER": (0,),
-    "TEST.EXPECTED_RESULTS": ([["bbox", "AP", 1.0]], ["bbox"]),
+    "TEST.EXPECTED_RESULTS": ([["bbox", "AP", 1.0]], ["bbox"]), "FLOAT32_PRECISION": ("low",),
 }  # fmt: skip
 RIGHT = [
     ("INPUT.MIN_SIZE_TRAIN", (0,)), ("INPUT.MIN_SIZE_TEST", 0), ("INPUT.CROP.SIZE", (300, 300)),
