@@ -114,14 +114,7 @@ class SkipPooler(nn.Module):
             self.scale_pooler = make_pooler(
                 output_size, scale_shape.stride, sampling_ratio, pooler_type
             )
-        width = input_shapes[scale_source].channels
-        sharing = [i for i in self.added if input_shapes[i].channels == width]
-        own = [i for i in range(len(input_shapes)) if i not in sharing]
-        ends = list(itertools.accumulate(input_shapes[i].channels for i in own))
-        channels = ends[-1]
-        # By which channels of the convolution each feature is read.
-        self._columns = dict(zip(own, map(slice, [0, *ends], ends)))
-        self._columns.update(dict.fromkeys(sharing, self._columns[scale_source]))
+        self._columns, channels = _columns_of(input_shapes, added, scale_source)
         self.scale = None
         if norm != "none":
             self.scale = FeatureScale(channels, scale_init, learn_scale, scale_batches)
@@ -234,6 +227,20 @@ class SkipPooler(nn.Module):
         """Multiply the weights with which the convolution reads a concatenated feature."""
         assert self.reduce is not None  # where several features are concatenated
         self.reduce.weight[:, self._columns[index]] *= gain
+
+
+def _columns_of(
+    shapes: Sequence[ShapeSpec], added: Sequence[int], target: int
+) -> tuple[dict[int, slice], int]:
+    """By which channels of the merging convolution each feature is read, and how many it has.
+
+    What is added to a feature as wide as itself is read by the same ones.
+    """
+    sharing = [i for i in added if shapes[i].channels == shapes[target].channels]
+    own = [i for i in range(len(shapes)) if i not in sharing]
+    ends = list(itertools.accumulate(shapes[i].channels for i in own))
+    columns = dict(zip(own, map(slice, [0, *ends], ends)))
+    return {**columns, **dict.fromkeys(sharing, columns[target])}, ends[-1]
 
 
 def make_pooler(
