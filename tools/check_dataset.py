@@ -20,7 +20,13 @@ from typing import Any
 
 from dataset_anchors import Anchors, anchor_sentences, find_anchor_faults, find_strides, fit_anchors
 from dataset_counts import count_tables
-from dataset_labels import Dataset, find_class_faults, find_label_faults, read_dataset
+from dataset_labels import (
+    Dataset,
+    find_class_faults,
+    find_label_faults,
+    find_unlabeled,
+    read_dataset,
+)
 from dataset_page import page_sections
 from dataset_pictures import (
     find_copies,
@@ -55,7 +61,7 @@ def check(
     """
     names = [record["file_name"] for dataset in datasets for record in dataset.records]
     looks = look_at_all(names, with_hash=with_hash)
-    found = list(find_class_faults(datasets))
+    found = [*find_unlabeled(datasets), *find_class_faults(datasets)]
     for dataset in datasets:
         found += find_label_faults(dataset)
         found += find_picture_faults(dataset, looks)

@@ -168,9 +168,8 @@ def _warn_of_loss(form: str, records: Sequence[Record]) -> None:
         by_hand = form in ("yolo", "labelme")
         lost["run lengths"] += by_hand and isinstance(found.get("segmentation"), dict)
         lost["keypoints"] += form != "coco" and bool(found.get("keypoints"))
-        lost["crowds and difficult objects as such"] += by_hand and bool(
-            found.get("iscrowd") or found.get("difficult")
-        )
+        lost["crowds as such"] += by_hand and bool(found.get("iscrowd"))
+        lost["difficult objects as such"] += form == "yolo" and bool(found.get("difficult"))
     for what, count in lost.items():
         if count:
             of = "picture(s)" if what == "label maps" else "object(s)"

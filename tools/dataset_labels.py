@@ -96,9 +96,6 @@ def _find_list_faults(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("listed-twice", dataset.name, f"{name}, {count} times", (name,))
     for name in dataset.empty:
         yield Finding("no-boxes", dataset.name, name, (name,))
-    if any("annotations" in record for record in dataset.records):
-        for name in (r["file_name"] for r in dataset.records if "annotations" not in r):
-            yield Finding("missing-label", dataset.name, name, (name,))
 
 
 def _find_left_out(dataset: Dataset) -> Iterator[Finding]:
@@ -129,6 +126,27 @@ def show_objects(rule: str, dataset: Dataset, faulty: np.ndarray) -> Iterator[Fi
         label = dataset.classes[objects.category[index]]
         place = f"{name}: {label} at ({corners})"
         yield Finding(rule, dataset.name, place, (name,), (int(objects.number[index]),), record)
+
+
+def find_unlabeled(datasets: Sequence[Dataset]) -> Iterator[Finding]:
+    """Pictures without labels, and datasets in which nothing is to be learned.
+
+    Beside a labeled dataset, another may be one without labels as a whole, for a server to judge.
+    """
+    datasets = [dataset for dataset in datasets if dataset.records]
+    bare = {d.name: [r["file_name"] for r in d.records if "annotations" not in r] for d in datasets}
+    labeled = [d for d in datasets if len(bare[d.name]) < len(d.records)]
+    for dataset in datasets:
+        names = bare[dataset.name]
+        if labeled and len(names) == len(dataset.records):
+            place = f"{len(names):,} pictures, the first {names[0]}"
+            yield Finding("unlabeled", dataset.name, place, (names[0],))
+        else:
+            yield from (Finding("missing-label", dataset.name, name, (name,)) for name in names)
+    if not any(len(dataset.objects.box) for dataset in labeled):
+        for dataset in labeled:
+            place = f"no object in {len(dataset.records):,} pictures"
+            yield Finding("nothing-learned", dataset.name, place)
 
 
 def find_class_faults(datasets: Sequence[Dataset]) -> Iterator[Finding]:

@@ -49,9 +49,16 @@ RULES = {
     ),
     "missing-label": Rule(
         "error",
-        "A picture has no labels, though others of the dataset have.",
+        "A picture has no labels.",
         "Restore the file of labels (one without objects says that there is none), or take the "
-        "picture out of the split.",
+        "picture out of the split. If none has labels, look where the format wants them "
+        "(docs/DATA.md).",
+    ),
+    "unlabeled": Rule(
+        "warning",
+        "No picture of a dataset has labels.",
+        "Nothing, if it is a test set that a server judges; otherwise look where the format wants "
+        "the labels (docs/DATA.md).",
     ),
     "listed-twice": Rule(
         "error",
@@ -81,9 +88,9 @@ RULES = {
     ),
     "nothing-learned": Rule(
         "error",
-        "Every object is a crowd or marked difficult: there is nothing to train or test on.",
-        "Set iscrowd to 0, or export polygons, where a program has written masks as crowds, as "
-        "CVAT does; DATASETS.USE_DIFFICULT True trains on what is difficult.",
+        "There is nothing to train or test on: no object, or crowds and difficult ones alone.",
+        "Label the pictures. Set iscrowd to 0, or export polygons, where a program has written "
+        "masks as crowds, as CVAT does; DATASETS.USE_DIFFICULT True trains on what is difficult.",
     ),
     "not-learned": Rule(
         "warning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import operator
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from ion_d2.data.class_file import class_file_text, read_class_file
-from ion_d2.data.outlines import corners_of, outline_boxes
+from ion_d2.data.outlines import corners_of, outline_boxes, outline_inside
 from ion_d2.data.plain_files import read_yaml
 from ion_d2.data.sem_seg import read_label_map
 from ion_d2.data.yolo import NO_SPLITS, class_names_of
@@ -149,6 +150,7 @@ def labelme_files(
                     "group_id": group if len(drawn) > 1 else None,
                     "shape_type": kind,
                     "flags": {},
+                    **({"difficult": True} if found.get("difficult") else {}),
                 }
                 for points in drawn
             ]
@@ -171,19 +173,28 @@ def _alike(annotations: Iterable[Record]) -> list[Record]:
 
 def _yolo_line(found: Record, record: Record) -> str:
     width, height = record["width"], record["height"]
-    limits = (width, height)
-    outlines = [clipped(outline, limits) for outline in _outlines(found)]
+    limits, outlines = (width, height), _outlines(found)
     if outlines:
-        numbers: list[float] = []
-        for outline in outlines:
-            # Each is closed, so that the way to the next and the way back lie on each other.
-            numbers += [*outline, *outline[:2]] if len(outlines) > 1 else outline
+        inside = (outline_inside(outline, (height, width)).ravel() for outline in outlines)
+        numbers = _joined([*filter(len, inside)] or [clipped(each, limits) for each in outlines])
         shares = [value / (height if place % 2 else width) for place, value in enumerate(numbers)]
     else:
         x0, y0, x1, y1 = clipped(corners_of(found), limits)
         box = (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height
         shares = list(box)
     return " ".join([str(found["category_id"]), *(f"{share:.9g}" for share in shares)]) + "\n"
+
+
+def _joined(outlines: Sequence[Any]) -> list[float]:
+    """One outline of several: each in turn, closed, and back from start to start.
+
+    So the ways between them, gone there and back, enclose nothing.
+    """
+    if len(outlines) == 1:
+        return [*outlines[0]]
+    closed = ([*outline, *outline[:2]] for outline in outlines)
+    back = (outline[:2] for outline in reversed(outlines[1:-1]))
+    return [*itertools.chain(*closed, *back)]
 
 
 def clipped(numbers: Sequence[float], limits: Sequence[int]) -> list[float]:

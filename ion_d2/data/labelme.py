@@ -133,6 +133,8 @@ def _object(
     polygons = [_corners(shape) for shape in shapes]
     is_box = all(shape["shape_type"] == "rectangle" for shape in shapes)
     found = object_of(polygons, category, size, is_box=is_box)
+    if any(shape.get("difficult") is True for shape in shapes):  # which X-AnyLabeling writes
+        found["difficult"] = 1
     masks = [_mask(shape, size, file) for shape in shapes if shape["shape_type"] == "mask"]
     if masks:
         drawn = [p.ravel().tolist() for p, s in zip(polygons, shapes) if s["shape_type"] != "mask"]

@@ -104,6 +104,18 @@ def test_turned_rectangles_are_outlines(folder, caplog, kind):
         load(folder)
 
 
+def test_what_a_turned_rectangle_has_within_the_picture(folder):
+    corners = (-20, 10), (20, 50), (15, 55), (-25, 15)  # it crosses the left and the lower border
+    write(folder, shape("cat", "rotation", *((x, y - 18) for x, y in corners)))
+    (found,) = load(folder)[1][0]["annotations"]
+    # Its sides are the lines y = x + 12 and y = x + 22.
+    assert found["bbox"] == pytest.approx([0, 12, 18, 30])
+    ((x, y),) = (np.reshape(part, (-1, 2)).T for part in found["segmentation"])
+    assert found["cut"] and {*(y - x).round(6)} <= {12, 22, 30, *(30 - x)}
+    area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+    assert area == pytest.approx((18**2 - 8**2) / 2)
+
+
 def test_outlines_circles_and_groups(folder, caplog):
     second = shape("cat", "polygon", (30, 6), (39, 6), (45, 18), group_id=3)
     circle = shape("cat", "circle", (20, 15), (23, 19))  # a center and a point of the edge
@@ -113,7 +125,9 @@ def test_outlines_circles_and_groups(folder, caplog):
     assert MetadataCatalog.get(name).thing_classes == ["cat", "dog"]
     group, box, round_one = record["annotations"]
     # Clipped to the picture, which is 40 pixels wide.
-    assert group["segmentation"] == [[10, 6, 20, 6, 20, 18], [30, 6, 39, 6, 40, 18]]
+    first, second = group["segmentation"]
+    assert first == [10, 6, 20, 6, 20, 18]
+    assert second == pytest.approx([30, 6, 39, 6, 40, 8, 40, 14])
     assert group["bbox"] == [10, 6, 40, 18]
     assert box["segmentation"] == [[16, 9, 24, 9, 24, 21, 16, 21]]
     assert round_one["bbox"] == pytest.approx([15, 10, 25, 20])

@@ -105,6 +105,7 @@ PLANTED = {
     "unusable-label": ["unusable.xml: <xmin> is 'NaN'"],
     "unknown-class": ["unknown.xml has an object of class 'zebra'"],
     "missing-label": ["unlabeled.jpg"],
+    "unlabeled": ["1 pictures, the first "],
     "missing-picture": ["has no picture gone"],
     "listed-twice": ["names image 'sound' more than once"],
     "different-classes": ["but bird, cow, dog, cat"],
@@ -145,7 +146,10 @@ def planted(tmp_path_factory):
     (other.root / "classes.txt").write_text("\n".join(reversed(CLASSES)))
     hard = Folder(root / "hard")
     hard.add("b", DIFFICULT)
-    first = [each.names()[0] for each in (other, hard)]
+    bare = Folder(root / "bare")
+    bare.add("c")
+    (bare.root / "Annotations/c.xml").unlink()
+    first = [each.names()[0] for each in (other, hard, bare)]
     names = [*folder.names(), *first, f"voc:{folder.root}:gone"]
     options = ["--hash", "--html", root / "found.html", "--config-file", "configs/ion_tiny.yaml"]
     return *check(root, *names, *options), root
@@ -170,7 +174,7 @@ def test_the_summary_names_all_and_the_exit_status_is_one(planted):
     assert code == 1
     for rule, found in places.items():
         assert f": {rule}, 1 in " in output or len(found) > 1
-    assert "Use" in output and output.splitlines()[-2].startswith("15 errors, 12 warnings, 6 notes")
+    assert "Use" in output and output.splitlines()[-2].startswith("15 errors, 13 warnings, 6 notes")
 
 
 def test_the_page_shows_the_faulty_pictures(planted):

@@ -1,6 +1,7 @@
 """What tools/check_dataset.py says of objects that a training leaves out."""
 
 import pytest
+from conversions import yolo_of
 from dataset_checks import SIZE, check, write_coco
 from detectron2.data import DatasetCatalog
 from PIL import Image
@@ -51,3 +52,14 @@ def test_a_training_learns_a_box_of_coco_that_is_a_pixel_wide_as_its_rule_says(t
     assert "learns the rest" in check(tmp_path, name)[1].replace("\n  ", " ")
     ensure_registered([name])
     assert len(DatasetCatalog.get(name)[0]["annotations"]) == 1
+
+
+@pytest.mark.parametrize("labeled", [False, True])
+def test_a_set_with_nothing_to_learn_is_not_sound(tmp_path, labeled):
+    """A training refuses it."""
+    name = yolo_of(tmp_path / "set", ["cat"], "" if labeled else "0 .5 .5 .2 .2")
+    if not labeled:
+        (tmp_path / "set/labels").rename(tmp_path / "set/Labels")
+    code, _, places = check(tmp_path, name)
+    assert code == 1
+    assert set(places) == ({"nothing-learned", "no-boxes"} if labeled else {"missing-label"})

@@ -64,6 +64,28 @@ def test_outlines_of_several_parts_keep_their_area(coco, tmp_path, capfd):
             assert np.abs(masks[0].astype(int) - masks[1]).sum() <= 6  # along the way between them
 
 
+@pytest.mark.parametrize("form", ["yolo", "labelme"])
+def test_parts_that_cross_the_border_keep_what_lies_within(coco, tmp_path, capfd, form):
+    content = json.loads(json.dumps(COCO))
+    squares = [[x, y, x + 6, y, x + 6, y + 6, x, y + 6] for x, y in ((2, 2), (30, 4), (14, 20))]
+    bar = [-14, 12, 14, 28, 10, 34, -18, 18]  # slanted, its upper end beyond the left border
+    content["annotations"][0].update(bbox=[-18, 2, 54, 32], segmentation=[*squares, bar])
+    gone = [41, 31, 50, 31, 50, 40]
+    content["annotations"][1].update(bbox=[2, 2, 6, 6], segmentation=[squares[0], gone])
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    name = convert(capfd, coco, form, tmp_path / form)
+    found = [o for r in DatasetCatalog.get(name) for o in r["annotations"]]
+    for new, old in zip(found, content["annotations"]):
+        whole, expected = (
+            mask_util.decode(mask_util.merge(mask_util.frPyObjects(each["segmentation"], 30, 40)))
+            for each in (new, old)
+        )
+        rows, columns = np.nonzero(expected)
+        assert np.abs(whole.astype(int) - expected).sum() <= 0.1 * expected.sum()
+        box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(new["bbox"], box, atol=1)
+
+
 def test_masks_of_labelme_become_run_lengths(tmp_path, capfd):
     folder = tmp_path / "labelme"
     folder.mkdir()
@@ -143,6 +165,8 @@ def test_difficult_objects_become_crowds_and_back(tmp_path, capfd):
     assert [o["iscrowd"] for o in DatasetCatalog.get(coco)[0]["annotations"]] == [0, 1, 0]
     back = convert(capfd, coco, "voc", tmp_path / "back")
     assert [o["difficult"] for o in DatasetCatalog.get(back)[0]["annotations"]] == [0, 1, 0]
+    found = DatasetCatalog.get(convert(capfd, back, "labelme", tmp_path / "labelme"))
+    assert [o.get("difficult", 0) for o in found[0]["annotations"]] == [0, 1, 0]
 
 
 def test_yolo_has_what_lies_within_the_picture(coco, tmp_path, capfd):
@@ -153,7 +177,7 @@ def test_yolo_has_what_lies_within_the_picture(coco, tmp_path, capfd):
     (tmp_path / "set.json").write_text(json.dumps(content))
     name = convert(capfd, coco, "yolo", tmp_path / "yolo")
     boxes = [found["bbox"] for r in DatasetCatalog.get(name) for found in r["annotations"]]
-    assert boxes[0] == pytest.approx([0, 3, 40, 30])
+    assert boxes[0] == pytest.approx([0, 3, 40, 3 + 30 * 49 / 69])
     del content["annotations"][0], content["annotations"][0]["segmentation"]
     (tmp_path / "set.json").write_text(json.dumps(content))
     name = convert(capfd, f"{coco}/.", "yolo", tmp_path / "boxes")

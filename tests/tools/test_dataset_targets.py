@@ -1,6 +1,7 @@
 """What convert_dataset.py finds in its folder: nothing is replaced, and no two sets become one."""
 
 import json
+import os
 
 import pytest
 from cli_helpers import load_tool, run_tool
@@ -72,16 +73,18 @@ def test_another_dataset_does_not_join_or_replace_a_split(tmp_path, capfd, form)
     assert len(DatasetCatalog.get(convert(capfd, second, form, folder, "--split", "val"))) == 1
 
 
-@pytest.mark.parametrize("form", ["yolo", "labelme"])
+@pytest.mark.parametrize("form", ["voc", "yolo", "labelme"])
 def test_a_dataset_that_has_grown_is_added_to(tmp_path, capfd, form):
     names = ["a.jpg", "b.jpg", "c.jpg"]
     small = yolo_of(tmp_path / "1" / "set", ["cat"], BOX, pictures=names[:2])
     large = yolo_of(tmp_path / "2" / "set", ["cat"], BOX, pictures=names)
-    convert(capfd, small, form, tmp_path / "converted")
-    convert(capfd, large, form, tmp_path / "converted")
-    written = [path.name for path in contents(tmp_path / "converted")]
-    suffix = {"yolo": ".txt", "labelme": ".json"}[form]
-    assert {*names, f"a{suffix}", f"b{suffix}", f"c{suffix}"} <= {*written}
+    DatasetCatalog.remove(convert(capfd, small, form, tmp_path / "converted"))
+    name = convert(capfd, large, form, tmp_path / "converted")
+    records = DatasetCatalog.get(name)
+    assert sorted(os.path.basename(record["file_name"]) for record in records) == names
+    assert all(len(record["annotations"]) == 1 for record in records)
+    if form == "voc":  # a list that names more is another's
+        refused(capfd, "train.txt would be replaced", small, form, tmp_path / "converted")
 
 
 def test_a_list_of_classes_by_hand_is_kept(tmp_path, capfd):
