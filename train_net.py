@@ -30,8 +30,9 @@ from ion_d2.engine.config_file import find_config
 from ion_d2.engine.distributed import join, leave, read_place
 from ion_d2.engine.expected import check_expected, verify
 from ion_d2.engine.fit_config import settle_data
+from ion_d2.engine.folder_lock import claim
 from ion_d2.engine.hooks import TrainingInterrupted, exit_undisturbed
-from ion_d2.engine.run_folder import writing_config
+from ion_d2.engine.run_folder import config_stays, write_config
 from ion_d2.engine.setup import hide_expected_tracebacks, load_config, run_cli
 from ion_d2.errors import IONError
 from ion_lab.report.reporting_trainer import ReportingTrainer
@@ -51,7 +52,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         join(place, cfg)
     settle_data(cfg, train=not args.eval_only)
     try:
-        with writing_config(cfg.OUTPUT_DIR, evaluate=args.eval_only):
+        if not args.eval_only:
+            claim(cfg.OUTPUT_DIR)
+        with config_stays(cfg.OUTPUT_DIR):
             # It logs the file, which "model_zoo:NAME" is not.
             file = find_config(args.config_file)
             default_setup(cfg, argparse.Namespace(**{**vars(args), "config_file": file}))
@@ -114,6 +117,7 @@ def evaluate(cfg: CfgNode) -> None:
     classes = dataset_classes(cfg.DATASETS.TEST)
     IONCheckpointer(model, classes=classes).load_complete(cfg.MODEL.WEIGHTS)
     results = ReportingTrainer.test(cfg, model)
+    write_config(cfg, evaluated=True)
     ReportingTrainer.report(cfg, model)
     verify(cfg, results)
 

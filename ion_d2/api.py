@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
@@ -21,9 +20,7 @@ from . import plugging
 from .engine import setup
 from .engine.fit_config import classifier, settle_classes, settle_data
 from .engine.predictor import IONPredictor
-from .engine.run_folder import TRAINED, writing_config
 from .engine.trainer import IONTrainer
-from .evaluation.results_file import write_text
 from .value_rules import changed
 
 __all__ = ["build_model", "build_predictor", "build_trainer", "get_config"]
@@ -71,7 +68,7 @@ def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
 
     Args:
         cfg: the config, which stays as it is. The trainer's own, with the data's number of classes,
-            is its ``cfg``, and ``config.yaml`` in ``OUTPUT_DIR``.
+            is its ``cfg``, and when it trains, ``config.yaml`` in ``OUTPUT_DIR``.
         resume: continue from the last checkpoint in ``OUTPUT_DIR``, if there is one.
 
     Raises:
@@ -82,10 +79,7 @@ def build_trainer(cfg: CfgNode, *, resume: bool = False) -> IONTrainer:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK  # as Detectron2's default_setup does
     trainer = IONTrainer(cfg)
-    with writing_config(cfg.OUTPUT_DIR, evaluate=False):
-        trainer.resume_or_load(resume=resume)  # which may bring a seed that was drawn
-        if comm.is_main_process():
-            write_text(os.path.join(cfg.OUTPUT_DIR, TRAINED), trainer.cfg.dump())
+    trainer.resume_or_load(resume=resume)
     return trainer
 
 

@@ -63,6 +63,10 @@ def test_wrong_files_and_names(train_net, scenes, tmp_path):
     assert not out.exists()
 
 
+LABEL_MAPS = ("MODEL.META_ARCHITECTURE", "SemanticSegmentor", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3)
+LABEL_MAPS += ("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "DATASETS.TEST", "()")
+
+
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
@@ -80,9 +84,11 @@ def test_wrong_files_and_names(train_net, scenes, tmp_path):
         (("DATALOADER.NUM_WORKERS", -1), ("DATALOADER.NUM_WORKERS is -1",)),
         (("TEST.NUM_PICTURES", -1), ("TEST.NUM_PICTURES is -1",)),
         (("TEST.VOC_METRIC", "Area"), ('"Area"', "TEST.VOC_METRIC")),
+        (("MODEL.META_ARCHITECTURE", "ProposalNetwork"), ("'ProposalNetwork'", "detects nothing")),
+        (LABEL_MAPS, ("'SemanticSegmentor'", "label maps")),
         (("TEST.SEM_SEG", True), ("TEST.SEM_SEG is True", "MODEL.SEG_REGULARIZER_ON")),
     ],
-    ids=lambda value: str(value[0]),
+    ids=lambda value: f"{value[0]} {value[1]}" if "META" in value[0] else str(value[0]),
 )
 def test_wrong_settings(train_on, scenes, opts, words):
     assert says(train_on(scenes, *opts), *words)
@@ -124,7 +130,11 @@ def test_a_model_of_other_classes_is_not_evaluated(train_on, own_scenes, tmp_pat
     torch.save(held, weights)
     words = ("model_final.pth is not of this model", "(3, 32) there and (4, 32) here")
     assert says(evaluate(), *words)
+    wrong = ("MODEL.WEIGHTS", tmp_path / "typo.pth", "MODEL.ROI_BOX_HEAD.FC_DIM", 16)
+    for flags in ([], ["--eval-only"]):  # what is refused leaves no config in the folder
+        assert says(train_on(own_scenes, *wrong, flags=flags), "typo.pth is not a file")
     assert config.read_text() == trained
+    assert not (config.parent / "config_eval.yaml").exists()
 
 
 def test_more_gpus_than_there_are(train_on, scenes, monkeypatch):

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import copy
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -65,18 +66,29 @@ def draws(outcome: Outcome, count: int) -> Iterator[np.ndarray]:
     pictures = len(evaluation.params.imgIds)
     entries = entries.reshape(len(outcome.class_names), -1, pictures)
     random = np.random.default_rng(0)
-    yield _figures(evaluation, params)
-    for _ in range(count):
-        picked = random.integers(pictures, size=pictures)
-        evaluation.evalImgs = entries[:, :, picked].ravel().tolist()
-        yield _figures(evaluation, params)
+    whole = _figures(evaluation, params)
+    if np.isnan(whole).any():
+        raise IONError(f"No picture of {outcome.dataset} has an object to judge by.")
+    yield whole
+
+    def drawn() -> Iterator[np.ndarray]:
+        while True:
+            picked = random.integers(pictures, size=pictures)
+            evaluation.evalImgs = entries[:, :, picked].ravel().tolist()
+            yield _figures(evaluation, params)
+
+    # A draw of pictures without an object says nothing; it is the same one in all runs.
+    telling = (figures for figures in drawn() if not np.isnan(figures).any())
+    yield from itertools.islice(telling, count)
 
 
 def _figures(evaluation: COCOeval, params: object) -> np.ndarray:
+    """AP and AP50 in percent; NaN without an object."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate(params)
     precision = evaluation.eval["precision"]  # (IoUs, recalls, classes, 1, 1); -1: no objects
-    return np.array([100 * part[part > -1].mean() for part in (precision, precision[:1])])
+    known = (part[part > -1] for part in (precision, precision[:1]))
+    return np.array([100 * part.mean() if len(part) else np.nan for part in known])
 
 
 def compare(folders: Sequence[Path], count: int) -> str:

@@ -53,6 +53,8 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
     check_proposals(cfg, train=train)
     cfg.freeze()
     check_switches(cfg)
+    if tests:
+        check_detects(cfg)
     if repeated := [name for name in tests if tests.count(name) > 1]:
         raise IONError(f"DATASETS.TEST names '{repeated[0]}' more than once; keep one of it.")
     for name in tests:
@@ -61,6 +63,17 @@ def settle_data(cfg: CfgNode, *, train: bool) -> None:
         if train:
             check_headers(dicts, test_resize(cfg), skip_unreadable=cfg.INPUT.SKIP_UNREADABLE)
             build_evaluators(cfg, name)  # which looks at the data as well
+
+
+def check_detects(cfg: CfgNode) -> None:
+    """Raise ``IONError`` for a model without detections, which evaluators and pictures want."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name in ("ProposalNetwork", "SemanticSegmentor"):
+        raise IONError(
+            f"MODEL.META_ARCHITECTURE is {name!r}, which detects nothing that could be evaluated "
+            "or shown here; use a detector, such as 'GeneralizedRCNN', or train with "
+            "DATASETS.TEST '()'."
+        )
 
 
 def check_num_classes(cfg: CfgNode, names: Sequence[str] | None = None) -> None:
@@ -223,6 +236,11 @@ def check_data(cfg: CfgNode) -> None:
     """Raise ``IONError`` for settings of the batches that the training loader cannot honor."""
     if not cfg.DATASETS.TRAIN:
         raise IONError("DATASETS.TRAIN names no dataset to train on.")
+    if (name := cfg.MODEL.META_ARCHITECTURE) in ("SemanticSegmentor", "PanopticFPN"):
+        raise IONError(
+            f"MODEL.META_ARCHITECTURE is {name!r}, which learns from label maps that ION's trainer "
+            "loads for 'ION' alone; train it under Detectron2's (docs/PLUG_IN.md)."
+        )
     if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
         sampler = f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}"
         raise IONError(f"{sampler}; ION's trainer has 'TrainingSampler' only.")

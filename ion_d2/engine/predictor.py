@@ -17,6 +17,7 @@ from ..errors import IONError
 from .augmented_test import with_augmentation
 from .checkpoint import IONCheckpointer
 from .class_names import classes_of
+from .fit_config import check_detects
 from .setup import build_model
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ def load_trained(cfg: CfgNode, class_names: Sequence[str] | None = None) -> nn.M
     Raises:
         IONError: no weights are given, they cannot be loaded, or they are for other classes.
     """
+    check_detects(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise IONError("MODEL.WEIGHTS is empty; add MODEL.WEIGHTS path/to/model_final.pth.")
     model = build_model(cfg)

@@ -12,10 +12,11 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from ..evaluation import RESULT_FILES, evaluation_folder
+from ..evaluation.results_file import write_text
 from ..files import make_folder, replace_file
 from .best import BEST, HISTORY
 from .checkpoint import FINAL
-from .folder_lock import claim, locked, release
+from .folder_lock import locked
 
 TRAINED, EVALUATED, EARLIER = "config.yaml", "config_eval.yaml", "earlier"
 TRUSTED: tuple[str, ...] = (
@@ -28,60 +29,54 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def writing_config(folder: str, *, evaluate: bool) -> Iterator[None]:
-    """Let Detectron2 write ``config.yaml`` of a run, without losing what a training wrote there.
+def config_stays(folder: str) -> Iterator[None]:
+    """Let Detectron2 write ``config.yaml`` of a run that may yet be refused, and take it away.
 
-    The config of an evaluation goes to ``config_eval.yaml`` where there is one of a training; a
-    training claims the folder and removes that of an earlier evaluation.
-
-    Raises:
-        IONError: a training of another process is writing there.
+    What was there comes back, also where the program was killed in between.
     """
-    if not evaluate:
-        claim(folder)
     if not comm.is_main_process():
         yield
         return
-    try:
-        os.makedirs(os.path.abspath(folder), exist_ok=True)
-        # An evaluation may start when another one does.
-        with locked(os.path.join(folder, f"{TRAINED}.lock")):
-            yield from _keeping(folder, evaluate)
-    except BaseException:
-        if not evaluate:
-            release(folder)
-        raise
-
-
-def _keeping(folder: str, evaluate: bool) -> Iterator[None]:
-    path, evaluated = (os.path.join(folder, name) for name in (TRAINED, EVALUATED))
+    os.makedirs(os.path.abspath(folder), exist_ok=True)
+    path = os.path.join(folder, TRAINED)
     aside = f"{path}.aside"
-    if os.path.isfile(aside):  # a program was killed in the lines below
-        os.replace(aside, path)
-    kept = os.path.isfile(path)
-    if kept:
-        content = Path(path).read_bytes()
-        replace_file(aside, lambda file: file.write(content))
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # the disk may take nothing, and this be a half
-            os.replace(aside, path) if kept else os.remove(path)
-        raise
-    if kept and evaluate:
-        os.replace(path, evaluated)
-        os.replace(aside, path)
-    elif not evaluate:
-        for left in (evaluated, aside):
+    with locked(f"{path}.lock"):  # an evaluation may start when another one does
+        if os.path.isfile(aside):  # a program was killed in the lines below
+            os.replace(aside, path)
+        if kept := os.path.isfile(path):
+            content = Path(path).read_bytes()
+            replace_file(aside, lambda file: file.write(content))
+        try:
+            yield
+        finally:
             with contextlib.suppress(FileNotFoundError):
-                os.remove(left)
+                os.replace(aside, path) if kept else os.remove(path)
+
+
+def write_config(cfg: CfgNode, *, evaluated: bool) -> None:
+    """Write the config of a training that begins, or of an evaluation whose results are written.
+
+    It is ``config.yaml``, but of an evaluation beside a training's ``config_eval.yaml``, which the
+    next training removes. The main process alone writes.
+
+    Raises:
+        IONError: the file cannot be written.
+    """
+    if not comm.is_main_process():
+        return
+    trained, beside = (os.path.join(cfg.OUTPUT_DIR, name) for name in (TRAINED, EVALUATED))
+    write_text(beside if evaluated and os.path.isfile(trained) else trained, cfg.dump())
+    if not evaluated:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(beside)
 
 
 def set_aside(cfg: CfgNode, names: Sequence[str]) -> None:
     """Move what a training before this one left in its folder to ``OUTPUT_DIR/earlier``.
 
-    ``--resume``, reports and comparisons would take it for this training's. What the config names,
-    such as the weights to start from, stays. There, files of the same name are replaced.
+    ``--resume``, reports and comparisons would take it for this training's. Its configs go with it.
+    What the config names, such as the weights to start from, stays. There, files of the same name
+    are replaced.
 
     Args:
         cfg: the config of the training that begins; its datasets are registered.
@@ -94,7 +89,8 @@ def set_aside(cfg: CfgNode, names: Sequence[str]) -> None:
     folders = dict.fromkeys([root, *(Path(evaluation_folder(cfg, x)) for x in data.TEST)])
     paths = [folder / name for folder in folders for name in names]
     left = [path for path in paths if path.is_file() and os.path.realpath(path) not in named]
-    for path in left:
+    settings = [path for name in (TRAINED, EVALUATED) if (path := root / name).is_file()]
+    for path in [*left, *settings] if left else ():
         place = root / EARLIER / path.relative_to(root)
         make_folder(place.parent, "make room or choose another OUTPUT_DIR")
         os.replace(path, place)

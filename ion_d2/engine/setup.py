@@ -71,6 +71,8 @@ def load_config(
         raise IONError(f"Overrides come as pairs KEY VALUE, but {opts[-1]!r} has no value.")
     _check_keys(cfg, opts[::2])
     _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
+    _check_given(cfg)
+    cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = map(os.path.expanduser, (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS))
     settle_clipping(cfg)
     follow_stages(cfg)
     check_overrides(cfg, opts[::2])
@@ -89,6 +91,15 @@ def _check_keys(cfg: CfgNode, keys: Sequence[Any]) -> None:
             raise IONError(f"{key} is a group of config keys; give one, such as {key}.{first}.")
         if not isinstance(value_of(cfg, above), (CfgNode, type(None))):
             raise IONError(f"There is no config key {key}: {above} is a key itself, not a group.")
+
+
+def _check_given(cfg: CfgNode) -> None:
+    """Refuse None, which yacs takes for a value of any key, where there must be text or a list."""
+    add_ion_config(defaults := get_cfg())
+    for key in _keys(defaults):
+        default = value_of(defaults, key)
+        if isinstance(default, (str, list, tuple)) and value_of(cfg, key) is None:
+            raise IONError(f"{key} has no value; give one, such as {default!r}, or leave it out.")
 
 
 def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:

@@ -37,7 +37,7 @@ from .hooks import EvaluatePeriodically, SaveBeforeEvaluation, SeedEachStep, Sto
 from .log_files import end_last_line
 from .precise_statistics import RepeatedPreciseBN, check_measured
 from .ranges import check_ranges
-from .run_folder import TRUSTED, set_aside
+from .run_folder import TRUSTED, set_aside, write_config
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
 from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
@@ -150,6 +150,8 @@ class IONTrainer(IONBuilders):
     def train(self) -> dict[str, Any]:
         """Train to the end, or until ``TEST.PATIENCE`` is exhausted; returns the last results.
 
+        ``config.yaml`` in ``OUTPUT_DIR`` is what this training has been given.
+
         Raises:
             IONError: the training diverged, a picture cannot be read, ``OUTPUT_DIR`` is gone, or a
                 training of another process is writing to it.
@@ -159,6 +161,7 @@ class IONTrainer(IONBuilders):
         try:
             if not self.start_iter and comm.is_main_process():
                 set_aside(self.cfg, self.trusted_files)
+            write_config(self.cfg, evaluated=False)
             # Not DefaultTrainer's, which fails on figures that it does not know.
             TrainerBase.train(self, self.start_iter, self.max_iter)
         except PatienceExhausted as stop:
@@ -246,6 +249,8 @@ class IONTrainer(IONBuilders):
             # Not DefaultTrainer's, which in 0.5 leaves the optimizer's state out.
             TrainerBase.load_state_dict(self, state_dict)
             self._trainer.load_state_dict(state_dict["_trainer"])
+        except IONError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             lacks = error.args == ("_trainer",)
             reason = "it holds no optimizer, as those of Detectron2 0.5" if lacks else error

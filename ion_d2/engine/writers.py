@@ -43,12 +43,15 @@ class ProgressPrinter(CommonMetricPrinter):
         self.logger = _Ending(logging.getLogger(CommonMetricPrinter.__module__), {})
         self._images = cfg.SOLVER.IMS_PER_BATCH
         self._on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+        self._written = -1
 
     def write(self) -> None:
-        """Log the line, unless the training is over."""
+        """Log the line, unless the training is over or has one of this iteration already."""
         storage = get_event_storage()
-        if storage.iter == self._max_iter:
+        # A training that is stopped is told of twice, and Detectron2 would divide by no steps.
+        if storage.iter in (self._max_iter, self._written):
             return
+        self._written = storage.iter
         figures = self._memory()
         if "time" in storage.histories():  # it is not measured in the first iterations
             time = storage.history("time").median(_WINDOW)

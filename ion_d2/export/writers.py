@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import IONError
 from ..files import write_result
+from ..modeling.context.rnn import SpatialRNN
 from .adapter import DetectorAdapter, tracing
 
 # What an exported detector returns, in this order.
@@ -93,6 +94,11 @@ def _onnx(adapter: DetectorAdapter) -> bytes:
         raise IONError(
             "MODEL.CONTEXT.TRANSITION 'max' has no operator in ONNX; export this model to a .ts "
             "file (TorchScript)."
+        )
+    if sum(isinstance(module, SpatialRNN) for module in adapter.modules()) > 1:
+        raise IONError(
+            "MODEL.CONTEXT.NAME 'RNN' of several stacks keeps the size of one picture in ONNX; "
+            "export this model to a .ts file (TorchScript)."
         )
     buffer = io.BytesIO()
     options: dict[str, Any] = {"f": buffer}  # newer releases' annotations leave buffers out

@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_test")]
 
 RESULTS = ["voc_results.json", "detections.json", "sem_seg_results.json"]
 RESULTS += ["coco_instances_results.json"]
+CONFIGS = ["config.yaml", "config_eval.yaml"]
 FILES = ["last_checkpoint", "model_final.pth", "model_best.pth", "evaluations.json", *RESULTS]
 
 
@@ -33,15 +34,17 @@ def test_what_an_earlier_training_left_is_set_aside(scenes, tmp_path):
     cfg = make_config(scenes, tmp_path, "DATASETS.TEST", sets)
     inner = [Path(evaluation_folder(cfg, name)).name for name in sets]
     for place in ("", *inner):
-        fill(tmp_path / place, RESULTS if place else [*FILES, "config_eval.yaml", "mine.json"])
+        fill(tmp_path / place, RESULTS if place else [*FILES, *CONFIGS, "mine.json"])
     begin(cfg)
     left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     moved = {str(name) for name in left if name.startswith("earlier/")}
     assert moved == {
-        *(f"earlier/{name}" for name in FILES),
+        *(f"earlier/{name}" for name in (*FILES, *CONFIGS)),
         *(f"earlier/{place}/{name}" for place in inner for name in RESULTS),
     }
-    assert "mine.json" in left and not {*FILES[1:]} & left
+    assert "mine.json" in left and not {*FILES[1:], "config_eval.yaml"} & left
+    assert "OUTPUT_DIR" in (tmp_path / "config.yaml").read_text()
+    assert (tmp_path / "earlier" / "config.yaml").read_text() == "earlier"
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000000.pth"
 
 

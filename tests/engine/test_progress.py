@@ -68,3 +68,14 @@ def test_where_python_cannot_tell_the_memory(report, monkeypatch):
     monkeypatch.setattr(writers, "resource", None)
     (line,), figures = report()
     assert line.endswith("images/s: 32") and "max_rss_mb" not in figures
+
+
+def test_a_training_that_is_stopped_early_is_told_of_once(caplog, monkeypatch):
+    """Its last step, of which no time is known yet, is written again when it ends."""
+    monkeypatch.setattr(logging.getLogger("detectron2"), "propagate", True)
+    writer = ProgressPrinter(small_config("SOLVER.IMS_PER_BATCH", 8), 100)
+    with EventStorage(1) as storage, caplog.at_level(logging.INFO, logger="detectron2"):
+        storage.put_scalars(total_loss=1.5, lr=0.1)
+        for _ in range(2):
+            writer.write()
+    assert len(caplog.messages) == 1

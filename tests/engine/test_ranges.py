@@ -1,5 +1,7 @@
 """Values that a training cannot run with are told by key, before it starts."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from model_helpers import SMALL
@@ -67,6 +69,26 @@ def test_right_values(cfg):
 def test_every_program_reads_its_config_so(key, value):
     with pytest.raises(IONError, match=key):
         load_config("configs/ion_tiny.yaml", [key, value])
+
+
+@pytest.mark.parametrize(
+    "key", ["MODEL.WEIGHTS", "OUTPUT_DIR", "SOLVER.STAGES", "DATASETS.TEST", "INPUT.MIN_SIZE_TRAIN"]
+)
+def test_a_key_without_a_value_is_told(tmp_path, key):
+    """YAML reads nothing as None, which yacs takes for a value of any key."""
+    *groups, name = key.split(".")
+    text = f"{groups[0]}: {{{name}: }}\n" if groups else f"{name}:\n"
+    base = f"_BASE_: '{Path('configs/ion_tiny.yaml').resolve()}'\n"
+    (tmp_path / "a.yaml").write_text(base + text)
+    with pytest.raises(IONError, match=f"^{key} has no value; give one"):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+def test_paths_may_begin_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    opts = ["OUTPUT_DIR", "~/run", "MODEL.WEIGHTS", "~/model.pth"]
+    cfg = load_config("configs/ion_tiny.yaml", opts)
+    assert (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS) == ("/home/me/run", "/home/me/model.pth")
 
 
 def test_a_range_of_sizes_has_two_ends(cfg):

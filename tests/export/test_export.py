@@ -94,9 +94,10 @@ def test_plugged_in(tmp_path, config, feature, heads, suffix):
     assert result.agrees and result.detections > 10, result
 
 
-def test_a_running_maximum_is_not_for_onnx(tmp_path):
-    model = small_model("MODEL.CONTEXT.TRANSITION", "max")
-    with pytest.raises(IONError, match="CONTEXT.TRANSITION 'max'.*export this model to a .ts"):
+@pytest.mark.parametrize(("key", "value"), [("TRANSITION", "max"), ("NAME", "RNN")])
+def test_what_onnx_cannot_keep_is_told(tmp_path, key, value):
+    model = small_model(f"MODEL.CONTEXT.{key}", value)
+    with pytest.raises(IONError, match=f"CONTEXT.{key} '{value}'.*export this model to a .ts"):
         export_detector(model, tmp_path / "model.onnx", {})
     assert not list(tmp_path.iterdir())
 

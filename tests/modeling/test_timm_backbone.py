@@ -1,6 +1,7 @@
 """timm's networks as backbones: features, rest, training, and what is refused."""
 
 import functools
+import subprocess
 import sys
 
 import pytest
@@ -117,6 +118,17 @@ def test_stages_of_a_training_may_wake_blocks(name):
     assert awake and changed
     assert not any(k.startswith(("net.layer1", "net.blocks.1")) for k in awake)
     assert {k.rpartition(".")[0] for k in changed} <= {k.rpartition(".")[0] for k in awake}
+
+
+def test_a_first_convolution_that_fails_in_another_layout_is_left_in_this_one():
+    """PyTorch writes beside its weights' gradient, which mostly ends the process."""
+    program = """
+import torch
+from ion_d2.modeling import TimmBackbone
+(feature,) = TimmBackbone("repvgg_a0", ["stage2"]).train()(torch.randn(2, 3, 64, 64)).values()
+feature.square().sum().backward()
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_training_in_stages_is_told_how_many_there_are():

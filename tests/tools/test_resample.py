@@ -63,6 +63,21 @@ def test_what_all_draws_share_is_certain(pictures, tmp_path, capsys):
     assert [row[0] for row in rows(capsys, a, c, "--draws", 2)] == [str(a), str(c)]
 
 
+def test_draws_without_an_object_are_drawn_anew(tmp_path, capsys):
+    ball, folder = object_xml("ball", (11, 11, 30, 30)), tmp_path / "data"
+    folder.mkdir()
+    (folder / "classes.txt").write_text("ball\n")
+    objects = {str(number): [] for number in range(1, 6)}
+    pictures = write_voc(folder, {"0": [ball], **objects}, "test")
+    a, b = (run(tmp_path / name, pictures, found) for name, found in (("a", [0]), ("b", [])))
+    assert rows(capsys, a, b)[1] == ["b", "0.00", "-100.00", "0.00", "0.00", "-100.00", "0.00"]
+    pictures = write_voc(tmp_path / "none", objects, "test")
+    (tmp_path / "none/classes.txt").write_text("ball\n")
+    empty = [run(tmp_path / "empty" / name, pictures, []) for name in "ab"]
+    with pytest.raises(IONError, match="No picture of .* has an object to judge by"):
+        rows(capsys, *empty)
+
+
 def test_folders_that_are_called_like_numbers(pictures, tmp_path, capsys, monkeypatch):
     for year in ("2016", "2017"):
         run(tmp_path / year, pictures, range(3))

@@ -60,6 +60,7 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
         self._out_feature_strides = dict(zip(self._out_features, info.reduction()))
         self._out_feature_channels = dict(zip(self._out_features, info.channels()))
         self._channels_last = getattr(self.net, "output_fmt", None) == "NHWC"
+        self._as_it_is = any(map(_fails_channels_last, self.net.modules()))
         # For each stage up to the deepest, the place of its last module among ``modules()``.
         names = [module for module, _ in self.net.named_modules()]
         ends = [_last_inside(it["module"], names) for it in info.info[: indices[-1] + 1]]
@@ -86,7 +87,7 @@ class TimmBackbone(BuiltFromConfig, StagedBackbone):
             The requested features by name; one of stride s has shape (N, C, H / s, W / s).
         """
         on_cpu = x.device.type == "cpu"
-        if on_cpu:
+        if on_cpu and not self._as_it_is:
             # PyTorch's 1x1 and depthwise convolutions are faster so there.
             x = x.contiguous(memory_format=torch.channels_last)
         features = self.net(x)
@@ -188,6 +189,19 @@ def _last_inside(stage: str, names: Sequence[str]) -> int | None:
     """
     own = tuple(f"{name}." for name in (stage, stage.replace(".", "_"), f"model.{stage}"))
     return max((i for i, name in enumerate(names) if f"{name}.".startswith(own)), default=None)
+
+
+def _fails_channels_last(layer: nn.Module) -> bool:
+    """Whether PyTorch (2.11) writes beside the weights' gradient of a layer in that layout.
+
+    That is of a 1x1 convolution with a stride, on the few channels of a picture (RepVGG's first).
+    """
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and max(layer.stride) > 1
+        and layer.in_channels < 8
+    )
 
 
 @BACKBONE_REGISTRY.register()
