@@ -100,7 +100,7 @@ def build_detectors(args: argparse.Namespace) -> dict[str, Detector]:
             _share(net, weights)
         if args.dataset:
             records = DatasetCatalog.get(args.dataset)[: args.pictures]
-            pictures = list(map(IONDatasetMapper(cfg, args.training), records))
+            pictures = list(filter(None, map(IONDatasetMapper(cfg, args.training), records)))
         else:
             pictures = [random_input(net, args.image_size, args.proposals)]
         for precision in args.precision:

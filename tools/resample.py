@@ -110,14 +110,18 @@ def compare(folders: Sequence[Path], count: int) -> str:
     names = short_names(folders)
     rows = [[name, *_cells(own, found[0])] for name, own in zip(names, found)]
     headers = [x for name in ("AP", "AP50") for x in (name, "difference", "standard error")]
-    return tabulate(rows, ["run", *headers], "github", floatfmt=".2f")
+    aligned = ["left", *("right" for _ in headers)]
+    # Not parsed: a run may be called 0.001.
+    return tabulate(rows, ["run", *headers], "github", disable_numparse=True, colalign=aligned)
 
 
-def _cells(own: np.ndarray, first: np.ndarray) -> list[float | str]:
-    if own is first:
-        return [own[0, 0], "", "", own[0, 1], "", ""]
+def _cells(own: np.ndarray, first: np.ndarray) -> list[str]:
     apart = own - first
-    return [x for each in zip(own[0], apart[0], apart[1:].std(axis=0, ddof=1)) for x in each]
+    columns = (own[0], apart[0], apart[1:].std(axis=0, ddof=1))
+    if own is first:
+        columns = columns[:1]
+    told = ([f"{value:.2f}" for value in each] for each in zip(*columns))
+    return [cell for each in told for cell in (*each, "", "")[:3]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -68,6 +68,11 @@ def adopt_coco(name: str) -> None:
     DatasetCatalog.register(name, load)
 
 
+def is_of_evaluator(json_file: str, name: str) -> bool:
+    """Whether Detectron2's evaluator wrote a dataset's file, which it never looks at again."""
+    return json_file.endswith(f"{name}_coco_format.json")
+
+
 def coco_content(name: str) -> Content:
     """The content of a dataset's annotation file, or of the file that any other would have.
 
@@ -80,8 +85,7 @@ def coco_content(name: str) -> Content:
     """
     metadata = MetadataCatalog.get(name)
     json_file = os.fspath(metadata.get("json_file") or "")
-    # Detectron2's evaluator writes files of this name, keeps them, and never looks at them again.
-    if json_file and not json_file.endswith(f"{name}_coco_format.json"):
+    if json_file and not is_of_evaluator(json_file, name):
         return _of_classes(read_coco_file(json_file), name)
     try:
         content = _converted(name)

@@ -42,6 +42,7 @@ class IONDatasetMapper(DatasetMapper):
         is_train: bool,
         *,
         use_difficult: bool = False,
+        filter_empty: bool = True,
         skip_unreadable: bool = False,
         num_label_ids: int | None = None,
         ignore_label: int = 255,
@@ -51,6 +52,8 @@ class IONDatasetMapper(DatasetMapper):
         Args:
             is_train: whether augmentations for training, objects and labels are wanted.
             use_difficult: keep objects marked difficult in training.
+            filter_empty: in training, return None for a picture that has objects, but none to train
+                on, in which these would be background. Detectron2 leaves out crowds alone.
             skip_unreadable: in training, return None for a picture that cannot be decoded.
             num_label_ids: number of ids in the label maps, the background included; None if the
                 model takes no label maps, which are then never opened.
@@ -73,6 +76,7 @@ class IONDatasetMapper(DatasetMapper):
                 "give a number from 0 to 255."
             )
         self.use_difficult = use_difficult
+        self.filter_empty = filter_empty
         self.skip_unreadable = skip_unreadable
         self.num_label_ids = num_label_ids
         self.ignore_label = ignore_label
@@ -87,6 +91,7 @@ class IONDatasetMapper(DatasetMapper):
         return {
             **super().from_config(cfg, is_train),
             "use_difficult": cfg.DATASETS.USE_DIFFICULT,
+            "filter_empty": cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
             "skip_unreadable": cfg.INPUT.SKIP_UNREADABLE,
             "num_label_ids": head.NUM_CLASSES if cfg.MODEL.SEG_REGULARIZER_ON else None,
             "ignore_label": head.IGNORE_VALUE,
@@ -103,6 +108,9 @@ class IONDatasetMapper(DatasetMapper):
         Raises:
             IONError: the picture, label map or mask is missing, broken or of another size.
         """
+        found = dataset_dict.get("annotations") if self.is_train and self.filter_empty else None
+        if found and not any(is_learned(annotation, self.use_difficult) for annotation in found):
+            return None
         try:
             return self._map(copy.deepcopy(dataset_dict))
         except UnreadableImageError as error:

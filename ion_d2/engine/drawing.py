@@ -82,6 +82,7 @@ def draw_panels(
     sheet = Image.new("RGB", (len(drawn) * (width + _GAP) + _GAP, room), _PAPER)
     pen, x = ImageDraw.Draw(sheet), _GAP
     for (title, _), panel in zip(panels, drawn):
+        title = _shortened(title, width)
         pen.text((x, top // 2), title, _INK, _font(title, _TITLE_FONT), anchor="lm")
         sheet.paste(panel, (x, top))
         x += width + _GAP
@@ -154,6 +155,7 @@ def _draw_legend(pen: ImageDraw.ImageDraw, names: Mapping[int, str], top: int, w
         return top
     swatch, x, y = _TITLE_FONT, _GAP, top
     for label, name in names.items():
+        name = _shortened(name, width - swatch - 3 * _GAP)
         font = _font(name, _TITLE_FONT)
         needed = int(swatch + _GAP + font.getlength(name) + 3 * _GAP)
         if x > _GAP and x + needed > width:
@@ -162,6 +164,15 @@ def _draw_legend(pen: ImageDraw.ImageDraw, names: Mapping[int, str], top: int, w
         pen.text((x + swatch + _GAP, y + swatch // 2), name, _INK, font, anchor="lm")
         x += needed
     return y + swatch + 2 * _GAP
+
+
+def _shortened(text: str, width: int) -> str:
+    """Leave out the middle of a title that is wider: names often differ at their end."""
+    short, kept = text, len(text)
+    while kept > 2 and _font(short, _TITLE_FONT).getlength(short) > width:
+        kept -= 1
+        short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    return short
 
 
 def _drawable(names: Mapping[int, str]) -> dict[int, str]:

@@ -109,6 +109,7 @@ def _as_in_evaluation(cfg: CfgNode) -> CfgNode:
     data, pictures = cfg.DATASETS, cfg.INPUT
     values = {
         "DATASETS.TRAIN": data.TEST,  # where Detectron2 looks for names of keypoints
+        "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
         "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": data.PRECOMPUTED_PROPOSAL_TOPK_TEST,
         "INPUT.CROP.ENABLED": False,
         "INPUT.RANDOM_FLIP": "none",

@@ -182,8 +182,10 @@ def stacked_plot(
     def draw(axes: Axes) -> None:
         start = np.zeros(len(names))
         for number, (name, lengths) in enumerate(shares.items()):
-            color = SERIES[number % len(SERIES)]
-            axes.barh(range(len(names)), lengths, left=start, color=color, label=literal(name))
+            style = {"color": SERIES[number % len(SERIES)], "label": literal(name)}
+            if number >= len(SERIES):  # the colors begin again
+                style.update(hatch="//", edgecolor="white", linewidth=0)
+            axes.barh(range(len(names)), lengths, left=start, **style)
             start = start + np.asarray(lengths)
         axes.set_yticks(range(len(names)), [literal(name) for name in names])
         axes.set(xlabel=literal(x_label))

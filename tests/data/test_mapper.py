@@ -81,6 +81,17 @@ def test_difficult_objects_are_a_choice_and_crowds_are_not(record):
     assert data["instances"].gt_classes.tolist() == [1, 0]
 
 
+def test_a_picture_of_difficult_objects_alone_is_no_background(record):
+    """Under Detectron2's loader, which draws another for None; ION's trainer leaves it out."""
+    record["annotations"] = [box([5, 6, 40, 30], difficult=1), box([1, 1, 9, 9], iscrowd=1)]
+    assert make_mapper()(record) is None
+    assert len(make_mapper("DATASETS.USE_DIFFICULT", True)(record)["instances"]) == 1
+    keeping = make_mapper("DATALOADER.FILTER_EMPTY_ANNOTATIONS", False)
+    assert len(keeping(record)["instances"]) == 0
+    assert len(make_mapper()({**record, "annotations": []})["instances"]) == 0
+    assert "image" in make_mapper(is_train=False)(record)
+
+
 def test_label_and_boxes_follow_resize_and_flip(record, ids):
     data = make_mapper("INPUT.MIN_SIZE_TRAIN", (2 * HEIGHT,), then=T.RandomFlip(prob=1.0))(record)
     np.testing.assert_array_equal(data["sem_seg"], ids.repeat(2, 0).repeat(2, 1)[:, ::-1])

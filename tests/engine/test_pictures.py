@@ -115,6 +115,16 @@ def test_long_legends_go_on_in_a_new_line():
     assert all(swatch(class_color(k), sheet) == 20 * 20 for k in range(20))
 
 
+def test_long_titles_and_names_stay_where_they_belong():
+    image, name = np.zeros((24, 10, 3), np.uint8), "a rather long name of a class of bottles"
+    marks = Marks([(0, 0, 5, 5)], [0])
+    sheet = np.asarray(draw_panels(image, [(name, marks), (name, marks)], [name], panel_size=240))
+    panel = 100  # pixels wide, with 8 around it
+    assert (sheet[:36, 8 + panel : 16 + panel] == 255).all() and (sheet[:, -8:] == 255).all()
+    first, second = (sheet[:30, x : x + panel] for x in (8, 16 + panel))
+    assert (first < 255).any() and np.array_equal(first, second)
+
+
 def test_colors_are_distinct():
     colors = np.array([class_color(k) for k in range(30)], dtype=int)
     distance = np.abs(colors[:, None] - colors[None]).sum(axis=2) + 1000 * np.eye(30, dtype=int)

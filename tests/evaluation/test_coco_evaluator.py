@@ -51,6 +51,8 @@ def test_labels_are_those_of_now_whatever_earlier_runs_left(tmp_path):
     # In one process, Detectron2's evaluator even enters the file in the metadata.
     evaluate(output_dir=str(tmp_path), kind=COCOEvaluator)
     assert evaluate(output_dir=str(tmp_path))["bbox"]["AP"] == pytest.approx(100)
+    (tmp_path / "mine_coco_format.json").unlink()
+    ensure_registered(["mine"])  # nothing of the dataset is missing
 
 
 @pytest.mark.parametrize("ids", [("a", "b"), ("x/0", "0"), (0, 1), ("7", "8")])

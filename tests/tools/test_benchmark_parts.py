@@ -5,12 +5,14 @@ import importlib
 import pytest
 import torch
 from detectron2.layers import ROIAlign
+from matplotlib.figure import Figure
 from model_helpers import make_input, small_model
 from torch import nn
 
 from ion_d2.layers.roi_align import ROIAlign as SparseROIAlign
 from ion_d2.modeling.context.rnn import SpatialRNN
 from ion_d2.modeling.context.spatial_irnn import SpatialIRNN
+from ion_lab.report.charts import SERIES, stacked_plot
 
 
 @pytest.fixture
@@ -122,3 +124,10 @@ def test_multiply_adds_of_the_parts_of_a_detector(tool):
     # 9 boxes of 7 x 7 bins, 32 + 64 + 64 + 16 channels to 64; then fc6, fc7, scores and deltas.
     assert found["merging"] == 9 * 49 * 176 * 64
     assert found["fully connected"] == 9 * (49 * 64 * 32 + 32 * 32 + 32 * (4 + 12))
+
+
+def test_each_part_of_a_bar_looks_its_own():
+    axes = Figure().add_subplot()
+    stacked_plot(["a model"], {f"part {n}": [1.0] for n in range(len(SERIES) + 2)}, "s").draw(axes)
+    looks = {(bar.get_facecolor(), bar.get_hatch()) for bar in axes.patches}
+    assert len(looks) == len(axes.patches) == len(SERIES) + 2

@@ -79,10 +79,11 @@ def test_draws_without_an_object_are_drawn_anew(tmp_path, capsys):
 
 
 def test_folders_that_are_called_like_numbers(pictures, tmp_path, capsys, monkeypatch):
-    for year in ("2016", "2017"):
-        run(tmp_path / year, pictures, range(3))
+    names = ["2016", "0.001", "1e3"]
+    for name in names:
+        run(tmp_path / name, pictures, range(3))
     monkeypatch.chdir(tmp_path)
-    assert [row[0] for row in rows(capsys, "2016", "2017", "--draws", 2)] == ["2016", "2017"]
+    assert [row[0] for row in rows(capsys, *names, "--draws", 2)] == names
 
 
 def test_runs_that_cannot_be_compared(pictures, tmp_path):
