@@ -94,7 +94,8 @@ def plug_in_lazy(
         model: the "model" of a LazyConfig, changed in place.
         in_feature: the backbone's feature that feeds the context block; None for the deepest one
             that the box head reads.
-        pooler: further arguments of ``SkipPooler``, of which the context is the last feature.
+        pooler: further arguments of ``SkipPooler``; ``added=()`` concatenates the context, which is
+            otherwise added to the deepest feature and so has as many channels.
         context: further arguments of ``IRNN``.
 
     Raises:
@@ -114,7 +115,9 @@ def plug_in_lazy(
     in_feature = in_feature or deepest
     check_features("in_feature", [in_feature], shapes)
     # From here on the model changes.
-    block = {"in_channels": shapes[in_feature].channels, **PLUGGED_IRNN, **(context or {})}
+    width = shapes[in_feature].channels
+    block = {"in_channels": width, "hidden_dim": width, "out_dim": width, **PLUGGED_IRNN}
+    block.update(context or {})
     model._target_ = ION
     model.backbone = LazyCall(ContextBackbone)(
         bottom_up=bottom_up, context=LazyCall(IRNN)(**block), in_feature=in_feature
@@ -125,6 +128,8 @@ def plug_in_lazy(
         "strides": [shapes[name].stride for name in (*read, in_feature)],
         "scale_init": 0.0,
         "scale_source": read.index(deepest),
+        "added": [len(read)],
+        "gate_init": 0.0,
         # The heads get as many channels as before, so that their weights keep their shapes.
         "out_channels": shapes[read[-1]].channels,
         **(pooler or {}),

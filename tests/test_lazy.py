@@ -83,7 +83,7 @@ def test_context_of_another_level_and_other_settings():
         model,
         in_feature="p3",
         context={"hidden_dim": 8, "out_dim": 24},
-        pooler={"norm": "none"},
+        pooler={"norm": "none", "added": ()},
     )
     detector = instantiate(model)
     assert detector.backbone.output_shape()["context"].stride == 8
@@ -109,7 +109,7 @@ def test_heads_of_one_stage_pool_those_before_it_too(one):
     heads.box_in_features = [one]
     channels = 1024 if one == "res4" else 2048
     heads.box_head.input_shape = ShapeSpec(channels=channels, height=7, width=7)
-    plug_in_lazy(model, context={"hidden_dim": 16, "out_dim": 16})
+    plug_in_lazy(model, context={"hidden_dim": 16, "out_dim": 16}, pooler={"added": ()})
     stages = [f"res{i}" for i in range(2, int(one[3:]) + 1)]
     assert model.roi_heads.box_in_features == [*stages, "context"]
     train_step(instantiate(model), make_input(64, 96, boxes=1))
@@ -181,7 +181,7 @@ def test_transformer_backbones_train(base, shrink):
     shrink(model)
     model.proposal_generator.post_nms_topk = (50, 20)
     model.roi_heads.batch_size_per_image = 8
-    plug_in_lazy(model, context={"hidden_dim": 16})
+    plug_in_lazy(model, context={"hidden_dim": 16}, pooler={"gate_init": 0.25})
     detector = instantiate(model)
     sum(seeded_losses(detector, masks=True).values()).backward()
     for name, parameter in detector.named_parameters():

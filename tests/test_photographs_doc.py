@@ -1,15 +1,22 @@
-"""The program and settings of docs/PHOTOGRAPHS.md for a network that sees less make a detector."""
+"""The programs and settings of docs/PHOTOGRAPHS.md do what it says."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.data import DatasetCatalog
 from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.structures import Boxes, pairwise_iou
 from model_helpers import make_input, train_step
+from voc_folder import object_xml, write_voc
 
+from ion_d2.data.proposals import read_proposals
 from ion_d2.engine.setup import build_model, load_config
+from ion_d2.evaluation.image_boxes import ground_truth_from_dict
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "PHOTOGRAPHS.md").read_text(encoding="utf-8")
@@ -18,9 +25,30 @@ LAYERS = ["stage2", "stage3", "stage4"]
 SKIP = ["MODEL.BACKBONE.NAME", "build_squeezenet", "MODEL.ROI_HEADS.IN_FEATURES", LAYERS]
 
 
+def program_with(word):
+    (found,) = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if word in b]
+    return found
+
+
+def test_proposals_around_the_objects_find_all(tmp_path, monkeypatch, catalogs):
+    boxes = {f"im{n}": [object_xml("cat", (5 + n, 4, 20 + n, 18))] for n in range(3)}
+    name = f"voc:{write_voc(tmp_path / 'VOC', boxes, split='train')}:train"
+    output = tmp_path / "around.pkl"
+    monkeypatch.setattr(sys, "argv", ["around.py", name, str(output)])
+    exec(program_with("write_proposals"), {})
+    for found in read_proposals(output).boxes:
+        assert found.shape == (8 + 100, 4) and (found >= 0).all() and (found <= (40, 30) * 2).all()
+    truth = [ground_truth_from_dict(record) for record in DatasetCatalog.get(name)]
+    ious = [
+        pairwise_iou(*(Boxes(torch.as_tensor(b, dtype=torch.float32)) for b in (t.boxes, found)))
+        for t, found in zip(truth, read_proposals(output).boxes)
+    ]
+    assert all(iou.max() > 0.5 for iou in ious)
+
+
 @pytest.mark.parametrize("overrides", [[], SKIP], ids=["ION", "skip"])
 def test_squeezenet(tmp_path, monkeypatch, overrides):
-    (program,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    program = program_with("SqueezeNet")
     (settings,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     (tmp_path / "squeezenet.yaml").write_text(settings.replace("configs/", f"{ROOT}/configs/"))
     monkeypatch.syspath_prepend(ROOT)

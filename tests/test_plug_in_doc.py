@@ -52,7 +52,7 @@ def test_context_from_a_finer_level(tmp_path):
     narrow = ["MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8,
               "MODEL.FPN.OUT_CHANNELS", 32, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,)]  # fmt: skip
     model = build_model(load_config(str(tmp_path / "a.yaml"), [*FAST, *narrow]))
-    assert model.backbone.output_shape()["context"] == ShapeSpec(channels=128, stride=16)
+    assert model.backbone.output_shape()["context"] == ShapeSpec(channels=32, stride=16)
     assert "loss_keypoint" in train_with_keypoints(model)
 
 
@@ -63,7 +63,7 @@ def test_a_pyramid_over_a_network_of_timm(tmp_path):
     small = ["MODEL.TIMM.NAME", "test_convnext", "MODEL.TIMM.WEIGHTS", "",
              "MODEL.FPN.OUT_CHANNELS", 32]  # fmt: skip
     model = build_model(load_config(str(tmp_path / "a.yaml"), [*FAST, *small]))
-    assert model.backbone.output_shape()["context"] == ShapeSpec(channels=128, stride=32)
+    assert model.backbone.output_shape()["context"] == ShapeSpec(channels=32, stride=32)
     train_step(model, make_input(64, 96, boxes=1))
 
 
@@ -92,4 +92,4 @@ def test_lazy_example():
     names = {}
     exec(block("python", "plug_in_lazy(model"), names)
     backbone = names["model"].backbone
-    assert backbone.in_feature == "p4" and backbone.context.hidden_dim == 128
+    assert backbone.in_feature == "p4" and backbone.context.hidden_dim == 256

@@ -26,7 +26,6 @@ SMALL = {
     "MODEL.FPN.OUT_CHANNELS": 32, "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
 }  # fmt: skip
 CONTEXT = {"MODEL.CONTEXT.HIDDEN_DIM": 16}
-GATED = {"MODEL.SKIP_POOLER.CONTEXT": "residual", "MODEL.SKIP_POOLER.CONTEXT_GAIN": 0.0}
 # The six keys of which every family needs a value of its own or ION's.
 SWITCHES = {
     "MODEL.META_ARCHITECTURE", "MODEL.BACKBONE.NAME", "MODEL.CONTEXT.BOTTOM_UP",
@@ -153,9 +152,9 @@ def test_context_from_another_level_of_the_pyramid():
 
 
 @pytest.mark.parametrize("name", ["faster_rcnn_R_50_FPN_1x", "faster_rcnn_R_50_DC5_1x"])
-def test_behind_a_gate_it_begins_as_skip_pooling_alone_and_learns_to_use_context(name):
+def test_it_begins_as_skip_pooling_alone_and_learns_to_use_context(name):
     torch.manual_seed(0)
-    model = ion_d2.build_model(ion_d2.get_config(zoo(name), {**SMALL, **GATED}, plug_in=True))
+    model = ion_d2.build_model(ion_d2.get_config(zoo(name), SMALL, plug_in=True))
     inputs = make_input(64, 96, boxes=1)
 
     def loss():
@@ -168,7 +167,7 @@ def test_behind_a_gate_it_begins_as_skip_pooling_alone_and_learns_to_use_context
     before.backward()
     assert pooler.gate.abs().sum() == 0 and pooler.gate.grad.abs().sum() > 0
     with torch.no_grad():
-        model.backbone.context.output.bias.uniform_()
+        model.backbone.context.output.shift.uniform_()
     assert torch.equal(loss(), before)
     with torch.no_grad():
         pooler.gate += 1

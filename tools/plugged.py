@@ -17,6 +17,7 @@ from ion_d2.engine.config_file import find_config
 from ion_d2.engine.setup import build_model, load_config
 from ion_d2.errors import IONError
 from ion_d2.lazy import plug_in_lazy
+from ion_d2.modeling import SkipPooler
 from ion_d2.plugging import plug_in
 
 # Besides the switches: what makes a step small enough for a CPU.
@@ -119,6 +120,7 @@ def exercise(model: nn.Module) -> tuple[dict[str, torch.Tensor], int]:
         IONError: a loss is not finite, a gradient missing, not finite or zero, or nothing detected.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    open_gates(model)
     optimizer = torch.optim.SGD(trainable.values(), lr=1e-6)
     with EventStorage(), _settling(model):
         losses = model.train()([make_input(model)])
@@ -142,6 +144,14 @@ def exercise(model: nn.Module) -> tuple[dict[str, torch.Tensor], int]:
     if missing or not len(found):
         raise IONError(f"{len(found)} detections, without {', '.join(missing) or 'any box'}")
     return losses, len(trainable)
+
+
+@torch.no_grad()
+def open_gates(model: nn.Module) -> None:
+    """Let context in from the start; no gradient passes a gate that is still 0."""
+    for module in model.modules():
+        if isinstance(module, SkipPooler) and module.gate is not None:
+            module.gate.fill_(0.25)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measure how much each feature says of what is in a box; no detector needs to be trained for it.
 
-    python tools/probe.py --config-file configs/real/ion_gate.yaml \\
+    python tools/probe.py --config-file configs/real/ion.yaml \\
         DATASETS.TRAIN "('voc:PATH:train',)" DATASETS.TEST "('voc:PATH:val',)"
 
 Logistic regression reads the mean of a feature over a ground truth box and tells its class; it is

@@ -13,6 +13,7 @@ from model_helpers import small_config, small_model
 from ion_d2.engine.setup import build_model, load_config
 from ion_d2.errors import IONError
 from ion_d2.export import DetectorAdapter, compare, describe, export_detector, load_exported
+from ion_d2.modeling import SkipPooler
 from ion_d2.plugging import plug_in
 
 pytestmark = pytest.mark.slow
@@ -86,6 +87,8 @@ def test_plugged_in(tmp_path, config, feature, heads, suffix):
     opts += ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.05"]  # a C4 proposes few boxes here
     model = spread(build_model(load_config(f"model_zoo:{config}", opts, adapt=plug_in)))
     assert type(model.roi_heads).__name__ == heads
+    (pooler,) = (module for module in model.modules() if isinstance(module, SkipPooler))
+    pooler.gate.data.fill_(0.25)  # from 0, context would make no difference
     detect = exported(model, tmp_path / f"model{suffix}")
     result = compare(DetectorAdapter(model), detect, images([(64, 96), (97, 130), (33, 120)]))
     assert result.agrees and result.detections > 10, result

@@ -81,8 +81,8 @@ BEHIND_A_START = ["MODEL.BACKBONE.FREEZE_AT", 4]
         ("photographs", "plain", "faster_rcnn_tiny.yaml", []),
         ("real", "plain", "real/plain.yaml", []),
         ("real", "skip", "real/skip.yaml", []),
-        ("real", "context, the paper's block", "real/ion.yaml", []),
-        ("real", "context, added", "real/ion_gate.yaml", []),
+        ("real", "context, the paper's block", "real/ion_paper.yaml", []),
+        ("real", "context, added", "real/ion.yaml", []),
     ],
 )
 def test_the_baseline_is_the_plain_detector_of_the_configs(table, name, config, changes):
