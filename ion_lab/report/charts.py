@@ -182,7 +182,7 @@ def stacked_plot(
     def draw(axes: Axes) -> None:
         start = np.zeros(len(names))
         for number, (name, lengths) in enumerate(shares.items()):
-            style = {"color": SERIES[number % len(SERIES)], "label": literal(name)}
+            style: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "label": literal(name)}
             if number >= len(SERIES):  # the colors begin again
                 style.update(hatch="//", edgecolor="white", linewidth=0)
             axes.barh(range(len(names)), lengths, left=start, **style)
