@@ -117,11 +117,11 @@ def compare(folders: Sequence[Path], count: int) -> str:
 
 def _cells(own: np.ndarray, first: np.ndarray) -> list[str]:
     apart = own - first
-    columns = (own[0], apart[0], apart[1:].std(axis=0, ddof=1))
-    if own is first:
-        columns = columns[:1]
-    told = ([f"{value:.2f}" for value in each] for each in zip(*columns))
-    return [cell for each in told for cell in (*each, "", "")[:3]]
+    columns = zip(own[0], apart[0], apart[1:].std(axis=0, ddof=1))
+    told = [[f"{value:.2f}" for value in each] for each in columns]
+    if own is first:  # from which the others differ
+        told = [[figure, "", ""] for figure, *_ in told]
+    return [cell for each in told for cell in each]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

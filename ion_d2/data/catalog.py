@@ -42,11 +42,8 @@ def ensure_registered(names: Sequence[str]) -> None:
         metadata = MetadataCatalog.get(name).as_dict()
         for key in ("dirname", "json_file", "image_root"):
             path = metadata.get(key)
-            if (
-                path
-                and "://" not in str(path)
-                and not coco_datasets.is_of_evaluator(str(path), name)
-            ):
+            elsewhere = "://" in str(path) or coco_datasets.is_of_evaluator(str(path), name)
+            if path and not elsewhere:
                 require_path(name, absolute(path))
         if not adopt_voc(name):
             coco_datasets.adopt_coco(name)

@@ -33,6 +33,9 @@ def outline_inside(corners: Any, size: tuple[int, int]) -> np.ndarray:
     By Sutherland and Hodgman: a border after the other cuts off what lies beyond it.
     """
     corners, (height, width) = np.asarray(corners, dtype=np.float64).reshape(-1, 2), size
+    clipped = np.clip(corners, 0, (width, height))
+    if np.array_equal(clipped, corners):  # as nearly all do, of many thousands
+        return corners
     for axis, border, inward in ((0, 0, 1), (1, 0, 1), (0, width, -1), (1, height, -1)):
         depths = inward * (corners[:, axis] - border)
         ends = zip(np.roll(corners, -1, axis=0), np.roll(depths, -1))
