@@ -81,7 +81,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="pictures at a time, of one size",
     )
     add("--every", type=whole_number(1), default=1, metavar="N", help="of a video, each N-th frame")
-    add("--json", type=Path, help="file for --save json (OUTPUT/detections.json)")
+    add("--json", type=_file, help="file for --save json (OUTPUT/detections.json)")
     add("--opts", dest="more", nargs=argparse.REMAINDER, default=[], help="the overrides, last")
     args = parser.parse_intermixed_args(argv)
     if not args.input and not args.video_input and args.webcam is None:
@@ -98,6 +98,12 @@ def _form(text: str) -> str:
             f"{text!r} is none of {', '.join(FORMS)}; KEY VALUE overrides go after --opts"
         )
     return text
+
+
+def _file(text: str) -> Path:
+    if not Path(text).name:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file")
+    return Path(text)
 
 
 def find_inputs(args: argparse.Namespace, folder: OutputFolder) -> list[Input]:

@@ -17,7 +17,7 @@ from ._require import is_installed, refuse_all_but_layers, require_detectron2
 from .errors import IONError
 
 if TYPE_CHECKING:
-    from . import config, data, engine, evaluation, export, layers, modeling, plugging
+    from . import config, data, engine, evaluation, export, layers, lazy, modeling, plugging
     from .api import build_model, build_predictor, build_trainer, get_config
     from .config import add_ion_config
     from .plugging import plug_in
@@ -42,6 +42,7 @@ __all__ = [
     "export",
     "get_config",
     "layers",
+    "lazy",
     "modeling",
     "plug_in",
     "plugging",

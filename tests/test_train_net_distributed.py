@@ -12,6 +12,7 @@ from process_helpers import finish, free_port, start, wait_until
 
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.fit_config import settle_data
+from ion_d2.engine.folder_lock import claim, release
 from ion_d2.engine.setup import load_config
 from ion_d2.engine.trainer import IONTrainer
 from ion_d2.engine.validation_loss import validation_losses
@@ -19,7 +20,8 @@ from ion_d2.engine.validation_loss import validation_losses
 pytestmark = pytest.mark.slow
 
 STEPS = 8
-MODEL = ("MODEL.SEG_REGULARIZER_ON", True)
+# Each process has statistics of its own.
+MODEL = ("MODEL.SEG_REGULARIZER_ON", True, "MODEL.VGG.NORM", "BN")
 OPTIONS = (
     *MODEL, "SOLVER.MAX_ITER", STEPS, "SOLVER.CHECKPOINT_PERIOD", 1, "DISTRIBUTED.TIMEOUT", 30,
     "SOLVER.EMA_DECAY", 0.5, "TEST.EVAL_PERIOD", 4, "TEST.LOSS", True, "TEST.BEST_METRIC",
@@ -84,6 +86,18 @@ def check_loss(arguments, folder):
     IONCheckpointer(model).load(str(folder / "model_final.pth"))
     found = validation_losses(cfg, model, cfg.DATASETS.TEST[0])["total_loss"]
     assert found == pytest.approx(history[-1]["value"], rel=1e-5)
+
+
+def test_a_folder_in_use_is_told_by_each_process_and_left_alone(scenes, tmp_path):
+    claim(str(tmp_path))
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    arguments = voc_arguments(scenes, tmp_path, *OPTIONS)
+    both = [start(arguments, RANK=rank, LOCAL_RANK=rank, **meeting) for rank in ("0", "1")]
+    for process in both:
+        assert says(finish(process), "is in use by another training", "choose another OUTPUT_DIR")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    release(str(tmp_path))
 
 
 def test_torchrun_and_own_launch_together_are_refused(train_net, scenes, tmp_path, monkeypatch):

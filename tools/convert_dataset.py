@@ -196,12 +196,20 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", help="voc:PATH:SPLIT, coco:JSON:IMAGE_DIR, labelme:DIR, ...")
     parser.add_argument("format", choices=list(FORMATS))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--split", default="train", help="its name there (default: %(default)s)")
+    parser.add_argument(
+        "--split", type=_split, default="train", help="its name there (default: %(default)s)"
+    )
     parser.add_argument("--link", action="store_true", help="link the pictures, do not copy them")
     parser.add_argument(
         "--short-side", type=whole_number(1), metavar="N", help="in pixels, at most"
     )
     return parser
+
+
+def _split(text: str) -> str:
+    if ":" in text or any(part in ("", ".", "..") for part in text.split("/")):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot name a split; give one such as train")
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> None:

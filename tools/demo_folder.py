@@ -26,7 +26,8 @@ class OutputFolder:
         self._ours: dict[str, list[int]] = {}
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for line in (path / LEDGER).read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError):  # the last line of a run that was killed
+                # The last line of a run that was killed.
+                with contextlib.suppress(ValueError, TypeError):
                     name, *state = json.loads(line)
                     self._ours[name] = state
 

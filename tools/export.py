@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_intermixed_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    if args.output.suffix not in (".ts", ".onnx", SAFETENSORS):
+        told = "must end in .ts, .onnx or .safetensors, which tells the format"
+        raise IONError(f"--output {args.output} {told}.")
     if args.check is not None and args.output.suffix == SAFETENSORS:
         raise IONError(f"--check compares detectors, and {args.output} is to hold weights alone.")
     pictures = None if args.check is None else find_pictures(args.check, args.limit)

@@ -168,7 +168,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, max_bytes: int) -> str:
             ssr_mode=False, pwa=False, mcp_server=False, css=_CSS, quiet=True,
             prevent_thread_lock=True,
         )  # fmt: skip
-    except (OSError, ValueError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise IONError(
             f"The page cannot be served at {host}, port {port or '7860 or above'} ({error}); give "
             "another --host or --port."

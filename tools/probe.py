@@ -37,7 +37,7 @@ from ion_d2.engine.setup import load_config, run_cli
 from ion_d2.errors import IONError
 from ion_d2.evaluation.image_boxes import ground_truth_from_dict
 from ion_d2.modeling.context import CONTEXT
-from ion_d2.modeling.model_values import check_features
+from ion_d2.modeling.model_values import check_features, deepest_of
 from ion_d2.modeling.roi_heads.skip_pooler import make_pooler
 
 
@@ -63,9 +63,9 @@ class Describer:
         self.names = list(cfg.MODEL.ROI_HEADS.IN_FEATURES)
         # Of the backbone itself; heads may read context alone.
         self.inside = [it for it in self.names if not it.startswith(CONTEXT)] or self.names
-        self.deepest = self.inside[-1]
         shapes = model.backbone.output_shape()
         check_features("MODEL.ROI_HEADS.IN_FEATURES", self.names, shapes)
+        self.deepest = deepest_of(self.inside, shapes)
         self._poolers = {
             name: make_pooler(7, shapes[name].stride, 2, "ROIAlignV2") for name in self.names
         }
@@ -76,7 +76,7 @@ class Describer:
         """Describe up to ``limit`` boxes of pictures in a random order.
 
         Raises:
-            IONError: there are no boxes.
+            IONError: there are fewer than two boxes, from which nothing can be told.
         """
         found: dict[str, list[Tensor]] = defaultdict(list)
         classes: list[int] = []
@@ -91,10 +91,13 @@ class Describer:
                 areas += boxes.area().tolist()
             if len(classes) >= limit:
                 break
-        if not classes:
-            raise IONError(f"No boxes in {names}; name sets with boxes in DATASETS.TRAIN and TEST.")
-        features = {name: torch.cat(rows) for name, rows in found.items()}
-        return Described(features, torch.tensor(classes), torch.tensor(areas))
+        if len(classes) < 2:
+            raise IONError(
+                f"{len(classes)} boxes in {', '.join(names)}; name sets with more in "
+                "DATASETS.TRAIN and TEST."
+            )
+        features = {name: torch.cat(rows)[:limit] for name, rows in found.items()}
+        return Described(features, torch.tensor(classes[:limit]), torch.tensor(areas[:limit]))
 
     @torch.no_grad()
     def _of_picture(self, record: dict[str, Any], boxes: Boxes) -> dict[str, Tensor]:
@@ -208,7 +211,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config-file", required=True, help="of a detector, or model_zoo:NAME")
-    add("--boxes", type=whole_number(10), default=3000, help="of each dataset, at most (3000)")
+    add(
+        "--boxes",
+        type=whole_number(10),
+        default=3000,
+        help="to train on, and to judge by, at most (3000)",
+    )
     add("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
     return parser
 

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from run_results import evaluation_keys
+from run_results import evaluation_keys, read_run_config
 
-from ion_d2.data.plain_files import read_yaml
 from ion_d2.engine.checkpoint import FINAL, IONCheckpointer
 from ion_d2.engine.class_names import dataset_classes
 from ion_d2.engine.fit_config import settle_data
@@ -81,7 +80,7 @@ def setup(run: Path) -> CfgNode:
     config_file = run / TRAINED
     if not config_file.is_file():
         raise IONError(f"There is no {config_file}; give the folder of a run, its OUTPUT_DIR.")
-    evaluated = _evaluation(run)
+    evaluated = read_run_config(run / EVALUATED)
     # In quotes, or a folder called 2016 would be taken for a number.
     weights = repr(str(find_weights(run, evaluated)))
     opts = ["OUTPUT_DIR", repr(str(run)), "MODEL.WEIGHTS", weights]
@@ -91,12 +90,6 @@ def setup(run: Path) -> CfgNode:
     cfg = load_config(str(config_file), opts, adapt=adapt)
     settle_data(cfg, train=False)
     return cfg
-
-
-def _evaluation(run: Path) -> dict[str, Any] | None:
-    """The config of an evaluation that came after the training."""
-    file = run / EVALUATED
-    return read_yaml(file) if file.is_file() else None
 
 
 def find_weights(run: Path, evaluated: dict[str, Any] | None) -> Path | str:

@@ -72,18 +72,23 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The config of a run's training, and of an evaluation after it."""
-    trained, evaluated = (_read_yaml(folder / name) for name in (TRAINED, EVALUATED))
+    trained, evaluated = (read_run_config(folder / name) for name in (TRAINED, EVALUATED))
     if trained is None:
         raise IONError(f"{folder} has no {TRAINED}; give folders that train_net.py has written to.")
     return trained, evaluated
 
 
-def _read_yaml(path: Path) -> dict[str, Any] | None:
+def read_run_config(path: Path) -> dict[str, Any] | None:
+    """Read a config that a run left in its folder; None where there is no such file.
+
+    Raises:
+        IONError: it cannot be read, or is no config of Detectron2.
+    """
     if not path.is_file():
         return None
     content = read_yaml(path)
     try:
-        content["DATASETS"]["TEST"], content["TEST"]
+        content["DATASETS"]["TEST"], content["MODEL"]["WEIGHTS"], content["TEST"]
     except (KeyError, TypeError) as error:
         raise IONError(f"{path} is no config of Detectron2 ({error!r}).") from error
     return content

@@ -64,8 +64,8 @@ def evaluator_type(name: str) -> str | None:
     """How a registered dataset is to be evaluated.
 
     It is the "evaluator_type" of its metadata. Where it has none: "coco" if its objects have masks
-    or keypoints, "pascal_voc" if they are boxes, or if it is a folder in VOC layout; None if there
-    are no objects.
+    or keypoints, "pascal_voc" if they are boxes, or if it is a folder in VOC layout; None if no
+    picture has annotations.
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("evaluator_type") is not None:

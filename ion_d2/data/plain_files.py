@@ -45,7 +45,8 @@ def parse_yaml(text: str, source: str | os.PathLike[str]) -> Any:
     """The plain values of a YAML text, of which ``source`` is the file.
 
     Raises:
-        IONError: it is no YAML, asks for objects of Python, or repeats itself without end.
+        IONError: it is no YAML, has a key twice, asks for objects of Python, or repeats itself
+            without end.
     """
     if _DEEP.search(text):
         raise IONError(f"{source} has lists in lists, too deep to be read; correct it.")
@@ -68,9 +69,20 @@ def _count(node: yaml.Node | None, known: dict[int, int]) -> int:
         return 1
     if id(node) not in known:
         known[id(node)] = _MOST_VALUES + 1  # until it is counted
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
         pairs = [entry if isinstance(entry, tuple) else (entry,) for entry in node.value]
         known[id(node)] = 1 + sum(_count(part, known) for pair in pairs for part in pair)
     return known[id(node)]
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    """PyYAML would take the last of two equal keys, and forget the first."""
+    found = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in found:
+            raise yaml.MarkedYAMLError(None, None, f"{key.value} is there twice", key.start_mark)
+        found.add(key.value if isinstance(key, yaml.ScalarNode) else None)
 
 
 def _first(error: BaseException) -> str:

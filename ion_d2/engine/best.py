@@ -112,14 +112,21 @@ class KeepBest(HookBase):
         try:
             with open(self._path, encoding="utf-8") as file:
                 entries = json.load(file)
-            known = [e for e in entries if e["metric"] == self._metric and e["iteration"] <= start]
+            known = [entry for entry in entries if entry["iteration"] <= start]
+            others = {entry["metric"] for entry in known} - {self._metric}
             # JSON has no NaN; in its place there is null.
-            return [{**e, "value": math.nan if e["value"] is None else e["value"]} for e in known]
+            known = [{**e, "value": math.nan if e["value"] is None else e["value"]} for e in known]
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise IONError(
                 f"{self._path} cannot be read ({error!r}), which holds the evaluations so far; "
                 "delete it to compare with those from now on."
             ) from error
+        if others:
+            raise IONError(
+                f"TEST.BEST_METRIC is {self._metric!r}, but {self._path} and {BEST}.pth are of "
+                f"{', '.join(sorted(others))}; set it to that, or move both files away."
+            )
+        return known
 
     def _judge(self, done: int) -> None:
         """Note the latest evaluation and keep its weights if they are the best, in one process."""

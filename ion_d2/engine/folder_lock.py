@@ -35,12 +35,25 @@ def claim(folder: str, *, key: str = "OUTPUT_DIR", user: str = "training") -> No
     Network disks pass the lock on to other machines. Workers do not inherit it. What a killed
     process has begun to save is removed.
 
+    Of the processes of one training, which all call this, the main one holds the lock.
+
     Raises:
-        IONError: another process is writing there.
+        IONError: another process is writing there; each process of this training raises it.
         OSError: the folder cannot be written.
     """
-    folder = os.path.realpath(folder)
-    if folder in _claimed or not comm.is_main_process():
+    fault: Exception | None = None
+    if comm.is_main_process():
+        try:
+            _claim(os.path.realpath(folder), key, user)
+        except (IONError, OSError) as error:
+            fault = error
+    told = comm.all_gather(fault and str(fault))[0]
+    if told:
+        raise fault or IONError(told)
+
+
+def _claim(folder: str, key: str, user: str) -> None:
+    if folder in _claimed:
         return
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f"{user}.lock")

@@ -21,9 +21,13 @@ from .folder_lock import locked
 TRAINED, EVALUATED, EARLIER = "config.yaml", "config_eval.yaml", "earlier"
 TRUSTED: tuple[str, ...] = (
     *("last_checkpoint", f"{FINAL}.pth", f"{BEST}.pth", HISTORY),
+    *("metrics.json", "events.out.tfevents.*"),
     *(name for names in RESULT_FILES.values() for name in names),
 )
-"""Files that an earlier training in a folder may have left, and that would pass for this one's."""
+"""Files that an earlier training in a folder may have left, and that would pass for this one's.
+
+As patterns of a shell.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +69,11 @@ def write_config(cfg: CfgNode, *, evaluated: bool) -> None:
     if not comm.is_main_process():
         return
     trained, beside = (os.path.join(cfg.OUTPUT_DIR, name) for name in (TRAINED, EVALUATED))
-    write_text(beside if evaluated and os.path.isfile(trained) else trained, cfg.dump())
-    if not evaluated:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(beside)
+    with locked(f"{trained}.lock"):  # an evaluation that starts may have it aside
+        write_text(beside if evaluated and os.path.isfile(trained) else trained, cfg.dump())
+        if not evaluated:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(beside)
 
 
 def set_aside(cfg: CfgNode, names: Sequence[str]) -> None:
@@ -80,14 +85,14 @@ def set_aside(cfg: CfgNode, names: Sequence[str]) -> None:
 
     Args:
         cfg: the config of the training that begins; its datasets are registered.
-        names: of the files, in ``OUTPUT_DIR`` and the folders of the test sets.
+        names: of the files, or patterns, in ``OUTPUT_DIR`` and the folders of the test sets.
     """
     root, data = Path(cfg.OUTPUT_DIR), cfg.DATASETS
     used = [part for name in (*data.TRAIN, *data.TEST) for part in name.split(":")]
     used += [cfg.MODEL.WEIGHTS, *data.PROPOSAL_FILES_TRAIN, *data.PROPOSAL_FILES_TEST]
     named = {os.path.realpath(name) for name in used}
     folders = dict.fromkeys([root, *(Path(evaluation_folder(cfg, x)) for x in data.TEST)])
-    paths = [folder / name for folder in folders for name in names]
+    paths = [path for folder in folders for name in names for path in sorted(folder.glob(name))]
     left = [path for path in paths if path.is_file() and os.path.realpath(path) not in named]
     settings = [path for name in (TRAINED, EVALUATED) if (path := root / name).is_file()]
     for path in [*left, *settings] if left else ():

@@ -47,6 +47,7 @@ def load_config(
     opts: Sequence[Any] = (),
     *,
     adapt: Callable[[CfgNode], Any] | None = None,
+    source: str = "the command line",
 ) -> CfgNode:
     """Read a config file, apply overrides, choose the device (see :func:`choose_device`), freeze.
 
@@ -55,6 +56,7 @@ def load_config(
             :func:`ion_d2.engine.config_file.merge_config_file`.
         opts: overrides, alternating keys and values, as on the command line.
         adapt: changes the file's config before the overrides.
+        source: where the overrides come from, for messages.
 
     Raises:
         IONError: the file is missing or not valid YAML, or a key is unknown or its value wrong.
@@ -70,7 +72,7 @@ def load_config(
     if len(opts) % 2:
         raise IONError(f"Overrides come as pairs KEY VALUE, but {opts[-1]!r} has no value.")
     _check_keys(cfg, opts[::2])
-    _merge(cfg, lambda: cfg.merge_from_list(list(opts)), "the command line")
+    _merge(cfg, lambda: cfg.merge_from_list(list(opts)), source)
     _check_given(cfg)
     cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = map(os.path.expanduser, (cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS))
     settle_clipping(cfg)

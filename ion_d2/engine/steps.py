@@ -44,6 +44,17 @@ def unwrap_distributed(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give the main process's buffers, which checkpoints hold, to all processes.
+
+    Each has statistics of its own where batches are normalized. An evaluation, of which each does a
+    share, would otherwise be of no model that is saved.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in unwrap_distributed(model).buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
 def accumulate_gradients(
     model: nn.Module,
     images: list[dict[str, Any]],

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicWriter, PreciseBN
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
@@ -34,15 +34,20 @@ from .finite import tell_divergence
 from .fit_config import check_settings, prepared
 from .folder_lock import claim, release
 from .hooks import EvaluatePeriodically, SaveBeforeEvaluation, SeedEachStep, StopOnSignal
-from .log_files import end_last_line
 from .precise_statistics import RepeatedPreciseBN, check_measured
 from .ranges import check_ranges
 from .run_folder import TRUSTED, set_aside, write_config
 from .setup import hide_expected_tracebacks
 from .stages import EnterStages, Stage, check_backbone, read_stages, rest_backbone
-from .steps import AMPPassTrainer, PassTrainer, unwrap_distributed, wrap_distributed
+from .steps import (
+    AMPPassTrainer,
+    PassTrainer,
+    share_buffers,
+    unwrap_distributed,
+    wrap_distributed,
+)
 from .training_parts import IONBuilders
-from .writers import ProgressPrinter, WandbWriter, WriteEvaluations
+from .writers import OpenedLater, ProgressPrinter, WandbWriter, WriteEvaluations, open_metrics
 
 _KEPT = 1000  # values of each figure, of which the writers' windows see the last 20
 
@@ -125,22 +130,22 @@ class IONTrainer(IONBuilders):
             elif isinstance(hook, PreciseBN):
                 found.append(RepeatedPreciseBN(hook))
             else:
-                if isinstance(hook, PeriodicWriter):
-                    found.append(WriteEvaluations(hook._writers, period))
                 found.append(hook)
+                if isinstance(hook, PeriodicWriter):  # which writes more, where both are due
+                    found.append(WriteEvaluations(hook._writers, period))
         return found
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one."""
-        end_last_line(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
-        writers = super().build_writers()
-        for i, writer in enumerate(writers):
-            if isinstance(writer, CommonMetricPrinter):
-                writers[i] = ProgressPrinter(self.cfg, self.max_iter)
-            elif isinstance(writer, TensorboardXWriter) and self.cfg.WANDB_PROJECT:
-                writer.close()
-                writers[i] = WandbWriter(self.cfg, resumed=lambda: self.start_iter > 0)
-        return writers
+        """Detectron2's writers with a longer line, and wandb's if ``WANDB_PROJECT`` names one.
+
+        Their files are opened when the training begins, which sets an earlier one's aside.
+        """
+        folder = self.cfg.OUTPUT_DIR
+        metrics = OpenedLater(lambda: open_metrics(os.path.join(folder, "metrics.json")))
+        events: EventWriter = OpenedLater(lambda: TensorboardXWriter(folder))
+        if self.cfg.WANDB_PROJECT:
+            events = WandbWriter(self.cfg, resumed=lambda: self.start_iter > 0)
+        return [ProgressPrinter(self.cfg, self.max_iter), metrics, events]
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -184,7 +189,7 @@ class IONTrainer(IONBuilders):
         """Evaluate as after the last step, where the evaluation so far was not all."""
         known = any(comm.all_gather(bool(self.last_results)))  # not where a resumed run stops again
         if self.cfg.TEST.AUG.ENABLED or not known:
-            self.last_results = self.test(self.cfg, self.evaluated_model)
+            self._evaluate(self.cfg)
 
     def before_train(self) -> None:
         """Call the hooks; of the figures of a training, memory holds the latest alone."""
@@ -195,6 +200,10 @@ class IONTrainer(IONBuilders):
         """Evaluate, with test-time augmentation after the last step only; see :meth:`test`."""
         last = self.iter >= self.max_iter
         cfg = self.cfg if last else changed(self.cfg, {"TEST.AUG.ENABLED": False})
+        return self._evaluate(cfg)
+
+    def _evaluate(self, cfg: CfgNode) -> dict[str, Any]:
+        share_buffers(self.evaluated_model)
         self.last_results = self._last_eval_results = self.test(cfg, self.evaluated_model)
         return self.last_results
 

@@ -16,11 +16,13 @@ from detectron2.engine import HookBase
 from detectron2.utils.events import (
     CommonMetricPrinter,
     EventWriter,
+    JSONWriter,
     TensorboardXWriter,
     get_event_storage,
 )
 
 from ..errors import IONError
+from .log_files import end_last_line
 
 try:
     import resource
@@ -79,6 +81,34 @@ class _Ending(logging.LoggerAdapter):
 
     def process(self, msg: str, kwargs: Any) -> tuple[str, Any]:
         return f"{msg.rstrip()}  {self.end}", kwargs
+
+
+class OpenedLater(EventWriter):
+    """A writer whose files are not opened before a training begins."""
+
+    def __init__(self, build: Callable[[], EventWriter]) -> None:
+        """Take what builds the writer, and opens its files."""
+        self._build = build
+        self._writer: EventWriter | None = None
+
+    def open(self) -> None:
+        """Open the files, once."""
+        self._writer = self._writer or self._build()
+
+    def write(self) -> None:
+        self.open()
+        assert self._writer is not None
+        self._writer.write()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def open_metrics(path: str) -> JSONWriter:
+    """Detectron2's writer of ``metrics.json``, to which a resumed training adds lines."""
+    end_last_line(path)
+    return JSONWriter(path)
 
 
 class WandbWriter(EventWriter):
@@ -142,7 +172,10 @@ class WriteEvaluations(HookBase):
         self._period = period
 
     def before_train(self) -> None:
-        """Write an evaluation that was made up for."""
+        """Open the files, and write an evaluation that was made up for."""
+        for writer in self._writers:
+            if isinstance(writer, OpenedLater):
+                writer.open()
         if self.trainer.storage.latest():
             self._write()
 

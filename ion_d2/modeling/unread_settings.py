@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -39,41 +37,39 @@ _SWITCHES = (
 )
 _ROI_HEADS, _BOX_HEAD = ("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME")
 _RPN_HEAD, _ANCHORS = ("MODEL.RPN.HEAD_NAME", "MODEL.ANCHOR_GENERATOR.NAME")
-_REFINED = "TEST.BOX_REFINEMENT.ENABLED"
+_REFINED, _NORM = ("TEST.BOX_REFINEMENT.ENABLED", "MODEL.SKIP_POOLER.NORM")
 # Settings that are read only where another key has some value: that key, its values with which the
-# setting is not read, one with which it is, the setting's default. Values that are not listed, such
-# as heads of other projects, may read it.
-_OF_PARTS: dict[str, tuple[str, set[Any], Any, Any]] = {
-    "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": (_ROI_HEADS, _HEADS - {"IONROIHeads"}, "IONROIHeads", 0.01),
-    "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": (_ROI_HEADS, _HEADS, "SPPROIHeads", [6, 3, 2, 1]),
-    "MODEL.ROI_BOX_HEAD.NORM": (_BOX_HEAD, {"IONBoxHead"}, "FastRCNNConvFCHead", ""),
-    "MODEL.SKIP_POOLER.CONTEXT": (_ROI_HEADS, {"SPPROIHeads"}, "IONROIHeads", "concat"),
-    "MODEL.SKIP_POOLER.LEARN_SCALE": ("MODEL.SKIP_POOLER.NORM", {"none"}, "roi", True),
-    "MODEL.RPN.MIXED_KERNELS": (_RPN_HEAD, {"StandardRPNHead"}, "IONRPNHead", [3, 5]),
-    "MODEL.RPN.MIXED_CHANNELS": (_RPN_HEAD, {"StandardRPNHead"}, "IONRPNHead", [384, 128]),
+# setting is not read, one with which it is, the setting's default and other values that then change
+# nothing. Values that are not listed, such as heads of other projects, may read it.
+_OF_PARTS: dict[str, tuple[str, set[Any], Any, list[Any]]] = {
+    "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": (
+        _ROI_HEADS,
+        _HEADS - {"IONROIHeads"},
+        "IONROIHeads",
+        [0.01],
+    ),
+    "MODEL.ROI_BOX_HEAD.FC_DROPOUT": (_BOX_HEAD, {"FastRCNNConvFCHead"}, "IONBoxHead", [0.5, 0]),
+    "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": (_ROI_HEADS, _HEADS, "SPPROIHeads", [[6, 3, 2, 1]]),
+    "MODEL.ROI_BOX_HEAD.NORM": (_BOX_HEAD, {"IONBoxHead"}, "FastRCNNConvFCHead", [""]),
+    "MODEL.SKIP_POOLER.CONTEXT": (_ROI_HEADS, {"SPPROIHeads"}, "IONROIHeads", ["concat"]),
+    "MODEL.SKIP_POOLER.LEARN_SCALE": (_NORM, {"none"}, "roi", [True]),
+    "MODEL.RPN.MIXED_KERNELS": (_RPN_HEAD, {"StandardRPNHead"}, "IONRPNHead", [[3, 5]]),
+    "MODEL.RPN.MIXED_CHANNELS": (_RPN_HEAD, {"StandardRPNHead"}, "IONRPNHead", [[384, 128]]),
     "MODEL.ANCHOR_GENERATOR.SQUARE_SIZES": (
         _ANCHORS,
         {"DefaultAnchorGenerator"},
         "IONAnchorGenerator",
-        [[32]],
+        [[[32]]],
     ),
-    "TEST.BOX_REFINEMENT.ROUNDS": (_REFINED, {False}, True, 2),
-    "TEST.BOX_REFINEMENT.VOTE": (_REFINED, {False}, True, True),
+    "TEST.BOX_REFINEMENT.ROUNDS": (_REFINED, {False}, True, [2]),
+    "TEST.BOX_REFINEMENT.VOTE": (_REFINED, {False}, True, [True]),
 }
-# Keys of MODEL.CONTEXT that one kind of block alone reads. Left out are those that shared configs
-# and plug_in set whatever the block: TRANSITION, INIT, NORM, BIAS_INIT, DROPOUT and the widths.
-_JOINED = ("Chain", "Branches")
-_OF_CONTEXTS = {
-    **dict.fromkeys(("SHARED_INPUT", "FIRST_STEP_BIAS", "ALL_STACKS"), ("IRNN",)),
-    **{"DIRECTIONS": ("IRNN", "RNN"), "NUM_STACKS": ("IRNN", "RNN", "Conv")},
-    **{"CELL": ("RNN",), "KERNEL_SIZE": ("Conv",), "PARTS": _JOINED},
-}
-_CONTEXTS = {"IRNN", "RNN", "Conv", "GlobalAverage", *_JOINED}  # others may read any
-# What reads the backbone in each of Detectron2's models and ION's.
-_READERS = {
-    **dict.fromkeys(("GeneralizedRCNN", "ION"), ("ROI_HEADS", "RPN")),
-    **{"PanopticFPN": ("ROI_HEADS", "RPN", "SEM_SEG_HEAD"), "ProposalNetwork": ("RPN",)},
-    **{"RetinaNet": ("RETINANET",), "SemanticSegmentor": ("SEM_SEG_HEAD",)},
+# What chooses a network, and the backbones of that network; the first is the one to name. Further
+# settings of a network may stay in a config that exchanges it.
+_NETWORKS = {
+    "MODEL.VGG.DEPTH": ["build_ion_vgg_backbone"],
+    "MODEL.TIMM.NAME": ["build_timm_backbone", "build_timm_fpn_backbone"],
+    "MODEL.TIMM.WEIGHTS": ["build_timm_backbone", "build_timm_fpn_backbone"],
 }
 
 
@@ -131,13 +127,27 @@ def check_switches(cfg: CfgNode) -> None:
 
 
 def _check_settings_of_parts(cfg: CfgNode) -> None:
-    for key, (part, without, able, default) in _OF_PARTS.items():
+    for key, (part, without, able, unchanged) in _OF_PARTS.items():
         value, name = value_of(cfg, key), value_of(cfg, part)
-        if value not in (default, None) and name in without:  # an older config may lack the key
-            raise IONError(
-                f"{key} is {value!r}, but {part} is {name!r}, which would ignore it; set it to "
-                f"{default!r}, or {part} to {able!r}."
-            )
+        if name in without and value not in (*unchanged, None):  # an older config may lack the key
+            raise _ignored(key, value, part, name, unchanged[0], able)
+    has_context = cfg.MODEL.BACKBONE.NAME == "build_ion_context_backbone"
+    part = "MODEL.CONTEXT.BOTTOM_UP" if has_context else "MODEL.BACKBONE.NAME"
+    name = value_of(cfg, part)
+    builder = BACKBONE_REGISTRY.get(name) if name in BACKBONE_REGISTRY else None
+    # Backbones of other projects may read any.
+    known = getattr(builder, "__module__", "").startswith(("detectron2.", "ion_d2."))
+    for key, able in _NETWORKS.items() if known else ():
+        value, default = value_of(cfg, key), default_of(key)
+        if name not in able and value not in (default, None):
+            raise _ignored(key, value, part, name, default, able[0])
+
+
+def _ignored(key: str, value: Any, part: str, name: Any, default: Any, able: Any) -> IONError:
+    return IONError(
+        f"{key} is {value!r}, but {part} is {name!r}, which would ignore it; set it to "
+        f"{default!r}, or {part} to {able!r}."
+    )
 
 
 def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
@@ -156,70 +166,6 @@ def check_read_features(cfg: CfgNode, backbone: Backbone | None = None) -> None:
     if cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
         check_rpn(cfg, shapes)
     check_features("MODEL.ROI_HEADS.IN_FEATURES", cfg.MODEL.ROI_HEADS.IN_FEATURES, shapes)
-
-
-def check_context_is_read(cfg: CfgNode, features: Sequence[str]) -> None:
-    """Refuse a context block that costs its time and trains nothing, and settings it ignores.
-
-    Its parameters would have no gradient, on which distributed training fails. Models and proposal
-    generators of other projects may read it by keys of their own.
-
-    Args:
-        cfg: the full config.
-        features: what the block returns.
-
-    Raises:
-        IONError: neither the ROI heads, nor the RPN, nor a segmentation head, nor RetinaNet's reads
-            it or its earlier stacks, or a setting of another kind of block is not its default.
-    """
-    _check_settings_of_context(cfg)
-    model = cfg.MODEL
-    parts = _readers(model)
-    if not parts or model.BACKBONE.NAME != "build_ion_context_backbone":
-        return
-    keys = " or ".join(f"MODEL.{part}.IN_FEATURES" for part in parts)
-    read = {name for part in parts for name in model[part].IN_FEATURES}
-    if not any(name.startswith("context") for name in read):
-        raise IONError(
-            "MODEL.BACKBONE.NAME is 'build_ion_context_backbone', but nothing reads its context: "
-            f"name 'context' in {keys}, or set MODEL.BACKBONE.NAME to {model.CONTEXT.BOTTOM_UP!r}."
-        )
-    if model.CONTEXT.NAME == "Branches":
-        branches = [name for name in features if not re.fullmatch(r"context\d+", name)]
-        if unread := [name for name in branches if name not in read]:
-            raise IONError(
-                f"MODEL.CONTEXT.NAME is 'Branches', but nothing reads {', '.join(unread)}; add to "
-                f"{keys}, or take the block out of MODEL.CONTEXT.PARTS."
-            )
-    if model.CONTEXT.ALL_STACKS and not any(re.fullmatch(r"context\d+", name) for name in read):
-        raise IONError(
-            "MODEL.CONTEXT.ALL_STACKS is True, but nothing reads an earlier stack: name 'context1' "
-            f"in {keys}, or set it to False."
-        )
-
-
-def _readers(model: CfgNode) -> list[str]:
-    """The parts that read the backbone by their IN_FEATURES; none where that is not known."""
-    generator = model.PROPOSAL_GENERATOR.NAME
-    parts = [*_READERS.get(model.META_ARCHITECTURE, ())]
-    if "RPN" in parts and generator != "RPN":
-        parts.remove("RPN")
-        if generator != "PrecomputedProposals":
-            return []
-    return [*parts, "SEM_SEG_HEAD"] if parts and model.SEG_REGULARIZER_ON else parts
-
-
-def _check_settings_of_context(cfg: CfgNode) -> None:
-    context = cfg.MODEL.CONTEXT
-    used = {context.NAME, *(context.PARTS if context.NAME in _JOINED else ())}
-    for key, kinds in _OF_CONTEXTS.items() if used <= _CONTEXTS else ():
-        default = default_of(f"MODEL.CONTEXT.{key}")
-        if context[key] != default and not used & {*kinds}:
-            raise IONError(
-                f"MODEL.CONTEXT.{key} is {context[key]!r}, which is for {' or '.join(kinds)}, but "
-                f"MODEL.CONTEXT.NAME is {context.NAME!r}; set it to {default!r}, or the name to "
-                f"{kinds[0]!r}."
-            )
 
 
 def _is_upright_rcnn(cfg: CfgNode) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -19,6 +20,7 @@ from .precision_recall import Curve, coco_curve, voc_curve
 
 # Score from which a detection counts as made, in curves and pictures.
 SURE = 0.5
+_EVALUATE = "evaluate again with train_net.py --eval-only"
 # Classes of which a curve is shown at most.
 _MAX_CURVES = 20
 # Name of a size, what it means, and COCO's figures of it.
@@ -46,19 +48,26 @@ def score_parts(outcome: Outcome) -> list[Part]:
         text = f"{outcome.dataset} has no annotations, so there are no figures."
         parts: list[Part] = [Text([text])]
     elif outcome.content is None:
-        parts = _voc_parts(outcome)
+        parts = _of_file(outcome, "voc_results.json", _voc_parts)
     else:
         parts = _coco_parts(outcome)
-    return [*parts, *_segmentation(outcome)]
+    return [*parts, *_of_file(outcome, "sem_seg_results.json", _segmentation)]
 
 
-def _voc_parts(outcome: Outcome) -> list[Part]:
-    path = os.path.join(outcome.folder, "voc_results.json")
-    results = read_json(path)
+def _of_file(outcome: Outcome, name: str, show: Callable[[Outcome, Any], list[Part]]) -> list[Part]:
+    """Show what a file of results holds, or None where there is no such file."""
+    path = os.path.join(outcome.folder, name)
+    try:
+        return show(outcome, read_json(path))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise IONError(f"{path} is not of this format ({error!r}); {_EVALUATE}.") from error
+
+
+def _voc_parts(outcome: Outcome, results: Any) -> list[Part]:
     if results is None or list(results["classes"]) != outcome.class_names:
         raise IONError(
-            f"{path} is not there or has other classes than {outcome.dataset}; evaluate again with "
-            "train_net.py --eval-only."
+            f"voc_results.json is not there in {outcome.folder}, or has other classes than "
+            f"{outcome.dataset}; {_EVALUATE}."
         )
     boxes = [entry["num_boxes"] for entry in results["classes"].values()]
     curves = [voc_curve(outcome, i, SURE) for i in range(len(outcome.class_names))]
@@ -177,9 +186,8 @@ def _curve_picture(name: str, curve: Curve) -> Picture:
     return Picture(plot, alt + ".", name)
 
 
-def _segmentation(outcome: Outcome) -> list[Part]:
+def _segmentation(outcome: Outcome, results: Any) -> list[Part]:
     """Mean IoU of the segmentation head, where it was evaluated."""
-    results = read_json(os.path.join(outcome.folder, "sem_seg_results.json"))
     if results is None:
         return []
     caption = (

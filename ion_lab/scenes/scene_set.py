@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ion_d2.engine.folder_lock import locked
 from ion_d2.errors import IONError
 from ion_lab.scenes.compose import SPLITS, compose_scene
 from ion_lab.scenes.scene_settings import SceneSettings
@@ -76,12 +77,14 @@ def generate_scenes(
     for split, count in counts.items():
         if count < 0:
             raise IONError(f"{count} pictures asked for in split {split!r}; give 0 or more")
-    root = Path(out_dir)
+    root = Path(os.path.abspath(out_dir))
     manifest = _manifest(settings, counts)
     try:
-        written = _prepare(root, manifest)
-        if written:
-            _write_set(root, settings, counts)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with locked(root.parent / f".{root.name}.lock"):  # another program may write it, too
+            written = _prepare(root, manifest)
+            if written:
+                _write_set(root, settings, counts)
     except OSError as error:
         raise IONError(
             f"cannot write scenes into {root}: {error}; choose another folder"

@@ -23,6 +23,7 @@ BORDER = 3
 _SHORT_SIDE = 240
 _REGION_CUES = {"band": BAND, "balanced": BALANCED}
 _LARGEST_OUTSIDE_OBJECT = 40
+_LARGEST = 8192  # of which a picture takes 200 MB
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class SceneSettings:
                 f"size is {self.size} px, but these families, cue and distance need at least "
                 f"{needed} px; give a larger size or a smaller distance"
             )
+        if self.size > _LARGEST:
+            raise IONError(f"size is {self.size} px; give at most {_LARGEST}")
 
 
 def _known_families(families: Sequence[str]) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ def run_settings(
     pictures: Pictures,
     start: Mapping[str, Any] | None,
     parts: Sequence[str] | None = None,
+    source: str = "the command line",
 ) -> dict[str, Any]:
     """What a run is known by, as JSON gives it back.
 
@@ -46,6 +47,7 @@ def run_settings(
         pictures: what it trains and tests on.
         start: settings of the run that it starts from, or None.
         parts: of that run's detector that it takes over, or None for all.
+        source: where the overrides come from, for messages.
 
     Returns:
         "config": full key, such as "MODEL.VGG.DEPTH" -> value; "pictures"; "start"; "parts".
@@ -53,7 +55,7 @@ def run_settings(
     Raises:
         IONError: the file or an override is wrong.
     """
-    cfg = load_config(str(config), list(overrides))
+    cfg = load_config(str(config), list(overrides), source=source)
     # A head that is not built and proposals that are not loaded do not change a result.
     used = {
         "MODEL.SEM_SEG_HEAD.": cfg.MODEL.SEG_REGULARIZER_ON,

@@ -77,7 +77,7 @@ class _Planner:
         """A run of the table."""
         if row.weights_of:
             trained = self.run(self.table.trained(row), data, seed, pictures)
-            return _evaluation(row, trained)
+            return _evaluation(row, trained, self._told(row.name))
         start = self._start(row, data, seed, pictures) if row.start else None
         parts = self.table.starts[row.start].parts if row.start else None
         keys = {**data.keys, **self.cut.keys, **row.keys}
@@ -109,16 +109,21 @@ class _Planner:
         parts: tuple[str, ...] | None = None,
     ) -> Run:
         overrides = tuple(as_overrides({**self.table.keys, **keys, "SEED": seed}))
-        known_by = run_settings(
-            config, overrides, pictures, start.settings if start else None, parts
-        )
+        before, told = start.settings if start else None, self._told(row)
+        known_by = run_settings(config, overrides, pictures, before, parts, told)
         return Run(row, data, seed, config, overrides, pictures, start, parts, known_by)
 
+    def _told(self, row: str) -> str:
+        """The keys of a row, in messages."""
+        return f"The row {row!r} of the table {self.table.name}, with its data and cut,"
 
-def _evaluation(row: Row, trained: Run) -> Run:
+
+def _evaluation(row: Row, trained: Run, told: str) -> Run:
     """The evaluation of a trained run by the keys of another row."""
     overrides = (*trained.overrides, *as_overrides(row.keys))
-    settings = run_settings(trained.config, overrides, trained.pictures, trained.settings)
+    settings = run_settings(
+        trained.config, overrides, trained.pictures, trained.settings, source=told
+    )
     return replace(
         trained,
         row=row.name,

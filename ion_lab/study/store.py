@@ -11,7 +11,7 @@ from typing import Any
 from ion_d2.data.plain_files import read_json
 from ion_d2.engine.folder_lock import locked
 from ion_d2.evaluation.results_file import write_json
-from ion_d2.files import make_folder
+from ion_d2.files import fitting_name, make_folder
 from ion_lab.study.run_settings import same_settings
 from ion_lab.study.runs import Run
 
@@ -126,7 +126,7 @@ class Store:
         return None
 
     def _create(self, run: Run) -> RunFolder:
-        name = file_name(run.name)
+        name = fitting_name(file_name(run.name), most=240)  # a number may follow
         path, number = self._root / name, 1
         while path.exists():
             number += 1

@@ -16,8 +16,8 @@ from detectron2.data import DatasetCatalog
 
 from ion_d2.data.catalog import ensure_registered
 from ion_d2.data.sem_seg import add_label_files
-from ion_d2.engine.folder_lock import locked
 from ion_d2.errors import IONError
+from ion_d2.files import make_folder
 from ion_lab.scenes import SPLITS, SceneSettings, generate_scenes
 from ion_lab.scenes.scene_set import SCENES_VERSION
 from ion_lab.study.table import Data
@@ -74,10 +74,9 @@ def _scenes(arguments: Mapping[str, Any], folder: Path) -> Pictures:
     others = {k: v for k, v in arguments.items() if k not in ("train", "test")}
     settings = SceneSettings(**others)  # refuses bad arguments before anything is written
     root = folder.absolute() / _scene_folder(arguments, settings)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "choose another --out")
     counts = {"num_train": arguments["train"], "num_test": arguments["test"]}
-    with locked(folder / "lock"):
-        generate_scenes(root, **counts, **others)
+    generate_scenes(root, **counts, **others)
     identity = {"version": SCENES_VERSION, **counts, **asdict(settings)}
     identity["distance"] = settings.min_distance
     train, test = (f"voc:{root}:{split}" for split in SPLITS)

@@ -11,6 +11,7 @@ from ion_d2.data.catalog import class_names
 from ion_d2.engine.folder_lock import locked
 from ion_d2.errors import IONError
 from ion_d2.evaluation.results_file import write_json, write_text
+from ion_d2.files import make_folder
 from ion_lab.study.figures import columns_without_class
 from ion_lab.study.markdown import to_markdown
 from ion_lab.study.results import collect_results
@@ -73,6 +74,7 @@ def run_study(study: Study) -> list[str]:
     store = Store(study.out.absolute() / "runs")
     runs = _plan(study)
     check_models(run for run in runs if not _is_finished(run, store))
+    make_folder(study.folder, "choose another --out")
     runner = Runner(store, study.command, study.jobs or default_jobs(), study.tell)
     try:
         failures = runner.run(runs, lambda: _write(study, runs, store))
@@ -133,7 +135,6 @@ def _tell_empty_columns(study: Study, pictures: Mapping[str, Pictures]) -> None:
 
 
 def _write(study: Study, runs: Sequence[Run], store: Store) -> dict[str, Any]:
-    study.folder.mkdir(parents=True, exist_ok=True)
     with locked(study.folder / "lock"):  # another process may be at work on the same table
         results = collect_results(study.table, study.cut, runs, store, study.folder)
         write_json(str(study.folder / "results.json"), results, indent=1)

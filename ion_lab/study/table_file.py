@@ -165,7 +165,7 @@ class _Reader:
         if len(set(seeds)) < len(seeds):
             raise self._error(f"{name}.seeds names a seed twice")
         keys = self._mapping(fields["keys"], f"{name}.keys")
-        return Cut(tuple(seeds), keys, None if rows is None else tuple(rows))
+        return Cut(tuple(seeds), keys, None if rows is None else tuple(map(str, rows)))
 
     def _check(self, table: Table) -> None:
         names = [row.name for row in table.rows]

@@ -218,6 +218,9 @@ def test_a_place_that_cannot_be_written_is_named(run, weights, tmp_path, monkeyp
     assert run([path], "--json", tmp_path, *model(weights)) == 1
     (line,) = errors(capfd)
     assert f"{tmp_path} is there" in line
+    (tmp_path / "out/.demo-files.jsonl").write_text("5\n")
+    assert run([path], "--json", ".", *model(weights)) == 2
+    assert "'.' is no name of a file" in capfd.readouterr().err
     (tmp_path / "out/deep").write_text("no folder")
     assert run([tmp_path / "in"], *model(weights)) == 1
     assert "deep cannot be made" in capfd.readouterr().err

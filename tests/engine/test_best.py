@@ -117,6 +117,16 @@ def test_an_earlier_training_in_the_folder_has_no_say(scenes, tmp_path, evaluate
     assert best(tmp_path)["iteration"] == 5
 
 
+def test_another_metric_on_a_resume_is_refused_and_nothing_is_lost(scenes, tmp_path, evaluated):
+    run(config(scenes, tmp_path, "SOLVER.MAX_ITER", 2))
+    files = [tmp_path / name for name in ("evaluations.json", "model_best.pth")]
+    before = [file.read_bytes() for file in files]
+    cfg = config(scenes, tmp_path, "TEST.BEST_METRIC", "bbox/AP", "SOLVER.MAX_ITER", 4)
+    with pytest.raises(IONError, match="evaluations.json and model_best.pth are of bbox/AP50; set"):
+        run(cfg, resume=True)
+    assert [file.read_bytes() for file in files] == before
+
+
 @pytest.mark.parametrize(
     ("metric", "sign"),
     [

@@ -17,7 +17,7 @@ from ion_d2.engine.best import KeepBest, PatienceExhausted
 from ion_d2.engine.checkpoint import IONCheckpointer
 from ion_d2.engine.distributed import check_devices, join, leave, read_place, tell_lost
 from ion_d2.engine.finite import check_losses
-from ion_d2.engine.steps import accumulate_gradients, wrap_distributed
+from ion_d2.engine.steps import accumulate_gradients, share_buffers, wrap_distributed
 from ion_d2.errors import IONError
 
 pytestmark = pytest.mark.slow
@@ -65,6 +65,10 @@ def work(rank, folder, port):
     model = wrap_distributed(small_model(*RENORMALIZED, seed=rank).train())
     told["renormalized"] = [gradients(model, batch(x)[2 * rank : 2 * rank + 2]) for x in LABELED]
     told["stopped"] = stop_early(rank, folder)
+    shared = torch.nn.BatchNorm1d(2)
+    shared.running_mean += rank + 1
+    share_buffers(shared)
+    told["shared"] = shared.running_mean
     told["diverged"] = [diverge(rank, broken) for broken in (0, 1)]
     told["silence"] = meet_silence(rank)
     torch.save(told, os.path.join(folder, f"{rank}.pth"))
@@ -126,6 +130,11 @@ def assert_near(found, expected):
     scale = max(value.abs().max() for value in expected.values())
     assert found.keys() == expected.keys()
     assert max((found[n] - g).abs().max() for n, g in expected.items()) < 1e-5 * scale
+
+
+def test_statistics_are_those_of_the_first_before_an_evaluation(outcomes):
+    for outcome in outcomes:
+        assert outcome["shared"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("case", range(len(LABELED)))

@@ -1,5 +1,6 @@
 """A new training in the folder of another one: nothing of that one passes for its own."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ RESULTS = ["voc_results.json", "detections.json", "sem_seg_results.json"]
 RESULTS += ["coco_instances_results.json"]
 CONFIGS = ["config.yaml", "config_eval.yaml"]
 FILES = ["last_checkpoint", "model_final.pth", "model_best.pth", "evaluations.json", *RESULTS]
+FILES += ["metrics.json", "events.out.tfevents.1.machine.2.0"]
 
 
 def begin(cfg):
@@ -42,7 +44,8 @@ def test_what_an_earlier_training_left_is_set_aside(scenes, tmp_path):
         *(f"earlier/{name}" for name in (*FILES, *CONFIGS)),
         *(f"earlier/{place}/{name}" for place in inner for name in RESULTS),
     }
-    assert "mine.json" in left and not {*FILES[1:], "config_eval.yaml"} & left
+    assert "mine.json" in left and not {*FILES[1:-2], FILES[-1], "config_eval.yaml"} & left
+    assert "earlier" not in (tmp_path / "metrics.json").read_text()
     assert "OUTPUT_DIR" in (tmp_path / "config.yaml").read_text()
     assert (tmp_path / "earlier" / "config.yaml").read_text() == "earlier"
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000000.pth"
@@ -64,10 +67,13 @@ def test_a_resumed_training_keeps_its_own(scenes, tmp_path):
     fill(tmp_path, RESULTS)
     run(cfg, resume=True)
     assert all((tmp_path / name).is_file() for name in RESULTS)
+    lines = (tmp_path / "metrics.json").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines][0] == 0
     assert not (tmp_path / "earlier").exists()
 
 
 def test_the_report_and_the_curves_go_with_it(tmp_path):
-    assert {*FILES, "report.html", "validation.md", "losses.png"} == {
+    named = {*FILES[:-1], "events.out.tfevents.*"}
+    assert {*named, "report.html", "validation.md", "losses.png"} == {
         *ReportingTrainer.trusted_files
     }

@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from detectron2.config import CfgNode
@@ -55,6 +56,19 @@ def test_a_program_that_was_killed_at_its_start_loses_nothing(tmp_path):
     (tmp_path / "config.yaml").write_text("ha")  # of the killed one
     write(tmp_path, "test", evaluated=True)
     assert contents(tmp_path) == {"config.yaml": "training", "config_eval.yaml": "test"}
+
+
+@pytest.mark.parametrize("before", [[], ["old training"]])
+def test_a_training_that_begins_while_an_evaluation_starts_keeps_its_config(tmp_path, before):
+    for text in before:
+        write(tmp_path, text, evaluated=False)
+    with ThreadPoolExecutor(1) as pool:
+        with config_stays(str(tmp_path)):
+            config = CfgNode({"OUTPUT_DIR": str(tmp_path), "NAME": "training"})
+            begun = pool.submit(write_config, config, evaluated=False)
+            time.sleep(0.2)
+        begun.result()
+    assert contents(tmp_path) == {"config.yaml": "training"}
 
 
 def test_two_programs_at_once_wait_for_each_other(tmp_path):

@@ -1,5 +1,6 @@
 """What a training reports: pictures on TensorBoard, and everything on Weights & Biases."""
 
+import json
 import sys
 import types
 
@@ -96,3 +97,14 @@ def test_without_the_package_it_is_told_at_once(scenes, tmp_path, monkeypatch):
     with pytest.raises(IONError, match="WANDB_PROJECT is 'x'.*pip install wandb"):
         IONTrainer(make_config(scenes, tmp_path, "WANDB_PROJECT", "x"))
     IONTrainer(make_config(scenes, tmp_path))
+
+
+def test_the_row_of_an_evaluation_has_the_figures_of_the_training(scenes, tmp_path):
+    opts = ("SOLVER.MAX_ITER", 40, "TEST.EVAL_PERIOD", 20, "TEST.NUM_PICTURES", 0)
+    run(make_config(scenes, tmp_path, *opts))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    first, second, last = rows
+    assert [row["iteration"] for row in rows] == [19, 39, 40]
+    for row in (first, second):
+        assert {"total_loss", "images_per_second", "max_rss_mb"} <= {*row}
+    assert "bbox/AP50" in first and "bbox/AP50" in last

@@ -3,10 +3,12 @@
 import re
 
 import pytest
+from detectron2.modeling import BACKBONE_REGISTRY
 from model_helpers import small_config, small_model
 
 from ion_d2.engine.setup import build_model, load_config
 from ion_d2.errors import IONError
+from ion_d2.modeling.backbone import build_ion_vgg_backbone
 from ion_d2.modeling.context import CONTEXT_REGISTRY, Conv
 
 CONTEXT, HEAD = "MODEL.CONTEXT", "MODEL.ROI_BOX_HEAD"
@@ -96,6 +98,7 @@ def test_a_setting_of_other_heads_is_told(key, value, able):
         ),
         ("TEST.BOX_REFINEMENT.ROUNDS", 3, "TEST.BOX_REFINEMENT.ENABLED", False, True),
         ("MODEL.SKIP_POOLER.LEARN_SCALE", False, "MODEL.SKIP_POOLER.NORM", "none", "roi"),
+        (f"{HEAD}.FC_DROPOUT", 0.3, f"{HEAD}.NAME", "FastRCNNConvFCHead", "IONBoxHead"),
         (
             "MODEL.SKIP_POOLER.CONTEXT",
             "residual",
@@ -113,6 +116,29 @@ def test_a_setting_of_what_is_off_or_not_there_is_told(key, value, switch, off, 
     with pytest.raises(IONError, match=words):
         build_model(small_config(key, value, switch, off))
     small_model(key, value, switch, on)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "name", "able"),
+    [
+        ("MODEL.TIMM.NAME", "resnet18", "build_ion_vgg_backbone", "build_timm_backbone"),
+        ("MODEL.TIMM.WEIGHTS", "timm", "build_resnet_backbone", "build_timm_backbone"),
+        ("MODEL.VGG.DEPTH", 19, "build_resnet_backbone", "build_ion_vgg_backbone"),
+    ],
+)
+@pytest.mark.parametrize("part", ["MODEL.BACKBONE.NAME", f"{CONTEXT}.BOTTOM_UP"])
+def test_a_network_that_the_backbone_is_not_is_told(key, value, name, able, part):
+    words = f"{key} is {value!r}, but {part} is {name!r}, which would .* or {part} to {able!r}"
+    with pytest.raises(IONError, match=words):
+        build_model(small_config(key, value, part, name))
+
+
+def test_a_backbone_of_ones_own_may_read_any_network(monkeypatch):
+    def build_mine(cfg, input_shape):
+        return build_ion_vgg_backbone(cfg, input_shape)
+
+    monkeypatch.setitem(BACKBONE_REGISTRY._obj_map, "build_mine", build_mine)
+    small_model("MODEL.TIMM.NAME", "resnet18", f"{CONTEXT}.BOTTOM_UP", "build_mine")
 
 
 def test_context_that_retinanet_does_not_read_is_told():

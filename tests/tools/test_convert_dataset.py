@@ -128,6 +128,15 @@ def test_a_second_split_needs_the_same_classes(coco, tmp_path, capfd):
         assert code == 1 and "has other classes; write this dataset into another folder" in err
 
 
+@pytest.mark.parametrize("split", ["", "a:b", ".", "../up"])
+def test_a_name_that_no_split_can_have_is_refused(coco, tmp_path, capfd, split):
+    told = run_tool(
+        load_tool("convert_dataset"), capfd, coco, "voc", tmp_path / "voc", "--split", split
+    )
+    assert told[0] == 2 and f"{split!r} cannot name a split" in told[2]
+    assert not (tmp_path / "voc").exists()
+
+
 @pytest.mark.parametrize("link", [[], ["--link"]])
 def test_no_picture_is_replaced(coco, tmp_path, capfd, link):
     tool = load_tool("convert_dataset")

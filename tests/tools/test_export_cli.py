@@ -105,6 +105,10 @@ def test_weights_alone_are_written_of_a_model_on_loaded_boxes(export, tmp_path):
     IONCheckpointer(model).load_complete(str(tmp_path / "a.safetensors"))
 
 
+def test_another_suffix_is_told_with_all_that_there_are(export):
+    assert says(export("a.xyz"), "a.xyz must end in .ts, .onnx or .safetensors")
+
+
 def test_onnx_that_is_not_installed_is_named(export, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert says(export("a.onnx"), "pip install onnx")

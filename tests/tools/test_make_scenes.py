@@ -1,7 +1,13 @@
 """The command that writes synthetic scenes."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from cli_helpers import load_tool, run_tool, says
+
+from ion_lab.scenes import generate_scenes
+from ion_lab.scenes.voc_writer import write_scene
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +41,23 @@ def test_bad_input_is_one_sentence_and_status_1(tmp_path, capfd):
     (tmp_path / "letter.txt").write_text("mine")
     assert says(run_tool(tool, capfd, tmp_path, "--train", 1, "--test", 1), str(tmp_path))
     assert says(run_tool(tool, capfd, tmp_path / "x", "--families", "insane"), "insane")
+    assert says(run_tool(tool, capfd, tmp_path / "x", "--size", 10**8), "give at most 8192")
+
+
+def test_two_programs_that_write_the_same_scenes_wait_for_each_other(tmp_path, monkeypatch):
+    begun, at_once = [], []
+
+    def slow(*args):
+        begun.append(args)
+        at_once.append(len(begun))
+        time.sleep(0.2)
+        write_scene(*args)
+        begun.pop()
+
+    monkeypatch.setattr("ion_lab.scenes.scene_set.write_scene", slow)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(
+            pool.map(lambda _: generate_scenes(tmp_path / "s", num_train=2, num_test=1), "ab")
+        )
+    assert sorted(it.written for it in made) == [False, True] and set(at_once) == {1}
+    assert len(list((tmp_path / "s/JPEGImages").iterdir())) == 3

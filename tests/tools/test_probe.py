@@ -38,7 +38,8 @@ def run(folder, *opts, train="train", config="configs/ion_tiny.yaml"):
         f"('voc:{folder}:test',)",
     ]
     sizes = ["INPUT.MIN_SIZE_TEST", "128", "MODEL.ROI_HEADS.NUM_CLASSES", "0"]
-    load_tool("probe").main(["--config-file", config, *data, *sizes, *opts])
+    flags = [*opts[:2], *data] if opts[:1] == ("--boxes",) else [*data, *opts[:2]]
+    load_tool("probe").main(["--config-file", config, *flags, *sizes, *opts[2:]])
 
 
 def test_a_box_tells_its_color_and_the_picture_does_not(two_colors, capsys):
@@ -83,5 +84,13 @@ def test_sets_and_models_that_cannot_be_probed(two_colors):
         IONError, match="IN_FEATURES names 'res4', but the backbone returns only p3, p4"
     ):
         run(two_colors, "MODEL.WEIGHTS", "", "MODEL.RETINANET.NUM_CLASSES", "0", config=retina)
-    with pytest.raises(IONError, match="empty"):
+    with pytest.raises(IONError, match="0 boxes in voc:.*empty"):
         run(two_colors, train="empty")
+
+
+def test_as_many_boxes_as_asked_for_and_the_deepest_feature_in_any_order(two_colors, capsys):
+    features = ["MODEL.ROI_HEADS.IN_FEATURES", "['conv5','conv4','context']"]
+    run(two_colors, "--boxes", "11", *features)
+    out = capsys.readouterr().out
+    assert out.startswith("11 boxes to train on, 8 to judge by")
+    assert "| conv5 + the picture " in out and "conv4 + the picture" not in out

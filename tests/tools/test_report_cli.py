@@ -57,3 +57,5 @@ def test_bad_input_is_one_sentence(report, tmp_path):
     assert says(report(tmp_path), "holds no model_final.pth", "--eval-only MODEL.WEIGHTS")
     assert says(report(tmp_path, "--cell", "2", "0"), "--cell is [2.0, 0.0]")
     assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "config_eval.yaml").write_text("")
+    assert says(report(tmp_path), "config_eval.yaml is no config of Detectron2")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ...errors import IONError
 from ..model_values import check_features
 from ..trainer_settings import BuiltFromConfig
-from ..unread_settings import check_context_is_read
 from .build import CONTEXT, build_context_block, run_context_block
+from .unread import check_context_is_read
 
 logger = logging.getLogger(__name__)
 

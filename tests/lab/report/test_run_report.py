@@ -166,10 +166,13 @@ FOUND = '{"image_id": "test_000000", "category": "cross", "bbox": [1, 2, 3, 4], 
         ("detections.json", f"[{FOUND.replace(', 4', '')}]", "is broken or"),
         ("detections.json", "[" + FOUND.replace("0.5", '"x"') + "]", "is broken or"),
         ("detections.json", "[]", "voc_results.json is not there"),
+        ("voc_results.json", "{}", "voc_results.json is not of this format .*'classes'"),
+        ("voc_results.json", "[]", "voc_results.json is not of this format .*evaluate again"),
     ],
 )
 def test_results_of_something_else_are_refused(scenes, tmp_path, file, content, word):
     cfg, model = small(scenes, tmp_path)
+    (tmp_path / "detections.json").write_text("[]")
     (tmp_path / file).write_text(content)
     with pytest.raises(IONError, match=word):
         write_run_report(cfg, model)

@@ -237,7 +237,7 @@ def test_a_column_of_a_class_that_the_data_lacks_is_told_and_stays_empty(tmp_pat
 
 def test_a_wrong_override_stops_the_study_before_it_trains(tmp_path):
     changes = {"rows": {"conv5": CONV5, "bad": {"MODEL.CONTEXT.NAMES": "x"}}}
-    with pytest.raises(IONError, match="MODEL.CONTEXT.NAMES"):
+    with pytest.raises(IONError, match="^The row 'bad' of the table small.*MODEL.CONTEXT.NAMES"):
         run_study(make_study(tmp_path, changes=changes))
     assert not list((tmp_path / "out").glob("runs/*/run.json"))
 
@@ -282,6 +282,23 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(IONError, match="choose another --out"):
         run_study(make_study(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["small", "scenes"])
+def test_a_file_in_the_place_of_a_folder_is_named_before_anything_is_trained(tmp_path, place):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / place).write_text("a file")
+    with pytest.raises(IONError, match=f"out/{place} cannot be made.*choose another --out"):
+        run_study(make_study(tmp_path))
+    assert not list((tmp_path / "out").glob("runs/*/run.json"))
+
+
+def test_a_row_of_a_long_name_has_a_folder(tmp_path):
+    run_study(
+        make_study(tmp_path, seeds=(0,), changes={"rows": {"x" * 300: CONV5}, "baseline": ""})
+    )
+    (note,) = (tmp_path / "out/runs").glob("*/run.json")
+    assert len(note.parent.name) == 240
 
 
 def test_a_broken_note_is_named(tmp_path):

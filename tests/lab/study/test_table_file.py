@@ -77,12 +77,20 @@ def test_mistakes_are_named_with_the_file(tmp_path, changes, message):
     assert str(path) in str(error.value)
 
 
+def test_rows_may_have_the_names_of_numbers(tmp_path):
+    changes = {"rows": {16: {}, 32: {}}, "baseline": "", "quick": {"seeds": [0], "rows": [16]}}
+    assert [row.name for row in read_table(write_table(tmp_path, **changes)).rows_of("quick")] == [
+        "16"
+    ]
+
+
 def test_unreadable_files_are_named(tmp_path):
     path = tmp_path / "bad.yaml"
-    for text in ("{", "[1]", "just words"):
+    for text in ("{", "[1]", "just words", "rows:\n  a: 1\n  b: 2\n  a: 3\n"):
         path.write_text(text)
-        with pytest.raises(IONError, match="bad.yaml"):
+        with pytest.raises(IONError, match="bad.yaml") as told:
             read_table(path)
+    assert "a is there twice" in str(told.value) and "line 4" in str(told.value)
     with pytest.raises(IONError, match="none.yaml"):
         read_table(tmp_path / "none.yaml")
 
