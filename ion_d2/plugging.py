@@ -18,8 +18,9 @@ from .modeling.unread_settings import ROI_HEADS
 from .value_rules import Rule, changed, check_rules
 
 # The set-up whose AP was never behind skip pooling alone by more than the seeds' spread on
-# photographs (docs/PHOTOGRAPHS.md): the block begins as sums of the feature that feeds it, and is added to the
-# deepest one, times a learned gate that starts at 0. So the model begins as skip pooling alone.
+# photographs (docs/PHOTOGRAPHS.md): the block begins as sums of the feature that feeds it, and is
+# added to the deepest one, times a learned gate that starts at 0. So the model begins as skip
+# pooling alone.
 PLUGGED_IRNN: dict[str, Any] = {
     "transition": "identity",
     "init": "rows_then_columns",

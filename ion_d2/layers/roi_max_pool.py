@@ -1,5 +1,7 @@
 """ROI max pooling that is fast on a CPU; the results are torchvision's, bit for bit.
 
+Only NaN and minus infinity, which torchvision passes over, come through where there is no gradient.
+
 torchvision's CPU operator works in one thread and pools each bin of each ROI by itself. Fast
 R-CNN's bins are made of whole cells, though, and ROIs overlap, so that many bins read the very same
 cells: of the bins of an RPN's 300 proposals on a map of stride 16, only three in ten read a window

@@ -24,8 +24,8 @@ def window_maxima(x: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
             the last.
 
     Returns:
-        (U, C) maxima, 0 for an empty window, in an order that is fast to write; and (U,) which of
-        them is that of each window.
+        (U, C) maxima, 0 for a window that is empty or of an image that is not there, in an order
+        that is fast to write; and (U,) which of them is that of each window.
     """
     image, top, bottom, left, right = windows.unbind(1)
     sizes = 32 * _level(bottom - top) + _level(right - left) + 1
@@ -33,7 +33,7 @@ def window_maxima(x: Tensor, windows: Tensor) -> tuple[Tensor, Tensor]:
     # So that the windows of one size lie side by side.
     order = (image * 1024 + sizes).argsort()
     out = x.new_zeros([windows.size(0), x.size(1)])
-    start = 0
+    start = int((image < 0).sum())
     for i in range(x.size(0)):
         counts: list[int] = sizes[image == i].bincount(minlength=1).tolist()
         start += counts[0]

@@ -116,6 +116,44 @@ def test_derivatives_in_forward_mode_and_of_torch_func(kind):
     assert results[0][0].abs().sum() > 1
 
 
+@needs_custom_op
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_of_torch_func_compile_and_none_is_0(kind):
+    torch.manual_seed(0)
+    x, v = torch.randn(2, 2, 3, 4, 5)
+    weight = make_weight(kind, 3)
+
+    def energy(x):
+        return spatial_irnn(x, weight).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(lambda a: energy(a[None])))
+    twice = torch.func.grad(lambda x: (torch.func.grad(energy)(x) * v).sum())
+    for function in (torch.func.grad(energy), each, twice):
+        compiled = torch.compile(function, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), function(x))
+
+    def push(x):
+        return torch.func.jvp(lambda x: spatial_irnn(x, weight), (x,), (v,))[1]
+
+    # PyTorch cannot trace the forward mode in all cases; it then says so, and gives no 0.
+    try:
+        pushed = torch.compile(push, backend="eager")(x)
+    except torch._dynamo.exc.TorchRuntimeError:
+        pushed = push(x)
+    torch.testing.assert_close(pushed, push(x))
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+def test_the_weights_gradient_has_the_layout_that_a_compiler_expects(kind):
+    x = torch.randn(2, 3, 4, 5)
+    weight = make_weight(kind, 3).mT.contiguous().mT
+    arguments = [x.repeat(1, 4, 1, 1), weight, [0, 1, 2, 3], None, "torch"]
+    grad = torch.randn(2, 12, 4, 5)
+    found, expected = (f(grad, *arguments)[1] for f in (op._backward, op._fake_backward))
+    assert found.shape == expected.shape and found.stride() == expected.stride()
+    assert not weight.is_contiguous()
+
+
 def forward_mode(sweep, x):
     with forward_ad.dual_level():
         return forward_ad.unpack_dual(sweep(forward_ad.make_dual(x, x))).primal

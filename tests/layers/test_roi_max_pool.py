@@ -87,6 +87,14 @@ def test_boxes_that_are_no_numbers_spoil_no_others(grad):
     assert torch.equal(found[2:], expected) and not found[0].any()
 
 
+def test_boxes_of_pictures_that_are_not_there_spoil_no_others():
+    x, rois = torch.rand(2, 3, 20, 20), random_rois(9, 0, extent=80)
+    absent = rois[:2].clone()
+    absent[:, 0] = torch.tensor([-1.0, 2.0])
+    found = ROIMaxPool((7, 7), 0.25)(x, torch.cat([absent, rois]))
+    assert torch.equal(found[2:], roi_pool(x, rois, (7, 7), 0.25)) and not found[:2].any()
+
+
 def test_the_input_is_left_as_it_was():
     x = torch.randn(1, 2, 9, 9)
     before = x.clone()

@@ -161,6 +161,16 @@ def test_the_cascade_measures_its_scale_once_a_step(cascade):
     assert copy.box_pooler.scale.batches_left == scale.batches_left - 1
 
 
+def test_two_forward_passes_before_a_backward_one_may_measure():
+    """As of two views of a picture, whose losses are added."""
+    cfg = config("cascade", "MODEL.ROI_HEADS.IN_FEATURES", ["res4"],
+                 "MODEL.SKIP_POOLER.SCALE_INIT", 0.0)  # fmt: skip
+    heads = IONCascadeROIHeads(cfg, SHAPES)
+    loss = sum(sum(losses_of(heads).values()) for _ in range(2))
+    loss.backward()
+    assert heads.box_pooler.scale.factor.grad.any()
+
+
 def test_res5_gets_what_it_reads_whatever_the_config_says():
     cfg = config("c4", "MODEL.ROI_HEADS.IN_FEATURES", ["res3", "res4"],
                  "MODEL.SKIP_POOLER.OUT_CHANNELS", 7)  # fmt: skip

@@ -29,13 +29,13 @@ BACKENDS = {"triton": triton_backend, "torch": torch_backend}
 ENVIRONMENT_VARIABLE = "ION_D2_IRNN_BACKEND"
 
 
-def _constant_when_compiled(function: Callable) -> Callable:
+def constant_when_compiled(function: Callable) -> Callable:
     """Hide a function from torch.compile, which cannot trace a look for a GPU or for Triton."""
     mark = getattr(getattr(torch, "compiler", None), "assume_constant_result", None)
     return function if mark is None else mark(function)
 
 
-@_constant_when_compiled
+@constant_when_compiled
 def _reason_against(name: str, device: torch.device, dtype: torch.dtype, kind: str) -> str | None:
     return BACKENDS[name].unavailable(device, dtype, kind)
 

@@ -15,8 +15,8 @@ from torch import Tensor, library
 from torch.autograd import forward_ad
 
 from ..precision import without_autocast
-from .arguments import DIRECTIONS, check_arguments, empty_map, is_compiling
-from .backends import BACKENDS, choose_backend
+from .arguments import DIRECTIONS, check_arguments, empty_map
+from .backends import BACKENDS, choose_backend, constant_when_compiled
 from .portable import spatial_irnn_portable
 
 
@@ -32,8 +32,9 @@ def spatial_irnn(
 
     Along each direction of travel, ``h_t = relu(weight[d] @ h_{t-1} + x_t)`` from ``h_0 = 0`` (Eq.
     1); without a weight it is ``h_t = relu(h_{t-1} + x_t)`` (Eq. 2). "right" starts at column 0,
-    "left" at the last column, "down" at row 0 and "up" at the last row. The recurrence runs in
-    float32 at least, also under autocast. Gradients flow to ``x`` and ``weight``, once (not twice).
+    "left" at the last column, "down" at row 0 and "up" at the last row. The state is kept in
+    float32 at least, also under autocast; the "triton" back-end multiplies that of 16-bit maps by a
+    full matrix in TF32. Gradients flow to ``x`` and ``weight``, once (not twice).
 
     Args:
         x: (N, C, H, W), floating point, any memory layout; N, H or W may be 0. Channels last needs
@@ -77,13 +78,12 @@ def spatial_irnn(
     return spatial_irnn_op(x, weight, indices, sizes, choose_backend(x, weight, backend))
 
 
+@constant_when_compiled
 def _is_transformed() -> bool:
     """Whether torch.func or forward-mode differentiation looks on.
 
     They cannot differentiate a registered operator; the forward mode would silently give 0.
     """
-    if is_compiling():
-        return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
@@ -123,7 +123,8 @@ def _backward(
     backend: str,
 ) -> list[Tensor]:
     grads = BACKENDS[backend].backward(grad, output, weight, _names(directions), sizes)
-    return [it for it in grads if it is not None]
+    # Of weights that are transposed, too, as the fake says.
+    return [it.contiguous() if i else it for i, it in enumerate(grads) if it is not None]
 
 
 def _fake_forward(
@@ -137,7 +138,7 @@ def _fake_backward(
 ) -> list[Tensor]:
     memory_format = BACKENDS[backend].memory_format(output)
     grad_x = empty_map(output, output.shape[1] // len(directions), memory_format)
-    return [grad_x] if weight is None else [grad_x, torch.empty_like(weight)]
+    return [grad_x] if weight is None else [grad_x, weight.new_empty(weight.shape)]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
