@@ -107,7 +107,7 @@ def find_weights(run: Path, evaluated: dict[str, Any] | None) -> Path | str:
     """
     last, final = run / "last_checkpoint", run / f"{FINAL}.pth"
     named = run / last.read_text().strip() if last.is_file() else final
-    if evaluated is not None and (weights := evaluated["MODEL"]["WEIGHTS"]):
+    if evaluated is not None and (weights := evaluated.get("MODEL", {}).get("WEIGHTS")):
         moved = run / Path(weights).name  # as a part of the folder
         return moved if not Path(weights).is_file() and moved.is_file() else weights
     for path in (named, final):

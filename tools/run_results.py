@@ -88,7 +88,7 @@ def read_run_config(path: Path) -> dict[str, Any] | None:
         return None
     content = read_yaml(path)
     try:
-        content["DATASETS"]["TEST"], content["MODEL"]["WEIGHTS"], content["TEST"]
+        content["DATASETS"]["TEST"], content["TEST"]
     except (KeyError, TypeError) as error:
         raise IONError(f"{path} is no config of Detectron2 ({error!r}).") from error
     return content

@@ -136,7 +136,7 @@ def _check_settings_of_parts(cfg: CfgNode) -> None:
     name = value_of(cfg, part)
     builder = BACKBONE_REGISTRY.get(name) if name in BACKBONE_REGISTRY else None
     # Backbones of other projects may read any.
-    known = getattr(builder, "__module__", "").startswith(("detectron2.", "ion_d2."))
+    known = str(getattr(builder, "__module__", "")).startswith(("detectron2.", "ion_d2."))
     for key, able in _NETWORKS.items() if known else ():
         value, default = value_of(cfg, key), default_of(key)
         if name not in able and value not in (default, None):

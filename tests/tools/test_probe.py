@@ -12,20 +12,25 @@ from ion_d2 import IONError
 
 @pytest.fixture
 def two_colors(tmp_path):
-    """A set of 16 pictures, all with a red object on one side and a blue one on the other."""
+    """17 pictures with a red object on one side and a blue one on the other; the last has one."""
     colors = {"red": (255, 0, 0), "blue": (0, 0, 255)}
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "classes.txt").write_text("red\nblue\n")
-    for number in range(16):
+    for number in range(17):
         left, right = list(colors)[:: 1 - 2 * (number % 2)]
         pixels = np.zeros((128, 256, 3), np.uint8)
         pixels[:, :128], pixels[:, 128:] = colors[left], colors[right]
         Image.fromarray(pixels).save(tmp_path / f"JPEGImages/{number}.png")
         objects = [object_xml(name, (x, 40, x + 40, 90)) for name, x in ((left, 44), (right, 172))]
-        xml = annotation_xml(objects, (256, 128))
+        xml = annotation_xml(objects[: 1 if number == 16 else 2], (256, 128))
         (tmp_path / f"Annotations/{number}.xml").write_text(xml)
-    for split, numbers in (("train", range(12)), ("test", range(12, 16)), ("empty", ())):
+    for split, numbers in (
+        ("train", range(12)),
+        ("test", range(12, 16)),
+        ("one", (16,)),
+        ("empty", ()),
+    ):
         write_split(tmp_path, split, "\n".join(map(str, numbers)) + "\n")
     return tmp_path
 
@@ -84,8 +89,10 @@ def test_sets_and_models_that_cannot_be_probed(two_colors):
         IONError, match="IN_FEATURES names 'res4', but the backbone returns only p3, p4"
     ):
         run(two_colors, "MODEL.WEIGHTS", "", "MODEL.RETINANET.NUM_CLASSES", "0", config=retina)
-    with pytest.raises(IONError, match="0 boxes in voc:.*empty"):
+    with pytest.raises(IONError, match="empty"):
         run(two_colors, train="empty")
+    with pytest.raises(IONError, match="1 boxes in voc:.*one; name sets with more"):
+        run(two_colors, train="one")
 
 
 def test_as_many_boxes_as_asked_for_and_the_deepest_feature_in_any_order(two_colors, capsys):
@@ -93,4 +100,4 @@ def test_as_many_boxes_as_asked_for_and_the_deepest_feature_in_any_order(two_col
     run(two_colors, "--boxes", "11", *features)
     out = capsys.readouterr().out
     assert out.startswith("11 boxes to train on, 8 to judge by")
-    assert "| conv5 + the picture " in out and "conv4 + the picture" not in out
+    assert "| conv5 + the picture " in out and "| conv4 + the picture" not in out
