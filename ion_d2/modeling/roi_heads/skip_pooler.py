@@ -216,10 +216,8 @@ class SkipPooler(nn.Module):
         if self.scale is None:
             return None
         factors = self.scale.factor[self._columns[index]]
-        if (
-            self.scale.measuring
-        ):  # the next forward pass, maybe before a backward one, fills it anew
-            factors = factors.clone()
+        if self.scale.measuring:
+            factors = factors.clone()  # a further forward pass may fill it before a backward one
         return self._gate_of(index) * factors if index in self.added else factors
 
     def _gate_of(self, index: int) -> Tensor:
