@@ -15,7 +15,7 @@ from ion_d2.engine.checkpoint import FINAL
 from ion_d2.engine.run_folder import EVALUATED, TRAINED
 from ion_d2.errors import IONError
 from ion_d2.files import distinct_file_names
-from ion_lab.report.evaluated_run import read_json
+from ion_lab.report.evaluated_run import fields_of, read_json
 from ion_lab.report.training_curves import Series, read_metrics
 
 MEANS = ("AP", "AP50", "AP75")
@@ -146,7 +146,7 @@ def _from_voc(folder: Path, dataset: str, metric: str | None) -> Result | None:
     content = read_json(path)
     if content is None:
         return None
-    try:
+    with fields_of(path, "evaluate again"):
         if content.get("dataset", dataset) != dataset:
             return None
         metric = metric or content["metric"]
@@ -160,8 +160,6 @@ def _from_voc(folder: Path, dataset: str, metric: str | None) -> Result | None:
             name: {label: entry[metric][name] for label, entry in content["classes"].items()}
             for name in ("AP50", "AP")
         }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise IONError(f"{path} is not of this format ({error!r}); evaluate again.") from error
     return Result(dataset, mean, figures, every_class=True, metric=metric)
 
 

@@ -44,7 +44,7 @@ def config_stays(folder: str) -> Iterator[None]:
     os.makedirs(os.path.abspath(folder), exist_ok=True)
     path = os.path.join(folder, TRAINED)
     aside = f"{path}.aside"
-    with locked(f"{path}.lock"):  # an evaluation may start when another one does
+    with _config_locked(folder):  # an evaluation may start when another one does
         if os.path.isfile(aside):  # a program was killed in the lines below
             os.replace(aside, path)
         if kept := os.path.isfile(path):
@@ -69,11 +69,15 @@ def write_config(cfg: CfgNode, *, evaluated: bool) -> None:
     if not comm.is_main_process():
         return
     trained, beside = (os.path.join(cfg.OUTPUT_DIR, name) for name in (TRAINED, EVALUATED))
-    with locked(f"{trained}.lock"):  # an evaluation that starts may have it aside
+    with _config_locked(cfg.OUTPUT_DIR):  # an evaluation that starts may have it aside
         write_text(beside if evaluated and os.path.isfile(trained) else trained, cfg.dump())
         if not evaluated:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(beside)
+
+
+def _config_locked(folder: str) -> contextlib.AbstractContextManager[None]:
+    return locked(os.path.join(folder, f"{TRAINED}.lock"))
 
 
 def set_aside(cfg: CfgNode, names: Sequence[str]) -> None:

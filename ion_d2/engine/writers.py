@@ -130,19 +130,20 @@ class WandbWriter(EventWriter):
             ) from error
         self._cfg, self._resumed = cfg, resumed
         self._run: Any = None
-        self._events: EventWriter | None = None
+        self._events = OpenedLater(self._open)
 
     def write(self) -> None:
-        if self._events is None:
-            self._run = self._start()
-            self._events = TensorboardXWriter(self._cfg.OUTPUT_DIR)
         self._events.write()
 
     def close(self) -> None:
-        if self._events is not None:
-            self._events.close()
+        self._events.close()
+        if self._run is not None:
             self._run.finish()
             self._wandb.tensorboard.unpatch()  # or a second training here could not start a run
+
+    def _open(self) -> EventWriter:
+        self._run = self._start()
+        return TensorboardXWriter(self._cfg.OUTPUT_DIR)
 
     def _start(self) -> Any:
         path = Path(self._cfg.OUTPUT_DIR, "wandb_run.txt")

@@ -66,10 +66,10 @@ _OF_PARTS: dict[str, tuple[str, set[Any], Any, list[Any]]] = {
 }
 # What chooses a network, and the backbones of that network; the first is the one to name. Further
 # settings of a network may stay in a config that exchanges it.
+_TIMM = ["build_timm_backbone", "build_timm_fpn_backbone"]
 _NETWORKS = {
     "MODEL.VGG.DEPTH": ["build_ion_vgg_backbone"],
-    "MODEL.TIMM.NAME": ["build_timm_backbone", "build_timm_fpn_backbone"],
-    "MODEL.TIMM.WEIGHTS": ["build_timm_backbone", "build_timm_fpn_backbone"],
+    **{"MODEL.TIMM.NAME": _TIMM, "MODEL.TIMM.WEIGHTS": _TIMM},
 }
 
 
@@ -115,6 +115,7 @@ def check_switches(cfg: CfgNode) -> None:
             "MODEL.SEG_REGULARIZER_ON; set that to True, for a model trained with it."
         )
     _check_settings_of_parts(cfg)
+    _check_network(cfg)
     for switch, key, registry, able in _SWITCHES:
         name = value_of(cfg, key)
         # ION's further heads, which refine otherwise or not at all, say so when they are built.
@@ -131,6 +132,10 @@ def _check_settings_of_parts(cfg: CfgNode) -> None:
         value, name = value_of(cfg, key), value_of(cfg, part)
         if name in without and value not in (*unchanged, None):  # an older config may lack the key
             raise _ignored(key, value, part, name, unchanged[0], able)
+
+
+def _check_network(cfg: CfgNode) -> None:
+    """Refuse the choice of a network that the backbone is not."""
     has_context = cfg.MODEL.BACKBONE.NAME == "build_ion_context_backbone"
     part = "MODEL.CONTEXT.BOTTOM_UP" if has_context else "MODEL.BACKBONE.NAME"
     name = value_of(cfg, part)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ from ion_d2.evaluation import evaluation_folder
 from ion_d2.evaluation.image_boxes import Detections, GroundTruth, ground_truth_from_dict
 
 _VOC_DETECTIONS, _COCO_DETECTIONS = "detections.json", "coco_instances_results.json"
-_STALE = "evaluate again with train_net.py --eval-only"
+# What to do about results that are not those of the run.
+STALE = "evaluate again with train_net.py --eval-only"
 
 
 class Outcome(NamedTuple):
@@ -77,7 +79,20 @@ def read_json(path: str) -> Any:
     """
     if not os.path.isfile(path):
         return None
-    return plain_files.read_json(path, _STALE)
+    return plain_files.read_json(path, STALE)
+
+
+@contextlib.contextmanager
+def fields_of(path: str, advice: str = STALE) -> Iterator[None]:
+    """Take fields out of a file of results, which may be of another format.
+
+    Raises:
+        IONError: one is missing or of another type; the message ends with the advice.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        raise IONError(f"{path} is not of this format ({error!r}); {advice}.") from error
 
 
 def _voc_reader(names: list[str]) -> Callable[[dict[str, Any]], tuple[int, list[float]]]:
@@ -111,7 +126,7 @@ def _group(
             columns[entry["image_id"]].append((box, entry["score"], number))
         return {key: _detections(rows) for key, rows in columns.items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise IONError(f"{path} is broken or of another dataset ({error!r}); {_STALE}.") from error
+        raise IONError(f"{path} is broken or of another dataset ({error!r}); {STALE}.") from error
 
 
 def _detections(rows: list[tuple[list[float], float, int]]) -> Detections:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pycocotools.cocoeval import COCOeval
@@ -15,12 +14,11 @@ from ion_d2.evaluation.tables import Cells, class_cells, format_percent, voc_cel
 
 from .charts import Line, lines_plot
 from .document import Facts, Figure, Part, Picture, Section, Table, Text
-from .evaluated_run import Outcome, read_json
+from .evaluated_run import STALE, Outcome, fields_of, read_json
 from .precision_recall import Curve, coco_curve, voc_curve
 
 # Score from which a detection counts as made, in curves and pictures.
 SURE = 0.5
-_EVALUATE = "evaluate again with train_net.py --eval-only"
 # Classes of which a curve is shown at most.
 _MAX_CURVES = 20
 # Name of a size, what it means, and COCO's figures of it.
@@ -48,38 +46,34 @@ def score_parts(outcome: Outcome) -> list[Part]:
         text = f"{outcome.dataset} has no annotations, so there are no figures."
         parts: list[Part] = [Text([text])]
     elif outcome.content is None:
-        parts = _of_file(outcome, "voc_results.json", _voc_parts)
+        parts = _voc_parts(outcome)
     else:
         parts = _coco_parts(outcome)
-    return [*parts, *_of_file(outcome, "sem_seg_results.json", _segmentation)]
+    return [*parts, *_segmentation(outcome)]
 
 
-def _of_file(outcome: Outcome, name: str, show: Callable[[Outcome, Any], list[Part]]) -> list[Part]:
-    """Show what a file of results holds, or None where there is no such file."""
-    path = os.path.join(outcome.folder, name)
-    try:
-        return show(outcome, read_json(path))
-    except (LookupError, TypeError, AttributeError) as error:
-        raise IONError(f"{path} is not of this format ({error!r}); {_EVALUATE}.") from error
-
-
-def _voc_parts(outcome: Outcome, results: Any) -> list[Part]:
-    if results is None or list(results["classes"]) != outcome.class_names:
-        raise IONError(
-            f"voc_results.json is not there in {outcome.folder}, or has other classes than "
-            f"{outcome.dataset}; {_EVALUATE}."
-        )
-    boxes = [entry["num_boxes"] for entry in results["classes"].values()]
+def _voc_parts(outcome: Outcome) -> list[Part]:
+    path = os.path.join(outcome.folder, "voc_results.json")
+    results = read_json(path)
+    with fields_of(path):
+        if results is None or list(results["classes"]) != outcome.class_names:
+            raise IONError(
+                f"{path} is not there or has other classes than {outcome.dataset}; {STALE}."
+            )
+        boxes = [entry["num_boxes"] for entry in results["classes"].values()]
+        count, coco, cells = results["num_images"], results["coco"], voc_cells(results)
+        headline = _headline(results["mean"][results["metric"]], coco)
+        sizes = _sizes(coco, "An object's size is the area of its box.")
     curves = [voc_curve(outcome, i, SURE) for i in range(len(outcome.class_names))]
     caption = (
-        f"Average precision per class on {results['num_images']} images, in percent, by the two "
+        f"Average precision per class on {count} images, in percent, by the two "
         "definitions of VOC: at 11 recalls (2007) and the area under the curve (2010 on). AP is "
         "the mean over IoU 0.50 to 0.95."
     )
     return [
-        _headline(results["mean"][results["metric"]], results["coco"]),
-        _table(caption, voc_cells(results)),
-        _sizes(results["coco"], "An object's size is the area of its box."),
+        headline,
+        _table(caption, cells),
+        sizes,
         _curves(outcome, boxes, curves, "as the VOC devkit counts them"),
     ]
 
@@ -186,13 +180,16 @@ def _curve_picture(name: str, curve: Curve) -> Picture:
     return Picture(plot, alt + ".", name)
 
 
-def _segmentation(outcome: Outcome, results: Any) -> list[Part]:
+def _segmentation(outcome: Outcome) -> list[Part]:
     """Mean IoU of the segmentation head, where it was evaluated."""
+    path = os.path.join(outcome.folder, "sem_seg_results.json")
+    results = read_json(path)
     if results is None:
         return []
-    caption = (
-        f"Intersection over union per class on {results['num_images']} images, in "
-        f"percent; {format_percent(results['pACC'])} of all pixels are right."
-    )
-    cells = class_cells(results["IoU"], "IoU", results["mIoU"])
+    with fields_of(path):
+        caption = (
+            f"Intersection over union per class on {results['num_images']} images, in "
+            f"percent; {format_percent(results['pACC'])} of all pixels are right."
+        )
+        cells = class_cells(results["IoU"], "IoU", results["mIoU"])
     return [Section("Segmentation", [_table(caption, cells)])]

@@ -35,7 +35,7 @@ def two_colors(tmp_path):
     return tmp_path
 
 
-def run(folder, *opts, train="train", config="configs/ion_tiny.yaml"):
+def run(folder, *opts, flags=(), train="train", config="configs/ion_tiny.yaml"):
     data = [
         "DATASETS.TRAIN",
         f"('voc:{folder}:{train}',)",
@@ -43,8 +43,7 @@ def run(folder, *opts, train="train", config="configs/ion_tiny.yaml"):
         f"('voc:{folder}:test',)",
     ]
     sizes = ["INPUT.MIN_SIZE_TEST", "128", "MODEL.ROI_HEADS.NUM_CLASSES", "0"]
-    flags = [*opts[:2], *data] if opts[:1] == ("--boxes",) else [*data, *opts[:2]]
-    load_tool("probe").main(["--config-file", config, *flags, *sizes, *opts[2:]])
+    load_tool("probe").main([*flags, "--config-file", config, *data, *sizes, *opts])
 
 
 def test_a_box_tells_its_color_and_the_picture_does_not(two_colors, capsys):
@@ -97,7 +96,7 @@ def test_sets_and_models_that_cannot_be_probed(two_colors):
 
 def test_as_many_boxes_as_asked_for_and_the_deepest_feature_in_any_order(two_colors, capsys):
     features = ["MODEL.ROI_HEADS.IN_FEATURES", "['conv5','conv4','context']"]
-    run(two_colors, "--boxes", "11", *features)
+    run(two_colors, *features, flags=["--boxes", "11"])
     out = capsys.readouterr().out
     assert out.startswith("11 boxes to train on, 8 to judge by")
     assert "| conv5 + the picture " in out and "| conv4 + the picture" not in out
