@@ -16,7 +16,8 @@ from ion_d2.value_rules import value_of
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = {path.stem: path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 DOCS["programs"] = ROOT / "tools" / "README.md"
-FOR_USERS = ["README", "GETTING_STARTED", "TROUBLESHOOTING", "DATA", "TRAINING", "EXPORT", "REPORT"]
+FOR_USERS = ["README", "GETTING_STARTED", "TROUBLESHOOTING", "DATA", "PROPOSALS", "TRAINING"]
+FOR_USERS += ["EXPORT", "REPORT"]
 GAP = "…"
 
 

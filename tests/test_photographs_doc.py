@@ -1,4 +1,4 @@
-"""The programs and settings of docs/PHOTOGRAPHS.md do what it says."""
+"""The programs and settings of docs/PHOTOGRAPHS_*.md do what these say."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ion_d2.engine.setup import build_model, load_config
 from ion_d2.evaluation.image_boxes import ground_truth_from_dict
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = (ROOT / "docs" / "PHOTOGRAPHS.md").read_text(encoding="utf-8")
 SMALL = ["MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.ROI_BOX_HEAD.FC_DIM", 32]
 LAYERS = ["stage2", "stage3", "stage4"]
 SKIP = ["MODEL.BACKBONE.NAME", "build_squeezenet", "MODEL.ROI_HEADS.IN_FEATURES", LAYERS]
 
 
-def program_with(word):
-    (found,) = [b for b in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if word in b]
+def block_of(page, language):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    (found,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return found
 
 
@@ -35,7 +35,7 @@ def test_proposals_around_the_objects_find_all(tmp_path, monkeypatch, catalogs):
     name = f"voc:{write_voc(tmp_path / 'VOC', boxes, split='train')}:train"
     output = tmp_path / "around.pkl"
     monkeypatch.setattr(sys, "argv", ["around.py", name, str(output)])
-    exec(program_with("write_proposals"), {})
+    exec(block_of("PHOTOGRAPHS_SMALL_OBJECTS.md", "python"), {})
     for found in read_proposals(output).boxes:
         assert found.shape == (8 + 100, 4) and (found >= 0).all() and (found <= (40, 30) * 2).all()
     truth = [ground_truth_from_dict(record) for record in DatasetCatalog.get(name)]
@@ -48,8 +48,8 @@ def test_proposals_around_the_objects_find_all(tmp_path, monkeypatch, catalogs):
 
 @pytest.mark.parametrize("overrides", [[], SKIP], ids=["ION", "skip"])
 def test_squeezenet(tmp_path, monkeypatch, overrides):
-    program = program_with("SqueezeNet")
-    (settings,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    program = block_of("PHOTOGRAPHS_SQUEEZENET.md", "python")
+    settings = block_of("PHOTOGRAPHS_SQUEEZENET.md", "yaml")
     (tmp_path / "squeezenet.yaml").write_text(settings.replace("configs/", f"{ROOT}/configs/"))
     monkeypatch.syspath_prepend(ROOT)
     assert 'weights="DEFAULT"' in program  # of ImageNet, which a test does not download
