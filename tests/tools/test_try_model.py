@@ -16,7 +16,6 @@ import pytest
 import torch
 from cli_helpers import load_tool, run_tool, says
 from detectron2.structures import Boxes, Instances
-from headless_browser import CHROMIUM, Browser
 from model_helpers import SMALL, small_config, small_model
 from model_trial import NO_CONTEXT, ModelTrial, Seen, read_upload
 from PIL import Image
@@ -26,12 +25,6 @@ from ion_d2.engine.predictor import IONPredictor
 from ion_d2.errors import IONError
 
 NAMES = ["ant", "<b>ee", "cat"]
-CHOOSER = "document.querySelector('input[type=file]')"
-SLIDE = """(() => {{
-    const slider = document.querySelector('input[type=range]');
-    slider.value = {};
-    slider.dispatchEvent(new Event('input', {{bubbles: true}}));
-}})()"""
 SIZES = ("INPUT.MIN_SIZE_TEST", "96", "INPUT.MAX_SIZE_TEST", "128")
 
 
@@ -274,26 +267,3 @@ def test_a_port_that_is_taken_is_named(page, trial, address):
     port = int(address.rstrip("/").rsplit(":", 1)[1])
     with pytest.raises(IONError, match=f"port {port} .*--port"):
         page.serve(page.build(trial, [], 1, 0.5), "127.0.0.1", port, 1)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_the_page_in_a_browser(address, picture, tmp_path):
-    Image.new("RGB", (200, 100)).save(tmp_path / "large.png")
-    with Browser(tmp_path / "profile") as browser:
-        browser.open(address, 1280, 900)
-        browser.wait(CHOOSER)
-        browser.choose_file("input[type=file]", picture)
-        browser.wait("document.querySelector('.classes')?.innerText.startsWith('No detection')")
-        browser.value(SLIDE.format(0))
-        browser.wait("document.querySelector('.classes table')")
-        browser.wait("document.body.innerText.includes('outside the box')")
-        shown = "[...document.images].filter(image => image.naturalWidth == 960).length"
-        browser.wait(f"{shown} == 2")  # detections and context
-        browser.choose_file("input[type=file]", tmp_path / "large.png")
-        browser.wait("document.querySelector('[role=alert]')?.innerText.includes('200 x 100')")
-        own = (address, "data:", "blob:")
-        assert [url for url in browser.requests() if not url.startswith(own)] == []
-        assert not [e for e in browser.events if e["method"] == "Runtime.exceptionThrown"]
-        browser.open(address, 390, 900)
-        browser.wait(CHOOSER)
-        assert browser.value("document.documentElement.scrollWidth") == 390
