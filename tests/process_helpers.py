@@ -8,6 +8,10 @@ import subprocess
 import sys
 import time
 
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
 
 def start(args, *launcher, **variables):
     """Start train_net.py in a process group of its own, as a shell does."""
@@ -30,6 +34,23 @@ def wait_until(condition, *processes, seconds=120):
         ended = [finish(process) for process in processes if process.poll() is not None]
         assert not ended and time.monotonic() < deadline, ended
         time.sleep(0.02)
+
+
+def in_two_processes(work, folder, *args):
+    """What ``work(rank, *args)`` returns in each of two processes that know each other."""
+    if not distributed.is_gloo_available():
+        pytest.skip("this PyTorch has no gloo")
+    multiprocessing.spawn(_meet, args=(str(folder), work, args), nprocs=2)
+    return [torch.load(f"{folder}/{rank}.pth") for rank in range(2)]
+
+
+def _meet(rank, folder, work, args):
+    torch.set_num_threads(1)
+    method = f"file://{folder}/meeting"
+    distributed.init_process_group("gloo", init_method=method, rank=rank, world_size=2)
+    torch.save(work(rank, *args), f"{folder}/{rank}.pth")
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def free_port():

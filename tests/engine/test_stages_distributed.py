@@ -1,12 +1,10 @@
 """Two processes train in stages, each in passes of one image, as one process would alone."""
 
-import os
-
 import pytest
 import torch
 from detectron2.engine import HookBase
 from model_helpers import small_config
-from torch import distributed, multiprocessing
+from process_helpers import in_two_processes
 from torch.nn.parallel import DistributedDataParallel
 from trainer_helpers import Record, run
 
@@ -61,24 +59,16 @@ def train(scenes, output, seed):
     }  # fmt: skip
 
 
-def work(rank, folder, scenes):
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def work(rank, scenes, output):
     # The processes start from different weights, as default_setup has it: the first one's count.
-    torch.save(train(scenes, f"{folder}/out", seed=rank), os.path.join(folder, f"{rank}.pth"))
-    distributed.destroy_process_group()
+    return train(scenes, output, seed=rank)
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory, scenes):
     """What each of two processes and one alone ended with."""
-    if not distributed.is_gloo_available():
-        pytest.skip("this PyTorch has no gloo")
-    folder = str(tmp_path_factory.mktemp("processes"))
-    multiprocessing.spawn(work, args=(folder, str(scenes)), nprocs=2)
-    pair = [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(2)]
+    folder = tmp_path_factory.mktemp("processes")
+    pair = in_two_processes(work, folder, str(scenes), f"{folder}/out")
     return (*pair, train(scenes, f"{folder}/alone", seed=0))
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torch.multiprocessing
 from box_helpers import output_of, register_dicts, run
 from detectron2.config import get_cfg
 from detectron2.evaluation import inference_on_dataset, print_csv_format, verify_results
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.structures import BoxMode, Instances
+from process_helpers import in_two_processes
 
 from ion_d2.data.voc_layout import load_voc_layout
 from ion_d2.errors import IONError
@@ -169,25 +168,19 @@ def test_bad_datasets_are_named():
         IONVOCEvaluator(register(RECORDS, class_names=()))
 
 
-def rank_main(rank, folder):
+def evaluate_share(rank):
     """One of two processes: each runs some of the images, in another order than the dataset's."""
-    address = f"file://{folder}/rendezvous"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     register(RECORDS)
     evaluator = IONVOCEvaluator(NAME, metric="area")
     share = [1, 2] if rank == 0 else [0]
     outputs = partly_wrong()
-    results = run(evaluator, [RECORDS[i] for i in share], [outputs[i] for i in share])
-    Path(folder, f"rank{rank}.json").write_text(json.dumps(results))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    return json.dumps(run(evaluator, [RECORDS[i] for i in share], [outputs[i] for i in share]))
 
 
 def test_two_ranks_give_the_figures_of_one(dataset, tmp_path):
-    torch.multiprocessing.spawn(rank_main, args=(str(tmp_path),), nprocs=2)
+    results = in_two_processes(evaluate_share, tmp_path)
     alone = run(IONVOCEvaluator(dataset, metric="area"), RECORDS, partly_wrong())
-    assert (tmp_path / "rank0.json").read_text() == json.dumps(alone)
-    assert (tmp_path / "rank1.json").read_text() == "{}"
+    assert results == [json.dumps(alone), "{}"]
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason="the BCCD data set is not at ../shared/data")

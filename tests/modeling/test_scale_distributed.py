@@ -1,11 +1,10 @@
 """Two processes measure the same figures and stop together, as one would."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from process_helpers import in_two_processes
 
 from ion_d2.engine.hooks import StopOnSignal, TrainingInterrupted
 from ion_d2.layers.l2_norm import mean_l2_norm
@@ -72,26 +71,17 @@ def stopped_at(rank):
     return None
 
 
-def work(rank, folder):
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def work(rank):
     result = {norm: measure(norm, rank) for norm in ("roi", "position")}
     result["renorm"] = renormalized(context_maps(rank))
     result["stop"] = stopped_at(rank)
-    torch.save(result, os.path.join(folder, f"{rank}.pth"))
-    distributed.destroy_process_group()
+    return result
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """What each of two processes found."""
-    if not distributed.is_gloo_available():
-        pytest.skip("this PyTorch has no gloo")
-    folder = str(tmp_path_factory.mktemp("processes"))
-    multiprocessing.spawn(work, args=(folder,), nprocs=2)
-    return [torch.load(os.path.join(folder, f"{rank}.pth")) for rank in range(2)]
+    return in_two_processes(work, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("norm", ["roi", "position"])
