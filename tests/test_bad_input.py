@@ -1,123 +1,94 @@
-"""Bad proposals, configs and weights, and a disk that fails, each through a program's front door.
+"""Bad input of each kind, and a disk that fails, through a program's front door.
 
-Each ends with status 1 and one sentence that names what is wrong, and what was there stays.
+Each ends with status 1 and one sentence that names what is wrong, and what was there stays. What
+else may be wrong is in the tests of each reader: tests/data, tests/engine and test_hostile_files.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import pickle
 import sys
 
-import numpy as np
 import pytest
-import torch
-from cli_helpers import load_program, says, voc_arguments
+from cli_helpers import arguments, load_program, says, voc_arguments
+from coco_json import TWO, write_coco
 from hostile_helpers import CANARY
-from hostile_weights import (
-    a_bomb_as_a_checkpoint,
-    code_in_a_checkpoint,
-    code_in_a_file_of_the_model_zoo,
-)
+from hostile_weights import code_in_a_checkpoint
 from PIL import Image
-from refusal_helpers import refused, text
-from voc_folder import object_xml, write_voc
+from voc_folder import object_xml, write_split, write_voc
 
 from ion_d2.engine.setup import run_cli
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
-CAT = object_xml("cat", (3, 4, 30, 25))
+
+def voc(folder):
+    root = write_voc(folder / "VOC", {"a": [object_xml("cat", (3, 4, 30, 25))]}, split="trainval")
+    write_split(root, "test", "a\n")
+    return f"voc:{root}:trainval"
 
 
-def content(**changes):
-    boxes = [np.array([[1, 2, 9, 9]], np.float32)]
-    whole = {"ids": ["a"], "boxes": boxes, "objectness_logits": [np.zeros(1)], **changes}
-    return pickle.dumps({key: value for key, value in whole.items() if value is not None})
+def coco(folder):
+    return write_coco(folder, *TWO)
 
 
-PROPOSALS = {
-    "no pickle": (b"ids", "not a readable pickle"),
-    "no scores": (content(objectness_logits=None), "objectness_logits"),
-    "no list": (content(ids=7), "that are no list"),
-    "corners exchanged": (content(boxes=[[[9, 9, 1, 2]]]), "right or bottom lies before"),
-    "other images": (content(ids=["b"]), "belongs to another image set"),
-    "boxes outside": (content(boxes=[[[1, 2, 99, 9]]]), "outside the picture, which is 40x30"),
+def yolo(folder):
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    Image.new("RGB", (40, 30)).save(folder / "images" / "a.png")
+    (folder / "data.yaml").write_text("names: [cat]\ntrain: images\n")
+    return f"yolo:{folder}/data.yaml:train"
+
+
+def labelme(folder):
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    return f"labelme:{folder}"
+
+
+# A dataset, a file of it that is replaced by another content, and words of what is told.
+DATA = {
+    "a list": (voc, "VOC/ImageSets/Main/trainval.txt", b"a\na\n", "names image 'a' more than once"),
+    "XML": (voc, "VOC/Annotations/a.xml", b"<annotation><ob", "not well-formed XML"),
+    "a picture": (voc, "VOC/JPEGImages/a.jpg", b"hello", "a.jpg cannot be decoded"),
+    "classes": (voc, "VOC/classes.txt", b"cat\ncat\n", "names cat more than once"),
+    "COCO": (coco, "all.json", b"{", "all.json cannot be read as JSON"),
+    "YOLO": (yolo, "labels/a.txt", b"0 .1 .1 .1", "has 3 numbers"),
+    "labelme": (labelme, "a.json", b"{}", "no list of 'shapes'"),
 }
 
 
-@pytest.mark.parametrize("kind", PROPOSALS)
-def test_proposals(train_net, tmp_path, kind):
-    content, words = PROPOSALS[kind]
-    root = write_voc(tmp_path / "VOC", {"a": [CAT]}, split="trainval")
-    (root / "ImageSets/Main/test.txt").write_text("a\n")
-    (tmp_path / "a.pkl").write_bytes(content)
-    keys = ("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST")
-    opts = [part for key in keys for part in (key, f"('{tmp_path}/a.pkl',)")]
-    opts += ["MODEL.LOAD_PROPOSALS", True]
-    args = voc_arguments(root, tmp_path / "out", *opts)
-    refused(tmp_path, lambda: train_net(*args), f"{tmp_path}/a.pkl", words)
+@pytest.mark.parametrize("kind", DATA)
+def test_a_dataset(train_net, tmp_path, kind):
+    write, file, content, words = DATA[kind]
+    name = write(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    refused(tmp_path, lambda: train_net(*arguments(name, name, tmp_path / "out")), words)
 
 
-CONFIGS = {
-    "code": ("SEED: !!python/object/apply:os.getcwd []\n", "asks for more than plain values"),
-    "a key that there is not": ("SOLVER: {BASELR: 1}\n", "Did you mean SOLVER.BASE_LR?"),
-    "a value of another type": ("SOLVER: {BASE_LR: fast}\n", "SOLVER.BASE_LR"),
-    "no YAML": ("SOLVER: {", "cannot be read as YAML"),
-    "a list": ("- 1\n", "must hold KEY: VALUE lines"),
-    "nothing": ("", "must hold KEY: VALUE lines"),
-    "words": ("just words", "must hold KEY: VALUE lines"),
-    "a base that is not there": ("_BASE_: gone.yaml\n", "which a _BASE_ names"),
-    "a base that is itself": ("_BASE_: a.yaml\n", "leads back to itself"),
-    "bytes": (b"\xff\xfe\0", "a.yaml"),
-    "another encoding": (b"MODEL: {WEIGHTS: '\xfa'}\n", "utf-8"),
-}
+def test_proposals(train_net, tmp_path):
+    name = voc(tmp_path)
+    (tmp_path / "a.pkl").write_bytes(b"ids")
+    opts = ("DATASETS.PROPOSAL_FILES_TRAIN", f"('{tmp_path}/a.pkl',)", "MODEL.LOAD_PROPOSALS", True)
+    args = arguments(name, name, tmp_path / "out", *opts, "DATASETS.TEST", "()")
+    refused(tmp_path, lambda: train_net(*args), f"{tmp_path}/a.pkl", "not a readable pickle")
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
-def test_a_config(train_net, tmp_path, kind):
-    content, words = CONFIGS[kind]
-    text("a.yaml", content)(tmp_path)
+def test_a_config(train_net, tmp_path):
+    (tmp_path / "a.yaml").write_text("SOLVER: {BASELR: 1}\n")
     args = ("--config-file", tmp_path / "a.yaml", "OUTPUT_DIR", tmp_path / "out")
-    refused(tmp_path, lambda: train_net(*args), "a.yaml", words)
+    refused(tmp_path, lambda: train_net(*args), "a.yaml", "Did you mean SOLVER.BASE_LR?")
 
 
-WEIGHTS = {
-    "no checkpoint": (text("a.pth", "weights"), "a.pth is not a readable checkpoint"),
-    "code": (code_in_a_checkpoint, "a.pth holds Python objects"),
-    "code of the model zoo": (
-        code_in_a_file_of_the_model_zoo,
-        "a.pkl holds Python",
-    ),
-    "a bomb": (a_bomb_as_a_checkpoint, "a.pth would unpack to"),
-    "no file": (lambda folder: None, "a.pth is not a file"),
-    "tensors of something else": (
-        lambda folder: torch.save({"other": torch.ones(1)}, folder / "a.pth"),
-        "Nothing in ",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", WEIGHTS)
-def test_weights(monkeypatch, capfd, tmp_path, kind):
-    make, words = WEIGHTS[kind]
-    make(tmp_path)
-    name = "a.pkl" if (tmp_path / "a.pkl").exists() else "a.pth"
+def test_weights(monkeypatch, capfd, tmp_path):
+    code_in_a_checkpoint(tmp_path)
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
-    fixed = voc_arguments(tmp_path, tmp_path / "out", "MODEL.WEIGHTS", tmp_path / name)
+    fixed = voc_arguments(tmp_path, tmp_path / "out", "MODEL.WEIGHTS", tmp_path / "a.pth")
     args = ["demo.py", "--input", tmp_path / "a.png", "--output", tmp_path / "out"]
     args += ["--classes", tmp_path / "classes.txt", *fixed]
     monkeypatch.setattr(sys, "argv", list(map(str, args)))
-
-    def run():
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            run_cli(load_program("demo.py").main)
-        return (stop.value.code, *capfd.readouterr())
-
-    refused(tmp_path, run, words)
+    refused(tmp_path, lambda: ended(load_program("demo.py").main, capfd), "holds Python objects")
     assert not (tmp_path / CANARY).exists()
 
 
@@ -132,6 +103,28 @@ def test_a_disk_that_fails_is_told(number, words, capfd):
     def main():
         raise OSError(number, os.strerror(number), "a.json")
 
+    assert says(ended(main, capfd), *words, os.strerror(number))
+
+
+def ended(main, capfd):
+    """Exit status, stdout and stderr of a program in this process."""
+    capfd.readouterr()
     with pytest.raises(SystemExit) as stop:
         run_cli(main)
-    assert says((stop.value.code, *capfd.readouterr()), *words, os.strerror(number))
+    return (stop.value.code, *capfd.readouterr())
+
+
+def refused(folder, run, *words):
+    """What a program is asked for fails with the words, and every file stays as it was."""
+    (folder / "out").mkdir()
+    (folder / "out" / "model_final.pth").write_text("an earlier run's")
+    before = contents(folder)
+    assert says(run(), *words)
+    after = contents(folder)
+    assert {path: after.get(path) for path in before} == before
+    assert not [path for path in after.keys() - before.keys() if path.endswith((".pth", ".yaml"))]
+
+
+def contents(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): path.read_bytes() for path in files}

@@ -8,6 +8,7 @@ import yaml
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from model_helpers import SMALL, make_input, train_step
+from refusals import refused
 
 import ion_d2
 from ion_d2 import add_ion_config
@@ -95,6 +96,27 @@ def test_keys_and_defaults_of_the_contract():
 def test_bad_overrides_are_one_sentence(opts, words):
     with pytest.raises(IONError, match=words):
         load_config("configs/ion_tiny.yaml", opts)
+
+
+BAD_FILES = {
+    "a key that there is not": (b"SOLVER: {BASELR: 1}\n", "Did you mean SOLVER.BASE_LR?"),
+    "a value of another type": (b"SOLVER: {BASE_LR: fast}\n", "SOLVER.BASE_LR"),
+    "no YAML": (b"SOLVER: {", "cannot be read as YAML"),
+    "a list": (b"- 1\n", "must hold KEY: VALUE lines"),
+    "nothing": (b"", "must hold KEY: VALUE lines"),
+    "words": (b"just words", "must hold KEY: VALUE lines"),
+    "bytes": (b"\xff\xfe\0", "a.yaml"),
+    "another encoding": (b"MODEL: {WEIGHTS: '\xfa'}\n", "utf-8"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_file_that_is_no_config_is_told(tmp_path, kind):
+    """tests/hostile_texts.py has bases that cannot be, and code."""
+    content, words = BAD_FILES[kind]
+    (tmp_path / "a.yaml").write_bytes(content)
+    with refused("a.yaml", words):
+        load_config(str(tmp_path / "a.yaml"))
 
 
 def test_device_falls_back_to_the_cpu(monkeypatch):

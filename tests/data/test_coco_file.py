@@ -49,7 +49,7 @@ def evaluate(name, found):
 
 
 def figures_of_perfect(name, image_ids=(1, 2)):
-    """AP50 of the true boxes as detections, by the evaluator and by the report."""
+    """AP50 and APs of the true boxes as detections, by the evaluator; AP50 by the report."""
     numbers = enumerate(image_ids, start=1)
     found = [(i, TRUE_BOXES[n], [0.9, 0.8], TRUE_CLASSES[n]) for n, i in numbers]
     figures, results = evaluate(name, found)
@@ -57,7 +57,7 @@ def figures_of_perfect(name, image_ids=(1, 2)):
     ids = [category["id"] for category in read_coco_file(file)["categories"]]
     report = [{**row, "category_id": ids[row["category_id"]]} for row in results]
     reported = coco_figures(evaluate_coco_file(file, report))
-    return figures["AP50"], reported["AP50"]
+    return figures["AP50"], figures["APs"], reported["AP50"]
 
 
 def trained(name):
@@ -116,7 +116,7 @@ def test_what_can_be_used_counts_in_training_evaluation_and_report(coco, change)
     ensure_registered([coco])
     assert trained(coco) == RIGHT
     ids = [record["image_id"] for record in DatasetCatalog.get(coco)]
-    assert figures_of_perfect(coco, ids) == pytest.approx((100, 100))
+    assert figures_of_perfect(coco, ids) == pytest.approx((100, 100, 100))
 
 
 NAN, INF = math.nan, math.inf
@@ -138,7 +138,7 @@ TOLD = {
     ("annotations", "keypoints"): ("a", [1, 2], [1, 2, None], [1, 2, 3], 5),
     ("annotations", "ignore"): (1,),
     ("images", "id"): (..., None, 2, "2", [1], 1.5, True, "", "x"),
-    ("images", "file_name"): (..., None, "", 7, "2.png", ["1.png"]),
+    ("images", "file_name"): (..., None, "", 7, "2.png", ["1.png"], "a\nb"),
     ("images", "width"): (..., None, "96", 0, -96, 96.5, NAN, [96], True),
     ("images", "height"): (..., None, 0),
     ("categories", "id"): (..., None, 3, "3", "x", [], 0.5, False, " "),
@@ -226,7 +226,7 @@ def test_boxes_without_a_pixel_in_the_picture_are_left_out_with_a_warning(coco, 
         assert trained(coco) == RIGHT
     assert f"{path}: 1 boxes without a pixel" in caplog.text
     assert "annotation id 9 (annotations[4]) of image 2.png" in caplog.text
-    assert figures_of_perfect(coco) == pytest.approx((100, 100))
+    assert figures_of_perfect(coco) == pytest.approx((100, 100, 100))
 
 
 def test_a_byte_order_mark_is_no_fault(coco, tmp_path):

@@ -85,7 +85,7 @@ def test_filter_refuses_to_leave_nothing(tmp_path):
     ("size", "stated", "fault"),
     [
         ((60, 40), {}, None),
-        ((60, 40), {"width": 61, "height": 40}, "60x40"),
+        ((60, 40), {"width": 61, "height": 40}, "is 60x40 pixels"),
         ((2000, 6), {}, None),
         ((4000, 1), {}, "too thin"),
         ((1, 4000), {}, "too thin"),

@@ -209,7 +209,7 @@ def test_classes_txt_decides(folder, where, first):
 @pytest.mark.parametrize("text", ["", "# nothing\n", "background\n", "cat\ndog\ncat\n"])
 def test_a_useless_classes_txt_is_refused(folder, text):
     (folder / "classes.txt").write_text(text)
-    with refused("classes.txt"):
+    with refused("classes.txt", "cat more than once" if "cat" in text else "names no class"):
         find_classes(folder)
 
 

@@ -57,10 +57,10 @@ def test_comments_do_not_count_but_ids_may_look_like_one(tmp_path):
         ("im0\nmy im.1\nim0\n", ("'odd'", "'im0'", "more than once")),
         ("im0\nim0 1\n", ("'odd'", "'im0'", "more than once")),
         ("im0\nJPEGImages/im0.jpg\n", ("'im0'", "more than once")),
-        ("# nothing\n", ("'odd'",)),
+        ("# nothing\n", ("'odd'", "holds comments only")),
         ("", ("odd.txt", "no image")),
         ("\n \r\n", ("odd.txt", "no image")),
-        (b"\xff\xfe\xfa", ("odd.txt",)),
+        (b"\xff\xfe\xfa", ("odd.txt", "cannot be read as UTF-8")),
     ],
 )
 def test_other_lists_are_refused(folder, text, words):

@@ -142,6 +142,7 @@ WRONG_FILES = {
     "names: [cat, dog]\nval: images/val": "has no split 'train'; it has val",
     "names: [cat, dog]\n1: images/val": "has no split 'train'; it has 1",
     "names: [cat, dog]\ntrain: pictures": "names pictures, but",
+    "names: [cat, dog]\ntrain: /dev/zero": "/dev/zero is no folder or file",
     "names: [cat, dog]\ntrain: {a: b}": "must be a folder, a text file or a list",
     "names: [cat, dog]\ntrain: labels": "there is no picture in 'train'",
     "names: [cat]\nkpt_shape: [17, 3]\ntrain: images/train": "has keypoints",

@@ -1,7 +1,5 @@
 """What is evaluated, and where: images left out, fields that lack, folders of several sets."""
 
-import json
-
 import pytest
 import torch
 from box_helpers import output_of, register_dicts, run
@@ -48,17 +46,6 @@ def test_pictures_left_out_are_not_missed(coco, tmp_path):
     cfg = config(coco, tmp_path / "out", "INPUT.SKIP_UNREADABLE", True)
     records = [r for r in DatasetCatalog.get(coco) if not r["file_name"].endswith("2.png")]
     assert evaluate(cfg, records)["bbox"]["AP"] == pytest.approx(100)
-
-
-@pytest.mark.parametrize("field", ["iscrowd", "area"])
-def test_files_may_lack_what_pycocotools_asks_for(coco, tmp_path, field):
-    content = json.loads((tmp_path / "all.json").read_text())
-    for annotation in content["annotations"]:
-        del annotation[field]
-    (tmp_path / "all.json").write_text(json.dumps(content))
-    figures = evaluate(config(coco, tmp_path / "out"), DatasetCatalog.get(coco))["bbox"]
-    # 30 x 30 pixels are small for COCO.
-    assert figures["AP"] == pytest.approx(100) and figures["APs"] == pytest.approx(100)
 
 
 def test_segmentation_is_refused_where_it_is_not_evaluated(coco, tmp_path):
