@@ -70,16 +70,11 @@ LABEL_MAPS += ("MODEL.ROI_HEADS.NAME", "StandardROIHeads", "DATASETS.TEST", "()"
 @pytest.mark.parametrize(
     ("opts", "words"),
     [
-        (("SOLVER.BASELR", 1), ("SOLVER.BASELR", "Did you mean SOLVER.BASE_LR?")),
         (("MODEL.ROI_HEADS.NUM_CLASSES", 5), ("NUM_CLASSES is 5", "has 2 classes", "set it to 2")),
         (("DATASETS.TRAIN", "voc:a:b"), ("DATASETS.TRAIN", "('NAME',)")),
         (("DATASETS.TRAIN", "()"), ("DATASETS.TRAIN names no dataset",)),
         (("MODEL.META_ARCHITECTURE", "IONN"), ("'IONN'", "META_ARCH")),
-        (("MODEL.DEVICE", "gpu"), ("MODEL.DEVICE is 'gpu'",)),
         (("SOLVER.AMP.ENABLED", True), ("SOLVER.AMP.ENABLED needs a GPU",)),
-        (("TEST.PATIENCE", 2), ("TEST.PATIENCE is 2", "TEST.BEST_METRIC")),
-        (("SOLVER.LR_SCHEDULER_NAME", "Linear"), ("SOLVER", "Linear")),
-        (("SOLVER.STAGES", "[{'MAX_ITER': 2, 'BASE_LR': 1}]"), ("SOLVER.MAX_ITER", "no effect")),
         (("SOLVER.IMS_PER_PASS", -1), ("SOLVER.IMS_PER_PASS is -1",)),
         (("DATALOADER.NUM_WORKERS", -1), ("DATALOADER.NUM_WORKERS is -1",)),
         (("TEST.NUM_PICTURES", -1), ("TEST.NUM_PICTURES is -1",)),
@@ -94,14 +89,7 @@ def test_wrong_settings(train_on, scenes, opts, words):
     assert says(train_on(scenes, *opts), *words)
 
 
-def test_wrong_weights(train_on, scenes, tmp_path):
-    empty, other = tmp_path / "empty.pth", tmp_path / "other.pth"
-    empty.touch()
-    torch.save({"stem.weight": torch.zeros(3)}, other)
-    wrong = {empty: "not a readable checkpoint", other: "stem.weight", "gone.pth": "not a file"}
-    for flags in ((), ("--eval-only",)):
-        for path, word in wrong.items():
-            assert says(train_on(scenes, "MODEL.WEIGHTS", path, flags=flags), str(path), word)
+def test_an_evaluation_needs_weights(train_on, scenes):
     assert says(train_on(scenes, flags=["--eval-only"]), "--eval-only needs weights")
 
 
@@ -186,12 +174,6 @@ def test_label_of_no_class_is_named(train_on, own_scenes):
     label = write_label(own_scenes / "SegmentationClass" / f"{name}.png", [[9] * 128] * 128)
     result = train_on(own_scenes, *WHOLE_SET, "MODEL.SEG_REGULARIZER_ON", True)
     assert says(result, str(label), "id(s) 9")
-
-
-def test_broken_annotation_is_named(train_on, own_scenes):
-    path = own_scenes / "Annotations" / f"{split_ids(own_scenes, 'test')[0]}.xml"
-    path.write_text("<annotation><object>")
-    assert says(train_on(own_scenes), str(path))
 
 
 def test_one_picture_is_enough(train_on, own_scenes):
