@@ -7,10 +7,21 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed, multiprocessing
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_python(*args, cwd=None, **variables):
+    """Run Python with the project on its path, to the end; what subprocess.run returns."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "PYTHONPATH": path, **variables}
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
 def start(args, *launcher, **variables):

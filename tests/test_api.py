@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 import torch
 from cli_helpers import FAST
 from detectron2.config import CfgNode
+from process_helpers import ROOT, run_python
 
 import ion_d2
 from ion_d2.engine import folder_lock
@@ -20,7 +19,6 @@ from ion_d2.errors import IONError
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "example.ipynb"
 
 
@@ -89,24 +87,22 @@ def test_a_trainer_that_could_not_be_built_leaves_its_folder_free(cfg, tmp_path)
     assert os.path.realpath(tmp_path) not in folder_lock._claimed
 
 
-def test_model_takes_its_classes_from_the_data(cfg):
-    model = ion_d2.build_model(cfg)
-    assert model.roi_heads.num_classes == 2 and model.training
-    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 0
-
-
-def test_model_with_the_segmentation_loss_alone_in_want_of_classes(cfg):
+@pytest.mark.parametrize(
+    ("part", "number", "opts"),
+    [
+        ("ROI_HEADS", 2, []),
+        ("SEM_SEG_HEAD", 3, ["MODEL.SEG_REGULARIZER_ON", True]),
+        ("RETINANET", 2, ["MODEL.META_ARCHITECTURE", "RetinaNet"]),
+    ],
+)
+def test_a_model_takes_its_classes_from_the_data(cfg, monkeypatch, part, number, opts):
     cfg.defrost()
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEG_REGULARIZER_ON = 2, True
-    assert ion_d2.build_model(cfg).sem_seg_head.deconv.out_channels == 3
-
-
-def test_the_classes_of_a_retinanet_come_from_the_data(cfg, monkeypatch):
-    cfg.defrost()
-    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NUM_CLASSES = "RetinaNet", 2
-    cfg.MODEL.RETINANET.NUM_CLASSES = 0
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2
+    cfg.MODEL[part].NUM_CLASSES = 0
+    cfg.merge_from_list(opts)
     monkeypatch.setattr("ion_d2.engine.setup.build_model", lambda cfg: cfg)
-    assert ion_d2.build_model(cfg).MODEL.RETINANET.NUM_CLASSES == 2
+    assert ion_d2.build_model(cfg).MODEL[part].NUM_CLASSES == number
+    assert cfg.MODEL[part].NUM_CLASSES == 0
 
 
 def test_trainer_sets_what_detectron2s_setup_sets(cfg, monkeypatch):
@@ -152,14 +148,14 @@ def test_bad_input_is_one_sentence(cfg, call, words):
         call(cfg)
 
 
-def cells(kind):
-    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
-    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+def cells():
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
 def test_notebook_was_executed_and_is_light():
     """Kept with its outputs: no error, no machine's paths, small pictures."""
-    outputs = [output for cell in cells("code") for output in cell["outputs"]]
+    outputs = [output for cell in cells() for output in cell["outputs"]]
     assert not any(output["output_type"] == "error" for output in outputs)
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     text = NOTEBOOK.read_text(encoding="utf-8")
@@ -171,19 +167,14 @@ def test_notebook_was_executed_and_is_light():
 def test_notebook_runs(tmp_path):
     """Its cells, in order, as a program of their own, with fewer iterations."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    program = "\n".join("".join(cell["source"]) for cell in cells("code"))
+    program = "\n".join("".join(cell["source"]) for cell in cells())
     assert program.count("iterations = 300") == 1
     program = program.replace("iterations = 300", "iterations = 4")
     program += "\nassert max(axes.lines[0].get_xdata()) == 3\n"  # nothing of a run before
     metrics = tmp_path / "output/example/run/metrics.json"
     metrics.parent.mkdir(parents=True)
     metrics.write_text(json.dumps({"iteration": 19, "total_loss": 9.0}) + "\n")
-    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    environment = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "Agg"}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_python("-c", program, cwd=tmp_path, MPLBACKEND="Agg")
     assert done.returncode == 0, done.stderr
     assert "mean" in done.stdout
     assert (tmp_path / "output/example/run/model_final.pth").is_file()

@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
-from model_helpers import EXACT, make_input, small_config, suppress_in_float64
+from model_helpers import EXACT, losses_of, make_input, small_config, suppress_in_float64
 
 from ion_d2.layers.roi_max_pool import ROIMaxPool
 
@@ -36,14 +35,11 @@ def make(name, *opts):
     return build_model(small_config(*EXACT, *more, *opts, config_file=config_file))
 
 
-def losses_of(model):
-    inputs = [make_input(64, 96, labels=True, boxes=2, seed=seed) for seed in range(2)]
-    with EventStorage():
-        return model(inputs)
+INPUTS = [make_input(64, 96, labels=True, boxes=2, seed=seed) for seed in range(2)]
 
 
 def gradients(model):
-    losses = losses_of(model)
+    losses = losses_of(model, *INPUTS)
     sum(losses.values()).backward()
     found = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
     return {name: loss.item() for name, loss in losses.items()}, found
@@ -80,9 +76,9 @@ def test_detections_equal_the_cpus(double, name):
 def test_mixed_precision_stays_near(name):
     model = make(name).cuda().train()
     with torch.no_grad():
-        expected = losses_of(model)
+        expected = losses_of(model, *INPUTS)
         with torch.autocast("cuda"):
-            found = losses_of(model)
+            found = losses_of(model, *INPUTS)
     for key, loss in expected.items():
         assert found[key].item() == pytest.approx(loss.item(), rel=0.05), key
 

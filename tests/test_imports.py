@@ -1,16 +1,12 @@
 """What importing the package loads, with Detectron2 and without, in interpreters of their own."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from process_helpers import run_python
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"cv2", "jinja2", "matplotlib", "scipy"}
 LAZY = ("api", "data", "engine", "evaluation", "export")
 BLOCKED = """
@@ -35,10 +31,7 @@ print(json.dumps(ended))
 
 
 def run(program, *options):
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *options, "-c", program], capture_output=True, text=True, env=variables
-    )
+    return run_python(*options, "-c", program)
 
 
 def import_after_detectron2():

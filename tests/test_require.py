@@ -1,20 +1,15 @@
 """Importing ion_d2 where Detectron2 is broken or NumPy misfits, in interpreters of their own."""
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
+from process_helpers import ROOT, run_python
 
 
 def import_error(path):
     """Import ion_d2 beside a package detectron2 in a folder; returns the last line written."""
-    variables = {**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-c", "import ion_d2"]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=ROOT.parent)
+    both = f"{path}{os.pathsep}{ROOT}"
+    done = run_python("-c", "import ion_d2", cwd=ROOT.parent, PYTHONPATH=both)
     assert done.returncode == 1, done.stdout + done.stderr
     return done.stderr.splitlines()[-1]
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from cli_helpers import arguments, output_of, own_lines, voc_arguments
 from coco_json import BLUE, RED, write_coco
+from process_helpers import run_python
 from voc_folder import object_xml, write_split, write_voc
 
 pytestmark = pytest.mark.slow
@@ -44,11 +42,8 @@ def test_detectron2s_own_names(tmp_path):
     root = write_voc(tmp_path / "VOC2007", boxes, split="trainval")
     write_split(root, "test", "000003\n")
     args = arguments("voc_2007_trainval", "voc_2007_test", tmp_path / "out")
-    run = subprocess.run(
-        [sys.executable, "train_net.py", *args],
-        env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path), "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
+    run = run_python(
+        "train_net.py", *args, DETECTRON2_DATASETS=str(tmp_path), PYTHONWARNINGS="ignore"
     )
     assert (run.returncode, own_lines(run.stderr)) == (0, []), run.stderr
     report = json.loads((tmp_path / "out" / "voc_results.json").read_text())

@@ -1,16 +1,11 @@
 """The pieces need Detectron2's own classes alone: nothing of ``ion_d2.engine`` is ever imported."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from model_helpers import SMALL
+from process_helpers import run_python
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
 COMMON = [
     *SMALL, "MODEL.ROI_HEADS.NUM_CLASSES", "1", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "2",
     "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.STEPS", "()",
@@ -32,9 +27,5 @@ PIECES = {
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_train_evaluate_predict_and_export(piece, tmp_path):
-    words = [sys.executable, "tests/plain_detectron2.py", str(tmp_path), *COMMON, *PIECES[piece]]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        words, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
-    )
+    done = run_python("tests/plain_detectron2.py", tmp_path, *COMMON, *PIECES[piece])
     assert done.returncode == 0, done.stderr[-3000:]

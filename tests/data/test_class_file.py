@@ -3,7 +3,8 @@
 import unicodedata
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from box_helpers import register_dicts
+from detectron2.data import DatasetCatalog
 from refusals import refused
 from voc_folder import object_xml, write_voc
 
@@ -67,11 +68,6 @@ def test_usual_names_are_written_as_they_are():
     assert class_file_text(["cat", "traffic light"]) == "cat\ntraffic light\n"
 
 
-def register(name, classes):
-    DatasetCatalog.register(name, list)
-    MetadataCatalog.get(name).thing_classes = classes
-
-
 @pytest.mark.parametrize(
     ("classes", "word"),
     [
@@ -85,12 +81,12 @@ def register(name, classes):
     ],
 )
 def test_names_of_registered_sets_that_are_told(classes, word):
-    register("mine", classes)
+    register_dicts("mine", [], thing_classes=classes)
     with refused("'mine'", word):
         class_names(["mine"])
 
 
 def test_forms_of_a_name_do_not_make_two_sets_different():
-    register("one", [NFC, "a  b"])
-    register("other", [NFD, " a b "])
+    register_dicts("one", [], thing_classes=[NFC, "a  b"])
+    register_dicts("other", [], thing_classes=[NFD, " a b "])
     assert class_names(["one", "other"]) == [NFC, "a b"]

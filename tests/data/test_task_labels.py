@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from box_helpers import register_dicts
 from coco_json import RED, write_coco
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -113,21 +114,24 @@ def function_dicts(**fields):
     ]
 
 
-def register(name, dicts, **metadata):
-    DatasetCatalog.register(name, lambda: dicts)
-    MetadataCatalog.get(name).set(thing_classes=["a"], **metadata)
-    return name
+def registered(name, dicts):
+    return register_dicts(name, dicts, thing_classes=["a"])
 
 
 def test_registered_functions(tmp_path):
-    told(config(register("f", function_dicts()), MODEL__MASK_ON=True), "f", "0.jpg", train=True)
+    told(
+        config(registered("f", function_dicts()), MODEL__MASK_ON=True),
+        "f",
+        "0.jpg",
+        train=True,
+    )
     told(config("f", MODEL__KEYPOINT_ON=True), "f", "0.jpg", "KEYPOINT_ON", train=True)
     check(config("f", MODEL__MASK_ON=True), train=False)  # evaluated by boxes
     mask = np.ones((30, 40), dtype=bool)
-    name = register("masked", function_dicts(segmentation=mask))
+    name = registered("masked", function_dicts(segmentation=mask))
     check(config(name, MODEL__MASK_ON=True, INPUT__MASK_FORMAT="bitmask"), train=True)
     unlabeled = [{k: v for k, v in d.items() if k != "annotations"} for d in function_dicts()]
-    name = register("unlabeled", unlabeled)
+    name = registered("unlabeled", unlabeled)
     told(config(name), "unlabeled", "0.jpg", "annotations", train=True)
     check(config(name), train=False)
     told(config(name, TEST__LOSS=True), "unlabeled", "annotations", train=False)

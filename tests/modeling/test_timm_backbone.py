@@ -8,8 +8,8 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
-from model_helpers import losses_of, make_input, train_step
-from timm_files import LITE, saved, timm
+from model_helpers import make_input, train_step
+from timm_files import LITE, faster_rcnn, saved, timm
 from torch import nn
 
 import ion_d2
@@ -156,12 +156,6 @@ def config(file, **keys):
     return cfg
 
 
-def finite_losses(model):
-    losses = losses_of(model, make_input(96, 128))
-    assert all(torch.isfinite(loss) for loss in losses.values())
-    return losses
-
-
 def test_context_and_skip_pooling_train_on_a_trunk_at_rest(tmp_path):
     saved(tmp_path / "weights.pth", LITE)
     model = build_model(config(tmp_path / "weights.pth"))
@@ -175,17 +169,9 @@ def test_a_checkpoint_of_the_detector_needs_no_file_of_the_backbone(tmp_path):
 
 def plugged(name, stages, read, **more):
     """Detectron2's Faster R-CNN whose heads read one of some stages, with ION plugged in."""
-    cfg = get_cfg()
-    add_ion_config(cfg)
-    keys = {
-        "MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": "", "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-        "MODEL.BACKBONE.NAME": "build_timm_backbone", "MODEL.TIMM.NAME": name,
-        "MODEL.RPN.IN_FEATURES": [read], "MODEL.ROI_HEADS.IN_FEATURES": [read],
-        "MODEL.ROI_HEADS.NAME": "StandardROIHeads", "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
-        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
-        "MODEL.TIMM.OUT_FEATURES": stages, **more,
-    }  # fmt: skip
-    cfg.merge_from_list([word for pair in keys.items() for word in pair])
+    keys = {"MODEL.RPN.IN_FEATURES": [read], "MODEL.ROI_HEADS.IN_FEATURES": [read], **more}
+    keys |= {"MODEL.TIMM.NAME": name, "MODEL.TIMM.OUT_FEATURES": stages}
+    cfg = faster_rcnn("build_timm_backbone", **keys)
     ion_d2.plug_in(cfg)
     return cfg
 
@@ -195,7 +181,7 @@ def test_plug_in_pools_all_stages_up_to_the_one_of_the_heads(tmp_path):
     weights = {"MODEL.TIMM.WEIGHTS": str(tmp_path / "weights.pth")}
     cfg = plugged("resnet10t", ["stage2", "stage3", "stage4"], "stage4", **weights)
     assert cfg.MODEL.ROI_HEADS.IN_FEATURES == ["stage2", "stage3", "stage4", "context"]
-    finite_losses(build_model(cfg))
+    train_step(build_model(cfg), make_input(96, 128))
 
 
 @pytest.mark.parametrize(("read", "count"), [("stage12", 4), ("stage9", 3)])

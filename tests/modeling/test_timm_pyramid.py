@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_model
 from model_helpers import losses_of, make_input
-from timm_files import saved
+from timm_files import faster_rcnn, saved
 
 import ion_d2
-from ion_d2 import add_ion_config
 from ion_d2.errors import IONError
 
 pytestmark = pytest.mark.slow
@@ -18,20 +16,13 @@ STAGES = ["stage2", "stage3", "stage4", "stage5"]
 
 
 def config(**keys):
-    cfg = get_cfg()
-    add_ion_config(cfg)
-    values = {
-        "MODEL.DEVICE": "cpu", "MODEL.WEIGHTS": "", "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-        "MODEL.BACKBONE.NAME": "build_timm_fpn_backbone", "MODEL.TIMM.NAME": "resnet10t",
+    pyramid = {
         "MODEL.FPN.IN_FEATURES": STAGES, "MODEL.FPN.OUT_CHANNELS": 16,
         "MODEL.ANCHOR_GENERATOR.SIZES": [[32], [64], [128], [256], [512]],
         "MODEL.RPN.IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"],
-        "MODEL.ROI_HEADS.NAME": "StandardROIHeads", "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
         "MODEL.ROI_HEADS.IN_FEATURES": ["p2", "p3", "p4", "p5"],
-        "MODEL.ROI_BOX_HEAD.NAME": "FastRCNNConvFCHead", "MODEL.ROI_BOX_HEAD.FC_DIM": 32, **keys,
     }  # fmt: skip
-    cfg.merge_from_list([word for pair in values.items() for word in pair])
-    return cfg
+    return faster_rcnn("build_timm_fpn_backbone", **{**pyramid, **keys})
 
 
 def test_levels_are_sums_of_the_stages_and_of_coarser_levels():
