@@ -19,11 +19,10 @@ from ion_d2.data.labelme import load_labelme
 from ion_d2.data.readable import check_headers, read_image
 
 
-def png(*chunks, size=(8, 8), bits=8, rows=None):
-    """A gray PNG with further chunks, black where no rows of filter and pixels are given."""
-    if rows is None:
-        rows = bytes((size[0] + 1) * size[1]) if size[0] < 100 else b"\0"
-    header = struct.pack(">IIBBBBB", *size, bits, 0, 0, 0, 0)
+def png(*chunks, size=(8, 8)):
+    """A PNG of one gray level with further chunks."""
+    rows = bytes((size[0] + 1) * size[1]) if size[0] < 100 else b"\0"
+    header = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
     every = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     packed = (
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
