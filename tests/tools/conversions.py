@@ -9,6 +9,9 @@ from voc_folder import write_image
 
 from ion_d2.data import ensure_registered
 
+FORMS = ("voc", "coco", "yolo", "labelme")
+BOX = "0 .5 .5 .2 .2"  # a line of YOLO's labels
+
 COCO = {
     "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
     "images": [{"id": i, "file_name": f"{i}/a.jpg", "width": 40, "height": 30} for i in (5, 9)],
@@ -36,6 +39,19 @@ def convert(capfd, *arguments):
     name = out.strip().removeprefix("Wrote ")
     ensure_registered([name])
     return name
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(capfd, words, source, form, folder, *options):
+    """Run a conversion that ends with such an error and changes nothing; the error."""
+    before = contents(folder)
+    code, _, err = run_tool(load_tool("convert_dataset"), capfd, source, form, folder, *options)
+    assert code == 1 and words in err, err
+    assert contents(folder) == before
+    return err
 
 
 def voc_of(root, annotations=(), **picture):

@@ -5,8 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from cli_helpers import load_tool, run_tool
-from conversions import COCO, convert, voc_of, write_small_coco, yolo_of
+from conversions import BOX, COCO, FORMS, convert, refused, voc_of, write_small_coco, yolo_of
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
@@ -14,18 +13,8 @@ from ion_d2.data import class_names
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
-FORMS = ("voc", "coco", "yolo", "labelme")
-BOX = "0 .5 .5 .2 .2"
 CAT = "<object><name>cat</name><bndbox><xmin>{}</xmin><ymin>3</ymin><xmax>20</xmax><ymax>9</ymax>"
 CAT += "</bndbox></object>"
-
-
-def fails(capfd, tmp_path, *command):
-    """The error of a conversion to a folder "new" that is not written."""
-    tool = load_tool("convert_dataset")
-    code, _, err = run_tool(tool, capfd, *command[:2], tmp_path / "new", *command[2:])
-    assert code == 1 and not (tmp_path / "new").exists()
-    return err
 
 
 @pytest.mark.parametrize("options", [(), ("--short-side", "15")])
@@ -36,24 +25,25 @@ def test_labels_of_another_size_are_refused(tmp_path, capfd, form, options):
     turned[274] = 6
     source = voc_of(tmp_path / "source", CAT.format(2))
     Image.new("RGB", (40, 30)).save(tmp_path / "source/JPEGImages/f1.jpg", exif=turned)
-    err = fails(capfd, tmp_path, source, form, *options)
+    words = "f1.jpg is 30x40 pixels (turned as its EXIF data asks), but its annotation"
     if form == "coco" and options:
-        assert "--short-side is not for COCO" in err
-    else:
-        assert "f1.jpg is 30x40 pixels (turned as its EXIF data asks), but its annotation" in err
+        words = "--short-side is not for COCO"
+    refused(capfd, words, source, form, tmp_path / "new", *options)
+    assert not (tmp_path / "new").exists()
 
 
 def test_pictures_that_cannot_become_smaller_are_told_first(tmp_path, capfd):
     source = yolo_of(tmp_path / "deep", ["cat"], BOX, pictures=["a.png"])
     picture = tmp_path / "deep/images/a.png"
     Image.fromarray(np.full((30, 40), 999, np.uint16)).save(picture)
-    err = fails(capfd, tmp_path, source, "voc", "--short-side", "15")
-    assert "a.png has more than 8 bits a channel" in err and "SKIP_UNREADABLE" not in err
+    command = "voc", tmp_path / "new"
+    told = "a.png has more than 8 bits a channel"
+    assert "SKIP_UNREADABLE" not in refused(capfd, told, source, *command, "--short-side", "15")
     convert(capfd, source, "voc", tmp_path / "as_it_is")
     source = voc_of(tmp_path / "empty", CAT.format(2))
     (tmp_path / "empty/JPEGImages/f1.jpg").write_bytes(b"")
-    err = fails(capfd, tmp_path, source, "voc")
-    assert "f1.jpg cannot be decoded" in err and "SKIP_UNREADABLE" not in err
+    err = refused(capfd, "f1.jpg cannot be decoded", source, *command)
+    assert "SKIP_UNREADABLE" not in err and not (tmp_path / "new").exists()
 
 
 def test_a_file_of_yolo_has_outlines_or_boxes(tmp_path, capfd):

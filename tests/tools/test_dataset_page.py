@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from cli_helpers import load_tool
+from conversions import yolo_of
 from dataset_checks import SIZE, check
 from voc_folder import write_image
 
@@ -69,13 +70,8 @@ def test_two_files_of_labelme_of_one_picture(tmp_path, monkeypatch, other):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems' names are text")
 def test_names_that_are_no_text_are_written_all_the_same(tmp_path, monkeypatch, catalogs):
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    stem = os.fsdecode(b"caf\xe9")
-    write_image(tmp_path / f"images/{stem}.jpg", SIZE)
-    (tmp_path / f"labels/{stem}.txt").write_text("0 0.5 0.5 0.02 0.5\n")
-    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: images\n")
-    name = f"yolo:{tmp_path}/data.yaml:train"
+    pictures, box = [os.fsdecode(b"caf\xe9.jpg")], "0 0.5 0.5 0.02 0.5"
+    name = yolo_of(tmp_path, ["cat"], box, pictures=pictures, size=SIZE)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
     options = [name, "--html", f"{tmp_path}/found.html"]
     with pytest.raises(SystemExit, match="0"):

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from cli_helpers import load_tool, run_tool
-from conversions import COCO, convert, voc_of, write_small_coco
+from conversions import COCO, convert, refused, voc_of, write_small_coco
 from detectron2.data import DatasetCatalog
 from PIL import Image
+from voc_folder import annotation_xml, object_xml, write_voc
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
@@ -20,9 +20,11 @@ def coco(tmp_path):
 @pytest.fixture
 def large(tmp_path, coco):
     """A VOC folder with a picture of 640x480, a label map and two objects, one of them a pixel."""
-    root = tmp_path / "large"
-    for name in ("Annotations", "ImageSets/Main", "JPEGImages", "SegmentationClass"):
-        (root / name).mkdir(parents=True)
+    places = [("cat", (161, 121, 640, 360)), ("dog", (9, 5, 21, 33))]
+    root = write_voc(tmp_path / "large", {"a": []}, split="all")
+    xml = annotation_xml([object_xml(*place) for place in places], (640, 480))
+    (root / "Annotations/a.xml").write_text(xml)
+    (root / "SegmentationClass").mkdir()
     ramp = np.zeros((480, 640, 3), np.uint8)
     ramp[:, 320:] = 200
     Image.fromarray(ramp).save(root / "JPEGImages/a.jpg", quality=95)
@@ -30,14 +32,6 @@ def large(tmp_path, coco):
     labels[120:360, 160:] = 2
     labels[0] = 255
     Image.fromarray(labels).save(root / "SegmentationClass/a.png")
-    objects = "".join(
-        f"<object><name>{name}</name><difficult>0</difficult><bndbox><xmin>{x0 + 1}</xmin>"
-        f"<ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
-        for name, x0, y0, x1, y1 in [("cat", 160, 120, 640, 360), ("dog", 8, 4, 21, 33)]
-    )
-    size = "<size><width>640</width><height>480</height><depth>3</depth></size>"
-    (root / "Annotations/a.xml").write_text(f"<annotation>{size}{objects}</annotation>")
-    (root / "ImageSets/Main/all.txt").write_text("a\n")
     (root / "classes.txt").write_text("cat\ndog\n")
     return f"voc:{root}:all"
 
@@ -79,28 +73,22 @@ def test_outlines_become_smaller_too(capfd, coco, tmp_path):
 
 
 def test_cocos_format_and_another_folders_picture_are_refused(capfd, large, tmp_path):
-    tool = load_tool("convert_dataset")
-    code, _, err = run_tool(tool, capfd, large, "coco", tmp_path / "c", "--short-side", 100)
-    assert code == 1 and "--short-side is not for COCO" in err
+    words = "--short-side is not for COCO"
+    refused(capfd, words, large, "coco", tmp_path / "c", "--short-side", 100)
     folder = tmp_path / "small"
     convert(capfd, large, "voc", folder, "--short-side", 100)
-    code, _, err = run_tool(tool, capfd, large, "voc", folder, "--short-side", 120)
-    assert code == 1 and "a.jpg would be replaced" in err
+    refused(capfd, "a.jpg would be replaced", large, "voc", folder, "--short-side", 120)
 
 
 def test_smaller_pictures_of_two_sets_are_not_mixed_up(tmp_path, capfd):
-    tool, folder = load_tool("convert_dataset"), tmp_path / "small"
+    small, smaller = tmp_path / "small", ("--short-side", 15)
     train = voc_of(tmp_path / "tr", "", color="red")
     val = voc_of(tmp_path / "va", "", color="blue")
-    convert(capfd, train, "voc", folder, "--split", "train", "--short-side", 15)
-    labels = (folder / "Annotations/f1.xml").read_bytes()
-    code, _, err = run_tool(tool, capfd, val, "voc", folder, "--split", "val", "--short-side", 15)
-    assert code == 1 and "f1.jpg would be replaced" in err
-    assert (folder / "Annotations/f1.xml").read_bytes() == labels
+    convert(capfd, train, "voc", small, "--split", "train", *smaller)
+    refused(capfd, "f1.jpg would be replaced", val, "voc", small, "--split", "val", *smaller)
     linked = tmp_path / "linked"
     convert(capfd, train, "voc", linked, "--link")
-    code, _, err = run_tool(tool, capfd, train, "voc", linked, "--short-side", 15)
-    assert code == 1 and "f1.jpg would be replaced" in err
+    refused(capfd, "f1.jpg would be replaced", train, "voc", linked, *smaller)
 
 
 def test_a_picture_without_a_suffix(coco, tmp_path, capfd):
@@ -108,8 +96,7 @@ def test_a_picture_without_a_suffix(coco, tmp_path, capfd):
     (tmp_path / "set.json").write_text(json.dumps(COCO).replace("5/a.jpg", "5/a"))
     name = convert(capfd, coco, "labelme", tmp_path / "small", "--short-side", 15)
     assert sorted(r["width"] for r in DatasetCatalog.get(name)) == [20, 20]
-    code, _, err = run_tool(load_tool("convert_dataset"), capfd, coco, "yolo", tmp_path / "yolo")
-    assert code == 1 and "5/a is no .jpg or" in err
+    refused(capfd, "5/a is no .jpg or", coco, "yolo", tmp_path / "yolo")
 
 
 def test_masks_that_smaller_pictures_lose_are_counted(coco, tmp_path, capfd, caplog):

@@ -4,29 +4,14 @@ import json
 import os
 
 import pytest
-from cli_helpers import load_tool, run_tool
-from conversions import convert, voc_of, yolo_of
+from conversions import BOX, FORMS, convert, refused, voc_of, yolo_of
 from detectron2.data import DatasetCatalog
 
 from ion_d2.data import class_names
 
 pytestmark = pytest.mark.usefixtures("catalogs")
 
-FORMS = ("voc", "coco", "yolo", "labelme")
-BOX = "0 .5 .5 .2 .2"
 OTHER_BOX = "0 .3 .3 .4 .4"
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def refused(capfd, words, source, form, folder, *options):
-    """Run a conversion that ends with such an error and changes nothing."""
-    before = contents(folder)
-    code, _, err = run_tool(load_tool("convert_dataset"), capfd, source, form, folder, *options)
-    assert code == 1 and words in err, err
-    assert contents(folder) == before
 
 
 @pytest.mark.parametrize("lines", [[BOX], []])
