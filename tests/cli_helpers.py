@@ -62,6 +62,12 @@ def says(result, *words):
     return True
 
 
+def contents(folder):
+    """Path below the folder -> bytes, of all files in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def output_of(result):
     """What the program printed, which has to have ended well and without a word on stderr."""
     status, out, err = result

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def run_python(*args, cwd=None, **variables):
     """Run Python with the project on its path, to the end; what subprocess.run returns."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     env = {**os.environ, "PYTHONPATH": path, **variables}
     command = [sys.executable, *map(str, args)]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)

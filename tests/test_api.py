@@ -87,22 +87,24 @@ def test_a_trainer_that_could_not_be_built_leaves_its_folder_free(cfg, tmp_path)
     assert os.path.realpath(tmp_path) not in folder_lock._claimed
 
 
-@pytest.mark.parametrize(
-    ("part", "number", "opts"),
-    [
-        ("ROI_HEADS", 2, []),
-        ("SEM_SEG_HEAD", 3, ["MODEL.SEG_REGULARIZER_ON", True]),
-        ("RETINANET", 2, ["MODEL.META_ARCHITECTURE", "RetinaNet"]),
-    ],
-)
-def test_a_model_takes_its_classes_from_the_data(cfg, monkeypatch, part, number, opts):
+def test_model_takes_its_classes_from_the_data(cfg):
+    model = ion_d2.build_model(cfg)
+    assert model.roi_heads.num_classes == 2 and model.training
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 0
+
+
+def test_model_with_the_segmentation_loss_alone_in_want_of_classes(cfg):
     cfg.defrost()
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 2
-    cfg.MODEL[part].NUM_CLASSES = 0
-    cfg.merge_from_list(opts)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEG_REGULARIZER_ON = 2, True
+    assert ion_d2.build_model(cfg).sem_seg_head.deconv.out_channels == 3
+
+
+def test_the_classes_of_a_retinanet_come_from_the_data(cfg, monkeypatch):
+    cfg.defrost()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.ROI_HEADS.NUM_CLASSES = "RetinaNet", 2
+    cfg.MODEL.RETINANET.NUM_CLASSES = 0
     monkeypatch.setattr("ion_d2.engine.setup.build_model", lambda cfg: cfg)
-    assert ion_d2.build_model(cfg).MODEL[part].NUM_CLASSES == number
-    assert cfg.MODEL[part].NUM_CLASSES == 0
+    assert ion_d2.build_model(cfg).MODEL.RETINANET.NUM_CLASSES == 2
 
 
 def test_trainer_sets_what_detectron2s_setup_sets(cfg, monkeypatch):
@@ -148,14 +150,14 @@ def test_bad_input_is_one_sentence(cfg, call, words):
         call(cfg)
 
 
-def cells():
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == "code"]
+def code_cells():
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
 def test_notebook_was_executed_and_is_light():
     """Kept with its outputs: no error, no machine's paths, small pictures."""
-    outputs = [output for cell in cells() for output in cell["outputs"]]
+    outputs = [output for cell in code_cells() for output in cell["outputs"]]
     assert not any(output["output_type"] == "error" for output in outputs)
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     text = NOTEBOOK.read_text(encoding="utf-8")
@@ -167,7 +169,7 @@ def test_notebook_was_executed_and_is_light():
 def test_notebook_runs(tmp_path):
     """Its cells, in order, as a program of their own, with fewer iterations."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    program = "\n".join("".join(cell["source"]) for cell in cells())
+    program = "\n".join("".join(cell["source"]) for cell in code_cells())
     assert program.count("iterations = 300") == 1
     program = program.replace("iterations = 300", "iterations = 4")
     program += "\nassert max(axes.lines[0].get_xdata()) == 3\n"  # nothing of a run before

@@ -11,7 +11,7 @@ import os
 import sys
 
 import pytest
-from cli_helpers import arguments, load_program, says, voc_arguments
+from cli_helpers import arguments, contents, load_program, says, voc_arguments
 from coco_json import TWO, write_coco
 from hostile_helpers import CANARY
 from hostile_weights import code_in_a_checkpoint
@@ -123,8 +123,3 @@ def refused(folder, run, *words):
     after = contents(folder)
     assert {path: after.get(path) for path in before} == before
     assert not [path for path in after.keys() - before.keys() if path.endswith((".pth", ".yaml"))]
-
-
-def contents(folder):
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path): path.read_bytes() for path in files}

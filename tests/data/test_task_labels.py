@@ -114,24 +114,19 @@ def function_dicts(**fields):
     ]
 
 
-def registered(name, dicts):
+def register(name, dicts):
     return register_dicts(name, dicts, thing_classes=["a"])
 
 
 def test_registered_functions(tmp_path):
-    told(
-        config(registered("f", function_dicts()), MODEL__MASK_ON=True),
-        "f",
-        "0.jpg",
-        train=True,
-    )
+    told(config(register("f", function_dicts()), MODEL__MASK_ON=True), "f", "0.jpg", train=True)
     told(config("f", MODEL__KEYPOINT_ON=True), "f", "0.jpg", "KEYPOINT_ON", train=True)
     check(config("f", MODEL__MASK_ON=True), train=False)  # evaluated by boxes
     mask = np.ones((30, 40), dtype=bool)
-    name = registered("masked", function_dicts(segmentation=mask))
+    name = register("masked", function_dicts(segmentation=mask))
     check(config(name, MODEL__MASK_ON=True, INPUT__MASK_FORMAT="bitmask"), train=True)
     unlabeled = [{k: v for k, v in d.items() if k != "annotations"} for d in function_dicts()]
-    name = registered("unlabeled", unlabeled)
+    name = register("unlabeled", unlabeled)
     told(config(name), "unlabeled", "0.jpg", "annotations", train=True)
     check(config(name), train=False)
     told(config(name, TEST__LOSS=True), "unlabeled", "annotations", train=False)

@@ -1,4 +1,4 @@
-"""The RPN of the competition: 22 anchors and mixed convolutions."""
+"""The RPN of the competition: 22 anchors, mixed convolutions, and a step of training."""
 
 import math
 
@@ -9,6 +9,7 @@ from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from detectron2.modeling.proposal_generator.rpn import build_rpn_head
+from model_helpers import losses_of, make_input, small_model
 from torch.nn import functional as F
 
 from ion_d2 import add_ion_config
@@ -82,3 +83,18 @@ def test_faulty_settings_are_told(kernels, channels, words):
 def test_convolutions_of_detectron2s_head_are_not_ignored():
     with pytest.raises(IONError, match=r"CONV_DIMS is \[256\].*MIXED_CHANNELS"):
         build_rpn_head(load_config(CONFIG, ["MODEL.RPN.CONV_DIMS", "[256]"]), CONV5)
+
+
+def test_trains_in_the_small_model_on_two_features():
+    opts = ["MODEL.RPN.HEAD_NAME", "IONRPNHead", "MODEL.RPN.MIXED_CHANNELS", "[12, 4]"]
+    opts += ["MODEL.ANCHOR_GENERATOR.NAME", "IONAnchorGenerator"]
+    opts += ["MODEL.ANCHOR_GENERATOR.SQUARE_SIZES", "[[8], [32]]"]
+    model = small_model(*opts)
+    assert model.proposal_generator.anchor_generator.num_anchors == [10, 10]
+    losses = losses_of(model, make_input())
+    (losses["loss_rpn_cls"] + losses["loss_rpn_loc"]).backward()
+    head = model.proposal_generator.rpn_head
+    for parameter in head.parameters():
+        assert parameter.grad.abs().sum() > 0
+    result = model.eval()([make_input()])[0]["instances"]
+    assert len(result.pred_boxes) == len(result.scores)

@@ -66,6 +66,15 @@ def test_a_segmentation_loss_without_label_maps_is_told_once(labeled, caplog):
         losses_of(model, make_input(32, 32, labels=batch - 1 == labeled))
 
 
+def test_a_lone_image_needs_no_sizes():
+    model = small_model().eval()
+    called = []
+    model.backbone.context.register_forward_pre_hook(lambda m, i: called.append(i[1]))
+    with torch.no_grad():
+        model([make_input()])
+    assert called == [None]
+
+
 @pytest.mark.parametrize("pooled", [["conv3", "conv4", "conv5"], ["conv5", "context"]])
 @pytest.mark.parametrize("labels", [(True, True), (True, False), (False, False)])
 def test_every_parameter_gets_a_finite_gradient(labels, pooled):

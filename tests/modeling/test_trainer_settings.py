@@ -98,6 +98,19 @@ def test_any_part_of_ion_tells(part, tmp_path):
     assert Trainer(cfg).model.training
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["ion_vgg16_voc", "ion_vgg16_coco", "ion_vgg16_voc_seg", "sppnet_vgg16_voc",
+     "paper/table1_ion_ss_rwd"],
+)  # fmt: skip
+def test_staged_recipes_are_told(file, tmp_path):
+    cfg = config("MODEL.WEIGHTS", "", "OUTPUT_DIR", tmp_path, file=f"configs/{file}.yaml")
+    with pytest.raises(IONError, match="SOLVER.STAGES"):
+        Trainer(cfg)
+    cfg.SOLVER.STAGES, cfg.SOLVER.IMS_PER_PASS, cfg.DATASETS.SEM_SEG_DIRS = [], 0, ()
+    assert Trainer(cfg).max_iter == 100000
+
+
 def test_a_trainer_may_honor_some_keys(tmp_path):
     cfg = config("SOLVER.EMA_DECAY", 0.9, "SOLVER.IMS_PER_PASS", 1, "OUTPUT_DIR", tmp_path)
 

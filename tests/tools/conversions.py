@@ -3,7 +3,7 @@
 import json
 
 import yaml
-from cli_helpers import load_tool, run_tool
+from cli_helpers import contents, load_tool, run_tool, says
 from PIL import Image
 from voc_folder import write_image
 
@@ -41,17 +41,13 @@ def convert(capfd, *arguments):
     return name
 
 
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def refused(capfd, words, source, form, folder, *options):
     """Run a conversion that ends with such an error and changes nothing; the error."""
     before = contents(folder)
-    code, _, err = run_tool(load_tool("convert_dataset"), capfd, source, form, folder, *options)
-    assert code == 1 and words in err, err
+    result = run_tool(load_tool("convert_dataset"), capfd, source, form, folder, *options)
+    assert says(result, words)
     assert contents(folder) == before
-    return err
+    return result[2]
 
 
 def voc_of(root, annotations=(), **picture):

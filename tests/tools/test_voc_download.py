@@ -8,6 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 import voc_download
+from cli_helpers import contents
 from file_server import FileServer
 from refusals import refused
 from voc_download import download, unpack
@@ -81,18 +82,14 @@ def write_tar(path, members, mode="w"):
     return str(path)
 
 
-def tree(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz"])
 def test_unpacks_what_is_wanted(tmp_path, mode):
     files = {"top/a/1": b"A", "top/a/b/2": b"B", "top/c/3": b"C", "d": b"D"}
     archive = write_tar(tmp_path / "x.tar", files.items(), mode)
     unpack(archive, str(tmp_path / "all"), "top/")
     unpack(archive, str(tmp_path / "some"), ("top/a/b", "d"))
-    assert tree(tmp_path / "all") == {name: files[name] for name in files if name != "d"}
-    assert tree(tmp_path / "some") == {"top/a/b/2": b"B", "d": b"D"}
+    assert contents(tmp_path / "all") == {name: files[name] for name in files if name != "d"}
+    assert contents(tmp_path / "some") == {"top/a/b/2": b"B", "d": b"D"}
 
 
 def test_nothing_leaves_the_folder(tmp_path):
@@ -108,7 +105,7 @@ def test_nothing_leaves_the_folder(tmp_path):
     unpack(write_tar(tmp_path / "x.tar", members), str(tmp_path / "in"), ("top/", "/"))
     assert not list(outside.iterdir())
     assert not any(path.is_symlink() for path in (tmp_path / "in").rglob("*"))
-    assert tree(tmp_path / "in")["top/good"] == b"G"
+    assert contents(tmp_path / "in")["top/good"] == b"G"
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_helpers import contents
 from PIL import Image
 
 from ion_d2.errors import IONError
@@ -16,10 +16,6 @@ from ion_lab.scenes import scene_set as generate
 from ion_lab.scenes.voc_writer import voc_palette
 
 ALL = tuple(FAMILY_CLASSES)
-
-
-def contents(root: Path) -> dict:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")
