@@ -121,7 +121,7 @@ _DEFAULTS: dict[str, Any] = {
     # IONRes5ROIHeads, which has as many as res5 expects.
     "MODEL.SKIP_POOLER.OUT_CHANNELS": 512,
     # Factor above 0 on the initial weights of that convolution. A box head that starts at random
-    # learns sooner from less than 1 (not the paper's; docs/PHOTOGRAPHS.md).
+    # learns sooner from less than 1 (not the paper's; docs/PHOTOGRAPHS_TRIALS.md).
     "MODEL.SKIP_POOLER.MERGE_GAIN": 1.0,
     # Dropout after fc6 and fc7 of IONBoxHead, from 0 to below 1 (Fast R-CNN, so the paper: 0.5).
     "MODEL.ROI_BOX_HEAD.FC_DROPOUT": 0.5,
@@ -129,7 +129,8 @@ _DEFAULTS: dict[str, Any] = {
     # MODEL.CONTEXT.DROPOUT off (row "D" of Tables 1 to 3).
     "MODEL.DROPOUT_ON": True,
     # Standard deviation of the first weights of IONROIHeads' class scores, above 0 (Fast R-CNN, so
-    # the paper: 0.01). Ten times that may help new heads on a trained backbone (docs/STUDY.md).
+    # the paper: 0.01). Ten times that may help new heads on a trained backbone
+    # (docs/STUDY_TRIALS.md).
     "MODEL.ROI_BOX_HEAD.CLS_INIT_STD": 0.01,
     # Bins on each side at each level of the spatial pyramid of SPPROIHeads (SPPnet: 6, 3, 2 and 1).
     "MODEL.ROI_BOX_HEAD.PYRAMID_LEVELS": [6, 3, 2, 1],
@@ -140,7 +141,7 @@ _DEFAULTS: dict[str, Any] = {
     # Sums along whole rows make context so large that the loss does not train otherwise.
     "MODEL.SEM_SEG_HEAD.NORMALIZE_INPUT": True,
     # Factor of at least 0 on the initial weights of IONSegHead's class scores (1: Xavier's; FCN:
-    # 0). With 1, short trainings learn far context later or not at all (docs/STUDY.md).
+    # 0). With 1, short trainings learn far context later or not at all (docs/STUDY_TRIALS.md).
     "MODEL.SEM_SEG_HEAD.INIT_GAIN": 1.0,
     # Sides of the parallel kernels of MODEL.RPN.HEAD_NAME "IONRPNHead", odd numbers of cells: the
     # RPN head of the 2015 COCO competition (supplement: 3 and 5).
