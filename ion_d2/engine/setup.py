@@ -20,7 +20,7 @@ from torch import nn
 from ..clipping import settle_clipping
 from ..config import add_ion_config
 from ..errors import LOST_DISK, NO_SPACE, IONError
-from ..modeling.unread_settings import check_model, check_read_features
+from ..modeling.unread_settings import check_model, check_read_features, tell_unread
 from ..value_rules import changed, value_of
 from .best import PatienceExhausted
 from .config_file import find_config, merge_config_file
@@ -78,6 +78,7 @@ def load_config(
     settle_clipping(cfg)
     follow_stages(cfg)
     check_overrides(cfg, opts[::2])
+    tell_unread(cfg, map(str, opts[::2]))
     check_ranges(cfg)
     cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE)
     cfg.freeze()

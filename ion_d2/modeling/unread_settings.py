@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -36,6 +39,7 @@ _SWITCHES = (
     ("TEST.AUG.ENABLED", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "GeneralizedRCNN"),
 )
 _ROI_HEADS, _BOX_HEAD = ("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME")
+_BACKBONE, _RCNN = "MODEL.BACKBONE.NAME", ("GeneralizedRCNN", "ION")
 _RPN_HEAD, _ANCHORS = ("MODEL.RPN.HEAD_NAME", "MODEL.ANCHOR_GENERATOR.NAME")
 _REFINED, _NORM = ("TEST.BOX_REFINEMENT.ENABLED", "MODEL.SKIP_POOLER.NORM")
 # Settings that are read only where another key has some value: that key, its values with which the
@@ -66,11 +70,11 @@ _OF_PARTS: dict[str, tuple[str, set[Any], Any, list[Any]]] = {
 }
 # What chooses a network, and the backbones of that network; the first is the one to name. Further
 # settings of a network may stay in a config that exchanges it.
-_TIMM = ["build_timm_backbone", "build_timm_fpn_backbone"]
-_NETWORKS = {
-    "MODEL.VGG.DEPTH": ["build_ion_vgg_backbone"],
-    **{"MODEL.TIMM.NAME": _TIMM, "MODEL.TIMM.WEIGHTS": _TIMM},
-}
+_VGG, _TIMM = ["build_ion_vgg_backbone"], ["build_timm_backbone", "build_timm_fpn_backbone"]
+_NETWORKS = {"MODEL.VGG.DEPTH": _VGG, "MODEL.TIMM.NAME": _TIMM, "MODEL.TIMM.WEIGHTS": _TIMM}
+_CONTEXT = "build_ion_context_backbone"
+
+logger = logging.getLogger(__name__)
 
 
 def check_model(cfg: CfgNode) -> None:
@@ -136,16 +140,52 @@ def _check_settings_of_parts(cfg: CfgNode) -> None:
 
 def _check_network(cfg: CfgNode) -> None:
     """Refuse the choice of a network that the backbone is not."""
-    has_context = cfg.MODEL.BACKBONE.NAME == "build_ion_context_backbone"
-    part = "MODEL.CONTEXT.BOTTOM_UP" if has_context else "MODEL.BACKBONE.NAME"
+    part = _network_key(cfg)
     name = value_of(cfg, part)
-    builder = BACKBONE_REGISTRY.get(name) if name in BACKBONE_REGISTRY else None
-    # Backbones of other projects may read any.
-    known = str(getattr(builder, "__module__", "")).startswith(("detectron2.", "ion_d2."))
-    for key, able in _NETWORKS.items() if known else ():
+    for key, able in _NETWORKS.items():
         value, default = value_of(cfg, key), default_of(key)
-        if name not in able and value not in (default, None):
+        if _reads_not(name, able) and value not in (default, None):
             raise _ignored(key, value, part, name, default, able[0])
+
+
+def _network_key(cfg: CfgNode) -> str:
+    has_context = cfg.MODEL.BACKBONE.NAME == _CONTEXT
+    return "MODEL.CONTEXT.BOTTOM_UP" if has_context else _BACKBONE
+
+
+def _reads_not(backbone: str, able: Sequence[str]) -> bool:
+    """Whether a backbone ignores what these read; those of other projects may read anything."""
+    builder = BACKBONE_REGISTRY.get(backbone) if backbone in BACKBONE_REGISTRY else None
+    known = str(getattr(builder, "__module__", "")).startswith(("detectron2.", "ion_d2."))
+    return known and backbone not in able
+
+
+def tell_unread(cfg: CfgNode, keys: Iterable[str]) -> None:
+    """Log a warning for each setting of a part that this model lacks.
+
+    It is no error, so that one command line serves models with and without the part.
+
+    Args:
+        cfg: the full config.
+        keys: what was given for this run, as on the command line.
+    """
+    model, network = cfg.MODEL, _network_key(cfg)
+    name, features = value_of(cfg, network), model.ROI_HEADS.IN_FEATURES
+    no_context = not any(feature.startswith("context") for feature in features)
+    no_seg_head = not model.SEG_REGULARIZER_ON and model.META_ARCHITECTURE in _RCNN
+    # How the settings begin, the key of the part that would read them, and whether it does not.
+    parts = (
+        ("MODEL.SKIP_POOLER.", _ROI_HEADS, model.ROI_HEADS.NAME in ROI_HEADS),
+        ("MODEL.SKIP_POOLER.CONTEXT", "MODEL.ROI_HEADS.IN_FEATURES", no_context),
+        ("MODEL.CONTEXT.", _BACKBONE, _reads_not(model.BACKBONE.NAME, [_CONTEXT])),
+        ("MODEL.VGG.", network, _reads_not(name, _VGG)),
+        ("MODEL.TIMM.", network, _reads_not(name, _TIMM)),
+        ("MODEL.SEM_SEG_HEAD.", "MODEL.SEG_REGULARIZER_ON", no_seg_head),
+    )
+    for key, (start, part, unread) in itertools.product(keys, parts):
+        if unread and key.startswith(start):
+            told = "%s has no effect on this model, whose %s is %r"
+            logger.warning(told, key, part, value_of(cfg, part))
 
 
 def _ignored(key: str, value: Any, part: str, name: Any, default: Any, able: Any) -> IONError:

@@ -133,6 +133,30 @@ def test_a_network_that_the_backbone_is_not_is_told(key, value, name, able, part
         build_model(small_config(key, value, part, name))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "part", "name", "able"),
+    [
+        ("SKIP_POOLER.NORM", "channel", "ROI_HEADS.NAME", "StandardROIHeads", "IONROIHeads"),
+        ("SKIP_POOLER.CONTEXT_GAIN", 0.0, "ROI_HEADS.IN_FEATURES", ["conv5"], ["context"]),
+        ("CONTEXT.NAME", "Conv", "BACKBONE.NAME", "build_ion_vgg_backbone",
+         "build_ion_context_backbone"),
+        ("VGG.OUT_FEATURES", ["conv5"], "CONTEXT.BOTTOM_UP", "build_resnet_backbone",
+         "build_ion_vgg_backbone"),
+        ("TIMM.OUTPUT_STRIDE", 16, "CONTEXT.BOTTOM_UP", "build_resnet_backbone",
+         "build_timm_fpn_backbone"),
+        ("SEM_SEG_HEAD.INIT_GAIN", 0.0, "SEG_REGULARIZER_ON", False, True),
+    ],
+)  # fmt: skip
+def test_an_override_for_a_part_that_is_not_there_is_told(caplog, key, value, part, name, able):
+    config = "configs/ion_tiny.yaml"
+    key, part = f"MODEL.{key}", f"MODEL.{part}"
+    load_config(config, [key, value, part, able])
+    load_config(config, [part, name])
+    assert not caplog.messages
+    load_config(config, [key, value, part, name])
+    assert caplog.messages == [f"{key} has no effect on this model, whose {part} is {name!r}"]
+
+
 def test_a_backbone_of_ones_own_may_read_any_network(monkeypatch):
     def build_mine(cfg, input_shape):
         return build_ion_vgg_backbone(cfg, input_shape)
