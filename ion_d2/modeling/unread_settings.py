@@ -39,7 +39,7 @@ _SWITCHES = (
     ("TEST.AUG.ENABLED", "MODEL.META_ARCHITECTURE", META_ARCH_REGISTRY, "GeneralizedRCNN"),
 )
 _ROI_HEADS, _BOX_HEAD = ("MODEL.ROI_HEADS.NAME", "MODEL.ROI_BOX_HEAD.NAME")
-_BACKBONE, _RCNN = "MODEL.BACKBONE.NAME", ("GeneralizedRCNN", "ION")
+_BACKBONE = "MODEL.BACKBONE.NAME"
 _RPN_HEAD, _ANCHORS = ("MODEL.RPN.HEAD_NAME", "MODEL.ANCHOR_GENERATOR.NAME")
 _REFINED, _NORM = ("TEST.BOX_REFINEMENT.ENABLED", "MODEL.SKIP_POOLER.NORM")
 # Settings that are read only where another key has some value: that key, its values with which the
@@ -172,7 +172,6 @@ def tell_unread(cfg: CfgNode, keys: Iterable[str]) -> None:
     model, network = cfg.MODEL, _network_key(cfg)
     name, features = value_of(cfg, network), model.ROI_HEADS.IN_FEATURES
     no_context = not any(feature.startswith("context") for feature in features)
-    no_seg_head = not model.SEG_REGULARIZER_ON and model.META_ARCHITECTURE in _RCNN
     # How the settings begin, the key of the part that would read them, and whether it does not.
     parts = (
         ("MODEL.SKIP_POOLER.", _ROI_HEADS, model.ROI_HEADS.NAME in ROI_HEADS),
@@ -180,7 +179,6 @@ def tell_unread(cfg: CfgNode, keys: Iterable[str]) -> None:
         ("MODEL.CONTEXT.", _BACKBONE, _reads_not(model.BACKBONE.NAME, [_CONTEXT])),
         ("MODEL.VGG.", network, _reads_not(name, _VGG)),
         ("MODEL.TIMM.", network, _reads_not(name, _TIMM)),
-        ("MODEL.SEM_SEG_HEAD.", "MODEL.SEG_REGULARIZER_ON", no_seg_head),
     )
     for key, (start, part, unread) in itertools.product(keys, parts):
         if unread and key.startswith(start):

@@ -144,7 +144,6 @@ def test_a_network_that_the_backbone_is_not_is_told(key, value, name, able, part
          "build_ion_vgg_backbone"),
         ("TIMM.OUTPUT_STRIDE", 16, "CONTEXT.BOTTOM_UP", "build_resnet_backbone",
          "build_timm_fpn_backbone"),
-        ("SEM_SEG_HEAD.INIT_GAIN", 0.0, "SEG_REGULARIZER_ON", False, True),
     ],
 )  # fmt: skip
 def test_an_override_for_a_part_that_is_not_there_is_told(caplog, key, value, part, name, able):
