@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -72,7 +71,7 @@ _OF_PARTS: dict[str, tuple[str, set[Any], Any, list[Any]]] = {
 # settings of a network may stay in a config that exchanges it.
 _VGG, _TIMM = ["build_ion_vgg_backbone"], ["build_timm_backbone", "build_timm_fpn_backbone"]
 _NETWORKS = {"MODEL.VGG.DEPTH": _VGG, "MODEL.TIMM.NAME": _TIMM, "MODEL.TIMM.WEIGHTS": _TIMM}
-_CONTEXT = "build_ion_context_backbone"
+_CONTEXT_BACKBONE = "build_ion_context_backbone"
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ def _check_network(cfg: CfgNode) -> None:
 
 
 def _network_key(cfg: CfgNode) -> str:
-    has_context = cfg.MODEL.BACKBONE.NAME == _CONTEXT
+    has_context = cfg.MODEL.BACKBONE.NAME == _CONTEXT_BACKBONE
     return "MODEL.CONTEXT.BOTTOM_UP" if has_context else _BACKBONE
 
 
@@ -176,14 +175,15 @@ def tell_unread(cfg: CfgNode, keys: Iterable[str]) -> None:
     parts = (
         ("MODEL.SKIP_POOLER.", _ROI_HEADS, model.ROI_HEADS.NAME in ROI_HEADS),
         ("MODEL.SKIP_POOLER.CONTEXT", "MODEL.ROI_HEADS.IN_FEATURES", no_context),
-        ("MODEL.CONTEXT.", _BACKBONE, _reads_not(model.BACKBONE.NAME, [_CONTEXT])),
+        ("MODEL.CONTEXT.", _BACKBONE, _reads_not(model.BACKBONE.NAME, [_CONTEXT_BACKBONE])),
         ("MODEL.VGG.", network, _reads_not(name, _VGG)),
         ("MODEL.TIMM.", network, _reads_not(name, _TIMM)),
     )
-    for key, (start, part, unread) in itertools.product(keys, parts):
-        if unread and key.startswith(start):
+    for key in keys:
+        lacking = [part for start, part, unread in parts if unread and key.startswith(start)]
+        if lacking:  # a key of the pooler's context may lack two parts: the first is enough to tell
             told = "%s has no effect on this model, whose %s is %r"
-            logger.warning(told, key, part, value_of(cfg, part))
+            logger.warning(told, key, lacking[0], value_of(cfg, lacking[0]))
 
 
 def _ignored(key: str, value: Any, part: str, name: Any, default: Any, able: Any) -> IONError:

@@ -156,6 +156,15 @@ def test_an_override_for_a_part_that_is_not_there_is_told(caplog, key, value, pa
     assert caplog.messages == [f"{key} has no effect on this model, whose {part} is {name!r}"]
 
 
+def test_an_override_that_lacks_two_parts_is_told_once(caplog):
+    heads, key = "MODEL.ROI_HEADS.NAME", "MODEL.SKIP_POOLER.CONTEXT_GAIN"
+    plain = ["MODEL.ROI_HEADS.IN_FEATURES", ["conv5"], heads, "StandardROIHeads"]
+    load_config("configs/ion_tiny.yaml", [*plain, key, 0.0])
+    assert caplog.messages == [
+        f"{key} has no effect on this model, whose {heads} is 'StandardROIHeads'"
+    ]
+
+
 def test_a_backbone_of_ones_own_may_read_any_network(monkeypatch):
     def build_mine(cfg, input_shape):
         return build_ion_vgg_backbone(cfg, input_shape)

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 
 from ...config import default_of
 from ...errors import IONError
+from .build import CONTEXT
 
 # Keys of MODEL.CONTEXT that one kind of block alone reads. Left out are those that shared configs
 # and plug_in set whatever the block: TRANSITION, INIT, NORM, BIAS_INIT, DROPOUT and the widths.
@@ -48,7 +49,7 @@ def check_context_is_read(cfg: CfgNode, features: Sequence[str]) -> None:
         return
     keys = " or ".join(f"MODEL.{part}.IN_FEATURES" for part in parts)
     read = {name for part in parts for name in model[part].IN_FEATURES}
-    if not any(name.startswith("context") for name in read):
+    if not any(name.startswith(CONTEXT) for name in read):
         raise IONError(
             "MODEL.BACKBONE.NAME is 'build_ion_context_backbone', but nothing reads its context: "
             f"name 'context' in {keys}, or set MODEL.BACKBONE.NAME to {model.CONTEXT.BOTTOM_UP!r}."
